@@ -1,0 +1,71 @@
+package engine
+
+import "log/slog"
+
+// Config configures an Engine. The zero value of a field means its documented
+// default; where a default is not wanted, a negative number turns it off. New
+// reports every problem at once.
+type Config struct {
+	// Model is a directory with config.json and safetensors, or, with
+	// LoadFormat "dummy", a built-in shape such as "qwen2.5-0.5b".
+	Model string
+	// LoadFormat is "auto" (safetensors, the default) or "dummy" (random weights
+	// from config.json or a built-in shape).
+	LoadFormat string
+	// SampleVocab is the number of ids that the tokenizer knows; ids beyond are
+	// never drawn. 0 = all rows of the head.
+	SampleVocab int
+
+	// Device is "auto" (default), "cpu" or "cuda".
+	Device string
+	// Threads is the number of CPU worker threads; 0 = the cores that are
+	// really there (affinity, cgroup).
+	Threads int
+	// CPUISA forces a code path ("scalar", "avx512"); "" chooses.
+	CPUISA string
+
+	// GPUMemoryUtilization is the share of the device's memory that the engine
+	// may use, 0–1; default 0.9. On the CPU the device's size is MemoryLimit.
+	GPUMemoryUtilization float64
+	// MemoryLimit is the size in bytes that the device is taken to have. On the
+	// CPU the default is half of the memory available (cgroup-aware).
+	MemoryLimit int64
+	// KVCacheMemoryBytes is the size of the KV pool; it wins over
+	// GPUMemoryUtilization. 0 = computed.
+	KVCacheMemoryBytes int64
+	// NumGPUBlocksOverride is the number of KV blocks; it wins over both.
+	NumGPUBlocksOverride int
+	// SwapSpace is the host KV pool in bytes; default 4 GiB, negative = none.
+	SwapSpace int64
+	// BlockSize is the tokens of a KV block: 16 (default), 32 or 64.
+	BlockSize int
+
+	// MaxNumSeqs is the most sequences that run at once; default 256.
+	MaxNumSeqs int
+	// MaxNumBatchedTokens is the token budget of a step; default 8192 on CUDA,
+	// 2048 on the CPU.
+	MaxNumBatchedTokens int
+	// MaxModelLen is the most tokens of a sequence, prompt and output; default:
+	// the smaller of the model's and the pool's.
+	MaxModelLen int
+	// MaxQueuedReqs is the most requests that wait; default 1024.
+	MaxQueuedReqs int
+
+	// DisablePrefixCaching turns prefix sharing off.
+	DisablePrefixCaching bool
+	// BatchInvariant makes outputs bit-equal whatever the batch, chunking, cache
+	// state and preemption.
+	BatchInvariant bool
+	// SchedulingPolicy is "fcfs" (default) or "priority".
+	SchedulingPolicy string
+	// AsyncScheduling is "auto" (default: on where it pays), "on" or "off": the
+	// overlapped loop, which schedules a step ahead of the last one's results.
+	AsyncScheduling string
+	// MaxLogprobs is the most top_logprobs a request may ask for; default 20.
+	MaxLogprobs int
+
+	// Progress is called while weights load, with bytes done and in all.
+	Progress func(stage string, done, total int64)
+	// Log receives what a person should know; nil = slog.Default().
+	Log *slog.Logger
+}
