@@ -18,7 +18,8 @@ made_from() { cat "$@" | sha256sum; } # what a stamp file records
 is_stamped() { [ -f "$1/.stamp" ] && [ "$(cat "$1/.stamp")" = "$2" ]; }
 
 want=$(made_from "$requirements" "$converter")
-is_stamped "$model" "$want" && [ -f "$model/model.safetensors" ] && exit 0
+up_to_date() { is_stamped "$model" "$want" && [ -f "$model/model.safetensors" ]; }
+up_to_date && exit 0
 
 command -v "$python" >/dev/null 2>&1 || die "$python not found: install Python 3.10 or newer"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
@@ -30,7 +31,7 @@ command -v "$python" >/dev/null 2>&1 || die "$python not found: install Python 3
 mkdir -p .cache/models .cache/venv
 exec 9>.cache/test-model.lock
 flock 9
-is_stamped "$model" "$want" && exit 0
+up_to_date && exit 0
 
 packages=$(made_from "$requirements")
 if ! is_stamped "$venv" "$packages"; then

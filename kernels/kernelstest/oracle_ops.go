@@ -1,0 +1,168 @@
+package kernelstest
+
+import (
+	"math"
+	"time"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// Embed implements kernels.Backend.
+func (o *Oracle) Embed(w kernels.Weight) {
+	start := time.Now()
+	for t, token := range o.tokens {
+		copy(o.row(kernels.Hidden, t), w.(*oracleWeight).row(int(token.id)))
+	}
+	o.done(kernels.OpEmbed, -1, kernels.Hidden, len(o.tokens), start)
+}
+
+// RMSNorm implements kernels.Backend.
+func (o *Oracle) RMSNorm(w kernels.Weight) {
+	start := time.Now()
+	for t := range o.tokens {
+		o.rmsnorm(o.row(kernels.Normed, t), o.row(kernels.Hidden, t), w)
+	}
+	o.done(kernels.OpRMSNorm, -1, kernels.Normed, len(o.tokens), start)
+}
+
+func (o *Oracle) rmsnorm(dst, x []float64, w kernels.Weight) {
+	scale := 1 / math.Sqrt(dot(x, x)/float64(len(x))+float64(o.shape.RMSEps))
+	for i, weight := range w.(*oracleWeight).w {
+		dst[i] = x[i] * scale * weight
+	}
+}
+
+// QKV implements kernels.Backend.
+func (o *Oracle) QKV(layer int, weight kernels.Weight) {
+	start := time.Now()
+	w, d := weight.(*oracleWeight), o.shape.HeadDim
+	for t, token := range o.tokens {
+		x := o.row(kernels.Normed, t)
+		head := func(h int) []float64 { // head h of the row [queries, keys, values]
+			y := make([]float64, d)
+			for i := range y {
+				y[i] = dot(w.row(h*d+i), x)
+				if w.bias != nil {
+					y[i] += w.bias[h*d+i]
+				}
+			}
+			return y
+		}
+		for h := range o.shape.Heads {
+			q := o.row(kernels.Query, t)[h*d : (h+1)*d]
+			copy(q, head(h))
+			o.rope(q, token.position)
+		}
+		for h := range o.shape.KVHeads {
+			k, v := head(o.shape.Heads+h), head(o.shape.Heads+o.shape.KVHeads+h)
+			o.rope(k, token.position)
+			toBF16(o.slot(token.row, layer, false, h, token.position), k)
+			toBF16(o.slot(token.row, layer, true, h, token.position), v)
+		}
+	}
+	o.done(kernels.OpQKV, layer, kernels.Query, len(o.tokens), start)
+}
+
+// rope rotates the pairs (i, i+headDim/2) of x in place (Su et al., RoFormer,
+// 2021). The angle is a float32 product, as in the original implementation.
+func (o *Oracle) rope(x []float64, position int32) {
+	half, scale := len(x)/2, float64(o.shape.RopeScale)
+	for i, freq := range o.shape.InvFreq {
+		sin, cos := math.Sincos(float64(float32(position) * freq))
+		a, b := x[i], x[half+i]
+		x[i] = (a*cos - b*sin) * scale
+		x[half+i] = (b*cos + a*sin) * scale
+	}
+}
+
+// PagedAttention implements kernels.Backend.
+func (o *Oracle) PagedAttention(layer int) {
+	start := time.Now()
+	d, group := o.shape.HeadDim, o.shape.Heads/o.shape.KVHeads
+	for t, token := range o.tokens {
+		p := make([]float64, token.position+1)
+		for h := range o.shape.Heads {
+			q := o.row(kernels.Query, t)[h*d : (h+1)*d]
+			out := o.row(kernels.Attn, t)[h*d : (h+1)*d]
+			largest := math.Inf(-1)
+			for j := range p {
+				p[j] = dotBF16(q, o.slot(token.row, layer, false, h/group, int32(j))) / math.Sqrt(float64(d))
+				largest = math.Max(largest, p[j])
+			}
+			sum := 0.0
+			for j := range p {
+				p[j] = math.Exp(p[j] - largest)
+				sum += p[j]
+			}
+			clear(out)
+			for j := range p {
+				for i, v := range o.slot(token.row, layer, true, h/group, int32(j)) {
+					out[i] += p[j] / sum * float64(kernels.BF16ToFloat(v))
+				}
+			}
+		}
+	}
+	o.done(kernels.OpAttention, layer, kernels.Attn, len(o.tokens), start)
+}
+
+// Linear implements kernels.Backend.
+func (o *Oracle) Linear(weight kernels.Weight, src kernels.Activation) {
+	start := time.Now()
+	w := weight.(*oracleWeight)
+	for t := range o.tokens {
+		x, y := o.row(src, t), o.row(kernels.Hidden, t)
+		for i := range y {
+			y[i] += dot(w.row(i), x)
+		}
+	}
+	o.done(kernels.OpLinear, -1, kernels.Hidden, len(o.tokens), start)
+}
+
+// GateUp implements kernels.Backend.
+func (o *Oracle) GateUp(weight kernels.Weight) {
+	start := time.Now()
+	w := weight.(*oracleWeight)
+	for t := range o.tokens {
+		x, y := o.row(kernels.Normed, t), o.row(kernels.MLP, t)
+		for i := range y {
+			gate, up := dot(w.row(i), x), dot(w.row(len(y)+i), x)
+			y[i] = gate / (1 + math.Exp(-gate)) * up
+		}
+	}
+	o.done(kernels.OpGateUp, -1, kernels.MLP, len(o.tokens), start)
+}
+
+// Head implements kernels.Backend.
+func (o *Oracle) Head(norm, weight kernels.Weight) {
+	start := time.Now()
+	w, x := weight.(*oracleWeight), make([]float64, o.shape.Hidden)
+	for i, t := range o.logitRows {
+		o.rmsnorm(x, o.row(kernels.Hidden, int(t)), norm)
+		for id := range o.shape.Vocab {
+			o.row(kernels.Logits, i)[id] = float64(float32(dot(w.row(id), x)))
+		}
+	}
+	o.done(kernels.OpHead, -1, kernels.Logits, len(o.logitRows), start)
+}
+
+func dot(x, y []float64) float64 {
+	sum := 0.0
+	for i, v := range x {
+		sum += v * y[i]
+	}
+	return sum
+}
+
+func dotBF16(x []float64, y []uint16) float64 {
+	sum := 0.0
+	for i, v := range x {
+		sum += v * float64(kernels.BF16ToFloat(y[i]))
+	}
+	return sum
+}
+
+func toBF16(dst []uint16, src []float64) {
+	for i, v := range src {
+		dst[i] = kernels.FloatToBF16(float32(v))
+	}
+}

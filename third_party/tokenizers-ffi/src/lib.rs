@@ -1,0 +1,2 @@
+#[path = "../../../.cache/tokenizers/lib.rs"]
+mod daulet;
