@@ -50,6 +50,7 @@ func members(data []byte, max int) ([]member, error) {
 		if len(list) == max {
 			return nil, fmt.Errorf("more than %d members", max)
 		}
+		m.value = bytes.TrimSpace(m.value)
 		seen[m.key] = true
 		list = append(list, m)
 	}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/pagoda-engine/pagoda/engine"
+)
+
+// engineFlags are the flags of every command that starts an engine, under
+// vLLM's names where vLLM has them.
+type engineFlags struct {
+	config engine.Config
+
+	maxModelLen       string
+	noPrefix          bool
+	prefix            bool
+	memoryLimit       size
+	kvCacheMemory     size
+	swapSpace         size
+	chatTemplate      string
+	generation        string
+	tokenizer         string
+	quiet             bool
+	modelLenSet       bool
+	servedName        string
+	seed              int64
+	asyncOn, asyncOff bool
+}
+
+// register adds the flags to a command.
+func (f *engineFlags) register(flags *pflag.FlagSet) {
+	c := &f.config
+	flags.StringVar(&c.LoadFormat, "load-format", "auto", "auto: safetensors; dummy: random weights of the true shape")
+	flags.StringVar(&f.tokenizer, "tokenizer", "", "directory with tokenizer.json (default: MODEL)")
+	flags.StringVar(&f.chatTemplate, "chat-template", "", "file with a Jinja chat template (default: the model's)")
+	flags.StringVar(&f.generation, "generation-config", "auto", "auto: sampling defaults of the model; vllm: OpenAI's defaults")
+	flags.StringVar(&c.Device, "device", "auto", "auto, cpu or cuda")
+	flags.IntVar(&c.Threads, "threads", 0, "CPU worker threads (0: the cores that are really there)")
+	flags.StringVar(&c.CPUISA, "cpu-isa", "", "force a CPU code path: scalar or avx512 (default: the best there is)")
+	flags.StringVar(&f.maxModelLen, "max-model-len", "auto", "most tokens of a sequence, such as 4096 or 8k; auto: what model and KV pool allow")
+	flags.Float64Var(&c.GPUMemoryUtilization, "gpu-memory-utilization", 0.9, "share of the device's memory to use")
+	flags.Var(&f.memoryLimit, "memory-limit", "size that the device is taken to have, such as 8GiB (CPU default: half of what is available)")
+	flags.Var(&f.kvCacheMemory, "kv-cache-memory-bytes", "size of the KV pool in bytes or with a unit; wins over --gpu-memory-utilization")
+	flags.IntVar(&c.NumGPUBlocksOverride, "num-gpu-blocks-override", 0, "number of KV blocks; wins over every size")
+	f.swapSpace.unit = 1 << 30
+	f.swapSpace.bytes = 4 << 30
+	flags.Var(&f.swapSpace, "swap-space", "host KV pool in GiB or with a unit")
+	flags.IntVar(&c.BlockSize, "block-size", 16, "tokens of a KV block: 16, 32 or 64")
+	flags.IntVar(&c.MaxNumSeqs, "max-num-seqs", 256, "most sequences that run at once")
+	flags.IntVar(&c.MaxNumBatchedTokens, "max-num-batched-tokens", 0, "token budget of a step (0: 2048 on the CPU, 8192 on CUDA)")
+	flags.IntVar(&c.MaxQueuedReqs, "max-num-queued-reqs", 1024, "most requests that wait; more are refused with 503")
+	flags.BoolVar(&f.prefix, "enable-prefix-caching", true, "share KV blocks between requests with equal prefixes")
+	flags.BoolVar(&f.noPrefix, "no-enable-prefix-caching", false, "do not")
+	flags.BoolVar(&c.BatchInvariant, "batch-invariant", false, "bit-equal outputs whatever the batch, chunking and cache state")
+	flags.StringVar(&c.SchedulingPolicy, "scheduling-policy", "fcfs", "fcfs or priority")
+	flags.BoolVar(&f.asyncOn, "async-scheduling", false, "schedule a step ahead of the last one's results (default: where it pays)")
+	flags.BoolVar(&f.asyncOff, "no-async-scheduling", false, "do not")
+	flags.IntVar(&c.MaxLogprobs, "max-logprobs", 20, "most top_logprobs a request may ask for")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but results")
+}
+
+// resolve turns the flags into the engine's configuration.
+func (f *engineFlags) resolve(cmd *cobra.Command, model string) (engine.Config, error) {
+	c := f.config
+	c.Model = model
+	c.MemoryLimit, c.KVCacheMemoryBytes = f.memoryLimit.bytes, f.kvCacheMemory.bytes
+	if c.SwapSpace = f.swapSpace.bytes; c.SwapSpace == 0 {
+		c.SwapSpace = -1
+	}
+	c.DisablePrefixCaching = f.noPrefix || !f.prefix
+	switch {
+	case f.asyncOn && f.asyncOff:
+		return c, usageError{fmt.Errorf("--async-scheduling and --no-async-scheduling exclude each other")}
+	case f.asyncOn:
+		c.AsyncScheduling = "on"
+	case f.asyncOff:
+		c.AsyncScheduling = "off"
+	}
+	if f.maxModelLen != "auto" {
+		length := size{}
+		if err := length.Set(f.maxModelLen); err != nil || length.bytes <= 0 {
+			return c, usageError{fmt.Errorf("--max-model-len %s: want auto or a number of tokens such as 4096 or 8k", f.maxModelLen)}
+		}
+		c.MaxModelLen = int(length.bytes)
+	}
+	// In Config zero means the default; a flag that was given as zero does not.
+	for name, value := range map[string]float64{
+		"gpu-memory-utilization": c.GPUMemoryUtilization, "block-size": float64(c.BlockSize), "max-num-seqs": float64(c.MaxNumSeqs),
+	} {
+		if value <= 0 {
+			return c, usageError{fmt.Errorf("--%s %v: must be greater than 0", name, value)}
+		}
+	}
+	if f.generation != "auto" && f.generation != "vllm" {
+		return c, usageError{fmt.Errorf("--generation-config %s: want auto or vllm", f.generation)}
+	}
+	return c, nil
+}
+
+// setFromEnvironment sets flags that the command line did not from PAGODA_*.
+func setFromEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) error {
+	var err error
+	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
+		name := "PAGODA_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+		value, ok := lookup(name)
+		if !ok || flag.Changed || err != nil {
+			return
+		}
+		if e := cmd.Flags().Set(flag.Name, value); e != nil {
+			err = usageError{fmt.Errorf("%s=%s: %w", name, value, e)}
+		}
+	})
+	return err
+}

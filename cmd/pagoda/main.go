@@ -1,0 +1,100 @@
+// Command pagoda serves language models with PagedAttention: it answers a
+// prompt (run), serves the OpenAI API (serve) and measures itself (bench).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pagoda-engine/pagoda/engine"
+)
+
+// version is set by the Makefile.
+var version = "unknown"
+
+// Exit codes, one a class of failure, so that scripts can tell them apart.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+	exitModel   = 3
+	exitMemory  = 4
+	exitDevice  = 5
+)
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+// Unwrap gives the cause.
+func (e usageError) Unwrap() error { return e.error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := rootCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "pagoda: %v\n", err)
+		os.Exit(exitCode(err))
+	}
+}
+
+// exitCode maps an error to its class.
+func exitCode(err error) int {
+	var usage usageError
+	switch {
+	case errors.As(err, &usage), errors.Is(err, engine.ErrConfig):
+		return exitUsage
+	case errors.Is(err, engine.ErrModel):
+		return exitModel
+	case errors.Is(err, engine.ErrMemory):
+		return exitMemory
+	case errors.Is(err, engine.ErrDevice):
+		return exitDevice
+	}
+	return exitFailure
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pagoda",
+		Short: "Serve language models with PagedAttention, study it, tune it",
+		Long: `Pagoda (PAGed attention in GO) loads Qwen2.5 weights, keeps the KV cache in
+fixed-size blocks with prefix sharing, schedules continuous batches and serves the
+OpenAI API, in one process.
+
+MODEL is a directory with config.json, tokenizer.json and safetensors, or, with
+--load-format dummy, a built-in shape such as qwen2.5-0.5b (random weights, ids in,
+ids out).
+
+Every flag may also be set by an environment variable: --max-num-seqs is
+PAGODA_MAX_NUM_SEQS. The command line wins.
+
+Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return setFromEnvironment(cmd, os.LookupEnv)
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w (see pagoda %s --help)", err, cmd.Name())}
+	})
+	root.AddCommand(runCommand(), serveCommand(), benchCommand())
+	return root
+}
+
+// exactly is cobra.RangeArgs with a usage error.
+func exactly(least, most int) cobra.PositionalArgs {
+	check := cobra.RangeArgs(least, most)
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
+		}
+		return nil
+	}
+}

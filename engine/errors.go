@@ -1,0 +1,48 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// The classes of what New can fail with, besides a plain bug. A command maps
+// them to exit codes: ErrConfig 2, ErrModel 3, ErrMemory 4, ErrDevice 5.
+var (
+	// ErrConfig: a field of Config is out of range or contradicts another.
+	ErrConfig = errors.New("bad configuration")
+	// ErrModel: the model's files are missing, damaged or not supported.
+	ErrModel = errors.New("cannot load the model")
+	// ErrMemory: model, workspace and KV pool do not fit the memory limit.
+	ErrMemory = errors.New("not enough memory")
+	// ErrDevice: the device is absent, or failed.
+	ErrDevice = errors.New("device failed")
+)
+
+// ConfigError lists every problem of a Config, each with the flag it is about.
+// It wraps ErrConfig.
+type ConfigError struct{ Problems []string }
+
+// Error implements error: one line a problem.
+func (e *ConfigError) Error() string { return strings.Join(e.Problems, "\n") }
+
+// Unwrap makes errors.Is(err, ErrConfig) true.
+func (e *ConfigError) Unwrap() error { return ErrConfig }
+
+// problems collects what is wrong with a Config.
+type problems []string
+
+// check adds a problem when ok is false.
+func (p *problems) check(ok bool, format string, args ...any) {
+	if !ok {
+		*p = append(*p, fmt.Sprintf(format, args...))
+	}
+}
+
+// orNil is the problems as an error, nil when there are none.
+func (p problems) orNil() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return &ConfigError{Problems: p}
+}

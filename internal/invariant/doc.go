@@ -1,0 +1,3 @@
+// Package invariant says whether costly checks are compiled in: go test -tags
+// invariants. The idea is pebble's internal/invariants.
+package invariant

@@ -1,0 +1,186 @@
+package model
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// Source is where Load takes tensors from: a *Checkpoint or Dummy.
+type Source interface {
+	// check fails if the source does not have exactly the tensors of cfg.
+	check(cfg *Config) (notes []string, err error)
+	// bytes is the size of the tensor as it is stored.
+	bytes(t tensorSpec) int64
+	// stages says whether read fills buf.
+	stages() bool
+	// read gives the tensor; its data is in the leading bytes of buf.
+	read(t tensorSpec, buf []byte) (kernels.HostTensor, error)
+}
+
+func (c *Checkpoint) bytes(t tensorSpec) int64 {
+	info := c.tensors[t.name]
+	return info.end - info.begin
+}
+
+func (c *Checkpoint) stages() bool { return true }
+
+func (c *Checkpoint) read(t tensorSpec, buf []byte) (kernels.HostTensor, error) {
+	return c.tensors[t.name].read(buf)
+}
+
+// Dummy makes up weights, for measuring a shape whose weights are not at hand:
+// reproducible, different in every element, and of the size that training
+// starts from. The backend writes them in place, so a 72B takes no reading.
+type Dummy struct{ Seed uint64 }
+
+func (d Dummy) check(*Config) ([]string, error) { return nil, nil }
+
+func (d Dummy) bytes(t tensorSpec) int64 {
+	return elements(t.shape) * int64(kernels.BF16.Size())
+}
+
+func (d Dummy) stages() bool { return false }
+
+// initializerRange is the standard deviation of Qwen2's initial weights.
+const initializerRange = 0.02
+
+func (d Dummy) read(t tensorSpec, _ []byte) (kernels.HostTensor, error) {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(t.name)) // never fails
+	return kernels.HostTensor{
+		Name: t.name, DType: kernels.BF16, Shape: t.shape,
+		Seed: h.Sum64() ^ d.Seed, Scale: float32(initializerRange * math.Sqrt(3)), // uniform in [−1, 1) has deviation 1/√3
+	}, nil
+}
+
+// Load gives the weights of cfg to be, whose Setup with cfg.Shape() was called
+// before, and returns the runnable model. The source may be closed afterwards.
+// progress, which may be nil, is called after each tensor with bytes read.
+func Load(be kernels.Backend, cfg *Config, source Source, progress func(done, total int64)) (*Model, error) {
+	notes, err := source.check(cfg)
+	if err != nil {
+		return nil, err
+	}
+	l, err := newLoader(be, cfg, source, progress)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	m := &Model{Config: cfg, Notes: notes, backend: be, layers: make([][numLayerWeights]kernels.Weight, cfg.NumLayers)}
+	m.embedding = l.load(cfg.embeddingSpec())
+	for i := range m.layers {
+		for j, w := range cfg.layerTable(i) {
+			m.layers[i][j] = l.load(w)
+		}
+	}
+	m.norm = l.load(cfg.finalNormSpec())
+	m.head = m.embedding
+	if !cfg.TieWordEmbeddings {
+		m.head = l.load(cfg.headSpec())
+	}
+	if l.err != nil {
+		return nil, l.err
+	}
+	m.weightBytes = l.weightBytes
+	m.pass = m.forward
+	return m, nil
+}
+
+// loader loads weight after weight. Its first error sticks.
+type loader struct {
+	be          kernels.Backend
+	tied        bool
+	source      Source
+	progress    func(done, total int64)
+	done, total int64
+	staging     []byte // outside the Go heap, so that it is given back at once
+	weightBytes int64
+	err         error
+}
+
+// newLoader allocates a staging buffer for the largest weight.
+func newLoader(be kernels.Backend, cfg *Config, source Source, progress func(done, total int64)) (*loader, error) {
+	l := &loader{be: be, tied: cfg.TieWordEmbeddings, source: source, progress: progress}
+	if l.progress == nil {
+		l.progress = func(done, total int64) {}
+	}
+	var largest int64
+	for _, w := range cfg.weightTable() {
+		var n int64
+		for _, t := range w.tensors() {
+			n += source.bytes(t)
+		}
+		l.total += n
+		largest = max(largest, n)
+	}
+	if !source.stages() {
+		return l, nil
+	}
+	staging, err := unix.Mmap(-1, 0, int(largest), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, fmt.Errorf("model: staging buffer of %d bytes: %w", largest, err)
+	}
+	l.staging = staging
+	return l, nil
+}
+
+func (l *loader) close() {
+	if l.staging != nil {
+		_ = unix.Munmap(l.staging) // it was mapped above, so this cannot fail
+	}
+}
+
+// load reads the tensors of w and hands them over as one weight.
+func (l *loader) load(w weightSpec) kernels.Weight {
+	if l.err != nil {
+		return nil
+	}
+	buf := l.staging
+	read := func(specs []tensorSpec) []kernels.HostTensor {
+		var list []kernels.HostTensor
+		for _, t := range specs {
+			host, err := l.source.read(t, buf)
+			if err != nil {
+				l.err = err
+				return nil
+			}
+			if host.Data == nil && w.load == loadNorm {
+				host.Scale, host.Offset = 0, 1 // a made-up norm is the identity
+			}
+			buf = buf[len(host.Data):]
+			list = append(list, host)
+		}
+		return list
+	}
+	parts, bias := read(w.parts), read(w.bias)
+	if l.err != nil {
+		return nil
+	}
+	weight, err := l.give(w, parts, bias)
+	if err != nil {
+		l.err = fmt.Errorf("model: load %s: %w", w.parts[0].name, err)
+		return nil
+	}
+	l.weightBytes += weight.Bytes()
+	for _, t := range w.tensors() {
+		l.done += l.source.bytes(t)
+	}
+	l.progress(l.done, l.total)
+	return weight
+}
+
+func (l *loader) give(w weightSpec, parts, bias []kernels.HostTensor) (kernels.Weight, error) {
+	switch w.load {
+	case loadEmbedding:
+		return l.be.LoadEmbedding(parts[0], l.tied)
+	case loadNorm:
+		return l.be.LoadNorm(parts[0])
+	default:
+		return l.be.LoadLinear(kernels.LinearSpec{Kind: w.linear, Parts: parts, Bias: bias})
+	}
+}

@@ -1,0 +1,219 @@
+package scheduler
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kvcache"
+)
+
+// rareStates counts what a random run must have reached to mean anything.
+type rareStates struct {
+	preempted, resumed, tokenAfterPreemption, overrun, hits, evictions    int
+	abortWaiting, abortRunning, abortPrefill, abortInFlight, abortResumed int
+	steps, finished                                                       int
+}
+
+// driver plays a random client of a scheduler, with or without a step ahead.
+type driver struct {
+	t        *testing.T
+	r        *rand.Rand
+	s        *Scheduler
+	kv       *kvcache.Manager
+	overlap  bool
+	live     map[*Sequence]bool
+	inFlight []*Output
+	states   *rareStates
+	idle     int // Schedules in a row with nothing to do and nothing in flight
+}
+
+func newDriver(t *testing.T, seed uint64, states *rareStates) *driver {
+	r := rand.New(rand.NewPCG(seed, 1))
+	size := []int{1, 2, 4, 16}[r.IntN(4)]
+	kv, err := kvcache.NewManager(kvcache.Config{
+		NumBlocks: 2 + 64/size + r.IntN(200/size), BlockSize: size, DisablePrefixCaching: r.IntN(4) == 0,
+	})
+	require.NoError(t, err)
+	cfg := Config{MaxNumSeqs: 1 + r.IntN(8)}
+	cfg.MaxBatchedTokens = cfg.MaxNumSeqs + r.IntN(64)
+	if r.IntN(2) == 0 {
+		cfg.Policy = Priority
+	}
+	if r.IntN(3) == 0 {
+		cfg.LongPrefillThreshold = 1 + r.IntN(16)
+	}
+	s, err := New(cfg, kv)
+	require.NoError(t, err)
+	return &driver{t: t, r: r, s: s, kv: kv, overlap: r.IntN(2) == 0, live: map[*Sequence]bool{}, states: states}
+}
+
+// add submits a sequence whose tokens come from a small alphabet, so that
+// prefixes repeat.
+func (d *driver) add() {
+	longest := d.kv.Capacity()*d.kv.BlockSize() + 1
+	prompt := 1 + d.r.IntN(min(longest-1, 60))
+	q := &Sequence{
+		MaxLen: prompt + 1 + d.r.IntN(min(longest-prompt, 30)), Priority: d.r.IntN(3),
+		CacheSalt: []string{"", "salt"}[d.r.IntN(8)/7],
+	}
+	family := int32(d.r.IntN(3))
+	for i := range prompt {
+		token := family
+		if i > 40 || d.r.IntN(40) == 0 {
+			token = int32(d.r.IntN(3))
+		}
+		q.Tokens = append(q.Tokens, token)
+	}
+	d.s.Add(q)
+	d.live[q] = true
+}
+
+// abort ends a random live sequence.
+func (d *driver) abort() {
+	for q := range d.live {
+		switch {
+		case q.Status == Waiting && q.epoch > 0:
+			d.states.abortResumed++
+		case q.Status == Waiting:
+			d.states.abortWaiting++
+		case q.Launched < q.PromptLen:
+			d.states.abortPrefill++
+		case q.Pending > 0:
+			d.states.abortInFlight++
+		default:
+			d.states.abortRunning++
+		}
+		d.s.Abort(q)
+		delete(d.live, q)
+		return
+	}
+}
+
+// step schedules and, with nothing or enough in flight, updates.
+func (d *driver) step() {
+	out := d.s.Schedule()
+	d.verify(out)
+	d.states.steps++
+	d.states.preempted += len(out.Preempted)
+	d.states.hits += out.HitTokens
+	d.states.evictions += out.Evictions
+	if !out.Empty() {
+		d.inFlight = append(d.inFlight, out)
+	}
+	ahead := 0
+	if d.overlap && !out.Empty() {
+		ahead = 1
+	}
+	if out.Empty() && len(d.inFlight) == 0 && len(d.live) > 0 {
+		d.t.Fatalf("I9: %d live sequences, nothing scheduled and nothing in flight (%s)", len(d.live), out.WaitReason)
+	}
+	for len(d.inFlight) > ahead {
+		d.update(d.inFlight[0])
+		d.inFlight = d.inFlight[1:]
+	}
+	require.NoError(d.t, d.s.Check())
+}
+
+// verify checks what every Output promises.
+func (d *driver) verify(out *Output) {
+	tokens, decodesOver := 0, false
+	seen := map[*Sequence]bool{}
+	for i, e := range out.Scheduled {
+		tokens += e.NumTokens
+		q := e.Seq
+		require.False(d.t, seen[q], "sequence %d is twice in a step", q.ID)
+		seen[q] = true
+		require.Equal(d.t, Running, q.Status)
+		require.Positive(d.t, e.NumTokens)
+		require.LessOrEqual(d.t, e.Start+e.NumTokens, q.Table.Len()*d.kv.BlockSize())
+		require.Equal(d.t, e.Sample, e.Start+e.NumTokens == len(q.Tokens)+q.Pending-b2i(e.Sample))
+		decode := i < out.NumDecodes
+		require.False(d.t, decode && decodesOver)
+		decodesOver = decodesOver || !decode
+		if decode {
+			require.Equal(d.t, 1, e.NumTokens)
+		}
+		if e.Resumed && q.Preemptions > 0 {
+			d.states.resumed++
+		}
+	}
+	require.Equal(d.t, out.NumTokens, tokens)
+	require.LessOrEqual(d.t, tokens, d.s.cfg.MaxBatchedTokens)
+	for i := range out.Preempted {
+		require.Equal(d.t, Waiting, out.Preempted[i].Status)
+	}
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (d *driver) update(out *Output) {
+	results := make([]Result, len(out.Scheduled))
+	for i, e := range out.Scheduled {
+		if !e.Sample {
+			continue
+		}
+		if !e.Live() {
+			d.states.overrun++
+			continue
+		}
+		if e.Seq.Status == Waiting {
+			d.states.tokenAfterPreemption++
+		}
+		results[i].Token = int32(d.r.IntN(3))
+		results[i].Finish = len(e.Seq.Tokens)+1 == e.Seq.MaxLen || d.r.IntN(25) == 0
+	}
+	d.s.Update(out, results)
+	for q := range d.live {
+		if q.Status == Finished {
+			d.states.finished++
+			delete(d.live, q)
+		}
+	}
+}
+
+// TestRandom plays random clients against random configurations and verifies
+// every invariant after every step. Each run ends with all sequences finished
+// and all blocks free.
+func TestRandom(t *testing.T) {
+	runs := 1500
+	if testing.Short() {
+		runs = 150
+	}
+	var states rareStates
+	for seed := range uint64(runs) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			d := newDriver(t, seed, &states)
+			for range 60 {
+				for range d.r.IntN(3) {
+					d.add()
+				}
+				if d.r.IntN(6) == 0 {
+					d.abort()
+				}
+				d.step()
+			}
+			for bound := 0; len(d.live) > 0 || len(d.inFlight) > 0; bound++ {
+				require.Less(t, bound, 20000, "livelock: %d sequences left", len(d.live))
+				d.step()
+			}
+			require.Equal(t, d.kv.Capacity(), d.kv.NumFree())
+		})
+	}
+	t.Logf("%+v", states)
+	for name, n := range map[string]int{
+		"preempted": states.preempted, "resumed": states.resumed, "token after preemption": states.tokenAfterPreemption,
+		"overrun": states.overrun, "hits": states.hits, "evictions": states.evictions, "abort waiting": states.abortWaiting,
+		"abort running": states.abortRunning, "abort in prefill": states.abortPrefill, "abort in flight": states.abortInFlight,
+		"abort preempted": states.abortResumed, "finished": states.finished,
+	} {
+		require.Greater(t, n, runs/75, "the run never reached %q often enough to mean anything", name)
+	}
+}

@@ -1,0 +1,71 @@
+package scheduler
+
+import (
+	"fmt"
+
+	"github.com/pagoda-engine/pagoda/kvcache"
+)
+
+// SequenceID names a sequence; ids ascend in the order of arrival.
+type SequenceID int64
+
+// Status is where a sequence stands.
+type Status uint8
+
+// The states of a sequence.
+const (
+	Waiting  Status = iota // in the waiting queue, without blocks
+	Running                // has blocks and a place among MaxNumSeqs
+	Finished               // done or aborted, in no queue
+)
+
+// String names the state as transcripts print it.
+func (s Status) String() string {
+	switch s {
+	case Waiting:
+		return "waiting"
+	case Running:
+		return "running"
+	case Finished:
+		return "finished"
+	}
+	return fmt.Sprintf("Status(%d)", uint8(s))
+}
+
+// Sequence is one request as the scheduler sees it: ids and counters. The
+// exported fields above the line are the caller's, set before Add; those below
+// are the scheduler's, for the caller to read.
+type Sequence struct {
+	Tokens    []int32 // the prompt; Update appends the output
+	MaxLen    int     // most tokens, prompt and output: the last one is never computed
+	Priority  int     // lower first, under the priority policy
+	CacheSalt string
+
+	// ---
+
+	ID           SequenceID
+	Status       Status
+	PromptLen    int
+	Table        kvcache.BlockTable
+	NumComputed  int // tokens whose KV is in the cache for sure
+	Launched     int // NumComputed and what steps in flight compute
+	Pending      int // tokens that steps in flight will bring: at most 1 when Schedule is called
+	CachedTokens int // of the prompt, found in the prefix cache at first admission
+	Preemptions  int
+
+	lastStep int64 // the step it was last part of
+	epoch    int   // counts preemptions: a step in flight from before one is stale
+}
+
+// known is the number of tokens whose place is settled, the pending one
+// included.
+func (q *Sequence) known() int { return len(q.Tokens) + q.Pending }
+
+// need is the number of tokens that a step could compute now. A sequence that
+// has its last possible token needs nothing more: nothing follows it.
+func (q *Sequence) need() int {
+	if q.known() >= q.MaxLen {
+		return 0
+	}
+	return q.known() - q.Launched
+}
