@@ -1,0 +1,119 @@
+package kernelstest
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// attentionCase is a geometry, a block size and a ragged batch.
+type attentionCase struct {
+	name string
+	geometry
+	blockSize int
+	spans     []span
+}
+
+// attentionCases covers head layouts × block sizes with lengths around a
+// block's end, then the mixes of prefill chunks and decodes, then long contexts.
+func attentionCases() []attentionCase {
+	var cases []attentionCase
+	for _, g := range []geometry{tiny, smol, qwen05, qwen15, qwen7, wideHead, oddHead, noGroup} {
+		for _, bs := range []int{16, 32, 64} {
+			cases = append(cases, attentionCase{"edges", g, bs, []span{
+				{0, 1}, {bs - 2, 1}, {bs - 1, 1}, {bs, 1}, {2*bs + 3, 1}, // lengths 1, bs−1, bs, bs+1
+				{0, bs - 1}, {0, bs + 1}, {bs, 3}, {bs - 1, 2},
+			}})
+		}
+	}
+	for _, g := range []geometry{tiny, smol, qwen15} {
+		cases = append(cases,
+			attentionCase{"one_prefill", g, 16, []span{{0, 100}}},
+			attentionCase{"chunk", g, 16, []span{{37, 64}}},
+			attentionCase{"one_token_chunks", g, 32, []span{{9, 2}, {40, 1}, {0, 1}, {3, 5}}},
+			attentionCase{"mixed", g, 16, []span{{70, 1}, {5, 1}, {200, 1}, {0, 33}, {48, 16}, {1, 12}}},
+			attentionCase{"many_decodes", g, 16, decodes(33, 45)})
+	}
+	for _, g := range []geometry{tiny, smol, qwen05, qwen15} {
+		cases = append(cases,
+			attentionCase{"long_decode", g, 16, []span{{2600, 1}}},
+			attentionCase{"long_mixed", g, 64, []span{{1023, 1}, {1024, 1}, {511, 3}, {1400, 12}}})
+	}
+	return append(cases, attentionCase{"long_prefill", tiny, 32, []span{{0, 700}}})
+}
+
+// pairFor makes the pair of a batch's case, with a few blocks to spare.
+func (s *suite) pairFor(t *testing.T, shape kernels.Shape, blockSize int, spans []span) *pair {
+	tokens, longest, blocks := 0, 0, 4
+	for _, q := range spans {
+		tokens, longest = tokens+q.query, max(longest, q.context+q.query)
+		blocks += (q.context + q.query + blockSize - 1) / blockSize
+	}
+	return s.newPair(t, shape, limitsFor(tokens, len(spans), longest, blockSize), blocks)
+}
+
+// totals is the length of each span's sequence.
+func totals(spans []span) []int {
+	n := make([]int, len(spans))
+	for i, q := range spans {
+		n[i] = q.context + q.query
+	}
+	return n
+}
+
+func (s *suite) attention(t *testing.T) {
+	for i, c := range attentionCases() {
+		t.Run(fmt.Sprintf("%s/b%d/%s", c.geometry, c.blockSize, c.name), func(t *testing.T) {
+			p := s.pairFor(t, c.shape(), c.blockSize, c.spans)
+			batch := p.batch(c.spans)
+			n := batch.NumTokens()
+			p.fillKV(batch, totals(c.spans))
+			p.random(kernels.Query, n, 1+2*float64(i%2)) // flat and peaked softmax
+			p.poison(kernels.Attn)
+			p.step(batch, func(b kernels.Backend, _ []kernels.Weight) { b.PagedAttention(i % 2) })
+			p.equal(kernels.Attn, n)
+		})
+	}
+	t.Run("large_scores", func(t *testing.T) { // exp overflows without the maximum
+		spans := []span{{60, 1}, {0, 40}}
+		p := s.pairFor(t, tiny.shape(), 16, spans)
+		batch := p.batch(spans)
+		p.fillKV(batch, totals(spans))
+		p.random(kernels.Query, 41, 300)
+		p.poison(kernels.Attn)
+		p.step(batch, func(b kernels.Backend, _ []kernels.Weight) { b.PagedAttention(0) })
+		require.NoError(t, p.tol.loosened(30).compare(p.got.ReadActivation(kernels.Attn, 41),
+			p.want.ReadActivation(kernels.Attn, 41), p.shape.Width(kernels.Attn)))
+	})
+	t.Run("shared_blocks", s.sharedBlocks)
+}
+
+// loosened multiplies the tolerance, for inputs that magnify rounding.
+func (tol Tolerance) loosened(by float64) Tolerance {
+	tol.Rel, tol.Abs, tol.Diff = tol.Rel*by, tol.Abs*by, tol.Diff*by*by
+	return tol
+}
+
+// sharedBlocks lets two rows share their first blocks, as prefix hits do.
+func (s *suite) sharedBlocks(t *testing.T) {
+	p := s.newPair(t, smol.shape(), limitsFor(3, 4, 100, 16), 12)
+	first := p.batch([]span{{40, 1}})
+	p.fillKV(first, []int{48})
+	shared, other := p.tables[first.Rows[0]], (first.Rows[0]+1)%4
+	table := append([]int32(nil), shared[:2]...)
+	table = append(table, shared[2]%11+1)
+	p.tables[other] = table
+	nan := make([]uint16, p.want.KV().BlockElems())
+	p.writeBlock(table[2], nan)
+	p.each(func(b kernels.Backend, _ []kernels.Weight) {
+		b.UpdateRows([]kernels.RowUpdate{{Row: other, Reset: true, Sampling: kernels.Sampling{Logprobs: -1}, Blocks: table}})
+	})
+	p.random(kernels.Query, 3, 1)
+	p.poison(kernels.Attn)
+	batch := p.ragged([]int32{first.Rows[0], other}, []span{{40, 1}, {33, 2}})
+	p.step(batch, func(b kernels.Backend, _ []kernels.Weight) { b.PagedAttention(1) })
+	p.equal(kernels.Attn, 3)
+}

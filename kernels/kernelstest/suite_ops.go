@@ -1,0 +1,213 @@
+package kernelstest
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// opCase is a geometry with a number of tokens.
+type opCase struct {
+	geometry
+	tokens int
+}
+
+// cross is every geometry with every number of tokens.
+func cross(geometries []geometry, tokens ...int) []opCase {
+	var cases []opCase
+	for _, g := range geometries {
+		for _, n := range tokens {
+			cases = append(cases, opCase{g, n})
+		}
+	}
+	return cases
+}
+
+// runOps runs one subtest a case, on a pair whose pool holds the tokens, given
+// a batch of n tokens in up to three sequences.
+func (s *suite) runOps(t *testing.T, cases []opCase, fn func(p *pair, b *kernels.Batch, n int)) {
+	for _, c := range cases {
+		t.Run(fmt.Sprintf("%s/m%d", c.geometry, c.tokens), func(t *testing.T) {
+			p := s.newPair(t, c.shape(), limitsFor(c.tokens, 3, c.tokens+40, 16), 3*(c.tokens/16+4)+1)
+			fn(p, p.batch(split(c.tokens)), c.tokens)
+		})
+	}
+}
+
+// split makes n tokens a decode and two prefill chunks.
+func split(n int) []span {
+	switch n {
+	case 1:
+		return []span{{20, 1}}
+	case 2:
+		return []span{{15, 1}, {0, 1}}
+	default:
+		return []span{{16, 1}, {0, n / 2}, {7, n - 1 - n/2}}
+	}
+}
+
+func (s *suite) embed(t *testing.T) {
+	s.runOps(t, cross([]geometry{tiny, oddHead}, 1, 7, 33, 100), func(p *pair, b *kernels.Batch, n int) {
+		w := p.embedding(tensor("embed", kernels.BF16, 1, p.shape.Vocab, p.shape.Hidden), n%2 == 0)
+		p.poison(kernels.Hidden)
+		p.step(b, func(b kernels.Backend, ws []kernels.Weight) { b.Embed(ws[w]) })
+		require.Equal(p.t, p.want.ReadActivation(kernels.Hidden, n), p.got.ReadActivation(kernels.Hidden, n))
+	})
+}
+
+func (s *suite) rmsnorm(t *testing.T) {
+	s.runOps(t, cross([]geometry{tiny, smol, qwen05}, 1, 3, 13, 100), func(p *pair, b *kernels.Batch, n int) {
+		w := p.norm(tensor("norm", kernels.FP32, 1, p.shape.Hidden))
+		p.random(kernels.Hidden, n, 3)
+		p.poison(kernels.Normed)
+		p.step(b, func(b kernels.Backend, ws []kernels.Weight) { b.RMSNorm(ws[w]) })
+		p.equal(kernels.Normed, n)
+	})
+	t.Run("tiny_values", func(t *testing.T) { // where epsilon decides
+		p := s.newPair(t, tiny.shape(), limitsFor(2, 2, 40, 16), 9)
+		w := p.norm(normWeight("norm", 64))
+		p.random(kernels.Hidden, 2, 1e-4)
+		p.poison(kernels.Normed)
+		p.step(p.batch(split(2)), func(b kernels.Backend, ws []kernels.Weight) { b.RMSNorm(ws[w]) })
+		p.equal(kernels.Normed, 2)
+	})
+}
+
+func (s *suite) qkv(t *testing.T) {
+	check := func(p *pair, b *kernels.Batch, n int, bias bool) {
+		w := p.load(func(b kernels.Backend) (kernels.Weight, error) {
+			return b.LoadLinear(qkvSpec(p.shape, "qkv", bias))
+		})
+		p.random(kernels.Normed, n, 1)
+		p.poison(kernels.Query)
+		p.step(b, func(b kernels.Backend, ws []kernels.Weight) { b.QKV(1, ws[w]) })
+		p.equal(kernels.Query, n)
+		p.equalKV()
+	}
+	cases := append(cross([]geometry{tiny}, tokenCounts...),
+		cross([]geometry{smol, qwen15, qwen7, wideHead, oddHead, noGroup}, 1, 13, 33)...)
+	cases = append(cases, cross([]geometry{qwen05}, 1, 12)...)
+	s.runOps(t, cases, func(p *pair, b *kernels.Batch, n int) { check(p, b, n, n != 13) })
+	for name, scale := range map[string]float32{"plain": 1, "yarn": 1.2079} {
+		t.Run("far_"+name, func(t *testing.T) {
+			shape := smol.shape()
+			shape.RopeScale = scale
+			p := s.newPair(t, shape, limitsFor(9, 2, 2100, 32), 140)
+			check(p, p.batch([]span{{2047, 1}, {1000, 8}}), 9, true)
+		})
+	}
+}
+
+// qkvSpec is a fused projection of random parts.
+func qkvSpec(s kernels.Shape, name string, bias bool) kernels.LinearSpec {
+	spec := kernels.LinearSpec{Kind: kernels.LinearQKV}
+	for i, heads := range []int{s.Heads, s.KVHeads, s.KVHeads} {
+		part := fmt.Sprintf("%s.%c", name, "qkv"[i])
+		spec.Parts = append(spec.Parts, fanIn(part, heads*s.HeadDim, s.Hidden))
+		if bias {
+			spec.Bias = append(spec.Bias, dummy(part+".bias", 1, heads*s.HeadDim))
+		}
+	}
+	return spec
+}
+
+func (s *suite) linear(t *testing.T) {
+	for name, src := range map[string]kernels.Activation{"attn": kernels.Attn, "mlp": kernels.MLP} {
+		cases := append(cross([]geometry{tiny}, tokenCounts...), cross([]geometry{smol, qwen7}, 3, 16)...)
+		cases = append(cases, cross([]geometry{qwen05}, 1, 7)...)
+		t.Run(name, func(t *testing.T) {
+			s.runOps(t, cases, func(p *pair, b *kernels.Batch, n int) {
+				w := p.linear(kernels.LinearPlain, fanIn("linear", p.shape.Hidden, p.shape.Width(src)))
+				p.random(src, n, 1)
+				p.random(kernels.Hidden, n, 1)
+				p.step(b, func(b kernels.Backend, ws []kernels.Weight) { b.Linear(ws[w], src) })
+				p.equal(kernels.Hidden, n)
+			})
+		})
+	}
+}
+
+func (s *suite) gateUp(t *testing.T) {
+	cases := append(cross([]geometry{tiny, oddHead}, tokenCounts...), cross([]geometry{qwen05}, 1, 3)...)
+	s.runOps(t, cases, func(p *pair, b *kernels.Batch, n int) {
+		w := p.linear(kernels.LinearGateUp,
+			fanIn("gate", p.shape.Intermediate, p.shape.Hidden), fanIn("up", p.shape.Intermediate, p.shape.Hidden))
+		p.random(kernels.Normed, n, 2)
+		p.poison(kernels.MLP)
+		p.step(b, func(b kernels.Backend, ws []kernels.Weight) { b.GateUp(ws[w]) })
+		p.equal(kernels.MLP, n)
+	})
+}
+
+func (s *suite) head(t *testing.T) {
+	cases := append(cross([]geometry{tiny, qwen7}, 1, 2, 3, 8, 13, 33), cross([]geometry{qwen05}, 1, 7)...)
+	for _, tied := range []bool{false, true} {
+		t.Run(map[bool]string{false: "untied", true: "tied"}[tied], func(t *testing.T) {
+			s.runOps(t, cases, func(p *pair, b *kernels.Batch, n int) {
+				norm := p.norm(normWeight("norm", p.shape.Hidden))
+				w := fanIn("head", p.shape.Vocab, p.shape.Hidden)
+				head := 0
+				if tied {
+					head = p.embedding(w, true)
+				} else {
+					head = p.linear(kernels.LinearHead, w)
+				}
+				if n == 13 { // logits of every token, as prompt logprobs want them
+					b.LogitRows = b.LogitRows[:0]
+					for i := range n {
+						b.LogitRows = append(b.LogitRows, int32(i))
+					}
+				}
+				p.random(kernels.Hidden, n, 2)
+				p.poison(kernels.Logits)
+				p.step(b, func(b kernels.Backend, ws []kernels.Weight) { b.Head(ws[norm], ws[head]) })
+				p.equal(kernels.Logits, len(b.LogitRows))
+			})
+		})
+	}
+}
+
+// load checks that every source type gives the weights of its values, and that
+// what does not fit is an error that names the tensor.
+func (s *suite) load(t *testing.T) {
+	const tokens = 5
+	newPair := func(t *testing.T) *pair {
+		return s.newPair(t, tiny.shape(), limitsFor(tokens, 3, 60, 16), 20)
+	}
+	for _, dtype := range []kernels.DType{kernels.BF16, kernels.FP16, kernels.FP32} {
+		t.Run(dtype.String(), func(t *testing.T) {
+			p := newPair(t)
+			embed := p.embedding(tensor("embed", dtype, 1, p.shape.Vocab, p.shape.Hidden), true)
+			norm := p.norm(tensor("norm", dtype, 1, p.shape.Hidden))
+			down := p.linear(kernels.LinearPlain, tensor("down", dtype, 0.1, p.shape.Hidden, p.shape.Intermediate))
+			p.random(kernels.MLP, tokens, 1)
+			p.step(p.batch(split(tokens)), func(b kernels.Backend, w []kernels.Weight) {
+				b.Embed(w[embed])
+				b.Linear(w[down], kernels.MLP)
+				b.RMSNorm(w[norm])
+				b.Head(w[norm], w[embed])
+			})
+			p.equal(kernels.Hidden, tokens)
+			p.equal(kernels.Normed, tokens)
+			p.equal(kernels.Logits, 3)
+		})
+	}
+	t.Run("short", func(t *testing.T) {
+		p := newPair(t)
+		bad := tensor("layers.3.bad", kernels.BF16, 1, p.shape.Vocab, p.shape.Hidden)
+		bad.Data = bad.Data[:len(bad.Data)-2]
+		_, err := p.got.LoadEmbedding(bad, true)
+		require.ErrorContains(t, err, bad.Name)
+		_, err = p.got.LoadLinear(kernels.LinearSpec{Kind: kernels.LinearHead, Parts: []kernels.HostTensor{bad}})
+		require.ErrorContains(t, err, bad.Name)
+	})
+	t.Run("narrow", func(t *testing.T) {
+		p := newPair(t)
+		gate, up := fanIn("gate", 100, 64), fanIn("layers.3.up", 100, 60)
+		_, err := p.got.LoadLinear(kernels.LinearSpec{Kind: kernels.LinearGateUp, Parts: []kernels.HostTensor{gate, up}})
+		require.ErrorContains(t, err, up.Name)
+	})
+}

@@ -1,0 +1,92 @@
+package kernelstest
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// Tolerance is how far a Backend's output may be from the Oracle's. A row x of
+// an output against the Oracle's y passes when
+//
+//	|x[i] − y[i]| ≤ Rel·|y[i]| + Abs·rms(y) for each i, and
+//	1 − 2⟨x,y⟩/(|x|²+|y|²) ≤ Diff
+type Tolerance struct {
+	Rel, Abs, Diff float64
+	// Flips is the share of KV elements that may be the neighbouring bfloat16:
+	// those whose exact value lies near the middle of two.
+	Flips float64
+	// Margin is the least margin (see Draw) at which tokens of a whole forward
+	// pass must be the Oracle's.
+	Margin float64
+	// BF16 says that activations are bfloat16: inputs are rounded to it.
+	BF16 bool
+}
+
+// Float32 is for Backends that keep activations in float32: what is left is the
+// rounding of sums of up to 5,000 products.
+func Float32() Tolerance {
+	return Tolerance{Rel: 1e-5, Abs: 2e-5, Diff: 1e-10, Flips: 0.01, Margin: 1e-2}
+}
+
+// BFloat16 is for Backends that round activations, and probabilities before the
+// product with V, to bfloat16 (8 bits of mantissa).
+func BFloat16() Tolerance {
+	return Tolerance{Rel: 1.0 / 128, Abs: 1.0 / 64, Diff: 5e-5, Flips: 0.02, Margin: 0.3, BF16: true}
+}
+
+// compare returns what is wrong with the rows of got, or nil.
+func (tol Tolerance) compare(got, want []float32, width int) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("%d values, want %d", len(got), len(want))
+	}
+	for at := 0; at < len(want); at += width {
+		x, y := got[at:at+width], want[at:at+width]
+		var xx, yy, xy float64
+		for i := range y {
+			a, b := float64(x[i]), float64(y[i])
+			xx, yy, xy = xx+a*a, yy+b*b, xy+a*b
+		}
+		rms := math.Sqrt(yy / float64(width))
+		for i := range y {
+			limit := tol.Rel*math.Abs(float64(y[i])) + tol.Abs*rms
+			// The negation makes a NaN fail.
+			if err := math.Abs(float64(x[i]) - float64(y[i])); !(err <= limit) {
+				return fmt.Errorf("row %d, element %d: %v, want %v; off by %.3g, allowed %.3g (rms %.3g)",
+					at/width, i, x[i], y[i], err, limit, rms)
+			}
+		}
+		if diff := 1 - 2*xy/(xx+yy); diff > tol.Diff {
+			return fmt.Errorf("row %d: difference %.3g, allowed %.3g", at/width, diff, tol.Diff)
+		}
+	}
+	return nil
+}
+
+// compareKV compares bfloat16 elements: equal bits, any NaN for a NaN, or, for
+// a share of Flips, the same within one unit of the last place or within Abs of
+// the root mean square (near zero).
+func (tol Tolerance) compareKV(got, want []uint16) error {
+	sum, n, flips := 0.0, 0, 0
+	for _, bits := range want {
+		if v := float64(kernels.BF16ToFloat(bits)); !math.IsNaN(v) {
+			sum, n = sum+v*v, n+1
+		}
+	}
+	abs := tol.Abs * math.Sqrt(sum/math.Max(1, float64(n)))
+	for i, bits := range want {
+		x, y := float64(kernels.BF16ToFloat(got[i])), float64(kernels.BF16ToFloat(bits))
+		if got[i] == bits || math.IsNaN(x) && math.IsNaN(y) {
+			continue
+		}
+		if err := math.Abs(x - y); !(err <= math.Abs(y)/128+abs) {
+			return fmt.Errorf("KV element %d: %v, want %v", i, x, y)
+		}
+		flips++
+	}
+	if limit := 1 + tol.Flips*float64(n); float64(flips) > limit {
+		return fmt.Errorf("%d of %d KV elements are rounded otherwise, allowed %.0f", flips, n, limit)
+	}
+	return nil
+}
