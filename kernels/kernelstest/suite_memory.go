@@ -87,8 +87,9 @@ func (s *suite) rows(t *testing.T) {
 	t.Run("from_device", s.fromDevice)
 }
 
-// appendBlocks decodes one sequence over several blocks, whose ids come one by
-// one, the last one twice (a table entry may be written again).
+// appendBlocks computes one sequence in chunks of three tokens, whose blocks
+// come one by one. A key that was rounded otherwise moves the outputs by up to a
+// unit of bfloat16, so that this is their tolerance.
 func (s *suite) appendBlocks(t *testing.T, blockSize int) {
 	p := s.newPair(t, tiny.shape(), limitsFor(4, 2, 4*blockSize, blockSize), 9)
 	w := p.load(func(b kernels.Backend) (kernels.Weight, error) { return b.LoadLinear(qkvSpec(p.shape, "qkv", true)) })
@@ -107,7 +108,7 @@ func (s *suite) appendBlocks(t *testing.T, blockSize int) {
 			b.QKV(0, ws[w])
 			b.PagedAttention(0)
 		})
-		require.NoError(t, p.tol.loosened(4).compare(p.got.ReadActivation(kernels.Attn, 3),
+		require.NoError(t, BFloat16().loosened(2).compare(p.got.ReadActivation(kernels.Attn, 3),
 			p.want.ReadActivation(kernels.Attn, 3), p.shape.Width(kernels.Attn)), "context %d", at)
 	}
 	p.equalKV()

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/pagoda-engine/pagoda/bench"
+)
+
+func benchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure the engine in this process",
+		Args:  exactly(0, 0),
+	}
+	cmd.AddCommand(rooflineCommand())
+	return cmd
+}
+
+func rooflineCommand() *cobra.Command {
+	var f engineFlags
+	var o bench.RooflineOptions
+	cmd := &cobra.Command{
+		Use:   "roofline MODEL",
+		Short: "Decode and prefill speed beside this machine's read bandwidth and FLOP/s",
+		Long: `Measure decode at several batch sizes and the prefill of one prompt. Beside each
+stands its share of the roofline: what the machine's read bandwidth (decode) or
+float32 FLOP/s (prefill) would allow, probed in the same repeat.`,
+		Example: "  pagoda bench roofline qwen2.5-0.5b --load-format dummy",
+		Args:    exactly(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := f.open(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			report, err := bench.Roofline(cmd.Context(), s.engine, o)
+			if err != nil {
+				return err
+			}
+			report.Print(cmd.OutOrStdout())
+			return nil
+		},
+	}
+	f.register(cmd.Flags())
+	flags := cmd.Flags()
+	flags.IntSliceVar(&o.Batches, "batch-sizes", []int{1, 8, 16}, "decode batch sizes")
+	flags.IntVar(&o.PromptTokens, "prompt-tokens", 512, "tokens of the prefilled prompt")
+	flags.IntVar(&o.DecodeTokens, "output-tokens", 48, "tokens generated a request")
+	flags.IntVar(&o.Repeats, "repeats", 3, "repeats of each row")
+	return cmd
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/pagoda-engine/pagoda/engine"
+)
+
+// printPlan prints what the engine made of its configuration: effective values
+// with their reasons, and where the memory goes.
+func printPlan(w io.Writer, e *engine.Engine, took time.Duration) {
+	settings := newTable(w)
+	settings.AppendHeader(table.Row{"setting", "value", "because"})
+	for _, s := range e.Settings() {
+		settings.AppendRow(table.Row{s.Name, s.Value, s.Reason})
+	}
+	settings.Render()
+
+	ledger := newTable(w)
+	ledger.AppendHeader(table.Row{"memory", "size", "from"})
+	ledger.SetColumnConfigs([]table.ColumnConfig{{Number: 2, Align: text.AlignRight}})
+	for _, l := range e.Ledger() {
+		ledger.AppendRow(table.Row{l.Name, formatBytes(l.Bytes), l.Detail})
+	}
+	ledger.Render()
+	fmt.Fprintf(w, "ready in %.2f s\n", took.Seconds())
+}
+
+// newTable is the one style of table that pagoda prints.
+func newTable(w io.Writer) table.Writer {
+	t := table.NewWriter()
+	t.SetOutputMirror(w)
+	t.SetStyle(table.StyleLight)
+	t.Style().Options = table.OptionsNoBordersAndSeparators
+	t.Style().Format.Header = text.FormatDefault
+	return t
+}

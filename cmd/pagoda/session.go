@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/model/chat"
+	"github.com/pagoda-engine/pagoda/model/tokenizer"
+)
+
+// session is a loaded model with all that text needs. tokenizer and template
+// are nil for a model without them: ids in, ids out.
+type session struct {
+	engine    *engine.Engine
+	tokenizer *tokenizer.Tokenizer
+	template  *chat.Template
+	model     string
+}
+
+// open loads MODEL as the flags say and prints what a person should know.
+func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error) {
+	config, err := f.resolve(cmd, modelArg)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{model: modelArg}
+	if err := f.openText(s, modelArg); err != nil {
+		return nil, err
+	}
+	if s.tokenizer != nil {
+		config.SampleVocab = s.tokenizer.VocabSize()
+	}
+	progress := newProgress(f.quiet)
+	config.Progress = progress.update
+	config.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: f.logLevel()}))
+	start := time.Now()
+	s.engine, err = engine.New(config)
+	progress.finish()
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	if !f.quiet {
+		printPlan(os.Stderr, s.engine, time.Since(start))
+	}
+	return s, nil
+}
+
+func (f *engineFlags) logLevel() slog.Level {
+	if f.quiet {
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
+}
+
+// openText opens tokenizer.json and the chat template where they are.
+func (f *engineFlags) openText(s *session, modelArg string) error {
+	dir := f.tokenizer
+	if dir == "" {
+		dir = modelArg
+	}
+	t, err := tokenizer.Open(dir)
+	switch {
+	case err == nil:
+		s.tokenizer = t
+	case errors.Is(err, fs.ErrNotExist) && f.tokenizer == "" && f.config.LoadFormat == "dummy":
+		return nil
+	default:
+		return fmt.Errorf("%w: %w", engine.ErrModel, err)
+	}
+	if f.chatTemplate != "" {
+		source, err := os.ReadFile(f.chatTemplate)
+		if err != nil {
+			return usageError{fmt.Errorf("--chat-template: %w", err)}
+		}
+		dirTemplate := filepath.Base(f.chatTemplate)
+		if s.template, err = chat.New(string(source), nil); err != nil {
+			return usageError{fmt.Errorf("--chat-template %s: %w", dirTemplate, err)}
+		}
+		return nil
+	}
+	s.template, err = chat.Load(dir)
+	if err != nil && !errors.Is(err, chat.ErrNoTemplate) {
+		return fmt.Errorf("%w: %w", engine.ErrModel, err)
+	}
+	return nil
+}
+
+func (s *session) close() {
+	if s.engine != nil {
+		_ = s.engine.Close() // nothing is left to do about a failure
+	}
+	if s.tokenizer != nil {
+		s.tokenizer.Close()
+	}
+}
+
+// encodePrompt turns the words of the command line into ids: text through the
+// tokenizer, or numbers when there is none.
+func (s *session) encodePrompt(text string) ([]int32, error) {
+	if s.tokenizer != nil {
+		return s.tokenizer.Encode(text)
+	}
+	var ids []int32
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
+		id, err := strconv.ParseInt(word, 10, 32)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("%q: this model has no tokenizer.json, so the prompt is token ids such as \"1 2 3\" (or name one with --tokenizer)", word)}
+		}
+		ids = append(ids, int32(id))
+	}
+	return ids, nil
+}
+
+// progress shows a bar on a terminal and nothing elsewhere.
+type progress struct {
+	bar   *progressbar.ProgressBar
+	stage string
+	shown bool
+}
+
+func newProgress(quiet bool) *progress {
+	return &progress{shown: !quiet && term.IsTerminal(int(os.Stderr.Fd()))}
+}
+
+func (p *progress) update(stage string, done, total int64) {
+	if !p.shown || total == 0 {
+		return
+	}
+	if p.bar == nil || p.stage != stage {
+		p.finish()
+		p.stage = stage
+		p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription(stage),
+			progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(50*time.Millisecond))
+	}
+	_ = p.bar.Set64(done) // a bar that cannot be drawn stops nothing
+}
+
+func (p *progress) finish() {
+	if p.bar != nil {
+		_ = p.bar.Finish()
+	}
+	p.bar = nil
+}
+
+// collect reads a stream to its end, calling onToken for each token.
+func collect(ctx context.Context, stream *engine.Stream, onToken func(engine.Event)) (last engine.Event, err error) {
+	for {
+		event, ok := stream.Next(ctx)
+		if !ok {
+			return last, context.Cause(ctx)
+		}
+		if event.HasToken {
+			onToken(event)
+		}
+		if event.Finish != engine.FinishNone {
+			if event.Finish == engine.FinishError {
+				return event, event.Err
+			}
+			return event, nil
+		}
+	}
+}
