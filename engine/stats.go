@@ -39,3 +39,23 @@ type LedgerEntry struct {
 type Setting struct {
 	Name, Value, Reason string // vLLM's flag name; the reason is a short phrase
 }
+
+// StepRecord is one step as it was decided and ran.
+type StepRecord struct {
+	Step     int64
+	Start    time.Time     // when it was launched
+	Host     time.Duration // the engine's own time: schedule, pack, launch, deliver
+	Device   time.Duration // the device's time
+	Tokens   int           // computed
+	Decodes  int           // sequences with one token that ran before
+	Prefills int           // sequences with a chunk of known tokens
+
+	Admitted   int    // sequences that began or resumed
+	HitTokens  int    // of these, tokens found in the prefix cache
+	Preempted  int    // sequences that gave up their blocks
+	Evictions  int    // cached blocks that lost their content
+	Waiting    int    // sequences left waiting
+	WaitReason string // why the first of them waits
+
+	BlocksUsed, BlocksCached, BlocksFree int // once it was scheduled
+}

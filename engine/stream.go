@@ -10,10 +10,12 @@ import (
 // never waits for the reader; a reader that stops reading holds back nobody.
 //
 // A Stream has one reader at a time.
+//
+//	tokens:  0 …… next …… published …… max tokens
+//	         taken │ to take │ the engine's
 type Stream struct {
-	// Written by the engine's goroutine below the index in state, then never
-	// again; read by the reader above next and below that index.
-	tokens   []int32 // [max tokens]
+	// Up to the published index these are the reader's and never written again.
+	tokens   []int32 // [max tokens], the tail of the sequence's own memory
 	logprobs []*logprobSegment
 	cached   int
 	// Written before the finished bit of state is set.
@@ -102,9 +104,6 @@ func (s *Stream) token(i int) Event {
 	}
 	return ev
 }
-
-// put stores token i, which publish then shows to the reader. Engine goroutine.
-func (s *Stream) put(i int, token int32) { s.tokens[i] = token }
 
 // putLogprobs stores what belongs to token i: its own log probability and rank
 // and the likeliest ids, of which the stream keeps its first top.

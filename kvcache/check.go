@@ -78,6 +78,10 @@ func (m *Manager) checkIndex() error {
 		if b := &m.blocks[id]; id == 0 || !b.published || b.hash != hash {
 			return fmt.Errorf("the index names block %d (published %t) under another hash", id, b.published)
 		}
+		size := m.cfg.BlockSize
+		if m.hasher.block(m.blocks[id].parent, m.tokens[int(id)*size:(int(id)+1)*size]) != hash {
+			return fmt.Errorf("block %d is published under a hash that its tokens do not give", id)
+		}
 	}
 	return nil
 }

@@ -50,17 +50,19 @@ type block struct {
 	prev, next BlockID
 	published  bool
 	hash       Hash
+	parent     Hash // of which and the stored tokens hash is made
 }
 
 // Manager hands out blocks. It does not know sequences, only their tables.
 type Manager struct {
-	cfg    Config
-	blocks []block // block 0 is the sentinel of the free queue: a ring
-	tokens []int32 // [NumBlocks][BlockSize], of published blocks
-	index  map[Hash]BlockID
-	hasher hasher
-	free   int // length of the free queue
-	cached int // published blocks in the free queue
+	cfg     Config
+	blocks  []block // block 0 is the sentinel of the free queue: a ring
+	tokens  []int32 // [NumBlocks][BlockSize], of published blocks
+	index   map[Hash]BlockID
+	hasher  hasher
+	free    int // length of the free queue
+	changes uint64
+	cached  int // published blocks in the free queue
 
 	queries, hits, evictions int64
 }
@@ -95,6 +97,10 @@ func (m *Manager) Capacity() int { return m.cfg.NumBlocks - 1 }
 // NumFree is the number of blocks without references, cached ones included.
 func (m *Manager) NumFree() int { return m.free }
 
+// Changes counts what may change the answer of an Admit: blocks that were taken,
+// given back or published.
+func (m *Manager) Changes() uint64 { return m.changes }
+
 // BlocksFor is the number of blocks that tokens take.
 func (m *Manager) BlocksFor(tokens int) int {
 	return (tokens + m.cfg.BlockSize - 1) / m.cfg.BlockSize
@@ -111,8 +117,7 @@ func (m *Manager) Stats() Stats {
 // Admit gives an empty table blocks for all of tokens: those of the longest
 // published prefix and fresh ones for the rest. It returns the number of tokens
 // whose KV is there already, a multiple of the block size below len(tokens). ok
-// is false, and nothing has changed but the age of the blocks that were hit, when
-// fewer than reserve blocks would remain
+// is false, and nothing has changed, when fewer than reserve blocks would remain
 // free.
 func (m *Manager) Admit(t *BlockTable, tokens []int32, salt string, reserve int) (cached int, ok bool) {
 	if len(t.ids) != 0 || len(tokens) == 0 {
@@ -123,10 +128,18 @@ func (m *Manager) Admit(t *BlockTable, tokens []int32, salt string, reserve int)
 	if !m.cfg.DisablePrefixCaching {
 		m.matchPrefix(t, tokens)
 	}
-	hits := len(t.ids)
-	if need-hits+max(reserve, 0) > m.free {
-		m.Release(t)
+	hits, unpinned := len(t.ids), 0
+	for _, id := range t.ids {
+		if m.blocks[id].refs == 0 {
+			unpinned++
+		}
+	}
+	if unpinned+need-hits+max(reserve, 0) > m.free {
+		*t = BlockTable{ids: t.ids[:0]}
 		return 0, false
+	}
+	for _, id := range t.ids {
+		m.pin(id)
 	}
 	for range need - hits {
 		t.ids = append(t.ids, m.take())
@@ -136,8 +149,9 @@ func (m *Manager) Admit(t *BlockTable, tokens []int32, salt string, reserve int)
 	return hits * m.cfg.BlockSize, true
 }
 
-// matchPrefix pins the longest published prefix of tokens, without the last
-// token, into the empty table t.
+// matchPrefix puts the longest published prefix of tokens, without the last
+// token, into the empty table t. It pins nothing: Admit does, once it knows that
+// the rest fits.
 func (m *Manager) matchPrefix(t *BlockTable, tokens []int32) {
 	size := m.cfg.BlockSize
 	for end := size; end < len(tokens); end += size {
@@ -147,7 +161,6 @@ func (m *Manager) matchPrefix(t *BlockTable, tokens []int32) {
 		if !found || !m.holds(id, content) {
 			return
 		}
-		m.pin(id)
 		t.ids = append(t.ids, id)
 		t.chain = hash
 		t.hashed++
@@ -181,13 +194,15 @@ func (m *Manager) Publish(t *BlockTable, tokens []int32, computed int) {
 	for (t.hashed+1)*size <= computed {
 		content := tokens[t.hashed*size : (t.hashed+1)*size]
 		id := t.ids[t.hashed]
-		t.chain = m.hasher.block(t.chain, content)
+		parent := t.chain
+		t.chain = m.hasher.block(parent, content)
 		t.hashed++
 		if _, taken := m.index[t.chain]; taken {
 			continue
 		}
 		b := &m.blocks[id]
-		b.published, b.hash = true, t.chain
+		b.published, b.hash, b.parent = true, t.chain, parent
+		m.changes++
 		copy(m.tokens[int(id)*size:], content)
 		m.index[t.chain] = id
 	}
@@ -213,5 +228,6 @@ func (m *Manager) ResetPrefixCache() bool {
 	}
 	clear(m.index)
 	m.cached = 0
+	m.changes++
 	return true
 }

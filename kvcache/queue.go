@@ -9,6 +9,7 @@ func (m *Manager) insert(id, prev, next BlockID) {
 	m.blocks[id].prev, m.blocks[id].next = prev, next
 	m.blocks[prev].next, m.blocks[next].prev = id, id
 	m.free++
+	m.changes++
 	if m.blocks[id].published {
 		m.cached++
 	}
@@ -23,6 +24,7 @@ func (m *Manager) remove(id BlockID) {
 	b := &m.blocks[id]
 	m.blocks[b.prev].next, m.blocks[b.next].prev = b.next, b.prev
 	m.free--
+	m.changes++
 	if b.published {
 		m.cached--
 	}

@@ -16,9 +16,8 @@ type Source interface {
 	check(cfg *Config) (notes []string, err error)
 	// bytes is the size of the tensor as it is stored.
 	bytes(t tensorSpec) int64
-	// stages says whether read fills buf.
-	stages() bool
-	// read gives the tensor; its data is in the leading bytes of buf.
+	// read gives the tensor; its data, if it has any, is in the leading bytes of
+	// buf.
 	read(t tensorSpec, buf []byte) (kernels.HostTensor, error)
 }
 
@@ -26,8 +25,6 @@ func (c *Checkpoint) bytes(t tensorSpec) int64 {
 	info := c.tensors[t.name]
 	return info.end - info.begin
 }
-
-func (c *Checkpoint) stages() bool { return true }
 
 func (c *Checkpoint) read(t tensorSpec, buf []byte) (kernels.HostTensor, error) {
 	return c.tensors[t.name].read(buf)
@@ -43,8 +40,6 @@ func (d Dummy) check(*Config) ([]string, error) { return nil, nil }
 func (d Dummy) bytes(t tensorSpec) int64 {
 	return elements(t.shape) * int64(kernels.BF16.Size())
 }
-
-func (d Dummy) stages() bool { return false }
 
 // initializerRange is the standard deviation of Qwen2's initial weights.
 const initializerRange = 0.02
@@ -91,6 +86,10 @@ func Load(be kernels.Backend, cfg *Config, source Source, progress func(done, to
 	return m, nil
 }
 
+// align rounds a size up to a cache line, so that every tensor in the staging
+// buffer starts on one whatever the dtypes before it.
+func align(n int64) int64 { return (n + 63) &^ 63 }
+
 // loader loads weight after weight. Its first error sticks.
 type loader struct {
 	be          kernels.Backend
@@ -103,7 +102,8 @@ type loader struct {
 	err         error
 }
 
-// newLoader allocates a staging buffer for the largest weight.
+// newLoader reserves a staging buffer for the largest weight; pages that are
+// never written (Dummy writes none) take no memory.
 func newLoader(be kernels.Backend, cfg *Config, source Source, progress func(done, total int64)) (*loader, error) {
 	l := &loader{be: be, tied: cfg.TieWordEmbeddings, source: source, progress: progress}
 	if l.progress == nil {
@@ -113,13 +113,10 @@ func newLoader(be kernels.Backend, cfg *Config, source Source, progress func(don
 	for _, w := range cfg.weightTable() {
 		var n int64
 		for _, t := range w.tensors() {
-			n += source.bytes(t)
+			l.total += source.bytes(t)
+			n += align(source.bytes(t))
 		}
-		l.total += n
 		largest = max(largest, n)
-	}
-	if !source.stages() {
-		return l, nil
 	}
 	staging, err := unix.Mmap(-1, 0, int(largest), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
@@ -130,9 +127,7 @@ func newLoader(be kernels.Backend, cfg *Config, source Source, progress func(don
 }
 
 func (l *loader) close() {
-	if l.staging != nil {
-		_ = unix.Munmap(l.staging) // it was mapped above, so this cannot fail
-	}
+	_ = unix.Munmap(l.staging) // it was mapped in newLoader, so this cannot fail
 }
 
 // load reads the tensors of w and hands them over as one weight.
@@ -152,7 +147,7 @@ func (l *loader) load(w weightSpec) kernels.Weight {
 			if host.Data == nil && w.load == loadNorm {
 				host.Scale, host.Offset = 0, 1 // a made-up norm is the identity
 			}
-			buf = buf[len(host.Data):]
+			buf = buf[align(int64(len(host.Data))):]
 			list = append(list, host)
 		}
 		return list

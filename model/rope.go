@@ -116,8 +116,8 @@ func refuseOtherFields(rope *object, known []string) {
 // readYaRN follows transformers 5: a null factor is the ratio of the lengths,
 // an absent original length is max_position_embeddings, and a beta of 0 stands
 // for its default.
-func readYaRN(o, rope *object, maxPositions int) *YaRN {
-	y := &YaRN{OriginalMaxLen: maxPositions, BetaFast: 32, BetaSlow: 1}
+func readYaRN(o, rope *object, positions int) *YaRN {
+	y := &YaRN{OriginalMaxLen: positions, BetaFast: 32, BetaSlow: 1}
 	if n, ok := rope.optInteger("original_max_position_embeddings", 1, maxPositions); ok {
 		y.OriginalMaxLen = n
 	}
@@ -127,13 +127,13 @@ func readYaRN(o, rope *object, maxPositions int) *YaRN {
 	if f, ok := rope.optNumber("factor", 1, maxFactor); ok {
 		y.Factor = f
 	} else if !rope.has("factor") && y.OriginalMaxLen > 0 {
-		y.Factor = float64(maxPositions) / float64(y.OriginalMaxLen)
-		if y.Factor < 1 || y.Factor > maxFactor || y.OriginalMaxLen == maxPositions {
+		y.Factor = float64(positions) / float64(y.OriginalMaxLen)
+		if y.Factor < 1 || y.Factor > maxFactor || y.OriginalMaxLen == positions {
 			rope.fail("factor", "missing, and max_position_embeddings / original_max_position_embeddings = %d / %d does not give it",
-				maxPositions, y.OriginalMaxLen)
+				positions, y.OriginalMaxLen)
 		}
 	}
-	if float64(y.OriginalMaxLen)*y.Factor > float64(maxPositions) {
+	if float64(y.OriginalMaxLen)*y.Factor > maxPositions {
 		rope.fail("factor", "is %g, times the original length %d it is more than %d positions", y.Factor, y.OriginalMaxLen, maxPositions)
 	}
 	if b, ok := rope.optNumber("beta_fast", 0, maxBeta); ok && b > 0 {

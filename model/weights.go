@@ -142,8 +142,13 @@ func (c *Config) WeightBytes() int64 { return c.Parameters() * int64(kernels.BF1
 
 // check matches the checkpoint against the weight table: every missing,
 // misshapen or surplus tensor in one error. The notes say what was ignored or
-// will be rounded.
+// will be rounded. Files that changed since they were opened are refused first.
 func (c *Checkpoint) check(cfg *Config) (notes []string, err error) {
+	for _, f := range c.files {
+		if err := f.unchanged(); err != nil {
+			return nil, err
+		}
+	}
 	errs := &FileError{File: c.path}
 	wanted := make(map[string]bool)
 	stored := make(map[kernels.DType]int)

@@ -7,7 +7,7 @@
 //	s, err := scheduler.New(cfg, manager)
 //	s.Add(seq)              // when a request arrives
 //	out := s.Schedule()     // what the next step is
-//	  … perform out.Copies, then launch out.Scheduled …
+//	  … launch out.Scheduled …
 //	s.Update(out, results)  // when the step's tokens are there
 //	s.Abort(seq)            // at any time
 //

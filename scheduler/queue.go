@@ -1,6 +1,9 @@
 package scheduler
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // queue holds sequences in the order of precedence: priority if the policy has
 // it, then arrival. Taking the head and appending at the end are O(1); the
@@ -14,9 +17,9 @@ type queue struct {
 // before is the order of precedence.
 func (q *queue) before(a, b *Sequence) int {
 	if q.priority && a.Priority != b.Priority {
-		return a.Priority - b.Priority
+		return cmp.Compare(a.Priority, b.Priority)
 	}
-	return int(a.ID - b.ID)
+	return cmp.Compare(a.ID, b.ID)
 }
 
 // all returns the sequences in order. The slice is the queue's own.

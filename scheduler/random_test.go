@@ -2,7 +2,9 @@ package scheduler
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -183,9 +185,9 @@ func (d *driver) update(out *Output) {
 // every invariant after every step. Each run ends with all sequences finished
 // and all blocks free.
 func TestRandom(t *testing.T) {
-	runs := 1500
+	runs := 500
 	if testing.Short() {
-		runs = 150
+		runs = 100
 	}
 	var states rareStates
 	for seed := range uint64(runs) {
@@ -215,5 +217,67 @@ func TestRandom(t *testing.T) {
 		"abort preempted": states.abortResumed, "finished": states.finished,
 	} {
 		require.Greater(t, n, runs/75, "the run never reached %q often enough to mean anything", name)
+	}
+}
+
+// TestOrderSurvivesExtremePriorities: priorities are a client's numbers.
+func TestOrderSurvivesExtremePriorities(t *testing.T) {
+	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 11, BlockSize: 16})
+	require.NoError(t, err)
+	s, err := New(Config{MaxNumSeqs: 1, MaxBatchedTokens: 16, Policy: Priority}, kv)
+	require.NoError(t, err)
+	for _, priority := range []int{1, math.MinInt, 2, math.MaxInt, -2} {
+		s.Add(&Sequence{Tokens: []int32{1}, MaxLen: 2, Priority: priority})
+	}
+	var got []int
+	for s.NumWaiting() > 0 {
+		out := s.Schedule()
+		got = append(got, out.Scheduled[0].Seq.Priority)
+		s.Update(out, []Result{{Token: 1, Finish: true}})
+	}
+	require.Equal(t, []int{math.MinInt, -2, 1, 2, math.MaxInt}, got)
+}
+
+// TestRefusedHeadTriesAgainWhenItsPrefixIsThere: two equal prompts, a pool for
+// little more than one; the second starts as soon as the first has published
+// its prompt, not when it ends.
+func TestRefusedHeadTriesAgainWhenItsPrefixIsThere(t *testing.T) {
+	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 16, BlockSize: 16})
+	require.NoError(t, err)
+	s, err := New(Config{MaxNumSeqs: 4, MaxBatchedTokens: 256, LongPrefillThreshold: 64}, kv)
+	require.NoError(t, err)
+	prompt := make([]int32, 170)
+	s.Add(&Sequence{Tokens: slices.Clone(prompt), MaxLen: 200})
+	second := &Sequence{Tokens: slices.Clone(prompt), MaxLen: 200}
+	s.Add(second)
+	for range 4 {
+		require.Equal(t, Waiting, second.Status)
+		out := s.Schedule()
+		results := make([]Result, len(out.Scheduled))
+		s.Update(out, results)
+		if second.Status == Running {
+			break
+		}
+	}
+	require.Equal(t, Running, second.Status)
+	require.Positive(t, second.CachedTokens)
+}
+
+// BenchmarkStep is the scheduler's own cost of a step of 256 decodes.
+func BenchmarkStep(b *testing.B) {
+	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 1 << 18, BlockSize: 16})
+	require.NoError(b, err)
+	s, err := New(Config{MaxNumSeqs: 256, MaxBatchedTokens: 8192}, kv)
+	require.NoError(b, err)
+	for i := range 256 {
+		q := &Sequence{Tokens: make([]int32, 16, 1<<16), MaxLen: 1 << 16}
+		q.Tokens[0] = int32(i)
+		s.Add(q)
+	}
+	results := make([]Result, 256)
+	b.ReportAllocs()
+	for b.Loop() {
+		out := s.Schedule()
+		s.Update(out, results[:len(out.Scheduled)])
 	}
 }

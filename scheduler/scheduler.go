@@ -58,11 +58,14 @@ type Scheduler struct {
 	step    int64
 	nextID  SequenceID
 
-	// The head of the waiting queue did not fit when so many blocks were free:
-	// it is not tried again, which costs a hash of its prompt, until that
-	// number or the head changes.
-	refused     *Sequence
-	refusedFree int
+	// The head of the waiting queue did not fit at that count of changes of the
+	// cache: it is not tried again, which costs a hash of its prompt, until
+	// the count or the head changes.
+	refused        *Sequence
+	refusedChanges uint64
+
+	inFlight int   // Outputs with work that were not updated
+	updated  int64 // step of the last Update
 
 	preemptions int64
 }
@@ -128,6 +131,9 @@ func (s *Scheduler) Preemptions() int64 { return s.preemptions }
 // Schedule decides the next step and takes its blocks. Nothing to do gives an
 // empty Output, which needs no Update.
 func (s *Scheduler) Schedule() *Output {
+	if s.inFlight > 1 {
+		panic(fmt.Sprintf("scheduler: Schedule with %d steps in flight, one at most", s.inFlight))
+	}
 	s.step++
 	out := &s.outputs[s.step%int64(len(s.outputs))]
 	out.reset(s.step)
@@ -139,6 +145,9 @@ func (s *Scheduler) Schedule() *Output {
 	out.NumTokens = s.cfg.MaxBatchedTokens - budget
 	out.Waiting = s.waiting.len()
 	out.Evictions = int(s.kv.Stats().Evictions - evictions)
+	if !out.Empty() {
+		s.inFlight++
+	}
 	return out
 }
 
@@ -224,7 +233,7 @@ func (s *Scheduler) admit(out *Output, budget int) int {
 		}
 		cached, ok := s.kv.Admit(&q.Table, q.Tokens, q.CacheSalt, s.margin(q))
 		if !ok {
-			s.refused, s.refusedFree = q, s.kv.NumFree()
+			s.refused, s.refusedChanges = q, s.kv.Changes()
 			out.WaitReason = WaitBlocks
 			break
 		}
@@ -256,7 +265,7 @@ func (s *Scheduler) whyWait(out *Output, q *Sequence, budget int) WaitReason {
 		return WaitBudget
 	case q.Pending > 0:
 		return WaitPending
-	case s.refused == q && s.refusedFree == s.kv.NumFree():
+	case s.refused == q && s.refusedChanges == s.kv.Changes():
 		return WaitBlocks
 	}
 	return WaitNone

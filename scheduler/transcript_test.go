@@ -95,6 +95,7 @@ func (p *player) command(line string) string {
 	}
 	switch words[0] {
 	case "new":
+		p.inFlight = nil
 		var err error
 		p.kv, err = kvcache.NewManager(kvcache.Config{
 			NumBlocks: number("blocks", 11), BlockSize: number("size", 16), DisablePrefixCaching: args["prefix"] == "off",

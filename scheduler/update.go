@@ -14,6 +14,14 @@ func (s *Scheduler) Update(out *Output, results []Result) {
 	if len(results) != len(out.Scheduled) {
 		panic(fmt.Sprintf("scheduler: Update of step %d with %d results for %d sequences", out.Step, len(results), len(out.Scheduled)))
 	}
+	if out.Empty() {
+		return
+	}
+	if out.Step <= s.updated || s.inFlight == 0 {
+		panic(fmt.Sprintf("scheduler: Update of step %d after step %d", out.Step, s.updated))
+	}
+	s.updated = out.Step
+	s.inFlight--
 	for i := range out.Scheduled {
 		e, r := &out.Scheduled[i], results[i]
 		q := e.Seq

@@ -72,9 +72,11 @@ struct pg_op; struct pg_step; struct pg_device; struct pg_weight; struct pg_pool
 typedef void (*pg_phase_fn)(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                             int first, int count, int worker);
 
+enum pg_src { PG_SRC_ATTN, PG_SRC_MLP };
+
 // An operation as Go recorded it.
 struct pg_op {
-	int32_t kind, layer, src;     // src: activation, for PG_LINEAR
+	int32_t kind, layer, src;     // src: enum pg_src, of PG_LINEAR
 	const struct pg_weight *w;    // NULL for attention and sampling
 	const struct pg_weight *norm; // PG_HEAD
 	const void *arg;              // PG_COPY, PG_PACK
@@ -102,9 +104,10 @@ struct pg_step {
 	int32_t *token_seq; // sequence
 	int32_t *positions; // position in the sequence
 	int32_t *slots;     // block·block_size + offset of the position in the KV pool
-	// Derived by the embed phase: cos and sin of the position's RoPE angles, by
+	// Derived by the first QKV: cos and sin of the position's RoPE angles, by
 	// rope_scale: [n][2][head_dim / 2].
 	float *rope;
+	bool angles_planned; // cleared at Launch
 
 	// Sampling (kernels.SampleBatch).
 	int32_t num_samples;
@@ -128,6 +131,12 @@ struct pg_step {
 	bool attention_planned;
 };
 
+// A reserved range of addresses for blocks: the first `bytes` may be used.
+struct pg_blocks {
+	char *base;
+	int64_t reserved, bytes;
+};
+
 struct pg_device {
 	struct pg_shape shape;
 	struct pg_limits limits;
@@ -143,7 +152,8 @@ struct pg_device {
 	float *hidden, *normed, *query, *attn, *mlp, *logits;
 	float *head_in; // [max_logit_rows] normed rows of the head
 
-	uint16_t *kv_blocks, *kv_host; // bfloat16; device and host block 0
+	struct pg_blocks device_blocks, host_blocks;
+	uint16_t *kv_blocks; // device block 0, bfloat16
 	float *attention_partials; // shared by the phases of one attention op, pg_attention_partials_bytes
 	char *scratch;             // per worker, see pg_scratch
 	int64_t scratch_stride;
@@ -188,8 +198,12 @@ void pg_rmsnorm_plan(const struct pg_device *d, struct pg_step *s, const struct 
 void pg_qkv_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
 void pg_linear_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
 void pg_gate_up_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
+// pg_head_norm_plan is the first phase of the head: head_in[i] =
+// rmsnorm(hidden[logit_rows[i]]).
+void pg_head_norm_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
 void pg_head_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
 void pg_copy_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
+void pg_pack_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
 
 // attention.c: query [n][heads][head_dim] (row stride pg_stride(heads·head_dim))
 // against the KV pool through the rows' tables, into attn of the same layout.

@@ -30,16 +30,19 @@ func NewHistory(prompt, output []int32) History {
 type candidate struct {
 	id int32
 	z  float64
+	// doubt is how near TopP came to keeping it or leaving it out.
+	doubt float64
 }
 
 // Draw draws one token from logits as kernels.Sampling says, or returns
 // InvalidToken if a logit is NaN or +Inf or no id is allowed. position is the
 // one that the token will have.
 //
-// margin is how close the draw came to another outcome: the least distance of
-// two different logits or scores that were compared, in nats, and ten times
-// that of a cumulative probability from TopP. Below about 1e-4 a float32 Backend
-// may rightly differ. Exact ties have a defined outcome and do not count.
+// margin is how close the draw came to another outcome: the least distance, in
+// nats, between the best two scores and at the cuts of MinP and TopK, and ten
+// times that of a cumulative probability from TopP, for the drawn id and those
+// that TopP kept from being drawn. Below about 1e-4 a float32 Backend may rightly
+// differ. Exact ties have a defined outcome and do not count.
 func Draw(logits []float64, sampleVocab int, s *kernels.Sampling, h History, mask []uint32, position int32) (id int32, margin float64) {
 	for _, z := range logits {
 		if math.IsNaN(z) || math.IsInf(z, 1) {
@@ -58,14 +61,21 @@ func Draw(logits []float64, sampleVocab int, s *kernels.Sampling, h History, mas
 	for i := range c {
 		c[i].z /= float64(s.Temperature)
 	}
-	c, margin = filter(c, s)
+	c, n, margin := filter(c, s)
 	for i := range c {
 		c[i].z += float64(kernels.Gumbel(s.Seed, s.Choice, position, c[i].id))
 	}
-	slices.SortFunc(c, func(a, b candidate) int {
+	kept, dropped := c[:n], c[n:]
+	slices.SortFunc(kept, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(b.z, a.z), cmp.Compare(a.id, b.id))
 	})
-	return c[0].id, min(margin, gap(c, 1))
+	margin = min(margin, gap(kept, 1), kept[0].doubt)
+	for _, v := range dropped {
+		if v.z > kept[0].z {
+			margin = min(margin, v.doubt)
+		}
+	}
+	return kept[0].id, margin
 }
 
 // process applies steps 1 and 3: bias and penalties.
@@ -103,15 +113,15 @@ func allowed(z []float64, sampleVocab int, s *kernels.Sampling, mask []uint32, p
 		case mask != nil && mask[id/32]>>(id%32)&1 == 0:
 		case position-s.PromptLen < s.MinTokens && slices.Contains(s.StopIDs, id):
 		default:
-			c = append(c, candidate{id, v})
+			c = append(c, candidate{id, v, math.Inf(1)})
 		}
 	}
 	return c
 }
 
 // filter applies steps 6 to 8 to candidates in descending order: every filter
-// keeps a prefix.
-func filter(c []candidate, s *kernels.Sampling) (kept []candidate, margin float64) {
+// keeps a prefix. It returns what TopP sees and how many of them it keeps.
+func filter(c []candidate, s *kernels.Sampling) (seen []candidate, kept int, margin float64) {
 	margin = math.Inf(1)
 	if s.MinP > 0 {
 		least := c[0].z + math.Log(float64(s.MinP))
@@ -128,22 +138,23 @@ func filter(c []candidate, s *kernels.Sampling) (kept []candidate, margin float6
 		margin = min(margin, gap(c, k))
 		c = c[:k]
 	}
-	if s.TopP > 0 && s.TopP < 1 {
-		total, before, n := 0.0, 0.0, 0
-		for _, v := range c {
-			total += math.Exp(v.z - c[0].z)
-		}
-		for _, v := range c {
-			margin = min(margin, 10*distance(before/total, float64(s.TopP)))
-			if before/total >= float64(s.TopP) {
-				break
-			}
-			before += math.Exp(v.z - c[0].z)
-			n++
-		}
-		c = c[:n]
+	if s.TopP <= 0 || s.TopP >= 1 {
+		return c, len(c), margin
 	}
-	return c, margin
+	total, before := 0.0, 0.0
+	for _, v := range c {
+		total += math.Exp(v.z - c[0].z)
+	}
+	for i, v := range c {
+		if before/total < float64(s.TopP) {
+			kept = i + 1
+		}
+		if i > 0 { // nothing is before the first
+			c[i].doubt = 10 * distance(before/total, float64(s.TopP))
+		}
+		before += math.Exp(v.z - c[0].z)
+	}
+	return c, kept, margin
 }
 
 // gap is the distance between candidates n−1 and n.

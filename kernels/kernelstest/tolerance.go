@@ -27,13 +27,13 @@ type Tolerance struct {
 // Float32 is for Backends that keep activations in float32: what is left is the
 // rounding of sums of up to 5,000 products.
 func Float32() Tolerance {
-	return Tolerance{Rel: 1e-5, Abs: 2e-5, Diff: 1e-10, Flips: 0.01, Margin: 1e-2}
+	return Tolerance{Rel: 1e-5, Abs: 2e-5, Diff: 1e-10, Flips: 0.01, Margin: 0.05}
 }
 
 // BFloat16 is for Backends that round activations, and probabilities before the
 // product with V, to bfloat16 (8 bits of mantissa).
 func BFloat16() Tolerance {
-	return Tolerance{Rel: 1.0 / 128, Abs: 1.0 / 64, Diff: 5e-5, Flips: 0.02, Margin: 0.3, BF16: true}
+	return Tolerance{Rel: 1.0 / 128, Abs: 1.0 / 64, Diff: 5e-5, Flips: 0.02, Margin: 0.5, BF16: true}
 }
 
 // compare returns what is wrong with the rows of got, or nil.

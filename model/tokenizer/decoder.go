@@ -59,14 +59,14 @@ func (d *Decoder) Flush() string {
 // is a proper prefix of some character.
 func incompleteSuffix(s string) int {
 	for n := 1; n < utf8.UTFMax && n <= len(s); n++ {
-		if lead := s[len(s)-n]; utf8.RuneStart(lead) {
-			if length, valid := characterAt(s[len(s)-n:]); !valid && length == n && lead >= 0xC2 && lead <= 0xF4 {
-				if n < characterLength(lead) {
-					return n
-				}
-			}
-			return 0
+		end := s[len(s)-n:]
+		if !utf8.RuneStart(end[0]) {
+			continue
 		}
+		if length, valid := characterAt(end); !valid && length == n && n < characterLength(end[0]) {
+			return n
+		}
+		return 0
 	}
 	return 0
 }

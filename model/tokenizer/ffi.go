@@ -35,7 +35,10 @@ import (
 
 // handle owns one Rust tokenizer. The methods are the exports of
 // third_party/tokenizers-ffi, which documents them.
-type handle struct{ ptr unsafe.Pointer }
+type handle struct {
+	ptr     unsafe.Pointer
+	cleanup runtime.Cleanup // frees ptr when nobody called free
+}
 
 func openHandle(data []byte) (*handle, error) {
 	var message *C.char
@@ -44,14 +47,17 @@ func openHandle(data []byte) (*handle, error) {
 		return nil, takeError(message)
 	}
 	h := &handle{ptr: ptr}
-	runtime.SetFinalizer(h, (*handle).free)
+	h.cleanup = runtime.AddCleanup(h, freePointer, ptr)
 	return h, nil
 }
 
+func freePointer(ptr unsafe.Pointer) { C.tokenizers_free_tokenizer(ptr) }
+
+// free must be called once, and no other method after it.
 func (h *handle) free() {
-	C.tokenizers_free_tokenizer(h.ptr)
+	h.cleanup.Stop()
+	freePointer(h.ptr)
 	h.ptr = nil
-	runtime.SetFinalizer(h, nil)
 }
 
 func (h *handle) encode(text string, literals [][2]int, postProcess bool) ([]int32, error) {

@@ -51,7 +51,7 @@ fn guard<T>(error: *mut *mut c_char, f: impl FnOnce() -> Result<T, Failure>) -> 
         let default = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if GUARDED.get() {
-                PANIC.set(Some(info.to_string()));
+                PANIC.set(info.payload_as_str().map(str::to_string));
             } else {
                 default(info);
             }
@@ -63,10 +63,7 @@ fn guard<T>(error: *mut *mut c_char, f: impl FnOnce() -> Result<T, Failure>) -> 
     let message = match outcome {
         Ok(Ok(value)) => return Some(value),
         Ok(Err(e)) => e.to_string(),
-        Err(_) => PANIC
-            .take()
-            .unwrap_or_else(|| "panic".to_string())
-            .replace('\n', " "),
+        Err(_) => format!("tokenizers panicked: {}", PANIC.take().unwrap_or_default()).replace('\n', " "),
     };
     if !error.is_null() {
         let text = CString::new(message.replace('\0', "\u{fffd}")).unwrap_or_default();

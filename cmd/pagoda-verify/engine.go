@@ -1,0 +1,29 @@
+package main
+
+import (
+	"context"
+
+	"github.com/pagoda-engine/pagoda/engine"
+)
+
+// engineSource is the engine as a logitSource.
+type engineSource struct{ *engine.Engine }
+
+// openEngine loads the model for sequences of up to length tokens, alone in a step.
+func openEngine(config engine.Config, length int) (logitSource, error) {
+	config.MaxNumSeqs = 1
+	config.MaxModelLen = length + 1
+	e, err := engine.New(config)
+	if err != nil {
+		return nil, err
+	}
+	return engineSource{e}, nil
+}
+
+func (s engineSource) logitsOf(ctx context.Context, ids []int32) ([][]float32, error) {
+	return s.Logits(ctx, ids)
+}
+
+func (s engineSource) close() {
+	_ = s.Close() // the comparison is over
+}

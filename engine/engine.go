@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+	"github.com/pagoda-engine/pagoda/model"
+)
+
+// Info is what does not change while an Engine lives.
+type Info struct {
+	Model       string
+	Device      kernels.Info
+	MaxModelLen int // tokens of a sequence, prompt and output
+	Vocab       int // ids are 0 … Vocab−1
+	SampleVocab int // ids that can be drawn are 0 … SampleVocab−1
+	EOSIDs      []int32
+	Generation  *model.GenerationConfig // never nil; fields that are nil are not given
+	BlockSize   int                     // tokens
+	NumBlocks   int                     // that sequences can hold
+	MaxNumSeqs  int
+	MaxLogprobs int
+	Priority    bool // the scheduling policy is priority
+	Overlapped  bool // the overlapped loop runs
+
+	// For rooflines.
+	WeightBytes           int64 // on the device
+	StreamedWeightBytes   int64 // that a decode step reads: all but an embedding that is not the head
+	KVBytesPerToken       int64
+	LayerFLOPsPerToken    int64 // of all linear layers but the head
+	AttentionFLOPsPerPair int64 // of a query with one key, over all layers and heads
+	HeadFLOPs             int64 // of one row of logits
+}
+
+// The states of an Engine.
+const (
+	stateOpen     int32 = iota
+	stateDraining       // no new requests; those there are finish
+	stateClosed         // all requests are aborted
+)
+
+// Engine serves requests on one model. Its methods may be called from any
+// goroutine.
+type Engine struct {
+	cfg      Config // effective
+	info     Info
+	settings []Setting
+	ledger   []LedgerEntry
+
+	// The way in. queued counts the requests that have not started; it bounds
+	// what is in inbox.
+	inbox  chan *request
+	queued atomic.Int64
+	aborts atomic.Pointer[request] // stack, linked by abortNext
+	calls  chan func(*loop)        // unbuffered: a call that was sent is executed
+	wake   chan struct{}           // one slot
+
+	// gate orders Submit against the end: once a writer of state held it, no
+	// further request enters inbox.
+	gate  sync.RWMutex
+	state atomic.Int32
+
+	stats statsCell
+	done  chan struct{}
+	err   error // why it stopped; set before done is closed
+	last  *loop // for readers of records once done is closed
+}
+
+// source is where an engine's model comes from: known before anything is
+// allocated, then opened and loaded on the engine's goroutine.
+type source struct {
+	info        Info // the model's part
+	shape       kernels.Shape
+	modelMaxLen int
+	weights     int64 // bytes, estimated
+	open        func(*Config) (kernels.Backend, error)
+	load        func(kernels.Backend) (*loaded, error)
+	close       func() // releases what load reads from
+}
+
+// loaded is a model on its device.
+type loaded struct {
+	forward     func(*kernels.Batch)
+	weightBytes int64
+	notes       []string
+}
+
+// New loads the model and starts the engine. It fails with an error that wraps
+// ErrConfig, ErrModel, ErrMemory or ErrDevice; what does not fit is refused
+// before anything is allocated.
+func New(cfg Config) (*Engine, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	src, err := openModel(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	return start(cfg, src)
+}
+
+// start runs the engine's goroutine until it serves or has failed to.
+func start(cfg Config, src source) (*Engine, error) {
+	e := &Engine{
+		cfg:   cfg,
+		info:  src.info,
+		inbox: make(chan *request, cfg.MaxQueuedReqs),
+		calls: make(chan func(*loop)),
+		wake:  make(chan struct{}, 1),
+		done:  make(chan struct{}),
+	}
+	ready := make(chan error, 1)
+	go func() {
+		// The thread, to which device state is bound, ends with the goroutine.
+		runtime.LockOSThread()
+		l, err := e.setup(src)
+		ready <- err
+		if err == nil {
+			e.last = l
+			l.stop(l.run())
+		}
+	}()
+	if err := <-ready; err != nil {
+		return nil, err
+	}
+	for _, s := range e.settings {
+		cfg.Log.Debug("setting", "name", s.Name, "value", s.Value, "reason", s.Reason)
+	}
+	return e, nil
+}
+
+// Info describes model, device and limits.
+func (e *Engine) Info() Info { return e.info }
+
+// Settings lists the effective configuration with the reason of each value.
+func (e *Engine) Settings() []Setting { return e.settings }
+
+// Ledger is the memory plan, line by line.
+func (e *Engine) Ledger() []LedgerEntry { return e.ledger }
+
+// Stats returns the numbers of the last step. It takes no lock.
+func (e *Engine) Stats() Stats {
+	s := e.stats.load()
+	s.Waiting += len(e.inbox)
+	return s
+}
+
+// Done is closed when the engine has stopped: by Close or Shutdown, or because
+// its device failed.
+func (e *Engine) Done() <-chan struct{} { return e.done }
+
+// Err says why the engine stopped: nil while it runs and after Close and
+// Shutdown, otherwise an error that wraps ErrDevice.
+func (e *Engine) Err() error {
+	select {
+	case <-e.done:
+		return e.err
+	default:
+		return nil
+	}
+}
+
+// Close aborts all requests, releases the device and waits for both. It returns
+// the device's error if it had failed. Closing twice is allowed.
+func (e *Engine) Close() error {
+	e.enter(stateClosed)
+	<-e.done
+	return e.err
+}
+
+// Shutdown refuses new requests, lets those there are finish, and closes. When
+// ctx ends first, the rest is aborted and ctx's error returned.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	e.enter(stateDraining)
+	select {
+	case <-e.done:
+		return e.err
+	case <-ctx.Done():
+		return errors.Join(e.Close(), ctx.Err())
+	}
+}
+
+// enter moves on to a later state.
+func (e *Engine) enter(state int32) {
+	e.gate.Lock()
+	e.state.Store(max(state, e.state.Load()))
+	e.gate.Unlock()
+	e.poke()
+}
+
+// closedError is ErrClosed with what is known of the reason.
+func (e *Engine) closedError() error {
+	if err := e.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	return ErrClosed
+}
+
+// call runs fn on the engine's goroutine, between two of its calls to the
+// device, and waits for it.
+func (e *Engine) call(ctx context.Context, fn func(*loop)) error {
+	finished := make(chan struct{})
+	select {
+	case e.calls <- func(l *loop) { fn(l); close(finished) }:
+		<-finished
+		return nil
+	case <-e.done:
+		return e.closedError()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Steps returns the records of the last n steps that are kept, oldest first.
+func (e *Engine) Steps(n int) []StepRecord {
+	var records []StepRecord
+	if err := e.call(context.Background(), func(l *loop) { records = l.records.last(n) }); err != nil {
+		return e.last.records.last(n) // it has stopped: nobody writes
+	}
+	return records
+}

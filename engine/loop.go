@@ -1,0 +1,341 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pagoda-engine/pagoda/internal/invariant"
+	"github.com/pagoda-engine/pagoda/kernels"
+	"github.com/pagoda-engine/pagoda/kvcache"
+	"github.com/pagoda-engine/pagoda/scheduler"
+)
+
+// loop is the state of the engine's goroutine, which alone touches it and all
+// below it.
+type loop struct {
+	e        *Engine
+	backend  kernels.Backend
+	runner   *runner
+	sched    *scheduler.Scheduler
+	kv       *kvcache.Manager
+	store    *kvcache.Store
+	requests map[*scheduler.Sequence]*request
+	of       func(*scheduler.Sequence) *request // looks up requests
+	jobs     []job
+	fault    error // of the device, met outside a step
+	stats    Stats
+	records  records
+}
+
+// job is work that needs the device to itself, such as Logits. run says false
+// when it lacks a row or blocks, to be tried again after a step.
+type job struct {
+	run  func(*loop) (done bool)
+	drop func() // called instead of run when the engine stops
+}
+
+// run serves until the engine is closed or its device fails.
+func (l *loop) run() error {
+	if l.e.info.Overlapped {
+		return l.overlapped()
+	}
+	return l.synchronous()
+}
+
+// synchronous does one step after the other. The host's work and the device's
+// alternate.
+func (l *loop) synchronous() error {
+	for l.receive() {
+		l.runJobs()
+		next := l.schedule()
+		if next == nil {
+			l.idle()
+			continue
+		}
+		l.launch(next)
+		if err := l.collect(next); err != nil {
+			return err
+		}
+	}
+	return l.fault
+}
+
+// overlapped launches step n+1 before it collects step n, so that the host's
+// work on n happens while the device computes n+1. A request that n turns out to
+// finish has then run one step too far: that token is dropped.
+func (l *loop) overlapped() error {
+	var last *step // on the device
+	for l.receive() {
+		var next *step
+		if len(l.jobs) == 0 || last == nil { // jobs wait for an empty pipeline
+			l.runJobs()
+			next = l.schedule()
+		}
+		if next != nil {
+			l.launch(next)
+		}
+		if last != nil {
+			if err := l.collect(last); err != nil {
+				return err
+			}
+		} else if next == nil {
+			l.idle()
+		}
+		last = next
+	}
+	if l.fault == nil && last != nil {
+		return l.collect(last)
+	}
+	return l.fault
+}
+
+// receive takes in what others want: requests, aborts, calls. It is false when
+// the engine is to stop.
+func (l *loop) receive() bool {
+	for {
+		select {
+		case q := <-l.e.inbox:
+			l.add(q)
+			continue
+		case fn := <-l.e.calls:
+			fn(l)
+			continue
+		default:
+		}
+		break
+	}
+	l.takeAborts()
+	switch l.e.state.Load() {
+	case stateClosed:
+		return false
+	case stateDraining:
+		return l.fault == nil && len(l.requests)+len(l.e.inbox) > 0
+	}
+	return l.fault == nil
+}
+
+// idle sleeps until there is something to receive.
+func (l *loop) idle() {
+	if len(l.requests) > 0 {
+		panic(fmt.Sprintf("engine: %d requests, %d running and %d waiting, but no step and none in flight (I9)",
+			len(l.requests), l.sched.NumRunning(), l.sched.NumWaiting()))
+	}
+	l.publish()
+	l.check()
+	select {
+	case q := <-l.e.inbox:
+		l.add(q)
+	case fn := <-l.e.calls:
+		fn(l)
+	case <-l.e.wake:
+	}
+}
+
+// add takes a request over from Submit.
+func (l *loop) add(q *request) {
+	q.received = true
+	l.sched.Add(&q.seq)
+	l.requests[&q.seq] = q
+	l.stats.PromptTokens += int64(q.seq.PromptLen)
+	if q.aborting.Load() {
+		l.abort(q) // the stack had it before the inbox
+	}
+}
+
+// takeAborts empties the stack of aborts.
+func (l *loop) takeAborts() {
+	for q := l.e.aborts.Swap(nil); q != nil; {
+		next := q.abortNext
+		q.abortNext = nil
+		if q.received {
+			l.abort(q)
+		}
+		q = next
+	}
+}
+
+// abort ends a request early. One that has ended stays as it is.
+func (l *loop) abort(q *request) {
+	if q.seq.Status == scheduler.Finished {
+		return
+	}
+	l.sched.Abort(&q.seq)
+	l.end(q, verdict{finish: FinishAbort})
+}
+
+// end gives a request, whose sequence is finished, its final event and forgets
+// it.
+func (l *loop) end(q *request, v verdict) {
+	l.runner.dropRow(q)
+	delete(l.requests, &q.seq)
+	l.markStarted(q)
+	q.unwatch()
+	switch v.finish {
+	case FinishStop:
+		l.stats.FinishedStop++
+	case FinishLength:
+		l.stats.FinishedLength++
+	case FinishAbort:
+		l.stats.FinishedAbort++
+	case FinishError:
+		l.stats.FinishedError++
+	}
+	q.stream.finish(q.outputs(), Event{HasToken: v.keep, Finish: v.finish, StopID: v.stopID, Err: v.err})
+}
+
+// markStarted makes room in the queue.
+func (l *loop) markStarted(q *request) {
+	if !q.started {
+		q.started = true
+		l.e.queued.Add(-1)
+	}
+}
+
+// schedule decides the next step and packs it; nil when there is nothing to
+// run.
+func (l *loop) schedule() *step {
+	begin := time.Now()
+	out := l.sched.Schedule()
+	for _, s := range out.Preempted {
+		l.runner.dropRow(l.requests[s])
+	}
+	l.stats.PreemptionsRecompute += int64(len(out.Preempted))
+	l.check()
+	if out.Empty() {
+		return nil
+	}
+	s := l.runner.pack(out, l.of)
+	for i := range out.Scheduled {
+		if e := &out.Scheduled[i]; e.Resumed {
+			l.markStarted(s.requests[i])
+			s.requests[i].stream.cached = e.Seq.CachedTokens
+		}
+	}
+	s.host = time.Since(begin)
+	return s
+}
+
+func (l *loop) launch(s *step) {
+	s.start = time.Now()
+	l.runner.launch(s)
+	s.host += time.Since(s.start)
+}
+
+// collect waits for a step, tells the scheduler, and hands the tokens out.
+func (l *loop) collect(s *step) error {
+	result, err := l.backend.Wait(s.ticket)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDevice, err)
+	}
+	begin := time.Now()
+	l.judge(s, result)
+	l.sched.Update(s.out, s.results)
+	for i, v := range s.verdicts {
+		q := s.requests[i]
+		switch {
+		case v.finish != FinishNone:
+			l.end(q, v)
+		case v.keep:
+			q.stream.publish(q.outputs())
+		}
+		if v.keep {
+			l.stats.GenerationTokens++
+		}
+	}
+	s.host += time.Since(begin)
+	l.record(s, result.Duration)
+	l.publish()
+	l.check()
+	return nil
+}
+
+// judge fills in the step's results and verdicts, and keeps log probabilities.
+// Sequences that ended meanwhile get neither.
+func (l *loop) judge(s *step, result *kernels.Result) {
+	drawn := 0
+	for i := range s.out.Scheduled {
+		e, q := &s.out.Scheduled[i], s.requests[i]
+		var v verdict
+		var r scheduler.Result
+		if e.Sample {
+			if e.Live() {
+				n := q.outputs()
+				v = judge(result.Tokens[drawn], n+1, int(q.sampling.MinTokens), len(q.stream.tokens), q.sampling.StopIDs)
+				r = scheduler.Result{Token: result.Tokens[drawn], Finish: v.finish != FinishNone}
+				if v.keep && q.stream.top >= 0 {
+					lo := drawn * l.e.cfg.MaxLogprobs
+					hi := lo + q.stream.top
+					q.stream.putLogprobs(n, result.Logprobs[drawn], result.Ranks[drawn], result.TopIDs[lo:hi], result.TopLogprobs[lo:hi])
+				}
+			}
+			drawn++
+		}
+		s.results = append(s.results, r)
+		s.verdicts = append(s.verdicts, v)
+	}
+}
+
+// record keeps what the step was.
+func (l *loop) record(s *step, device time.Duration) {
+	l.stats.Steps++
+	l.stats.LastStep = device
+	kv := l.kv.Stats()
+	l.records.add(StepRecord{
+		Step: s.out.Step, Start: s.start, Host: s.host, Device: device,
+		Tokens: s.out.NumTokens, Decodes: s.out.NumDecodes, Prefills: len(s.out.Scheduled) - s.out.NumDecodes,
+		Admitted: s.out.Admitted, HitTokens: s.out.HitTokens, Preempted: len(s.out.Preempted), Evictions: s.out.Evictions,
+		Waiting: s.out.Waiting, WaitReason: string(s.out.WaitReason),
+		BlocksUsed: kv.Used, BlocksCached: kv.Cached, BlocksFree: kv.Free,
+	})
+}
+
+// publish shows the present numbers to Stats.
+func (l *loop) publish() {
+	kv := l.kv.Stats()
+	s := &l.stats
+	s.Running, s.Waiting = l.sched.NumRunning(), l.sched.NumWaiting()
+	s.BlocksTotal, s.BlocksUsed, s.BlocksCached, s.BlocksFree = kv.Total, kv.Used, kv.Cached, kv.Free
+	s.PrefixQueries, s.PrefixHits, s.Evictions = kv.Queries, kv.Hits, kv.Evictions
+	l.e.stats.store(s)
+}
+
+// check verifies every invariant and poisons freed blocks, in builds with tag
+// invariants.
+func (l *loop) check() {
+	if !invariant.Enabled {
+		return
+	}
+	if err := l.sched.Check(); err != nil {
+		panic("engine: " + err.Error())
+	}
+	l.store.PoisonFree(l.kv, l.backend.WriteBlock)
+}
+
+// stop ends the engine: every request gets its final event, the device is
+// released. cause is the device's error, nil when it was asked to stop.
+func (l *loop) stop(cause error) {
+	e := l.e
+	e.enter(stateClosed)
+	v := verdict{finish: FinishAbort}
+	if cause != nil {
+		v = verdict{finish: FinishError, err: cause}
+		e.cfg.Log.Error("the device failed, the engine stops", "error", cause)
+	}
+	for len(e.inbox) > 0 {
+		l.add(<-e.inbox)
+	}
+	for s, q := range l.requests {
+		l.sched.Abort(s)
+		l.end(q, v)
+	}
+	for _, j := range l.jobs {
+		j.drop()
+	}
+	l.publish()
+	if err := l.backend.Close(); err != nil && cause == nil {
+		cause = errors.Join(ErrDevice, err)
+	}
+	e.err = cause
+	close(e.done)
+}

@@ -1,0 +1,238 @@
+package engine
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+	"github.com/pagoda-engine/pagoda/kvcache"
+	"github.com/pagoda-engine/pagoda/model"
+	"github.com/pagoda-engine/pagoda/scheduler"
+)
+
+// openModel reads and checks the model's files; the weights are not read yet.
+func openModel(c *Config) (source, error) {
+	config, generation, err := readConfigs(c)
+	if err != nil {
+		return source{}, fmt.Errorf("%w: %w", ErrModel, err)
+	}
+	if c.SampleVocab > config.VocabSize {
+		return source{}, fmt.Errorf("%w: the tokenizer has %d ids, but vocab_size of %s is %d: they do not belong together", ErrModel, c.SampleVocab, c.Model, config.VocabSize)
+	}
+	var weights model.Source = model.Dummy{}
+	closeWeights := func() {}
+	if c.LoadFormat != "dummy" {
+		checkpoint, err := model.OpenCheckpoint(c.Model)
+		if err != nil {
+			return source{}, fmt.Errorf("%w: %w", ErrModel, err)
+		}
+		weights, closeWeights = checkpoint, func() { _ = checkpoint.Close() } // read-only: nothing can be lost
+	}
+	src := source{
+		info:        describe(c, config, generation),
+		shape:       config.Shape(),
+		modelMaxLen: config.MaxModelLen(),
+		weights:     config.WeightBytes(),
+		open:        openDevice,
+		close:       closeWeights,
+	}
+	src.load = func(be kernels.Backend) (*loaded, error) {
+		m, err := model.Load(be, config, weights, func(done, total int64) { c.Progress("weights", done, total) })
+		var file *model.FileError
+		switch {
+		case errors.As(err, &file):
+			return nil, fmt.Errorf("%w: %w", ErrModel, err)
+		case err != nil:
+			return nil, fmt.Errorf("%w: %w", ErrDevice, err)
+		}
+		return &loaded{forward: m.Forward, weightBytes: m.WeightBytes(), notes: m.Notes}, nil
+	}
+	return src, nil
+}
+
+// readConfigs reads config.json and generation_config.json, or takes a built-in
+// shape.
+func readConfigs(c *Config) (*model.Config, *model.GenerationConfig, error) {
+	if c.LoadFormat == "dummy" {
+		if config, ok := model.BuiltinShape(c.Model); ok {
+			return config, &model.GenerationConfig{}, nil
+		}
+	}
+	config, err := model.ReadConfig(c.Model)
+	if err != nil {
+		return nil, nil, err
+	}
+	generation, err := model.ReadGenerationConfig(c.Model, config.VocabSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	return config, generation, nil
+}
+
+// describe fills in the model's part of Info.
+func describe(c *Config, m *model.Config, g *model.GenerationConfig) Info {
+	head := int64(m.VocabSize) * int64(m.HiddenSize)
+	embedding := head
+	layers := m.Parameters() - embedding // and final norm
+	if !m.TieWordEmbeddings {
+		layers -= head
+	}
+	info := Info{
+		Model: c.Model, Vocab: m.VocabSize, SampleVocab: m.VocabSize, EOSIDs: m.EOSTokenIDs, Generation: g,
+		StreamedWeightBytes:   (layers + head) * int64(kernels.BF16.Size()),
+		KVBytesPerToken:       m.KVBytesPerToken(),
+		LayerFLOPsPerToken:    2 * layers,
+		AttentionFLOPsPerPair: 4 * int64(m.NumHeads) * int64(m.HeadDim) * int64(m.NumLayers),
+		HeadFLOPs:             2 * head,
+	}
+	if c.SampleVocab > 0 {
+		info.SampleVocab = c.SampleVocab
+	}
+	if len(g.EOSTokenIDs) > 0 {
+		info.EOSIDs = g.EOSTokenIDs
+	}
+	return info
+}
+
+// setup makes everything that the loop needs, in the order in which it can be
+// refused: plan first, then memory, then weights. It runs on the engine's
+// goroutine.
+func (e *Engine) setup(src source) (_ *loop, err error) {
+	defer src.close()
+	c := &e.cfg
+	backend, err := src.open(c)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDevice, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = backend.Close() // the error at hand says more
+		}
+	}()
+	device := backend.Info()
+	c.resolve(device.Backend)
+	shape, lim := src.shape, limits(c, src.modelMaxLen)
+	shape.SampleVocab = e.info.SampleVocab
+	total, from := deviceMemory(c, device)
+	sz := sizes{
+		limit: total, limitFrom: from, weights: src.weights, workspace: backend.WorkspaceBytes(shape, lim),
+		block: kernels.NewPagedKV(shape, c.BlockSize).BlockBytes(), modelMaxLen: src.modelMaxLen,
+	}
+	plan, err := plan(c, sz)
+	if err != nil {
+		return nil, err
+	}
+	if err := backend.Setup(shape, lim); err != nil {
+		return nil, fmt.Errorf("%w: workspace of %s: %w", ErrMemory, bytesText(sz.workspace), err)
+	}
+	store, err := kvcache.NewStore(backend, plan.blocks, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMemory, err)
+	}
+	m, err := src.load(backend)
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range append(m.notes, plan.warnings...) {
+		c.Log.Warn(text)
+	}
+	e.describe(device, &plan, m.weightBytes)
+	e.settings, e.ledger = settings(c, &e.info, &plan, total, from), plan.ledger
+	return e.newLoop(backend, store, m.forward, plan.blocks)
+}
+
+// describe fills in the rest of Info.
+func (e *Engine) describe(device kernels.Info, p *memoryPlan, weightBytes int64) {
+	c, i := &e.cfg, &e.info
+	i.Device, i.MaxModelLen, i.WeightBytes = device, p.maxModelLen, weightBytes
+	i.BlockSize, i.NumBlocks = c.BlockSize, p.blocks-1
+	i.MaxNumSeqs, i.MaxLogprobs = c.MaxNumSeqs, c.MaxLogprobs
+	i.Priority = c.SchedulingPolicy == string(scheduler.Priority)
+	i.Overlapped = c.AsyncScheduling == "on" || c.AsyncScheduling == "auto" && device.Overlap
+}
+
+// newLoop makes the state of the engine's goroutine.
+func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward func(*kernels.Batch), blocks int) (*loop, error) {
+	c := &e.cfg
+	kvConfig := kvcache.Config{NumBlocks: blocks, BlockSize: c.BlockSize, DisablePrefixCaching: c.DisablePrefixCaching, Model: e.info.Model}
+	_, _ = rand.Read(kvConfig.Key[:]) // never fails (crypto/rand)
+	kv, err := kvcache.NewManager(kvConfig)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	sched, err := scheduler.New(scheduler.Config{
+		MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens, Policy: scheduler.Policy(c.SchedulingPolicy),
+	}, kv)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	l := &loop{
+		e: e, backend: backend, sched: sched, kv: kv, store: store,
+		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, c.MaxNumSeqs),
+		requests: make(map[*scheduler.Sequence]*request, c.MaxNumSeqs),
+	}
+	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }
+	l.publish()
+	return l, nil
+}
+
+// deviceMemory is the size that the device is taken to have, and why. A CPU
+// backend reports the memory that is available to the process, which the rest
+// of the machine wants some of.
+func deviceMemory(c *Config, device kernels.Info) (int64, string) {
+	switch onCPU := device.Backend == deviceCPU; {
+	case c.MemoryLimit > 0 && (onCPU || c.MemoryLimit < device.TotalMemory):
+		return c.MemoryLimit, "given by --memory-limit"
+	case onCPU:
+		return device.TotalMemory / 2, "half of the memory available"
+	}
+	return device.TotalMemory, "the device's memory"
+}
+
+// settings lists the effective values.
+func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) []Setting {
+	// Values that are equal to the default may have been given; the reader does
+	// not care.
+	reason := func(isDefault bool) string {
+		if isDefault {
+			return "default"
+		}
+		return "given"
+	}
+	loop, loopReason := "synchronous", "the overlapped loop does not pay on this device"
+	if i.Overlapped {
+		loop, loopReason = "overlapped", "it pays on this device"
+	}
+	if c.AsyncScheduling != "auto" {
+		loopReason = "given"
+	}
+	device := i.Device.Device + ", " + i.Device.Path
+	if i.Device.Threads > 0 {
+		device += fmt.Sprintf(", %d threads", i.Device.Threads)
+	}
+	batched := defaultBatchedCPU
+	if i.Device.Backend == deviceCUDA {
+		batched = defaultBatchedCUDA
+	}
+	return []Setting{
+		{"model", c.Model, "given"},
+		{"load-format", c.LoadFormat, reason(c.LoadFormat == "auto")},
+		{"device", i.Device.Backend + " (" + device + ")", reason(c.Device == "auto")},
+		{"memory-limit", bytesText(total), totalFrom},
+		{"gpu-memory-utilization", strconv.FormatFloat(c.GPUMemoryUtilization, 'g', 4, 64), reason(c.GPUMemoryUtilization == defaultUtilization)},
+		{"num-gpu-blocks", strconv.Itoa(i.NumBlocks), p.blocksReason},
+		{"block-size", strconv.Itoa(c.BlockSize), reason(c.BlockSize == defaultBlockSize)},
+		{"swap-space", "0 B", "preemption is by recompute"},
+		{"max-model-len", strconv.Itoa(i.MaxModelLen), p.lenReason},
+		{"max-num-seqs", strconv.Itoa(c.MaxNumSeqs), reason(c.MaxNumSeqs == defaultMaxNumSeqs)},
+		{"max-num-batched-tokens", strconv.Itoa(c.MaxNumBatchedTokens), reason(c.MaxNumBatchedTokens == batched)},
+		{"max-num-queued-reqs", strconv.Itoa(c.MaxQueuedReqs), reason(c.MaxQueuedReqs == defaultMaxQueued)},
+		{"enable-prefix-caching", strconv.FormatBool(!c.DisablePrefixCaching), reason(!c.DisablePrefixCaching)},
+		{"batch-invariant", strconv.FormatBool(c.BatchInvariant), reason(!c.BatchInvariant)},
+		{"scheduling-policy", c.SchedulingPolicy, reason(!i.Priority)},
+		{"async-scheduling", loop, loopReason},
+		{"max-logprobs", strconv.Itoa(c.MaxLogprobs), reason(c.MaxLogprobs == defaultMaxLogprobs)},
+	}
+}

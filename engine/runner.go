@@ -1,0 +1,174 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+	"github.com/pagoda-engine/pagoda/scheduler"
+)
+
+// step is one step between its launch and its collection. There are two, used
+// in turn: one may be packed while the other is on the device.
+type step struct {
+	out      *scheduler.Output
+	requests []*request // of out.Scheduled
+	results  []scheduler.Result
+	verdicts []verdict
+
+	batch   kernels.Batch
+	sample  kernels.SampleBatch
+	updates []kernels.RowUpdate
+	blocks  []int32 // what the updates' Blocks are cut from
+
+	ticket kernels.Ticket
+	start  time.Time
+	host   time.Duration
+}
+
+// newStep reserves what a step can need. blocks alone may grow, with the tables
+// of long sequences.
+func newStep(maxTokens, maxSeqs int) *step {
+	return &step{
+		requests: make([]*request, 0, maxSeqs),
+		results:  make([]scheduler.Result, 0, maxSeqs),
+		verdicts: make([]verdict, 0, maxSeqs),
+		batch: kernels.Batch{
+			Tokens:     make([]int32, 0, maxTokens),
+			Rows:       make([]int32, 0, maxSeqs),
+			QueryStart: make([]int32, 0, maxSeqs+1),
+			SeqLens:    make([]int32, 0, maxSeqs),
+			LogitRows:  make([]int32, 0, maxSeqs),
+		},
+		sample: kernels.SampleBatch{
+			Index:     make([]int32, 0, maxSeqs),
+			Rows:      make([]int32, 0, maxSeqs),
+			Positions: make([]int32, 0, maxSeqs),
+		},
+		updates: make([]kernels.RowUpdate, 0, maxSeqs),
+		blocks:  make([]int32, 0, 4*maxSeqs),
+	}
+}
+
+func (s *step) reset(out *scheduler.Output) {
+	clear(s.requests)
+	clear(s.updates)
+	s.out = out
+	s.requests, s.results, s.verdicts = s.requests[:0], s.results[:0], s.verdicts[:0]
+	b := &s.batch
+	b.Tokens, b.Rows, b.SeqLens, b.LogitRows = b.Tokens[:0], b.Rows[:0], b.SeqLens[:0], b.LogitRows[:0]
+	b.QueryStart = append(b.QueryStart[:0], 0)
+	b.NumDecodes = out.NumDecodes
+	s.sample.Index, s.sample.Rows, s.sample.Positions = s.sample.Index[:0], s.sample.Rows[:0], s.sample.Positions[:0]
+	s.updates, s.blocks = s.updates[:0], s.blocks[:0]
+}
+
+// runner turns the scheduler's output into batches. It keeps a row of device
+// state for each sequence from admission to its end or preemption, so that a
+// step sends only what changed.
+type runner struct {
+	backend kernels.Backend
+	forward func(*kernels.Batch)
+	free    []int32 // rows that no sequence has; a stack
+	steps   [2]*step
+	turn    int
+}
+
+func newRunner(backend kernels.Backend, forward func(*kernels.Batch), maxTokens, maxSeqs int) *runner {
+	r := &runner{backend: backend, forward: forward, free: make([]int32, 0, maxSeqs)}
+	for row := maxSeqs - 1; row >= 0; row-- {
+		r.free = append(r.free, int32(row))
+	}
+	for i := range r.steps {
+		r.steps[i] = newStep(maxTokens, maxSeqs)
+	}
+	return r
+}
+
+// takeRow gives q a row. There is always one: no more sequences run than there
+// are rows.
+func (r *runner) takeRow(q *request) {
+	if len(r.free) == 0 || q.row >= 0 {
+		panic(fmt.Sprintf("engine: sequence %d with row %d asks for one of %d free rows", q.seq.ID, q.row, len(r.free)))
+	}
+	q.row = r.free[len(r.free)-1]
+	r.free = r.free[:len(r.free)-1]
+}
+
+// dropRow takes q's row back. A step in flight may still use it: what the next
+// owner does to it is ordered after that step.
+func (r *runner) dropRow(q *request) {
+	if q.row >= 0 {
+		r.free = append(r.free, q.row)
+		q.row = -1
+	}
+}
+
+// pack begins a step: rows, deltas and batch of out, whose sequences belong to
+// requests. of finds the request of a sequence.
+func (r *runner) pack(out *scheduler.Output, of func(*scheduler.Sequence) *request) *step {
+	s := r.steps[r.turn]
+	r.turn = 1 - r.turn
+	s.reset(out)
+	for i := range out.Scheduled {
+		e := &out.Scheduled[i]
+		q := of(e.Seq)
+		s.requests = append(s.requests, q)
+		if e.Resumed {
+			r.takeRow(q)
+		}
+		s.update(q, e)
+		s.add(q, e)
+	}
+	return s
+}
+
+// update packs what changed for q's row.
+func (s *step) update(q *request, e *scheduler.Scheduled) {
+	ids := e.Seq.Table.IDs()[e.FirstNewBlock:]
+	if len(ids) == 0 && !e.Resumed {
+		return
+	}
+	first := len(s.blocks)
+	for _, id := range ids {
+		s.blocks = append(s.blocks, int32(id))
+	}
+	u := kernels.RowUpdate{Row: q.row, FirstBlock: int32(e.FirstNewBlock), Blocks: s.blocks[first:]}
+	if e.Resumed {
+		u.Reset, u.Sampling = true, q.sampling
+		if q.sampling.UsesPenalties() {
+			u.Prompt, u.Output = q.seq.Tokens[:q.seq.PromptLen], q.seq.Tokens[q.seq.PromptLen:]
+		}
+	}
+	s.updates = append(s.updates, u)
+}
+
+// add packs q's tokens. The one that the last step draws, which the host does
+// not know yet, comes from the row.
+func (s *step) add(q *request, e *scheduler.Scheduled) {
+	b := &s.batch
+	end := e.Start + e.NumTokens
+	known := min(end, len(e.Seq.Tokens))
+	b.Tokens = append(b.Tokens, e.Seq.Tokens[e.Start:known]...)
+	for range end - known {
+		b.Tokens = append(b.Tokens, kernels.FromDevice)
+	}
+	b.Rows = append(b.Rows, q.row)
+	b.QueryStart = append(b.QueryStart, int32(len(b.Tokens)))
+	b.SeqLens = append(b.SeqLens, int32(end))
+	if e.Sample {
+		s.sample.Index = append(s.sample.Index, int32(len(b.LogitRows)))
+		s.sample.Rows = append(s.sample.Rows, q.row)
+		s.sample.Positions = append(s.sample.Positions, int32(end))
+		b.LogitRows = append(b.LogitRows, int32(len(b.Tokens)-1))
+	}
+}
+
+// launch gives the step to the device.
+func (r *runner) launch(s *step) {
+	if len(s.updates) > 0 {
+		r.backend.UpdateRows(s.updates)
+	}
+	r.forward(&s.batch)
+	s.ticket = r.backend.Sample(&s.sample)
+}

@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// The memory plan: one formula, made before anything is allocated and used
+// again when a request is admitted.
+//
+//	pool = utilization × limit − weights − workspace
+//	blocks = pool / bytes of a block, block 0 included
+//
+// --kv-cache-memory-bytes gives the pool instead, --num-gpu-blocks-override the
+// blocks.
+
+const (
+	// minContext is the sequence in tokens that a computed pool must hold: less
+	// is a limit that was set too low, not a wish.
+	minContext = 1024
+	// maxComputedBlocks bounds a computed pool: each block has about 200 bytes
+	// of bookkeeping, which a tiny model in a large memory would drown in.
+	maxComputedBlocks = 1 << 20
+)
+
+// sizes is what the plan is made from, in bytes unless it says otherwise.
+type sizes struct {
+	limit       int64  // that the device has, or is taken to have
+	limitFrom   string // why it is that
+	weights     int64
+	workspace   int64
+	block       int64
+	modelMaxLen int // tokens
+}
+
+// memoryPlan is the outcome.
+type memoryPlan struct {
+	blocks       int // of the pool, block 0 included
+	blocksReason string
+	maxModelLen  int // tokens
+	lenReason    string
+	ledger       []LedgerEntry
+	warnings     []string
+}
+
+// plan applies the formula. Errors wrap ErrMemory or ErrConfig and say what to
+// change.
+func plan(c *Config, s sizes) (memoryPlan, error) {
+	var p memoryPlan
+	if err := p.chooseBlocks(c, s); err != nil {
+		return p, err
+	}
+	if err := p.chooseLength(c, s); err != nil {
+		return p, err
+	}
+	pool := int64(p.blocks) * s.block
+	p.ledger = []LedgerEntry{
+		{"weights", s.weights, "bfloat16"},
+		{"workspace", s.workspace, fmt.Sprintf("%d tokens and %d sequences a step", c.MaxNumBatchedTokens, c.MaxNumSeqs)},
+		{"kv cache", pool, fmt.Sprintf("%d blocks of %d tokens, %s each, one of them reserved", p.blocks, c.BlockSize, bytesText(s.block))},
+		{"unused", s.limit - s.weights - s.workspace - pool, fmt.Sprintf("of %s, %s", bytesText(s.limit), s.limitFrom)},
+	}
+	return p, nil
+}
+
+func (p *memoryPlan) chooseBlocks(c *Config, s sizes) error {
+	fixed := s.weights + s.workspace
+	switch {
+	case c.NumGPUBlocksOverride > 0:
+		p.blocks, p.blocksReason = c.NumGPUBlocksOverride+1, "given by --num-gpu-blocks-override"
+	case c.KVCacheMemoryBytes > 0:
+		p.blocks, p.blocksReason = int(min(c.KVCacheMemoryBytes/s.block, maxNumBlocks)), "from --kv-cache-memory-bytes"
+		if p.blocks < 2 {
+			return &ConfigError{Problems: []string{fmt.Sprintf("--kv-cache-memory-bytes %d: want at least two blocks of %d bytes, one of which is reserved",
+				c.KVCacheMemoryBytes, s.block)}}
+		}
+	default:
+		return p.computeBlocks(c, s, fixed)
+	}
+	if need := fixed + int64(p.blocks)*s.block; need > s.limit {
+		return fmt.Errorf("%w: weights %s + workspace %s + %d KV blocks %s = %s, the limit is %s (%s); set --memory-limit to at least %d, or make the pool smaller",
+			ErrMemory, bytesText(s.weights), bytesText(s.workspace), p.blocks, bytesText(int64(p.blocks)*s.block), bytesText(need), bytesText(s.limit), s.limitFrom, need)
+	}
+	return nil
+}
+
+func (p *memoryPlan) computeBlocks(c *Config, s sizes, fixed int64) error {
+	usable := int64(c.GPUMemoryUtilization * float64(s.limit))
+	least := 1 + blocksFor(min(minContext, s.modelMaxLen), c.BlockSize)
+	if need := fixed + int64(least)*s.block; need > usable {
+		// One more byte than the quotient, for the rounding of the product.
+		limit := int64(float64(need)/c.GPUMemoryUtilization) + 1
+		return fmt.Errorf("%w: weights %s + workspace %s + the smallest KV pool %s = %s, but %.4g of %s (%s) is %s; "+
+			"set --memory-limit to at least %d (%s), or lower --max-num-batched-tokens (%d) or --max-num-seqs (%d)",
+			ErrMemory, bytesText(s.weights), bytesText(s.workspace), bytesText(int64(least)*s.block), bytesText(need),
+			c.GPUMemoryUtilization, bytesText(s.limit), s.limitFrom, bytesText(usable), limit, bytesText(limit), c.MaxNumBatchedTokens, c.MaxNumSeqs)
+	}
+	blocks := (usable - fixed) / s.block
+	p.blocks = int(min(blocks, maxComputedBlocks))
+	p.blocksReason = fmt.Sprintf("%.4g of %s, less weights and workspace", c.GPUMemoryUtilization, bytesText(s.limit))
+	if blocks > maxComputedBlocks {
+		p.blocksReason = "the most that is computed; --num-gpu-blocks-override sets more"
+	}
+	return nil
+}
+
+func (p *memoryPlan) chooseLength(c *Config, s sizes) error {
+	pool := (p.blocks - 1) * c.BlockSize
+	switch {
+	case c.MaxModelLen > s.modelMaxLen:
+		return &ConfigError{Problems: []string{fmt.Sprintf("--max-model-len %d: the model's positions end at %d", c.MaxModelLen, s.modelMaxLen)}}
+	case c.MaxModelLen > 0:
+		p.maxModelLen, p.lenReason = c.MaxModelLen, "given"
+		if c.MaxModelLen > pool {
+			p.warnings = append(p.warnings, fmt.Sprintf("max_model_len %d is more than the %d tokens that the KV pool holds: a request that needs more is refused", c.MaxModelLen, pool))
+		}
+	case pool < s.modelMaxLen:
+		p.maxModelLen, p.lenReason = pool, fmt.Sprintf("the KV pool holds no more; the model could %d", s.modelMaxLen)
+	default:
+		p.maxModelLen, p.lenReason = s.modelMaxLen, "the model's"
+	}
+	return nil
+}
+
+// blocksFor is the number of blocks that tokens take.
+func blocksFor(tokens, blockSize int) int { return (tokens + blockSize - 1) / blockSize }
+
+// limits are the hard maxima that workspace is reserved for. MaxModelLen is not
+// yet cut to the pool, whose size depends on the workspace.
+func limits(c *Config, modelMaxLen int) kernels.Limits {
+	length := modelMaxLen
+	if c.MaxModelLen > 0 {
+		length = min(length, c.MaxModelLen)
+	}
+	return kernels.Limits{
+		MaxBatchedTokens: c.MaxNumBatchedTokens,
+		MaxSeqs:          c.MaxNumSeqs,
+		MaxModelLen:      length,
+		MaxLogitRows:     c.MaxNumSeqs,
+		BlockSize:        c.BlockSize,
+		MaxTopLogprobs:   c.MaxLogprobs,
+		BatchInvariant:   c.BatchInvariant,
+	}
+}

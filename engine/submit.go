@@ -1,0 +1,237 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"sync/atomic"
+
+	"github.com/pagoda-engine/pagoda/scheduler"
+)
+
+// The hard limits of a Request's lists. They bound what the device's row state
+// must hold and what a request can make the engine do.
+const (
+	MaxStopIDs     = 128
+	MaxLogitBias   = 1024
+	MaxCacheSalt   = 1 << 10 // bytes
+	MaxPenalty     = 2       // of presence and frequency, either sign
+	MaxBias        = 100     // of a logit, either sign
+	minTemperature = 1e-5    // less is greedy: dividing by it would overflow
+)
+
+// request is one Request on its way through the engine. After Submit it belongs
+// to the engine's goroutine, but for the stream's reading end and aborting.
+type request struct {
+	id       string
+	seq      scheduler.Sequence
+	stream   Stream
+	sampling Sampling // StopIDs: all ids that end the request
+
+	row      int32 // of the device's row state; −1 = none
+	received bool  // taken from the inbox
+	started  bool  // was admitted once: it no longer counts as queued
+
+	aborting  atomic.Bool // set once, by whoever cancels first
+	abortNext *request    // in the stack of aborts
+	unwatch   func() bool // stops watching the Submit context
+}
+
+// outputs is the number of tokens generated so far.
+func (r *request) outputs() int { return len(r.seq.Tokens) - r.seq.PromptLen }
+
+// Submit validates r and queues it. The stream gets exactly one final event,
+// whatever happens; cancelling ctx aborts the request, at any time. Submit does
+// not wait: ErrQueueFull says that MaxQueuedReqs requests have yet to start.
+func (e *Engine) Submit(ctx context.Context, r Request) (*Stream, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	q, err := e.newRequest(r)
+	if err != nil {
+		return nil, err
+	}
+	if e.queued.Add(1) > int64(e.cfg.MaxQueuedReqs) {
+		e.queued.Add(-1)
+		return nil, fmt.Errorf("%w: %d requests wait to start, --max-num-queued-reqs allows no more", ErrQueueFull, e.cfg.MaxQueuedReqs)
+	}
+	e.gate.RLock()
+	defer e.gate.RUnlock()
+	if e.state.Load() != stateOpen {
+		e.queued.Add(-1)
+		return nil, e.closedError()
+	}
+	q.unwatch = context.AfterFunc(ctx, func() { e.abort(q) })
+	e.inbox <- q // has room: its capacity is the bound on queued
+	return &q.stream, nil
+}
+
+// newRequest checks everything that can be wrong with r and sets its memory
+// aside.
+func (e *Engine) newRequest(r Request) (*request, error) {
+	if err := e.checkPrompt(&r); err != nil {
+		return nil, err
+	}
+	maxTokens, err := e.outputRoom(&r)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.checkSampling(&r, maxTokens); err != nil {
+		return nil, err
+	}
+	q := &request{id: r.ID, sampling: r.Sampling, row: -1}
+	if q.sampling.Temperature < minTemperature {
+		q.sampling.Temperature = 0
+	}
+	q.sampling.TopK = max(q.sampling.TopK, 0)
+	q.sampling.PromptLen = int32(len(r.Prompt))
+	q.sampling.StopIDs = slices.Clone(r.StopIDs)
+	if !r.IgnoreEOS {
+		q.sampling.StopIDs = append(q.sampling.StopIDs, e.info.EOSIDs...)
+	}
+	// One piece of memory for all tokens: the sequence's, whose tail the stream
+	// reads. Appending in place never moves it.
+	tokens := make([]int32, len(r.Prompt)+maxTokens)
+	copy(tokens, r.Prompt)
+	q.seq = scheduler.Sequence{
+		Tokens: tokens[:len(r.Prompt)], MaxLen: len(tokens),
+		Priority: r.Priority, CacheSalt: r.CacheSalt,
+	}
+	q.stream.init(tokens[len(r.Prompt):], int(r.Sampling.Logprobs))
+	return q, nil
+}
+
+func invalid(param, format string, args ...any) error {
+	return &InvalidError{Param: param, Reason: fmt.Sprintf(format, args...)}
+}
+
+func (e *Engine) checkPrompt(r *Request) error {
+	if len(r.Prompt) == 0 {
+		return invalid("prompt", "is empty, want at least one token")
+	}
+	for i, id := range r.Prompt {
+		if id < 0 || int(id) >= e.info.Vocab {
+			return invalid("prompt", "token %d is id %d, want 0 to %d", i, id, e.info.Vocab-1)
+		}
+	}
+	if r.Priority != 0 && !e.info.Priority {
+		return invalid("priority", "is %d, but the scheduling policy is fcfs: start with --scheduling-policy priority", r.Priority)
+	}
+	if len(r.CacheSalt) > MaxCacheSalt {
+		return invalid("cache_salt", "has %d bytes, want at most %d", len(r.CacheSalt), MaxCacheSalt)
+	}
+	return nil
+}
+
+// outputRoom is the number of tokens that r may generate: what it asks for, or
+// all that fits.
+func (e *Engine) outputRoom(r *Request) (int, error) {
+	prompt, length := len(r.Prompt), e.info.MaxModelLen
+	if r.MaxTokens < 0 {
+		return 0, invalid("max_tokens", "is %d, want at least 1, or 0 for as many as fit", r.MaxTokens)
+	}
+	if prompt >= length || r.MaxTokens > length-prompt {
+		return 0, fmt.Errorf("%w: the prompt has %d tokens and max_tokens is %d, max_model_len is %d (prompt and output)",
+			ErrTooLong, prompt, r.MaxTokens, length)
+	}
+	// The last token is never computed, so it takes no slot.
+	slots := e.info.NumBlocks * e.info.BlockSize
+	if need := blocksFor(prompt+max(r.MaxTokens, 1)-1, e.info.BlockSize); need > e.info.NumBlocks {
+		return 0, fmt.Errorf("%w: the prompt has %d tokens and max_tokens is %d, which takes %d blocks of %d tokens; the pool has %d",
+			ErrNeverFits, prompt, r.MaxTokens, need, e.info.BlockSize, e.info.NumBlocks)
+	}
+	if r.MaxTokens > 0 {
+		return r.MaxTokens, nil
+	}
+	return min(length, slots+1) - prompt, nil
+}
+
+func (e *Engine) checkSampling(r *Request, maxTokens int) error {
+	s := &r.Sampling
+	for _, f := range []struct {
+		param  string
+		value  float32
+		lo, hi float64
+	}{
+		{"temperature", s.Temperature, 0, math.MaxFloat32},
+		{"top_p", s.TopP, 0, 1},
+		{"min_p", s.MinP, 0, 1},
+		{"repetition_penalty", s.RepetitionPenalty, 0, math.MaxFloat32},
+		{"presence_penalty", s.PresencePenalty, -MaxPenalty, MaxPenalty},
+		{"frequency_penalty", s.FrequencyPenalty, -MaxPenalty, MaxPenalty},
+	} {
+		if v := float64(f.value); !(v >= f.lo && v <= f.hi) { // NaN, too
+			if f.hi == math.MaxFloat32 {
+				return invalid(f.param, "is %v, want a finite number of at least %v", f.value, f.lo)
+			}
+			return invalid(f.param, "is %v, want %v to %v", f.value, f.lo, f.hi)
+		}
+	}
+	switch {
+	case s.TopK < -1:
+		return invalid("top_k", "is %d, want at least 1, or 0 or -1 for off", s.TopK)
+	case s.MinTokens < 0 || int(s.MinTokens) > maxTokens:
+		return invalid("min_tokens", "is %d, want 0 to %d, the most that this request can generate", s.MinTokens, maxTokens)
+	case s.Logprobs < -1 || int(s.Logprobs) > e.cfg.MaxLogprobs:
+		return invalid("top_logprobs", "is %d, want at most %d", s.Logprobs, e.cfg.MaxLogprobs)
+	case s.Choice < 0:
+		return invalid("n", "choice %d is negative", s.Choice)
+	}
+	return e.checkIDs(r)
+}
+
+// checkIDs checks the lists of ids. An id out of range that reached the device
+// would write into a neighbour's logits.
+func (e *Engine) checkIDs(r *Request) error {
+	if n := len(r.StopIDs); n > MaxStopIDs {
+		return invalid("stop_token_ids", "has %d ids, want at most %d", n, MaxStopIDs)
+	}
+	for _, id := range r.StopIDs {
+		if id < 0 || int(id) >= e.info.Vocab {
+			return invalid("stop_token_ids", "has id %d, want 0 to %d", id, e.info.Vocab-1)
+		}
+	}
+	bias := r.Sampling.LogitBias
+	if n := len(bias); n > MaxLogitBias {
+		return invalid("logit_bias", "has %d ids, want at most %d", n, MaxLogitBias)
+	}
+	seen := make(map[int32]bool, len(bias))
+	for _, b := range bias {
+		switch v := float64(b.Bias); {
+		case b.ID < 0 || int(b.ID) >= e.info.Vocab:
+			return invalid("logit_bias", "has id %d, want 0 to %d", b.ID, e.info.Vocab-1)
+		case seen[b.ID]:
+			return invalid("logit_bias", "has id %d twice", b.ID)
+		case !(v >= -MaxBias && v <= MaxBias):
+			return invalid("logit_bias", "is %v for id %d, want %d to %d", b.Bias, b.ID, -MaxBias, MaxBias)
+		}
+		seen[b.ID] = true
+	}
+	return nil
+}
+
+// abort asks the engine's goroutine to end q. It never blocks and is never
+// lost: aborts are a stack that each request enters at most once, so that its
+// bound is the number of live requests.
+func (e *Engine) abort(q *request) {
+	if !q.aborting.CompareAndSwap(false, true) {
+		return
+	}
+	for {
+		head := e.aborts.Load()
+		q.abortNext = head
+		if e.aborts.CompareAndSwap(head, q) {
+			break
+		}
+	}
+	e.poke()
+}
+
+// poke wakes the engine's goroutine if it is idle.
+func (e *Engine) poke() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,121 @@
+package engine
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+)
+
+// The defaults of Config.
+const (
+	defaultUtilization    = 0.9
+	defaultSwapSpace      = 4 << 30
+	defaultBlockSize      = 16
+	defaultMaxNumSeqs     = 256
+	defaultBatchedCUDA    = 8192
+	defaultBatchedCPU     = 2048
+	defaultMaxQueued      = 1024
+	defaultMaxLogprobs    = 20
+	maxMaxNumSeqs         = 1 << 14
+	maxMaxBatchedTokens   = 1 << 20
+	maxMaxQueued          = 1 << 20
+	maxMaxLogprobs        = 1 << 10
+	maxNumBlocks          = 1 << 30
+	deviceCPU, deviceCUDA = "cpu", "cuda"
+)
+
+// validate fills in the defaults that do not depend on the device, and lists
+// every problem.
+func (c *Config) validate() error {
+	var p problems
+	p.check(c.Model != "", "model: name a directory with config.json, or with --load-format dummy a built-in shape")
+	oneOf(&p, "load-format", &c.LoadFormat, "auto", "dummy")
+	oneOf(&p, "device", &c.Device, "auto", deviceCPU, deviceCUDA)
+	oneOf(&p, "scheduling-policy", &c.SchedulingPolicy, "fcfs", "priority")
+	oneOf(&p, "async-scheduling", &c.AsyncScheduling, "auto", "on", "off")
+	p.check(c.CPUISA == "" || c.CPUISA == "avx512" || c.CPUISA == "scalar", "--cpu-isa %q: want avx512 or scalar, or nothing for the best there is", c.CPUISA)
+	p.check(c.SampleVocab >= 0, "tokenizer: it has %d ids, want 0 (all) or more", c.SampleVocab)
+	p.check(c.Threads >= 0, "--threads %d: want 0 (all cores) or more", c.Threads)
+
+	if c.GPUMemoryUtilization == 0 {
+		c.GPUMemoryUtilization = defaultUtilization
+	}
+	p.check(c.GPUMemoryUtilization > 0 && c.GPUMemoryUtilization <= 1, "--gpu-memory-utilization %v: want more than 0 and at most 1", c.GPUMemoryUtilization)
+	p.check(c.MemoryLimit >= 0, "--memory-limit %d: want 0 (default) or more bytes", c.MemoryLimit)
+	p.check(c.KVCacheMemoryBytes >= 0, "--kv-cache-memory-bytes %d: want 0 (computed) or more", c.KVCacheMemoryBytes)
+	inRange(&p, "num-gpu-blocks-override", &c.NumGPUBlocksOverride, 0, 0, maxNumBlocks)
+	if c.SwapSpace == 0 {
+		c.SwapSpace = defaultSwapSpace
+	}
+	if c.BlockSize == 0 {
+		c.BlockSize = defaultBlockSize
+	}
+	p.check(c.BlockSize == 16 || c.BlockSize == 32 || c.BlockSize == 64, "--block-size %d: want 16, 32 or 64", c.BlockSize)
+
+	inRange(&p, "max-num-seqs", &c.MaxNumSeqs, defaultMaxNumSeqs, 1, maxMaxNumSeqs)
+	inRange(&p, "max-num-batched-tokens", &c.MaxNumBatchedTokens, 0, 0, maxMaxBatchedTokens)
+	p.check(c.MaxNumBatchedTokens == 0 || c.MaxNumBatchedTokens >= c.MaxNumSeqs,
+		"--max-num-batched-tokens %d is below --max-num-seqs %d: a step must have room for one token of every running sequence; raise the one or lower the other",
+		c.MaxNumBatchedTokens, c.MaxNumSeqs)
+	p.check(c.MaxModelLen == 0 || c.MaxModelLen >= 2, "--max-model-len %d: want at least 2 tokens, one of prompt and one of output", c.MaxModelLen)
+	inRange(&p, "max-num-queued-reqs", &c.MaxQueuedReqs, defaultMaxQueued, 1, maxMaxQueued)
+	if c.MaxLogprobs < 0 {
+		c.MaxLogprobs = 0
+	} else {
+		inRange(&p, "max-logprobs", &c.MaxLogprobs, defaultMaxLogprobs, 1, maxMaxLogprobs)
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Progress == nil {
+		c.Progress = func(string, int64, int64) {}
+	}
+	return p.orNil()
+}
+
+// resolve fills in the defaults that depend on the device.
+func (c *Config) resolve(backend string) {
+	if c.MaxNumBatchedTokens > 0 {
+		return
+	}
+	c.MaxNumBatchedTokens = defaultBatchedCPU
+	if backend == deviceCUDA {
+		c.MaxNumBatchedTokens = defaultBatchedCUDA
+	}
+	c.MaxNumBatchedTokens = max(c.MaxNumBatchedTokens, c.MaxNumSeqs)
+}
+
+// oneOf wants one of the values; "" becomes the first.
+func oneOf(p *problems, flag string, value *string, values ...string) {
+	if *value == "" {
+		*value = values[0]
+	}
+	for _, v := range values {
+		if *value == v {
+			return
+		}
+	}
+	p.check(false, "--%s %q: want %s", flag, *value, strings.Join(values, " or "))
+}
+
+// inRange wants a value in [lo, hi]; 0 becomes missing.
+func inRange(p *problems, flag string, value *int, missing, lo, hi int) {
+	if *value == 0 {
+		*value = missing
+	}
+	p.check(*value >= lo && *value <= hi, "--%s %d: want %d to %d", flag, *value, lo, hi)
+}
+
+// bytesText prints a size in the largest binary unit that keeps two digits.
+func bytesText(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	value, i := float64(n), 0
+	for value >= 1024 && i < len(units)-1 {
+		value /= 1024
+		i++
+	}
+	if i == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.2f %s", value, units[i])
+}

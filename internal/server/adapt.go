@@ -1,0 +1,60 @@
+package server
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/model/tokenizer"
+)
+
+// AdaptEngine makes an Engine of the real one.
+func AdaptEngine(e *engine.Engine) Engine { return adaptedEngine{e} }
+
+type adaptedEngine struct{ *engine.Engine }
+
+// Submit implements Engine.
+func (a adaptedEngine) Submit(ctx context.Context, r engine.Request) (Stream, error) {
+	stream, err := a.Engine.Submit(ctx, r)
+	if err != nil {
+		return nil, err // a nil *engine.Stream would be a Stream that is not nil
+	}
+	return stream, nil
+}
+
+// Info implements Engine.
+func (a adaptedEngine) Info() Info {
+	in := a.Engine.Info()
+	out := Info{
+		MaxModelLen: in.MaxModelLen, PoolTokens: in.NumBlocks * in.BlockSize,
+		VocabSize: in.Vocab, MaxLogprobs: in.MaxLogprobs, Priority: in.Priority,
+		CacheConfig: map[string]string{"block_size": strconv.Itoa(in.BlockSize), "num_gpu_blocks": strconv.Itoa(in.NumBlocks)},
+	}
+	if g := in.Generation; g != nil {
+		out.Generation = Generation{
+			Temperature: g.Temperature, TopP: g.TopP, TopK: g.TopK, MinP: g.MinP,
+			RepetitionPenalty: g.RepetitionPenalty, MaxNewTokens: g.MaxNewTokens,
+		}
+	}
+	// The settings that vLLM shows as labels, by their names there.
+	labels := map[string]string{
+		"gpu-memory-utilization": "gpu_memory_utilization", "enable-prefix-caching": "enable_prefix_caching",
+		"swap-space": "swap_space", "kv-cache-memory-bytes": "kv_cache_memory_bytes",
+	}
+	for _, setting := range a.Settings() {
+		if label, ok := labels[setting.Name]; ok {
+			out.CacheConfig[label] = setting.Value
+		}
+	}
+	return out
+}
+
+// AdaptTokenizer makes a Tokenizer of the real one.
+func AdaptTokenizer(t *tokenizer.Tokenizer) Tokenizer { return adaptedTokenizer{t} }
+
+type adaptedTokenizer struct{ *tokenizer.Tokenizer }
+
+// NewDecoder implements Tokenizer.
+func (a adaptedTokenizer) NewDecoder(skipSpecial bool) Decoder {
+	return a.Tokenizer.NewDecoder(skipSpecial)
+}

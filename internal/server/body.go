@@ -1,0 +1,104 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"time"
+)
+
+// readBody reads a JSON body whole, within the deadline that the middleware set,
+// and checks size, nesting and syntax.
+func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *apiError) {
+	if enc := req.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return nil, &apiError{status: http.StatusUnsupportedMediaType, kind: typeInvalidRequest, message: "compressed bodies are not supported"}
+	}
+	tooLarge := &apiError{status: http.StatusRequestEntityTooLarge, kind: typeInvalidRequest, message: "the body is larger than 8 MiB"}
+	if req.ContentLength > maxBodyBytes {
+		return nil, tooLarge
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBodyBytes))
+	var limit *http.MaxBytesError
+	switch {
+	case errors.As(err, &limit):
+		return nil, tooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close")
+		return nil, &apiError{status: http.StatusRequestTimeout, kind: typeInvalidRequest, message: "the body did not arrive in time"}
+	case err != nil:
+		return nil, badRequest("the body could not be read")
+	}
+	// From here on the connection is only watched for the client's going away.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	if nesting(body) > maxJSONDepth {
+		return nil, badRequest("the body nests arrays and objects deeper than %d", maxJSONDepth)
+	}
+	if !json.Valid(body) {
+		var v json.RawMessage
+		return nil, badRequest("the body is not valid JSON%s", jsonReason(json.Unmarshal(body, &v)))
+	}
+	return body, nil
+}
+
+// jsonReason is ": " and what encoding/json says, which speaks of the input only.
+func jsonReason(err error) string {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return ": " + syntax.Error()
+	}
+	return ""
+}
+
+// nesting is the depth of arrays and objects of JSON text. It does not recurse,
+// and counts right on invalid text too, as far as a parser would get.
+func nesting(text []byte) int {
+	depth, deepest := 0, 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '{', '[':
+			depth++
+			deepest = max(deepest, depth)
+		case '}', ']':
+			depth--
+		case '"':
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+		}
+	}
+	return deepest
+}
+
+// rewriteObject copies a JSON object with its key order; edit may change values.
+func rewriteObject(object []byte, edit func(key string, value json.RawMessage) json.RawMessage) (json.RawMessage, error) {
+	dec := json.NewDecoder(bytes.NewReader(object))
+	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
+		return nil, errors.New("not an object")
+	}
+	out := []byte{'{'}
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, err
+		}
+		name, err := json.Marshal(key)
+		if err != nil {
+			return nil, err
+		}
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(append(out, name...), ':')
+		out = append(out, edit(key.(string), value)...)
+	}
+	return append(out, '}'), nil
+}

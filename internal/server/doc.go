@@ -1,0 +1,34 @@
+// Package server speaks the OpenAI HTTP API over an engine. Text lives here and
+// nowhere below: a handler turns JSON into token ids, submits them, and turns
+// the tokens that come back into text, stop strings cut, as one JSON body or as
+// server-sent events.
+//
+// # Life of a request
+//
+//  1. The middleware gives it an id, checks the key (only /v1/ needs one) and
+//     sets the deadline of its body.
+//  2. readBody takes at most maxBodyBytes and maxJSONDepth; the field tables
+//     (fields.go) turn each field into a typed, range-checked value of a request,
+//     or refuse it by name. Nothing is allocated from a number that was not
+//     checked against limits.go. What a field table does not know is ignored, as
+//     vLLM does, and logged at debug level.
+//  3. The template renders messages, the tokenizer encodes them; a prompt is
+//     never cut.
+//  4. Each choice (n, several prompts) is one engine request. Its tokens pass the
+//     streaming decoder, then the stop matcher (stop.go), and become deltas.
+//  5. Deltas are collected, or written as events under a rolling write deadline.
+//     One goroutine serves a single choice; several choices have one each and
+//     share the writer.
+//
+// # Invariants
+//
+//  1. A request's context ends when its client goes, when a stop string is found
+//     or when the handler returns; the engine frees its blocks then.
+//  2. The joined deltas of a stream equal the text of the same request without
+//     streaming, and contain neither a stop string nor the part of one that was
+//     matched.
+//  3. The first byte of a stream is sent with its first token, so an error before
+//     that has a status, and clients measure a true time to first token. A later
+//     error is one event {"error": …}, and no finish_reason is made up.
+//  4. Error texts are fixed or speak about the request: no paths, no addresses.
+package server

@@ -1,0 +1,76 @@
+package server
+
+import (
+	"context"
+
+	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/model/chat"
+)
+
+// Engine is what the server asks of an engine; AdaptEngine makes one of an
+// *engine.Engine.
+type Engine interface {
+	// Submit starts a request; cancelling ctx aborts it and frees its blocks.
+	Submit(ctx context.Context, r engine.Request) (Stream, error)
+	// Stats may be called at any time, from any goroutine.
+	Stats() engine.Stats
+	// Info does not change while the engine lives.
+	Info() Info
+	// Done is closed when the engine has stopped, by itself or not; Err then says
+	// why, nil after a shutdown.
+	Done() <-chan struct{}
+	Err() error
+}
+
+// Stream delivers the events of one request.
+type Stream interface {
+	// Next waits for the next event; false after the last one or when ctx ends.
+	Next(ctx context.Context) (engine.Event, bool)
+}
+
+// Info is what the server needs to know of the model and its engine.
+type Info struct {
+	MaxModelLen int  // tokens, prompt and output
+	PoolTokens  int  // tokens that the KV pool holds when it is empty
+	VocabSize   int  // ids are 0 … VocabSize − 1
+	MaxLogprobs int  // most top_logprobs of a request
+	Priority    bool // the scheduling policy is "priority"
+	Generation  Generation
+	CacheConfig map[string]string // labels of vllm:cache_config_info
+}
+
+// Generation holds the sampling defaults of generation_config.json; nil = the
+// file does not say.
+type Generation struct {
+	Temperature, TopP, MinP, RepetitionPenalty *float64
+	TopK, MaxNewTokens                         *int
+}
+
+// Tokenizer encodes prompts and decodes tokens; AdaptTokenizer makes one of a
+// *tokenizer.Tokenizer, whose methods of the same names say more.
+type Tokenizer interface {
+	// Encode parses special tokens in text and adds those that the model's prompts
+	// begin or end with.
+	Encode(text string) ([]int32, error)
+	// EncodeRendered parses special tokens outside the byte ranges of literal, and
+	// adds none.
+	EncodeRendered(text string, literal [][2]int) ([]int32, error)
+	Decode(ids []int32, skipSpecial bool) string
+	NewDecoder(skipSpecial bool) Decoder
+	// TokenBytes are the bytes that id stands for, TokenString its spelling in
+	// tokenizer.json.
+	TokenBytes(id int32) string
+	TokenString(id int32) string
+}
+
+// Decoder turns the tokens of one sequence into text, whole characters only.
+type Decoder interface {
+	Next(id int32) string
+	Flush() string
+}
+
+// Template renders a chat; *chat.Template is one. Its errors are the caller's and
+// name the field.
+type Template interface {
+	Render(in chat.Input) (chat.Prompt, error)
+}

@@ -1,0 +1,150 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+
+	"github.com/pagoda-engine/pagoda/engine"
+)
+
+// The type of an error, as OpenAI's clients know it.
+const (
+	typeInvalidRequest = "invalid_request_error"
+	typeUnavailable    = "service_unavailable_error"
+	typeServer         = "server_error"
+)
+
+// apiError is an answer other than success. It is written as
+// {"error": {message, type, param, code}}.
+type apiError struct {
+	status     int
+	kind       string
+	message    string
+	param      string // "" = null
+	code       string // "" = null
+	retryAfter int    // seconds; 0 = no header
+}
+
+// Error implements error.
+func (e *apiError) Error() string {
+	if e.param != "" {
+		return e.param + ": " + e.message
+	}
+	return e.message
+}
+
+// MarshalJSON writes the body of the error.
+func (e *apiError) MarshalJSON() ([]byte, error) {
+	null := func(s string) any {
+		if s == "" {
+			return nil
+		}
+		return s
+	}
+	type body struct {
+		Message string `json:"message"`
+		Type    string `json:"type"`
+		Param   any    `json:"param"`
+		Code    any    `json:"code"`
+	}
+	return json.Marshal(map[string]body{"error": {e.message, e.kind, null(e.param), null(e.code)}})
+}
+
+// badField is a 400 that names a field.
+func badField(param, format string, args ...any) *apiError {
+	return &apiError{status: http.StatusBadRequest, kind: typeInvalidRequest, param: param, message: param + " " + fmt.Sprintf(format, args...)}
+}
+
+// unsupported is a 400 for a field that would change the answer and that this
+// server does not implement.
+func unsupported(param, format string, args ...any) *apiError {
+	e := badField(param, format, args...)
+	e.code = "unsupported_parameter"
+	return e
+}
+
+// badRequest is a 400 about the request as a whole.
+func badRequest(format string, args ...any) *apiError {
+	return &apiError{status: http.StatusBadRequest, kind: typeInvalidRequest, message: fmt.Sprintf(format, args...)}
+}
+
+// unavailable is a 503; the client may try again.
+func unavailable(code, message string, retryAfter int) *apiError {
+	return &apiError{status: http.StatusServiceUnavailable, kind: typeUnavailable, code: code, message: message, retryAfter: retryAfter}
+}
+
+// tooLong is the 400 for a prompt that leaves no room for what was asked.
+func tooLong(param string, prompt, maxTokens, limit int) *apiError {
+	e := &apiError{status: http.StatusBadRequest, kind: typeInvalidRequest, param: param, code: "context_length_exceeded"}
+	e.message = fmt.Sprintf("this model's maximum context length is %d tokens, but the prompt has %d tokens", limit, prompt)
+	if maxTokens > 0 {
+		e.message += fmt.Sprintf(" and %d more were asked for (%d in all)", maxTokens, prompt+maxTokens)
+	} else {
+		e.message += ", which leaves no room for an answer"
+	}
+	return e
+}
+
+// errStreamEnded: the engine ended a stream without a last event.
+var errStreamEnded = errors.New("engine ended the stream without a finish reason")
+
+// mapError turns an error of the engine into an answer. This is the only place
+// that does.
+func (s *Server) mapError(err error, promptParam string) *apiError {
+	var api *apiError
+	var invalid *engine.InvalidError
+	switch {
+	case errors.As(err, &api):
+		return api
+	case errors.As(err, &invalid):
+		return badField(invalid.Param, "%s", invalid.Reason)
+	case errors.Is(err, engine.ErrTooLong):
+		return &apiError{status: http.StatusBadRequest, kind: typeInvalidRequest, param: promptParam, code: "context_length_exceeded", message: err.Error()}
+	case errors.Is(err, engine.ErrNeverFits):
+		return &apiError{status: http.StatusBadRequest, kind: typeInvalidRequest, param: promptParam, code: "kv_cache_exceeded", message: err.Error()}
+	case errors.Is(err, engine.ErrInvalid):
+		return badRequest("%s", err.Error())
+	case errors.Is(err, engine.ErrQueueFull):
+		return unavailable("queue_full", "too many requests are waiting, try again later", s.retryAfter())
+	case errors.Is(err, engine.ErrClosed):
+		return unavailable("engine_closed", "the engine has stopped", 60)
+	}
+	return &apiError{status: http.StatusInternalServerError, kind: typeServer, message: "the engine failed on this request"}
+}
+
+// retryAfter estimates in seconds, 1–60, when the queue has moved: the requests
+// that wait, at the pace at which those that run end.
+func (s *Server) retryAfter() int {
+	st := s.engine.Stats()
+	mean := math.Float64frombits(s.meanSeconds.Load())
+	wait := mean * float64(st.Waiting+st.Swapped) / float64(max(1, st.Running))
+	return int(math.Ceil(min(max(wait, 1), 60)))
+}
+
+// observeSeconds moves the mean duration of requests, an exponential average.
+func (s *Server) observeSeconds(seconds float64) {
+	const weight = 0.1
+	for {
+		old := s.meanSeconds.Load()
+		mean := math.Float64frombits(old)
+		if mean == 0 {
+			mean = seconds
+		}
+		mean += weight * (seconds - mean)
+		if s.meanSeconds.CompareAndSwap(old, math.Float64bits(mean)) {
+			return
+		}
+	}
+}
+
+// writeError answers with e; nothing may have been written before.
+func (s *Server) writeError(w http.ResponseWriter, e *apiError) {
+	if e.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(e.retryAfter))
+	}
+	s.writeJSON(w, e.status, e)
+}

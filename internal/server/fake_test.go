@@ -1,0 +1,247 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/model/chat"
+	"github.com/pagoda-engine/pagoda/model/tokenizer"
+)
+
+// Ids of the test tokenizer: bytes, then the special tokens.
+const (
+	eosID, startID, endID = 256, 257, 258
+	testVocab             = 259
+)
+
+// fakeEngine answers with reply(request), then the end-of-sequence id if there is
+// room. It ends requests as the engine does, and counts those that are open.
+type fakeEngine struct {
+	reply  func(r engine.Request) []int32
+	gate   chan struct{} // not nil: one receive before each token
+	submit error         // what Submit says
+	fail   error         // the final event after the reply
+	info   Info
+	stats  engine.Stats
+
+	mu       sync.Mutex
+	requests []engine.Request
+	open     atomic.Int64
+	done     chan struct{}
+	err      error
+}
+
+func newFakeEngine(text string) *fakeEngine {
+	return &fakeEngine{
+		reply: func(engine.Request) []int32 { return ids(text) },
+		info:  Info{MaxModelLen: 4096, PoolTokens: 4096, VocabSize: testVocab, MaxLogprobs: 20, CacheConfig: map[string]string{"block_size": "16"}},
+		done:  make(chan struct{}),
+	}
+}
+
+func ids(text string) []int32 {
+	out := make([]int32, len(text))
+	for i := range text {
+		out[i] = int32(text[i])
+	}
+	return out
+}
+
+func (f *fakeEngine) Stats() engine.Stats   { return f.stats }
+func (f *fakeEngine) Info() Info            { return f.info }
+func (f *fakeEngine) Done() <-chan struct{} { return f.done }
+func (f *fakeEngine) Err() error            { return f.err }
+
+func (f *fakeEngine) Submit(ctx context.Context, r engine.Request) (Stream, error) {
+	f.mu.Lock()
+	f.requests = append(f.requests, r)
+	f.mu.Unlock()
+	if f.submit != nil {
+		return nil, f.submit
+	}
+	f.open.Add(1)
+	context.AfterFunc(ctx, func() { f.open.Add(-1) })
+	return &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r)}, nil
+}
+
+func (f *fakeEngine) last(t *testing.T) engine.Request {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	require.NotEmpty(t, f.requests, "nothing was submitted")
+	return f.requests[len(f.requests)-1]
+}
+
+type fakeStream struct {
+	f      *fakeEngine
+	ctx    context.Context
+	r      engine.Request
+	tokens []int32
+	n      int
+	ended  bool
+}
+
+func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
+	if s.ended {
+		return engine.Event{}, false
+	}
+	if s.f.gate != nil {
+		select {
+		case <-s.f.gate:
+		case <-s.f.done:
+			s.ended = true
+			return engine.Event{Finish: engine.FinishError, Err: s.f.err}, true
+		case <-ctx.Done():
+			return engine.Event{}, false
+		}
+	}
+	if ctx.Err() != nil {
+		return engine.Event{}, false
+	}
+	if s.n == len(s.tokens) && s.f.fail != nil {
+		s.ended = true
+		return engine.Event{Finish: engine.FinishError, Err: s.f.fail}, true
+	}
+	token := int32(eosID)
+	if s.n < len(s.tokens) {
+		token = s.tokens[s.n]
+	}
+	s.n++
+	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2}
+	if n := s.r.Sampling.Logprobs; n >= 0 {
+		ev.Logprob = -0.5
+		for i := range n {
+			ev.TopIDs = append(ev.TopIDs, (token+i)%testVocab)
+			ev.TopLogprobs = append(ev.TopLogprobs, -0.5-float32(i))
+		}
+	}
+	armed := s.n > int(s.r.Sampling.MinTokens)
+	switch {
+	case armed && (token == eosID && !s.r.IgnoreEOS || slices.Contains(s.r.StopIDs, token)):
+		ev.Finish, ev.StopID = engine.FinishStop, token
+	case s.n == s.r.MaxTokens:
+		ev.Finish = engine.FinishLength
+	}
+	s.ended = ev.Finish != engine.FinishNone
+	return ev, true
+}
+
+// testTokenizer has one token a byte and three special ones.
+var testTokenizer = sync.OnceValue(func() *tokenizer.Tokenizer {
+	vocab := map[string]int{}
+	next := 0x100
+	for b := range 0x100 {
+		r := rune(b)
+		if !('!' <= b && b <= '~' || 0xA1 <= b && b <= 0xAC || 0xAE <= b) { // GPT-2's bytes_to_unicode
+			r = rune(next)
+			next++
+		}
+		vocab[string(r)] = b
+	}
+	added := []map[string]any{}
+	for i, content := range []string{"<|endoftext|>", "<|im_start|>", "<|im_end|>"} {
+		added = append(added, map[string]any{"id": eosID + i, "content": content, "single_word": false,
+			"lstrip": false, "rstrip": false, "normalized": false, "special": true})
+	}
+	byteLevel := map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}
+	file, err := json.Marshal(map[string]any{
+		"version": "1.0", "added_tokens": added, "pre_tokenizer": byteLevel, "decoder": byteLevel,
+		"model": map[string]any{"type": "BPE", "vocab": vocab, "merges": []string{}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	t, err := tokenizer.New(file)
+	if err != nil {
+		panic(err)
+	}
+	return t
+})
+
+const chatML = "{% if tools %}TOOLS {{ tools | tojson }}\n{% endif %}" +
+	"{% for m in messages %}{% if m.content == 'forbidden' %}{{ raise_exception('no such talk') }}{% endif %}" +
+	"<|im_start|>{{ m.role }}\n{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}<|im_end|>\n{% endfor %}" +
+	"{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+var testTemplate = sync.OnceValue(func() *chat.Template {
+	t, err := chat.New(chatML, chat.Options{ControlTokens: testTokenizer().AddedTokens()})
+	if err != nil {
+		panic(err)
+	}
+	return t
+})
+
+func newTestServer(t testing.TB, f *fakeEngine, cfg Config) *Server {
+	if cfg.ModelNames == nil {
+		cfg.ModelNames = []string{"m", "org/alias"}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s, err := New(cfg, f, AdaptTokenizer(testTokenizer()), testTemplate())
+	require.NoError(t, err)
+	return s
+}
+
+// do sends a request past the network.
+func do(h http.Handler, method, path, body string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	return w
+}
+
+// errorOf decodes an error body, which must have all four fields.
+func errorOf(t *testing.T, w *httptest.ResponseRecorder) (message, kind, param, code string) {
+	t.Helper()
+	var body struct {
+		Error map[string]any `json:"error"`
+	}
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body), w.Body.String())
+	text := func(key string) string {
+		v, present := body.Error[key]
+		require.True(t, present, "error without %s: %s", key, w.Body)
+		if v == nil {
+			return ""
+		}
+		return v.(string)
+	}
+	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+	return text("message"), text("type"), text("param"), text("code")
+}
+
+// events splits a stream into the data of its events.
+func events(t *testing.T, body io.Reader) []string {
+	t.Helper()
+	all, err := io.ReadAll(body)
+	require.NoError(t, err)
+	var out []string
+	for part := range bytes.SplitSeq(bytes.TrimSuffix(all, []byte("\n\n")), []byte("\n\n")) {
+		data, ok := bytes.CutPrefix(part, []byte("data: "))
+		require.True(t, ok, "%q", part)
+		out = append(out, string(data))
+	}
+	return out
+}
+
+func decode[T any](t *testing.T, data string) (v T) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(data), &v), data)
+	return v
+}
+
+func chatBody(extra string) string {
+	return fmt.Sprintf(`{"messages":[{"role":"user","content":"hi"}]%s}`, extra)
+}

@@ -1,0 +1,269 @@
+package server
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/pagoda-engine/pagoda/engine"
+)
+
+// generation is a request under way: its prompts encoded, its choices submitted.
+type generation struct {
+	s       *Server
+	r       *request
+	id      string // of the response: "chatcmpl-…"
+	created int64
+	arrival time.Time
+	prompts [][]int32
+	choices []*choice // of prompt p: choices[p·n] … choices[p·n + n − 1]
+}
+
+// choice is one engine request and the way from its tokens to text.
+type choice struct {
+	g       *generation
+	index   int
+	prompt  []int32
+	stream  Stream
+	cancel  context.CancelFunc
+	decoder Decoder // nil without a tokenizer
+	stops   *stopMatcher
+
+	tokens      int // generated
+	cached      int // prompt tokens that came from the cache
+	done        bool
+	first, last time.Time
+}
+
+// delta is what a token added to a choice.
+type delta struct {
+	text       string
+	ids        []int32
+	logprobs   []tokenLogprob
+	finish     engine.FinishReason
+	stopReason any // a stop string or a stop id; nil
+}
+
+// tokenLogprob is a token with its log probability and the likeliest others.
+type tokenLogprob struct {
+	id      int32
+	logprob float32
+	top     []tokenLogprob
+}
+
+// submit hands every choice to the engine. The caller cancels ctx when it fails.
+func (g *generation) submit(ctx context.Context) error {
+	for p, ids := range g.prompts {
+		// The last token is never computed, so it needs no place in the pool.
+		room := min(g.s.info.MaxModelLen, g.s.info.PoolTokens+1) - len(ids)
+		for i := range g.r.n {
+			ctx, cancel := context.WithCancel(ctx)
+			c := &choice{g: g, index: p*g.r.n + i, prompt: ids, cancel: cancel, stops: newStopMatcher(g.r.stops)}
+			if g.s.tokenizer != nil {
+				c.decoder = g.s.tokenizer.NewDecoder(g.r.skipSpecial)
+			}
+			id := g.id
+			if len(g.prompts)*g.r.n > 1 {
+				id += "-" + strconv.Itoa(c.index)
+			}
+			var err error
+			if c.stream, err = g.s.engine.Submit(ctx, g.r.engineRequest(id, ids, i, room)); err != nil {
+				cancel()
+				return err
+			}
+			g.choices = append(g.choices, c)
+		}
+	}
+	return nil
+}
+
+// next waits for a token and returns what it adds. After a delta with a finish
+// reason there is none.
+func (c *choice) next(ctx context.Context) (delta, error) {
+	ev, ok := c.stream.Next(ctx)
+	switch {
+	case !ok && ctx.Err() != nil:
+		return delta{}, ctx.Err()
+	case !ok:
+		return delta{}, errStreamEnded
+	case ev.Finish == engine.FinishError && ev.Err != nil:
+		return delta{}, ev.Err
+	case ev.Finish == engine.FinishError:
+		return delta{}, errStreamEnded
+	case ev.Finish == engine.FinishAbort && ctx.Err() != nil:
+		return delta{}, ctx.Err()
+	case ev.Finish == engine.FinishAbort:
+		return delta{}, engine.ErrClosed // nobody on this side asked for it
+	}
+	d := delta{finish: ev.Finish}
+	if ev.HasToken {
+		c.count(ev)
+		if c.g.r.returnTokenIDs {
+			d.ids = []int32{ev.Token}
+		}
+		if c.g.r.logprobs {
+			d.logprobs = []tokenLogprob{c.tokenLogprob(ev)}
+		}
+	}
+	c.show(&d, ev)
+	if d.finish != engine.FinishNone {
+		c.finish(d.finish)
+	}
+	return d, nil
+}
+
+// show adds the text of ev to d, and ends the choice at a stop string.
+func (c *choice) show(d *delta, ev engine.Event) {
+	text := ""
+	if c.decoder != nil {
+		// A stop id ends the text; it is part of it only on demand.
+		ends := ev.Finish == engine.FinishStop && ev.Token == ev.StopID
+		if ev.HasToken && (!ends || c.g.r.includeStop) {
+			text = c.decoder.Next(ev.Token)
+		}
+		if ev.Finish != engine.FinishNone {
+			text += c.decoder.Flush()
+		}
+	}
+	var match int
+	d.text, match = c.stops.feed(text, c.tokens > int(c.g.r.sampling.MinTokens))
+	switch {
+	case match >= 0:
+		stop := c.g.r.stops[match]
+		if c.g.r.includeStop {
+			d.text += stop
+		}
+		d.finish, d.stopReason = engine.FinishStop, stop
+	case ev.Finish != engine.FinishNone:
+		d.text += c.stops.flush()
+		if ev.Finish == engine.FinishStop && c.g.r.stopsAt(ev.StopID) {
+			d.stopReason = ev.StopID
+		}
+	}
+}
+
+// stopsAt says whether the client named id in stop_token_ids.
+func (r *request) stopsAt(id int32) bool {
+	for _, stop := range r.stopIDs {
+		if stop == id {
+			return true
+		}
+	}
+	return false
+}
+
+// count takes the times of a token.
+func (c *choice) count(ev engine.Event) {
+	now := time.Now()
+	if c.tokens == 0 {
+		c.first, c.cached = now, ev.CachedTokens
+		c.g.s.metrics.ttft.Observe(now.Sub(c.g.arrival).Seconds())
+	} else {
+		c.g.s.metrics.itl.Observe(now.Sub(c.last).Seconds())
+	}
+	c.tokens++
+	c.last = now
+}
+
+// finish frees what the engine still holds and counts the choice.
+func (c *choice) finish(reason engine.FinishReason) {
+	c.done = true
+	c.cancel()
+	m := c.g.s.metrics
+	m.success.WithLabelValues(string(reason)).Inc()
+	seconds := time.Since(c.g.arrival).Seconds()
+	m.e2e.Observe(seconds)
+	c.g.s.observeSeconds(seconds)
+	m.generatedCount.Observe(float64(c.tokens))
+	if c.tokens > 1 {
+		m.tpot.Observe(c.last.Sub(c.first).Seconds() / float64(c.tokens-1))
+	}
+}
+
+// countUnfinished counts the choices that did not get to their end.
+func (g *generation) countUnfinished(reason engine.FinishReason) {
+	for _, c := range g.choices {
+		if !c.done {
+			g.s.metrics.success.WithLabelValues(string(reason)).Inc()
+		}
+	}
+}
+
+func (c *choice) tokenLogprob(ev engine.Event) tokenLogprob {
+	t := tokenLogprob{id: ev.Token, logprob: ev.Logprob}
+	for i, id := range ev.TopIDs {
+		if i < c.g.r.topLogprobs {
+			t.top = append(t.top, tokenLogprob{id: id, logprob: ev.TopLogprobs[i]})
+		}
+	}
+	return t
+}
+
+// usage counts prompts once, whatever n is.
+func (g *generation) usage() *usage {
+	u := &usage{}
+	for i, c := range g.choices {
+		if i%g.r.n == 0 {
+			u.PromptTokens += len(c.prompt)
+			u.Details.CachedTokens += c.cached
+		}
+		u.CompletionTokens += c.tokens
+	}
+	u.TotalTokens = u.PromptTokens + u.CompletionTokens
+	return u
+}
+
+// collect runs all choices to their end and joins the deltas of each.
+func (g *generation) collect(ctx context.Context) ([]delta, error) {
+	results := make([]delta, len(g.choices))
+	err := g.each(ctx, func(ctx context.Context, c *choice) error {
+		var text []byte
+		res := &results[c.index]
+		for res.finish == engine.FinishNone {
+			d, err := c.next(ctx)
+			if err != nil {
+				return err
+			}
+			text = append(text, d.text...)
+			res.ids = append(res.ids, d.ids...)
+			res.logprobs = append(res.logprobs, d.logprobs...)
+			res.finish, res.stopReason = d.finish, d.stopReason
+		}
+		res.text = string(text)
+		return nil
+	})
+	return results, err
+}
+
+// promptText is the text of a choice's prompt, for echo.
+func (g *generation) promptText(c *choice) string {
+	if in := g.r.prompts[c.index/g.r.n]; in.ids == nil {
+		return in.text
+	}
+	if g.s.tokenizer == nil {
+		return ""
+	}
+	return g.s.tokenizer.Decode(c.prompt, g.r.skipSpecial)
+}
+
+// each runs f for every choice, on this goroutine if there is one only. The
+// first error cancels the others and is returned.
+func (g *generation) each(ctx context.Context, f func(context.Context, *choice) error) error {
+	if len(g.choices) == 1 {
+		return f(ctx, g.choices[0])
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make(chan error, len(g.choices))
+	for _, c := range g.choices {
+		go func() { errs <- f(ctx, c) }()
+	}
+	var first error
+	for range g.choices {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+			cancel()
+		}
+	}
+	return first
+}

@@ -1,0 +1,64 @@
+package server
+
+import (
+	"math"
+	"time"
+)
+
+// Hard limits, checked before anything is allocated by them.
+const (
+	maxHeaderBytes = 64 << 10 // 431 beyond
+	maxBodyBytes   = 8 << 20  // 413 beyond
+	maxJSONDepth   = 64       // arrays and objects within each other
+
+	maxMessages    = 2048
+	maxTools       = 128
+	maxNameBytes   = 256  // tool names, request ids, model names
+	maxChoices     = 1024 // prompts × n
+	maxStops       = 16
+	maxStopBytes   = 256 // of one stop string
+	maxStopIDs     = 128
+	maxLogitBias   = 1024
+	maxSaltBytes   = 1 << 10
+	maxMetadataLen = 16 << 10 // bytes of a field that has no effect
+)
+
+// Deadlines of a connection.
+const (
+	headerTimeout = 10 * time.Second
+	bodyTimeout   = 60 * time.Second
+	writeTimeout  = 30 * time.Second // of each piece written
+	idleTimeout   = 120 * time.Second
+	writePiece    = 32 << 10 // bytes that have to get through in a writeTimeout
+
+	defaultDrainTimeout = 30 * time.Second
+)
+
+// greedyBelow is the temperature under which sampling is greedy, as in vLLM:
+// dividing logits by less would overflow.
+const greedyBelow = 1e-5
+
+// numberRange is the range of a number, both ends included.
+type numberRange struct{ lo, hi float64 }
+
+// limits holds the range of every number of a request. seed takes all of int64;
+// top_logprobs and logprobs are limited further by the engine's MaxLogprobs,
+// token ids by the vocabulary, and max_tokens by the context.
+var limits = map[string]numberRange{
+	"n":                     {1, 16},
+	"best_of":               {1, 16},
+	"max_tokens":            {1, math.MaxInt32},
+	"max_completion_tokens": {1, math.MaxInt32},
+	"min_tokens":            {0, math.MaxInt32},
+	"temperature":           {0, 100},
+	"top_p":                 {0, 1},
+	"top_k":                 {-1, math.MaxInt32}, // −1 and 0: off
+	"min_p":                 {0, 1},
+	"repetition_penalty":    {0.01, 100},
+	"presence_penalty":      {-2, 2},
+	"frequency_penalty":     {-2, 2},
+	"logit_bias":            {-100, 100}, // of each entry
+	"logprobs":              {0, 20},
+	"top_logprobs":          {0, 20},
+	"priority":              {math.MinInt32, math.MaxInt32},
+}

@@ -1,0 +1,113 @@
+package server
+
+import (
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+
+	"github.com/pagoda-engine/pagoda/engine"
+)
+
+// request is a decoded body of /v1/chat/completions or /v1/completions: typed
+// and range-checked values, with the defaults where a field was absent.
+type request struct {
+	// What to complete: messages and tools as the client spelled them, or prompts.
+	messages            json.RawMessage
+	tools               json.RawMessage // nil = none
+	addGenerationPrompt bool
+	prompts             []prompt
+
+	// How to answer.
+	model           string
+	id              string // chosen by the client; "" = ours
+	stream          bool
+	includeUsage    bool
+	continuousUsage bool
+	returnTokenIDs  bool
+	tokensAsIDs     bool // logprobs show "token_id:N"
+	echo            bool
+	addSpecial      bool // to prompts
+	skipSpecial     bool // in outputs
+	logprobs        bool
+	topLogprobs     int
+
+	// What to draw, and when to stop.
+	n           int
+	bestOf      int // 0 = not given
+	maxTokens   int // 0 = not given: defaultMaxTokens, as far as they fit
+	sampling    engine.Sampling
+	seeded      bool
+	stops       []string
+	includeStop bool
+	stopIDs     []int32
+	ignoreEOS   bool
+	cacheSalt   string
+	priority    int
+
+	defaultMaxTokens int // 0 = as many as fit
+
+	streamOptions bool // stream_options was given
+	topGiven      bool // top_logprobs was given
+}
+
+// prompt is one prompt of a completions request: text, or ids.
+type prompt struct {
+	text string
+	ids  []int32 // nil = text
+}
+
+// check compares fields with each other, once all are known.
+func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
+	switch {
+	case r.streamOptions && !r.stream:
+		return badField("stream_options", "is only allowed when stream is true")
+	case r.topGiven && r.topLogprobs > 0 && !r.logprobs:
+		return badField("top_logprobs", "needs logprobs to be true")
+	case r.topLogprobs > maxLogprobs:
+		return badField("logprobs", "may ask for at most %d tokens (--max-logprobs)", maxLogprobs)
+	case r.maxTokens > 0 && int(r.sampling.MinTokens) > r.maxTokens:
+		return badField("min_tokens", "is %d, more than max_tokens %d", r.sampling.MinTokens, r.maxTokens)
+	case r.bestOf > 1 && r.bestOf != r.n:
+		return unsupported("best_of", "is only supported when it equals n")
+	case r.echo && r.logprobs:
+		return unsupported("echo", "is not supported together with logprobs")
+	case r.priority != 0 && !priorityPolicy:
+		return badField("priority", "needs a server with --scheduling-policy priority")
+	}
+	return nil
+}
+
+// engineRequest is the request for one choice of a prompt. room is how many
+// tokens fit behind it; what the client did not ask for must not be refused.
+func (r *request) engineRequest(id string, ids []int32, choice, room int) engine.Request {
+	sampling := r.sampling
+	sampling.Choice = int32(choice)
+	if !r.seeded {
+		sampling.Seed = rand.Uint64()
+	}
+	sampling.Logprobs = -1
+	if r.logprobs {
+		sampling.Logprobs = int32(r.topLogprobs)
+	}
+	maxTokens := r.maxTokens
+	if maxTokens == 0 && r.defaultMaxTokens > 0 {
+		maxTokens = max(1, min(room, r.defaultMaxTokens))
+	}
+	return engine.Request{
+		ID: id, Prompt: ids, Sampling: sampling, MaxTokens: maxTokens, StopIDs: r.stopIDs,
+		IgnoreEOS: r.ignoreEOS, Priority: r.priority, CacheSalt: r.cacheSalt,
+	}
+}
+
+// normalize turns values that mean "off" or "greedy" in the API into the
+// engine's spelling.
+func (r *request) normalize() {
+	s := &r.sampling
+	if s.Temperature < greedyBelow {
+		s.Temperature = 0
+	}
+	if s.TopP == 0 {
+		s.TopP = math.SmallestNonzeroFloat32 // keeps the first id alone; 0 would be off
+	}
+	s.TopK = max(s.TopK, 0)
+}

@@ -1,0 +1,100 @@
+package cpu
+
+// #include "device.h"
+import "C"
+
+import (
+	"fmt"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// record appends an operation to the open step. With a tap it runs at once.
+func (b *Backend) record(name kernels.Op, op C.struct_pg_op, out kernels.Activation) {
+	if !b.recording {
+		panic(fmt.Sprintf("cpu: %s outside Launch", name))
+	}
+	s := b.open
+	p := &s.c.forward
+	if p.num_ops == p.max_ops {
+		panic(fmt.Sprintf("cpu: more than %d operations in a step", p.max_ops))
+	}
+	op.layer = C.int32_t(b.layer)
+	s.forwardOps[p.num_ops] = op
+	p.num_ops++
+	if b.tap != nil {
+		b.runTapped(s, name, out)
+	}
+}
+
+// Embed implements kernels.Backend. The layers follow it.
+func (b *Backend) Embed(w kernels.Weight) {
+	b.layer = -1
+	b.record(kernels.OpEmbed, C.struct_pg_op{
+		kind: C.PG_EMBED, w: operand(kernels.OpEmbed, w, b.shape.Vocab, b.shape.Hidden, C.PG_ROWS, C.PG_PLAIN),
+	}, kernels.Hidden)
+	b.layer = 0
+}
+
+// RMSNorm implements kernels.Backend.
+func (b *Backend) RMSNorm(w kernels.Weight) {
+	b.record(kernels.OpRMSNorm, C.struct_pg_op{
+		kind: C.PG_RMSNORM, w: operand(kernels.OpRMSNorm, w, b.shape.Hidden, 1, C.PG_VECTOR),
+	}, kernels.Normed)
+}
+
+// QKV implements kernels.Backend.
+func (b *Backend) QKV(layer int, w kernels.Weight) {
+	b.setLayer(kernels.OpQKV, layer)
+	rows := (b.shape.Heads + 2*b.shape.KVHeads) * b.shape.HeadDim
+	b.record(kernels.OpQKV, C.struct_pg_op{
+		kind: C.PG_QKV, w: operand(kernels.OpQKV, w, rows, b.shape.Hidden, C.PG_QKV_LAYOUT),
+	}, kernels.Query)
+}
+
+// PagedAttention implements kernels.Backend.
+func (b *Backend) PagedAttention(layer int) {
+	b.setLayer(kernels.OpAttention, layer)
+	b.record(kernels.OpAttention, C.struct_pg_op{kind: C.PG_ATTENTION}, kernels.Attn)
+}
+
+func (b *Backend) setLayer(op kernels.Op, layer int) {
+	if layer < 0 || layer >= b.shape.Layers {
+		panic(fmt.Sprintf("cpu: %s: layer %d of %d", op, layer, b.shape.Layers))
+	}
+	b.layer = layer
+}
+
+// Linear implements kernels.Backend. The one that reads MLP ends a layer.
+func (b *Backend) Linear(w kernels.Weight, src kernels.Activation) {
+	cSrc := C.int32_t(C.PG_SRC_ATTN)
+	switch src {
+	case kernels.Attn:
+	case kernels.MLP:
+		cSrc = C.PG_SRC_MLP
+	default:
+		panic(fmt.Sprintf("cpu: linear: source %d, want Attn or MLP", src))
+	}
+	b.record(kernels.OpLinear, C.struct_pg_op{
+		kind: C.PG_LINEAR, src: cSrc, w: operand(kernels.OpLinear, w, b.shape.Hidden, b.shape.Width(src), C.PG_PLAIN),
+	}, kernels.Hidden)
+	if src == kernels.MLP {
+		b.layer++
+	}
+}
+
+// GateUp implements kernels.Backend.
+func (b *Backend) GateUp(w kernels.Weight) {
+	b.record(kernels.OpGateUp, C.struct_pg_op{
+		kind: C.PG_GATE_UP, w: operand(kernels.OpGateUp, w, 2*b.shape.Intermediate, b.shape.Hidden, C.PG_GATE_UP_LAYOUT),
+	}, kernels.MLP)
+}
+
+// Head implements kernels.Backend.
+func (b *Backend) Head(norm, w kernels.Weight) {
+	b.layer = -1
+	b.record(kernels.OpHead, C.struct_pg_op{
+		kind: C.PG_HEAD, norm: operand(kernels.OpHead, norm, b.shape.Hidden, 1, C.PG_VECTOR),
+		w: operand(kernels.OpHead, w, b.shape.Vocab, b.shape.Hidden, C.PG_PLAIN),
+	}, kernels.Logits)
+}

@@ -1,0 +1,139 @@
+// The epilogue of the QKV projection: bias, RoPE, and the write to Query and to
+// the KV pool.
+//
+//   y += bias
+//   query, key:  (y[i], y[i+h]) ← (y[i]·cos − y[i+h]·sin, y[i+h]·cos + y[i]·sin)
+//                h = headDim/2, i < h; cos and sin of position · InvFreq[i], by
+//                RopeScale (Su et al., RoFormer, 2021; the half-split pairing of
+//                the Hugging Face checkpoints)
+//
+// A panel of a weight with layout qkv holds 16 pairs (i, i+h) of one head as its
+// two halves (weight.h), so the rotation needs no other panel. Keys and values
+// are rounded to bfloat16 and go to the slot of their token.
+//
+// An angle is a float32 product, as the checkpoints were trained with (at position
+// 131,072 it differs by up to 2⁻⁸ radians from the exact one); its cosine and
+// sine are exact to float32. They are made once a step.
+//
+// Bytes moved: 4·n·heads·headDim of queries written, 4·n·kvHeads·headDim of
+// keys and values (2 bytes each), 4·n·headDim of cos and sin a head, from cache.
+#include <math.h>
+
+#include "gemm.h"
+
+#ifdef __x86_64__
+#include "avx512.h"
+#endif
+
+static void angles_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
+                         int first, int count, int worker) {
+	(void)op, (void)worker;
+	int h = d->shape.head_dim / 2;
+	for (int t = first; t < first + count; t++) {
+		float *rope = s->rope + (int64_t)t * d->shape.head_dim;
+		for (int i = 0; i < h; i++) {
+			double angle = (float)s->positions[t] * d->inv_freq[i];
+			rope[i] = (float)(cos(angle) * d->shape.rope_scale);
+			rope[h + i] = (float)(sin(angle) * d->shape.rope_scale);
+		}
+	}
+}
+
+void pg_qkv_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op) {
+	if (!s->angles_planned) pg_push(s, op, angles_phase, s->num_tokens, 16);
+	s->angles_planned = true;
+	pg_gemm_plan(d, s, op);
+}
+
+// dest says where a head of a token goes.
+struct dest {
+	float *query;  // NULL for keys and values
+	uint16_t *kv;
+};
+
+static struct dest dest_of(const struct pg_device *d, const struct pg_step *s, int layer, int head, int token) {
+	const struct pg_shape *m = &d->shape;
+	if (head < m->heads) {
+		float *q = d->query + token * pg_stride((int64_t)m->heads * m->head_dim);
+		return (struct dest){.query = q + head * m->head_dim};
+	}
+	int kv_head = head - m->heads;
+	int64_t value = 0;
+	if (kv_head >= m->kv_heads) {
+		kv_head -= m->kv_heads;
+		value = d->kv.value;
+	}
+	int size = d->limits.block_size, slot = s->slots[token];
+	return (struct dest){.kv = d->kv_blocks + slot / size * d->kv.block + layer * d->kv.layer + value +
+	                           kv_head * d->kv.head + slot % size * d->kv.token};
+}
+
+// finish handles n ≤ 16 pairs: a and b with bias, rotated if rope is not NULL
+// (rope: cos, and h further on sin), to elements i and h+i of dest.
+static inline __attribute__((always_inline)) void finish(const float *tile, const float *bias,
+                                                         const float *rope, struct dest to, int h, int i, int n) {
+	float a[16], b[16];
+	for (int c = 0; c < 16; c++) {
+		a[c] = tile[c];
+		b[c] = tile[16 + c];
+	}
+	if (bias) {
+		for (int c = 0; c < 16; c++) {
+			a[c] += bias[c];
+			b[c] += bias[16 + c];
+		}
+	}
+	if (rope) {
+		for (int c = 0; c < n; c++) {
+			float cos = rope[i + c], sin = rope[h + i + c], x = a[c], y = b[c];
+			a[c] = x * cos - y * sin;
+			b[c] = y * cos + x * sin;
+		}
+	}
+	for (int c = 0; c < n; c++) {
+		if (to.query) {
+			to.query[i + c] = a[c];
+			to.query[h + i + c] = b[c];
+		} else {
+			to.kv[i + c] = pg_to_bf16(a[c]);
+			to.kv[h + i + c] = pg_to_bf16(b[c]);
+		}
+	}
+}
+
+static void finish_scalar(const float *tile, const float *bias, const float *rope, struct dest to, int h, int i,
+                          int n) {
+	finish(tile, bias, rope, to, h, i, n);
+}
+
+#ifdef __x86_64__
+// The compiler vectorizes the whole panels, which are the rule.
+static PG_AVX512 void finish_avx512(const float *tile, const float *bias, const float *rope, struct dest to,
+                                    int h, int i, int n) {
+	if (n == 16)
+		finish(tile, bias, rope, to, h, i, 16);
+	else
+		finish(tile, bias, rope, to, h, i, n);
+}
+#endif
+
+void pg_qkv_epilogue(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
+                     const float *tile, int row0, int rows, int panel) {
+	const struct pg_shape *m = &d->shape;
+	int h = m->head_dim / 2, per = pg_head_panels(m->head_dim);
+	int head = panel / per, i = panel % per * 16, n = h - i < 16 ? h - i : 16;
+	const float *bias = op->w->bias ? op->w->bias + panel * PG_COLUMNS : NULL;
+	bool rotate = head < m->heads + m->kv_heads;
+	for (int r = 0; r < rows; r++) {
+		int token = row0 + r;
+		const float *rope = rotate ? s->rope + (int64_t)token * m->head_dim : NULL;
+		struct dest to = dest_of(d, s, op->layer, head, token);
+#ifdef __x86_64__
+		if (d->isa == PG_ISA_AVX512) {
+			finish_avx512(tile + r * PG_COLUMNS, bias, rope, to, h, i, n);
+			continue;
+		}
+#endif
+		finish_scalar(tile + r * PG_COLUMNS, bias, rope, to, h, i, n);
+	}
+}

@@ -1,0 +1,104 @@
+// The passes of sample.c in plain C, and the exact score of one id.
+#include <math.h>
+
+#include "sample.h"
+
+// philox is word 0 of kernels.Philox(seed, {id, position, choice, 0}).
+static uint32_t philox(uint64_t seed, uint32_t id, uint32_t position, uint32_t choice) {
+	uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32), c[4] = {id, position, choice, 0};
+	for (int round = 0; round < 10; round++) {
+		uint64_t p0 = 0xD2511F53ull * c[0], p1 = 0xCD9E8D57ull * c[2];
+		c[0] = (uint32_t)(p1 >> 32) ^ c[1] ^ k0;
+		c[1] = (uint32_t)p1;
+		c[2] = (uint32_t)(p0 >> 32) ^ c[3] ^ k1;
+		c[3] = (uint32_t)p0;
+		k0 += 0x9E3779B9u;
+		k1 += 0xBB67AE85u;
+	}
+	return c[0];
+}
+
+double pg_score(const struct pg_draw *d, float z, int32_t id) {
+	uint32_t w = philox(d->seed, id, d->position, d->choice);
+	double u = ((w >> 8) + 0.5) / (1 << 24);
+	return (double)z / d->temperature + (float)-log(-log(u));
+}
+
+static struct pg_largest largest(const float *z, int32_t n) {
+	struct pg_largest m = {-INFINITY, -1, true};
+	for (int32_t i = 0; i < n; i++) {
+		if (z[i] > m.z) m.z = z[i], m.id = i;
+		m.number &= z[i] == z[i];
+	}
+	return m;
+}
+
+static int32_t next_larger(const float *z, int32_t from, int32_t n, float than) {
+	while (from < n && !(z[from] > than)) from++;
+	return from;
+}
+
+static int32_t count_larger(const float *z, int32_t n, float than) {
+	int32_t count = 0;
+	for (int32_t i = 0; i < n; i++) count += z[i] > than;
+	return count;
+}
+
+static double exponentials(float *w, const float *z, int32_t n, float max, float scale) {
+	double sum = 0;
+	for (int32_t i = 0; i < n; i++) {
+		float e = expf((z[i] - max) * scale);
+		if (w) w[i] = e;
+		sum += e;
+	}
+	return sum;
+}
+
+static void forbid(float *z, const uint32_t *mask, int32_t n) {
+	for (int32_t i = 0; i < n; i++)
+		if (!(mask[i / 32] >> (i % 32) & 1)) z[i] = -INFINITY;
+}
+
+static int32_t keep(const float *z, const int32_t *ids, int32_t n, float least, float *out, int32_t *out_ids) {
+	int32_t kept = 0;
+	for (int32_t i = 0; i < n; i++) {
+		if (!(z[i] >= least) || z[i] == -INFINITY) continue;
+		out_ids[kept] = ids ? ids[i] : i;
+		out[kept++] = z[i];
+	}
+	return kept;
+}
+
+static int32_t group_maxima(const float *z, int32_t n, float *out) {
+	for (int32_t i = 0; i < n / 16; i++) {
+		float m = z[16 * i];
+		for (int j = 1; j < 16; j++) m = z[16 * i + j] > m ? z[16 * i + j] : m;
+		out[i] = m;
+	}
+	return n / 16;
+}
+
+static void histogram(struct pg_buckets *b, const float *z, const float *w, int32_t n, int above, uint32_t prefix, int shift) {
+	uint32_t mask = (1u << (above - shift)) - 1;
+	for (int32_t i = 0; i < n; i++) {
+		uint32_t key = pg_key(z[i]);
+		if (above < 32 && key >> above != prefix) continue;
+		b->copy[i % PG_COPIES][key >> shift & mask] += w ? w[i] : 1;
+	}
+}
+
+static int32_t draw(const struct pg_draw *d) {
+	int32_t best = d->first.id;
+	double score = pg_score(d, d->first.z, best);
+	for (int32_t i = 0; i < d->n; i++) {
+		if (d->z[i] == -INFINITY || (double)d->z[i] / d->temperature + PG_GUMBEL_MAX < score) continue;
+		int32_t id = d->ids ? d->ids[i] : i;
+		double other = pg_score(d, d->z[i], id);
+		if (other > score || (other == score && id < best)) score = other, best = id;
+	}
+	return best;
+}
+
+const struct pg_sample_passes pg_sample_plain = {
+	largest, next_larger, count_larger, exponentials, forbid, keep, group_maxima, histogram, draw,
+};

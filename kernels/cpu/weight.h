@@ -1,0 +1,84 @@
+// Packed weights.
+//
+// A linear weight [rows, cols] is cut into panels of 32 output columns (rows of
+// the checkpoint's matrix). A panel is [cols][32] bfloat16, one cache line for
+// each k:
+//
+//     half-word   0   1   2   3        30  31
+//     output     a0  b0  a1  b1  …    a15 b15
+//
+// so that a shift left by 16 of the line's 32-bit lanes gives a0…a15 in float32
+// and a mask of the upper half gives b0…b15: widening costs two instructions and
+// no shuffle. One layout serves one token (several panels side by side, as
+// streams) and many (a tile of 12 tokens × 32 outputs). Which outputs a and b
+// are follows from the kind; pg_weight_row says it:
+//
+//     plain    a, b = 32p … 32p+15 and 32p+16 … 32p+31
+//     gate_up  a = gate, b = up, of the same 16 values 16p … 16p+15
+//     qkv      panels do not cross heads; a, b = the two halves of a head that
+//              RoPE rotates against each other, 16 pairs a panel
+//
+// so that SwiGLU and RoPE work on registers. Outputs that do not exist are zero.
+#pragma once
+
+#include "kernels.h"
+
+#define PG_COLUMNS 32
+
+enum pg_layout { PG_PLAIN, PG_GATE_UP_LAYOUT, PG_QKV_LAYOUT, PG_ROWS, PG_VECTOR };
+
+struct pg_weight {
+	int32_t layout;     // enum pg_layout
+	int32_t rows, cols; // of the checkpoint's parts, one below the other
+	int32_t head_dim;   // PG_QKV_LAYOUT
+	int32_t panels;
+	int64_t bytes;
+	uint16_t *data; // panels, or PG_ROWS: [rows][cols]
+	float *bias;    // [panels][32] as a0…a15 b0…b15, or NULL; PG_VECTOR: the vector
+};
+
+// pg_head_panels is the number of panels of a head.
+static inline int pg_head_panels(int head_dim) { return (head_dim / 2 + 15) / 16; }
+
+// pg_weight_row is the row of output j (0…15) of half 0 (a) or 1 (b) of a panel,
+// −1 if there is none.
+static inline int64_t pg_weight_row(const struct pg_weight *w, int panel, int half, int j) {
+	switch (w->layout) {
+	case PG_GATE_UP_LAYOUT: {
+		int width = w->rows / 2, i = panel * 16 + j;
+		return i < width ? (int64_t)half * width + i : -1;
+	}
+	case PG_QKV_LAYOUT: {
+		int per = pg_head_panels(w->head_dim), i = panel % per * 16 + j, dims = w->head_dim / 2;
+		return i < dims ? (int64_t)(panel / per) * w->head_dim + half * dims + i : -1;
+	}
+	default: {
+		int64_t row = (int64_t)panel * PG_COLUMNS + half * 16 + j;
+		return row < w->rows ? row : -1;
+	}
+	}
+}
+
+static inline int pg_weight_panels(const struct pg_weight *w) {
+	switch (w->layout) {
+	case PG_GATE_UP_LAYOUT: return (w->rows / 2 + 15) / 16;
+	case PG_QKV_LAYOUT: return w->rows / w->head_dim * pg_head_panels(w->head_dim);
+	default: return (w->rows + PG_COLUMNS - 1) / PG_COLUMNS;
+	}
+}
+
+// A source tensor of a weight (kernels.HostTensor), row-major.
+struct pg_source {
+	const void *data; // NULL: random values
+	int32_t dtype;    // kernels.DType
+	int32_t rows;
+	uint64_t seed;
+	float scale, offset;
+};
+
+// pg_weight_new packs the sources, one below the other, with the device's
+// threads. bias_sources is NULL or one vector a source. NULL and errno when
+// there is no memory.
+struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols, int head_dim, int num,
+                                const struct pg_source *sources, const struct pg_source *bias_sources);
+void pg_weight_free(struct pg_weight *w);

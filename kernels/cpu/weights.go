@@ -1,0 +1,162 @@
+package cpu
+
+// #include <stdlib.h>
+// #include "device.h"
+import "C"
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// weight implements kernels.Weight.
+type weight struct {
+	c          *C.struct_pg_weight
+	name       string
+	layout     C.int32_t
+	rows, cols int
+}
+
+// Bytes implements kernels.Weight.
+func (w *weight) Bytes() int64 { return int64(w.c.bytes) }
+
+// checkTensor compares a tensor with the shape it must have, −1 = any.
+func checkTensor(t kernels.HostTensor, shape ...int) error {
+	ok := len(t.Shape) == len(shape)
+	for i := range shape {
+		ok = ok && t.Shape[i] > 0 && (shape[i] < 0 || t.Shape[i] == shape[i])
+	}
+	if !ok {
+		return fmt.Errorf("%s: shape %v, want %v (−1 = any)", t.Name, t.Shape, shape)
+	}
+	if t.Data != nil && len(t.Data) != t.NumElems()*t.DType.Size() {
+		return fmt.Errorf("%s: %d bytes of data, want %d for %s %v", t.Name, len(t.Data), t.NumElems()*t.DType.Size(), t.DType, t.Shape)
+	}
+	return nil
+}
+
+// sources describes tensors to C. Their memory is pinned until pinner is
+// unpinned; the result is C memory for the caller to free.
+func sources(tensors []kernels.HostTensor, pinner *runtime.Pinner) *C.struct_pg_source {
+	p := (*C.struct_pg_source)(C.calloc(C.size_t(len(tensors)), C.sizeof_struct_pg_source))
+	list := unsafe.Slice(p, len(tensors))
+	for i, t := range tensors {
+		src := &list[i]
+		src.dtype, src.rows = C.int32_t(t.DType), C.int32_t(t.Shape[0])
+		src.seed, src.scale, src.offset = C.uint64_t(t.Seed), C.float(t.Scale), C.float(t.Offset)
+		if t.Data != nil {
+			data := unsafe.SliceData(t.Data)
+			pinner.Pin(data)
+			src.data = unsafe.Pointer(data)
+		}
+	}
+	return p
+}
+
+// load packs checked tensors.
+func (b *Backend) load(layout C.int32_t, cols int, parts, bias []kernels.HostTensor) (kernels.Weight, error) {
+	if b.workspace == nil {
+		panic("cpu: a weight is loaded before Setup")
+	}
+	b.drain()
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	cParts := sources(parts, &pinner)
+	defer C.free(unsafe.Pointer(cParts))
+	var cBias *C.struct_pg_source
+	if len(bias) > 0 {
+		cBias = sources(bias, &pinner)
+		defer C.free(unsafe.Pointer(cBias))
+	}
+	c, err := C.pg_weight_new(b.device, C.int(layout), C.int(cols), C.int(b.shape.HeadDim), C.int(len(parts)), cParts, cBias)
+	if c == nil {
+		return nil, fmt.Errorf("%s: no memory for the packed weight: %w", parts[0].Name, err)
+	}
+	w := &weight{c: c, name: parts[0].Name, layout: layout, rows: int(c.rows), cols: cols}
+	b.weights = append(b.weights, w)
+	return w, nil
+}
+
+// LoadLinear implements kernels.Loader.
+func (b *Backend) LoadLinear(spec kernels.LinearSpec) (kernels.Weight, error) {
+	if len(spec.Parts) == 0 {
+		panic("cpu: LoadLinear without parts")
+	}
+	cols, width := b.shape.Hidden, []int{b.shape.Heads * b.shape.HeadDim, b.shape.KVHeads * b.shape.HeadDim, b.shape.KVHeads * b.shape.HeadDim}
+	layout := C.int32_t(C.PG_PLAIN)
+	switch spec.Kind {
+	case kernels.LinearQKV:
+		layout = C.PG_QKV_LAYOUT
+		if len(spec.Parts) != len(width) {
+			return nil, fmt.Errorf("%s: %d parts, want query, key and value", spec.Parts[0].Name, len(spec.Parts))
+		}
+	case kernels.LinearGateUp:
+		layout, width = C.PG_GATE_UP_LAYOUT, []int{b.shape.Intermediate, b.shape.Intermediate}
+		if len(spec.Parts) != len(width) {
+			return nil, fmt.Errorf("%s: %d parts, want gate and up", spec.Parts[0].Name, len(spec.Parts))
+		}
+	case kernels.LinearHead:
+		width = nil
+	default:
+		width = nil
+		if s := spec.Parts[0].Shape; len(s) == 2 {
+			cols = s[1]
+		}
+	}
+	if len(spec.Bias) > 0 && (spec.Kind != kernels.LinearQKV || len(spec.Bias) != len(spec.Parts)) {
+		return nil, fmt.Errorf("%s: %d biases: only QKV takes them, one a part", spec.Bias[0].Name, len(spec.Bias))
+	}
+	for i, part := range spec.Parts {
+		rows := -1
+		if width != nil {
+			rows = width[i]
+		}
+		if err := checkTensor(part, rows, cols); err != nil {
+			return nil, err
+		}
+		if len(spec.Bias) > 0 {
+			if err := checkTensor(spec.Bias[i], part.Shape[0]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return b.load(layout, cols, spec.Parts, spec.Bias)
+}
+
+// LoadNorm implements kernels.Loader.
+func (b *Backend) LoadNorm(t kernels.HostTensor) (kernels.Weight, error) {
+	if err := checkTensor(t, b.shape.Hidden); err != nil {
+		return nil, err
+	}
+	return b.load(C.PG_VECTOR, 1, []kernels.HostTensor{t}, nil)
+}
+
+// LoadEmbedding implements kernels.Loader. A tied embedding is packed once, for
+// the head: a look-up then gathers one value from each cache line of a panel.
+func (b *Backend) LoadEmbedding(t kernels.HostTensor, tied bool) (kernels.Weight, error) {
+	if err := checkTensor(t, b.shape.Vocab, b.shape.Hidden); err != nil {
+		return nil, err
+	}
+	layout := C.int32_t(C.PG_ROWS)
+	if tied {
+		layout = C.PG_PLAIN
+	}
+	return b.load(layout, b.shape.Hidden, []kernels.HostTensor{t}, nil)
+}
+
+// operand checks that w can be what op needs: one of the layouts, [rows, cols].
+func operand(op kernels.Op, w kernels.Weight, rows, cols int, layouts ...C.int32_t) *C.struct_pg_weight {
+	cw, ok := w.(*weight)
+	if !ok {
+		panic(fmt.Sprintf("cpu: %s: %T is not a weight of this backend", op, w))
+	}
+	for _, layout := range layouts {
+		if cw.layout == layout && cw.rows == rows && cw.cols == cols {
+			return cw.c
+		}
+	}
+	panic(fmt.Sprintf("cpu: %s: %s is [%d, %d] of layout %d, want [%d, %d] of %v", op, cw.name, cw.rows, cw.cols, cw.layout, rows, cols, layouts))
+}

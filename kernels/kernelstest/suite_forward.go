@@ -1,0 +1,173 @@
+package kernelstest
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// forward generates with a model of two layers, prefill chunks and decodes
+// mixed, two steps in flight: the tokens must be the Oracle's.
+func (s *suite) forward(t *testing.T) {
+	for _, g := range []geometry{tiny, smol, qwen15} {
+		for _, blockSize := range []int{16, 64} {
+			for _, tied := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/b%d/tied_%v", g, blockSize, tied), func(t *testing.T) {
+					s.generate(t, g, blockSize, tied)
+				})
+			}
+		}
+	}
+}
+
+// generationSteps: a short prompt in one chunk, one that is chunked, one that
+// joins late; then decodes alone, across a block's end.
+func generationSteps() []miniStep {
+	steps := []miniStep{{5, 10, 0}, {1, 7, 20}, {1, 1, 13}}
+	for range 9 {
+		steps = append(steps, miniStep{1, 1, 1})
+	}
+	return steps
+}
+
+func (s *suite) generate(t *testing.T, g geometry, blockSize int, tied bool) {
+	p := s.newPair(t, g.shape(), limitsFor(40, 3, 64, blockSize), 16)
+	m := p.loadMini("", tied)
+	for range 100 {
+		sequences := p.miniSequences([]int{5, 17, 33})
+		p.want.margin = math.Inf(1)
+		p.startMini(p.want, sequences)
+		require.NoError(t, m.generate(p.want, p.loaded[1], sequences, generationSteps()))
+		if p.want.Margin() < p.tol.Margin {
+			continue // these prompts lead to a choice that rounding may turn
+		}
+		again := make([]*miniSequence, len(sequences))
+		for i, q := range sequences {
+			again[i] = &miniSequence{prompt: q.prompt, sampling: q.sampling}
+		}
+		p.startMini(p.got, again)
+		require.NoError(t, m.generate(p.got, p.loaded[0], again, generationSteps()))
+		for i := range sequences {
+			require.Equal(t, sequences[i].tokens, again[i].tokens, "sequence %d", i)
+		}
+		return
+	}
+	t.Fatal("no prompts found whose tokens are beyond rounding")
+}
+
+// miniSequences makes random prompts, greedy and sampled.
+func (p *pair) miniSequences(prompts []int) []*miniSequence {
+	var out []*miniSequence
+	for i, n := range prompts {
+		q := &miniSequence{sampling: kernels.Sampling{Logprobs: -1, PromptLen: int32(n)}}
+		for range n {
+			q.prompt = append(q.prompt, int32(p.rng.IntN(p.shape.Vocab)))
+		}
+		switch i % 3 {
+		case 1:
+			q.sampling.Temperature, q.sampling.TopK, q.sampling.Seed = 0.8, 10, p.rng.Uint64()
+		case 2:
+			q.sampling.FrequencyPenalty, q.sampling.RepetitionPenalty = 0.3, 1.2
+		}
+		out = append(out, q)
+	}
+	return out
+}
+
+// startMini gives each sequence its row and disjoint blocks from 1 on.
+func (p *pair) startMini(b kernels.Backend, sequences []*miniSequence) {
+	each := (p.blocks - 1) / len(sequences)
+	var updates []kernels.RowUpdate
+	for i, q := range sequences {
+		u := kernels.RowUpdate{Row: int32(i), Reset: true, Sampling: q.sampling, Prompt: q.prompt}
+		for j := range min(each, p.limits.MaxModelLen/p.limits.BlockSize) {
+			u.Blocks = append(u.Blocks, int32(1+i+j*len(sequences)))
+		}
+		updates = append(updates, u)
+	}
+	b.UpdateRows(updates)
+}
+
+// hooks checks taps, profiles and what a Backend says of itself.
+func (s *suite) hooks(t *testing.T) {
+	t.Run("tap", s.tapped)
+	t.Run("profile", s.profiled)
+	t.Run("info", func(t *testing.T) {
+		b := s.newBackend(t)
+		info := b.Info()
+		require.NotEmpty(t, info.Backend)
+		require.NotEmpty(t, info.Path)
+		small, large := limitsFor(16, 4, 64, 16), limitsFor(64, 8, 128, 16)
+		require.Positive(t, b.WorkspaceBytes(tiny.shape(), small))
+		require.Greater(t, b.WorkspaceBytes(tiny.shape(), large), b.WorkspaceBytes(tiny.shape(), small))
+		require.NoError(t, b.Close())
+	})
+}
+
+// tapEntry is one call of a tap.
+type tapEntry struct {
+	op     kernels.Op
+	layer  int
+	out    kernels.Activation
+	values []float32
+}
+
+// tapped compares the taps of a step with the Oracle's: the same operations,
+// and each output near (rounding of KV adds up over the layers).
+func (s *suite) tapped(t *testing.T) {
+	p := s.newPair(t, smol.shape(), limitsFor(13, 3, 60, 16), 20)
+	m := p.loadMini("", false)
+	taps := map[kernels.Backend][]tapEntry{}
+	p.each(func(b kernels.Backend, _ []kernels.Weight) {
+		b.SetTap(func(op kernels.Op, layer int, out kernels.Activation, values []float32) {
+			taps[b] = append(taps[b], tapEntry{op, layer, out, append([]float32(nil), values...)})
+		})
+	})
+	batch := p.batch([]span{{0, 1}, {0, 12}})
+	p.step(batch, m.forward)
+	got, want := taps[p.got], taps[p.want]
+	require.Len(t, got, len(want))
+	for i := range want {
+		require.Equal(t, want[i].op, got[i].op)
+		require.Equal(t, want[i].out, got[i].out)
+		if want[i].op == kernels.OpQKV || want[i].op == kernels.OpAttention {
+			require.Equal(t, want[i].layer, got[i].layer)
+		}
+		require.NoError(t, BFloat16().loosened(4).compare(got[i].values, want[i].values, p.shape.Width(want[i].out)), want[i].op)
+	}
+	p.each(func(b kernels.Backend, _ []kernels.Weight) { b.SetTap(nil) })
+	p.step(p.batch([]span{{0, 1}, {0, 12}}), m.forward)
+	require.Len(t, taps[p.got], len(want), "a tap was called after it was removed")
+}
+
+// profiled expects a record of each operation, in order.
+func (s *suite) profiled(t *testing.T) {
+	p := s.newPair(t, tiny.shape(), limitsFor(13, 3, 60, 16), 20)
+	m := p.loadMini("", true)
+	var records []kernels.OpRecord
+	p.got.SetProfiler(func(r kernels.OpRecord) { records = append(records, r) })
+	p.step(p.batch([]span{{0, 1}, {0, 12}}), m.forward)
+	var ops []kernels.Op
+	for i, r := range records {
+		require.GreaterOrEqual(t, r.Start.Nanoseconds(), int64(0))
+		require.GreaterOrEqual(t, r.Duration.Nanoseconds(), int64(0))
+		if i > 0 {
+			require.GreaterOrEqual(t, r.Start, records[i-1].Start)
+		}
+		if r.Op != kernels.OpSample {
+			ops = append(ops, r.Op)
+		}
+	}
+	layer := []kernels.Op{kernels.OpRMSNorm, kernels.OpQKV, kernels.OpAttention, kernels.OpLinear,
+		kernels.OpRMSNorm, kernels.OpGateUp, kernels.OpLinear}
+	want := append([]kernels.Op{kernels.OpEmbed}, layer...)
+	want = append(append(want, layer...), kernels.OpHead)
+	require.Equal(t, want, ops)
+	p.got.SetProfiler(nil)
+	p.step(p.batch([]span{{0, 1}, {0, 12}}), m.forward)
+	require.Equal(t, kernels.OpHead, ops[len(ops)-1])
+}

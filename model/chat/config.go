@@ -1,0 +1,80 @@
+package chat
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// tokenizerConfig is what chat needs of tokenizer_config.json.
+type tokenizerConfig struct {
+	template string
+	special  map[string]string
+}
+
+// readTokenizerConfig reads the file; one that does not exist says nothing.
+func readTokenizerConfig(path string) (tokenizerConfig, error) {
+	config := tokenizerConfig{special: map[string]string{}}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return config, nil
+	}
+	if err != nil {
+		return config, fmt.Errorf("chat template: %w", err)
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return config, fmt.Errorf("%s: %w", path, err)
+	}
+	for name, raw := range fields {
+		if !strings.HasSuffix(name, "_token") {
+			continue
+		}
+		if text, ok := tokenText(raw); ok {
+			config.special[name] = text
+		}
+	}
+	if config.template, err = templateSource(fields["chat_template"]); err != nil {
+		return config, fmt.Errorf("%s: chat_template: %w", path, err)
+	}
+	return config, nil
+}
+
+// tokenText reads "<|im_end|>" or {"content": "<|im_end|>", …}.
+func tokenText(raw json.RawMessage) (string, bool) {
+	var text *string
+	if json.Unmarshal(raw, &text) == nil {
+		if text == nil {
+			return "", false
+		}
+		return *text, true
+	}
+	var added struct{ Content *string }
+	if json.Unmarshal(raw, &added) == nil && added.Content != nil {
+		return *added.Content, true
+	}
+	return "", false
+}
+
+func templateSource(raw json.RawMessage) (string, error) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return "", nil
+	}
+	var source string
+	if json.Unmarshal(raw, &source) == nil {
+		return source, nil
+	}
+	var named []struct{ Name, Template string }
+	if err := json.Unmarshal(raw, &named); err != nil {
+		return "", errors.New("must be a string or a list of {name, template}")
+	}
+	for _, t := range named {
+		if t.Name == "default" {
+			return t.Template, nil
+		}
+	}
+	return "", errors.New(`the list has no template named "default"`)
+}

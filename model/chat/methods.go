@@ -1,0 +1,117 @@
+package chat
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/nikolalohinski/gonja/v2/builtins"
+	"github.com/nikolalohinski/gonja/v2/exec"
+)
+
+// methods are gonja's, except that those of a dict keep its order and that a
+// string's replace may do without its count.
+var methods = func() exec.Methods {
+	m := builtins.Methods
+	m.Dict = dictMethods
+	m.Str = stringMethods
+	return m
+}()
+
+var dictMethods = func() *exec.MethodSet[map[string]any] {
+	own := inherit(builtins.Methods.Dict, "pop", "setdefault", "update", "copy", "clear")
+	own["keys"] = func(_ map[string]any, self *exec.Value, _ *exec.VarArgs) (any, error) {
+		keys := []any{}
+		for _, pair := range pairsOf(self) {
+			keys = append(keys, pair.Key.Interface())
+		}
+		return keys, nil
+	}
+	own["values"] = func(_ map[string]any, self *exec.Value, _ *exec.VarArgs) (any, error) {
+		values := []any{}
+		for _, pair := range pairsOf(self) {
+			values = append(values, pair.Value.Interface())
+		}
+		return values, nil
+	}
+	own["items"] = func(_ map[string]any, self *exec.Value, _ *exec.VarArgs) (any, error) {
+		return items(self), nil
+	}
+	own["get"] = func(_ map[string]any, self *exec.Value, arguments *exec.VarArgs) (any, error) {
+		if n := len(arguments.Args); n < 1 || n > 2 {
+			return nil, fmt.Errorf("get takes one or two arguments, not %d", n)
+		}
+		if value, found := self.GetItem(arguments.Args[0].Interface()); found {
+			return value.Interface(), nil
+		}
+		if len(arguments.Args) == 2 {
+			return arguments.Args[1].Interface(), nil
+		}
+		return nil, nil
+	}
+	return exec.NewMethodSet(own)
+}()
+
+var stringMethods = func() *exec.MethodSet[string] {
+	own := inherit(builtins.Methods.Str, "capitalize", "casefold", "center", "count", "endswith", "expandtabs",
+		"find", "format", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric",
+		"isprintable", "isspace", "istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix",
+		"removesuffix", "rfind", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip",
+		"swapcase", "title", "upper", "zfill")
+	own["replace"] = func(self string, _ *exec.Value, arguments *exec.VarArgs) (any, error) {
+		count := -1
+		switch args := arguments.Args; {
+		case len(args) == 3 && args[2].IsInteger():
+			count = args[2].Integer()
+		case len(args) != 2:
+			return nil, errors.New("replace takes old, new and perhaps a count")
+		}
+		return strings.Replace(self, arguments.Args[0].String(), arguments.Args[1].String(), count), nil
+	}
+	return exec.NewMethodSet(own)
+}()
+
+func inherit[T any](set *exec.MethodSet[T], names ...string) map[string]exec.Method[T] {
+	own := map[string]exec.Method[T]{}
+	for _, name := range names {
+		method, ok := set.Get(name)
+		if !ok {
+			panic("chat: gonja has no method " + name)
+		}
+		own[name] = method
+	}
+	return own
+}
+
+// pairsOf returns the members of a dict in order: a Dict's own, sorted for a Go
+// map (a namespace, an empty object).
+func pairsOf(v *exec.Value) []*exec.Pair {
+	if dict, ok := v.Interface().(*exec.Dict); ok {
+		return append([]*exec.Pair(nil), dict.Pairs...)
+	}
+	pairs := v.Items()
+	sort.Slice(pairs, func(i, j int) bool { return pairs[i].Key.String() < pairs[j].Key.String() })
+	return pairs
+}
+
+func items(v *exec.Value) []any {
+	list := []any{}
+	for _, pair := range pairsOf(v) {
+		list = append(list, []any{pair.Key.Interface(), pair.Value.Interface()})
+	}
+	return list
+}
+
+func filterItems(_ *exec.Evaluator, in *exec.Value, _ *exec.VarArgs) *exec.Value {
+	switch {
+	case in.IsError():
+		return in
+	case in.IsNil():
+		return exec.AsValue([]any{})
+	case in.IsDict():
+		return exec.AsValue(items(in))
+	default:
+		return exec.AsValue(errors.New("items requires a mapping"))
+	}
+}

@@ -1,0 +1,105 @@
+package chat
+
+import "strings"
+
+// controlWhitespace applies Jinja's trim_blocks and lstrip_blocks to a source:
+// the newline behind a block or comment goes, and so does the white space before
+// one that begins its line; {%+ and +%} prevent it. Gonja has both options too,
+// but strips before every block, which joins the words of
+// "{{ word }} {% endfor %}". What {%- and -%} strip is left to gonja.
+func controlWhitespace(source string) string {
+	var out strings.Builder
+	text := source // what is not yet copied
+	raw := false   // behind {% raw %}: only {% endraw %} ends it
+	lineStart := true
+	for {
+		at := nextTag(text, raw)
+		if at < 0 {
+			out.WriteString(text)
+			return out.String()
+		}
+		data, tag := text[:at], text[at:at+tagLength(text[at:])]
+		text = text[at+len(tag):]
+		if tag[:2] == "{{" {
+			out.WriteString(data + tag)
+			lineStart = false
+			continue
+		}
+		tag, keepLeft := cut(tag, 2)
+		tag, keepRight := cut(tag, len(tag)-3)
+		if !keepLeft {
+			data = stripLine(data, lineStart)
+		}
+		out.WriteString(data + tag)
+		lineStart = false
+		if !keepRight && strings.HasPrefix(text, "\n") {
+			text, lineStart = text[1:], true
+		}
+		if tag[:2] == "{%" {
+			raw = blockName(tag) == "raw"
+		}
+	}
+}
+
+// nextTag finds the next tag in a source, −1 when there is none.
+func nextTag(text string, raw bool) int {
+	for at := 0; ; at += 2 {
+		i := strings.IndexByte(text[at:], '{')
+		if i < 0 || at+i+1 >= len(text) {
+			return -1
+		}
+		at += i
+		rest := text[at:]
+		switch {
+		case raw && rest[1] == '%' && blockName(rest) == "endraw", !raw && strings.IndexByte("%{#", rest[1]) >= 0:
+			return at
+		}
+		at-- // "{{%" holds a tag at its second byte
+	}
+}
+
+// tagLength returns the length of the tag that text begins with, strings inside
+// it skipped; all of text when it does not end, which the parser will report.
+func tagLength(text string) int {
+	end := map[byte]string{'%': "%}", '{': "}}", '#': "#}"}[text[1]]
+	for at := 2; at < len(text); at++ {
+		if strings.HasPrefix(text[at:], end) {
+			return at + 2
+		}
+		if quote := text[at]; end != "#}" && (quote == '"' || quote == '\'') {
+			for at++; at < len(text) && text[at] != quote; at++ {
+				if text[at] == '\\' {
+					at++
+				}
+			}
+		}
+	}
+	return len(text)
+}
+
+// cut removes a plus sign at a place of a tag.
+func cut(tag string, at int) (string, bool) {
+	if at < 2 || tag[at] != '+' {
+		return tag, false
+	}
+	return tag[:at] + tag[at+1:], true
+}
+
+// stripLine removes the white space behind the last newline of data when there
+// is nothing else behind it.
+func stripLine(data string, lineStart bool) string {
+	line := strings.LastIndexByte(data, '\n') + 1
+	if line == 0 && !lineStart || strings.Trim(data[line:], " \t\r\f\v") != "" {
+		return data
+	}
+	return data[:line]
+}
+
+// blockName returns the first word of {% … %}.
+func blockName(tag string) string {
+	words := strings.TrimLeft(strings.TrimLeft(tag[2:], "+-"), " \t\r\n")
+	if end := strings.IndexFunc(words, func(r rune) bool { return !('a' <= r && r <= 'z' || r == '_') }); end >= 0 {
+		return words[:end]
+	}
+	return words
+}
