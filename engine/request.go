@@ -36,7 +36,8 @@ func (e *InvalidError) Error() string { return e.Param + ": " + e.Reason }
 func (e *InvalidError) Unwrap() error { return ErrInvalid }
 
 // Sampling says how tokens are drawn; see kernels.Sampling. Submit fills in
-// Choice, PromptLen and StopIDs.
+// PromptLen and StopIDs. Choice tells the choices of one prompt apart that are
+// submitted with the same seed.
 type Sampling = kernels.Sampling
 
 // TokenBias is an entry of Sampling.LogitBias.
@@ -45,9 +46,9 @@ type TokenBias = kernels.TokenBias
 // Request asks for one completion of a tokenized prompt.
 type Request struct {
 	ID        string  // for logs and traces
-	Prompt    []int32 // at least one id; kept, not copied
+	Prompt    []int32 // at least one id
 	Sampling  Sampling
-	MaxTokens int     // tokens to generate; 0 = up to max_model_len
+	MaxTokens int     // tokens to generate; 0 = up to max_model_len, or what the KV pool holds
 	StopIDs   []int32 // besides the model's end-of-sequence ids
 	IgnoreEOS bool    // generate past the model's end-of-sequence ids
 	Priority  int     // lower first, under the priority policy

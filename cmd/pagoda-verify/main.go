@@ -9,9 +9,9 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/pagoda-engine/pagoda/engine"
 )
@@ -53,10 +53,10 @@ func (e usageError) Unwrap() error { return e.error }
 
 // options are the flags.
 type options struct {
-	prompts, tokens int
-	tolerance       tolerance
-	engine          engine.Config
-	quiet           bool
+	prompts, tokens, chunk int
+	tolerance              tolerance
+	engine                 engine.Config
+	quiet                  bool
 }
 
 func command() *cobra.Command {
@@ -99,19 +99,20 @@ Exit codes: 0 within the tolerance, 1 beyond it; 2 usage, 3 model, 4 memory, 5 d
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.engine.Model = args[0]
-			return run(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return run(cmd.Context(), o, cmd.OutOrStdout(), progress(o.quiet))
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags := cmd.Flags()
 	flags.IntVar(&o.prompts, "prompts", 4, "number of prompts")
 	flags.IntVar(&o.tokens, "tokens", 64, "tokens of the longest prompt")
-	flags.Float64Var(&o.tolerance.logit, "tolerance", 0.5, "largest difference of any logit")
-	flags.Float64Var(&o.tolerance.logprob, "mean-tolerance", 0.03, "largest mean difference of log probabilities of a prompt, nats")
+	flags.IntVar(&o.chunk, "chunk", 24, "tokens that the engine computes in a step (1: every token as a decode)")
+	flags.Float64Var(&o.tolerance.logit, "tolerance", 0.3, "largest difference of any logit")
+	flags.Float64Var(&o.tolerance.logprob, "mean-tolerance", 0.02, "largest mean difference of log probabilities of a prompt, nats")
 	flags.IntVar(&o.engine.Threads, "threads", 0, "CPU threads, of both sides (0: all cores)")
 	flags.StringVar(&o.engine.Device, "device", "auto", "the engine's device: auto, cpu or cuda")
 	flags.StringVar(&o.engine.CPUISA, "cpu-isa", "", "force a code path of the engine: scalar or avx512 (default: the best there is)")
-	flags.BoolVarP(&o.quiet, "quiet", "q", false, "print the table only")
+	flags.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
 	return cmd
 }
 
@@ -121,29 +122,28 @@ func (o options) validate() error {
 		return usageError{fmt.Errorf("--prompts %d: at least 1", o.prompts)}
 	case o.tokens < 1:
 		return usageError{fmt.Errorf("--tokens %d: at least 1", o.tokens)}
+	case o.chunk < 1:
+		return usageError{fmt.Errorf("--chunk %d: at least 1", o.chunk)}
 	case o.engine.Threads < 0:
 		return usageError{fmt.Errorf("--threads %d: 0 (all cores) or more", o.engine.Threads)}
 	}
 	return nil
 }
 
-// run compares and prints the table to out, progress to log.
-func run(ctx context.Context, o options, out, log io.Writer) error {
+// run compares and prints the table to out.
+func run(ctx context.Context, o options, out io.Writer, progress func(stage string)) error {
 	if err := o.validate(); err != nil {
 		return err
-	}
-	if o.quiet {
-		log = io.Discard
 	}
 	if o.engine.Threads > 0 {
 		runtime.GOMAXPROCS(o.engine.Threads)
 	}
-	source, err := openEngine(o.engine, o.tokens)
+	source, err := openEngine(o.engine, o.tokens, o.chunk)
 	if err != nil {
 		return err
 	}
 	defer source.close()
-	ref, err := openReference(o.engine.Model, func(stage string) { fmt.Fprintf(log, "\rreference: %-24s", stage) })
+	ref, err := openReference(o.engine.Model, progress)
 	if err != nil {
 		return err
 	}
@@ -152,9 +152,7 @@ func run(ctx context.Context, o options, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	start := time.Now()
 	want, err := ref.logits(ctx, prompts)
-	fmt.Fprintf(log, "\rreference: %.1f s%24s\n", time.Since(start).Seconds(), "")
 	if err != nil {
 		return err
 	}
@@ -168,6 +166,15 @@ func run(ctx context.Context, o options, out, log io.Writer) error {
 			failed, len(list), errTolerance, o.tolerance.logit, o.tolerance.logprob)
 	}
 	return err
+}
+
+// progress overwrites one line of a terminal with what the reference computes;
+// nil when nobody would see it.
+func progress(quiet bool) func(stage string) {
+	if quiet || !term.IsTerminal(int(os.Stderr.Fd())) {
+		return nil
+	}
+	return func(stage string) { fmt.Fprintf(os.Stderr, "\rreference: %-24s\r", stage) }
 }
 
 // logitSource gives the logits after every position of a prompt, [len(ids)][vocab].

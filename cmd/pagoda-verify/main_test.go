@@ -56,7 +56,7 @@ func TestCompareAllFindsTheShiftedLogit(t *testing.T) {
 
 func TestOptionsAreChecked(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"a", "b"}, {"a", "--prompts", "0"}, {"a", "--tokens", "0"}, {"a", "--threads", "-1"}, {"a", "--nonsense"},
+		{}, {"a", "b"}, {"a", "--prompts", "0"}, {"a", "--tokens", "0"}, {"a", "--chunk", "0"}, {"a", "--threads", "-1"}, {"a", "--nonsense"},
 	} {
 		cmd := command()
 		cmd.SetArgs(args)

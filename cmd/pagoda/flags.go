@@ -25,9 +25,7 @@ type engineFlags struct {
 	generation        string
 	tokenizer         string
 	quiet             bool
-	modelLenSet       bool
-	servedName        string
-	seed              int64
+	parseSpecial      bool // special-token text in messages becomes control tokens
 	asyncOn, asyncOff bool
 }
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/model/chat"
-	"github.com/pagoda-engine/pagoda/model/tokenizer"
 )
 
 // runFlags are the flags of pagoda run.
@@ -60,6 +59,7 @@ begins. A model without tokenizer.json takes token ids and answers with ids.`,
 
 func (f *runFlags) run(cmd *cobra.Command, args []string) error {
 	f.quiet = f.quiet || f.json
+	f.parseSpecial = f.special
 	prompt, given, err := readPrompt(args)
 	if err != nil {
 		return err
@@ -135,21 +135,11 @@ func (f *runFlags) encodeChat(s *session, turns []message) ([]int32, error) {
 	if err != nil {
 		return nil, err
 	}
-	return renderAndEncode(s.template, s.tokenizer, raw, f.special)
-}
-
-// renderAndEncode renders messages for an answer and encodes them; text of the
-// messages is data unless special allows otherwise.
-func renderAndEncode(template *chat.Template, t *tokenizer.Tokenizer, messages json.RawMessage, special bool) ([]int32, error) {
-	input := chat.Input{Messages: messages, AddGenerationPrompt: true}
-	if !special {
-		input.AddedTokens = t.AddedTokens()
-	}
-	prompt, err := template.Render(input)
+	prompt, err := s.template.Render(chat.Input{Messages: raw, AddGenerationPrompt: true})
 	if err != nil {
 		return nil, err
 	}
-	return t.EncodeRendered(prompt.Text, prompt.Literal)
+	return s.tokenizer.EncodeRendered(prompt.Text, prompt.Literal)
 }
 
 // answer is what --json prints.

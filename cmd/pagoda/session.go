@@ -27,7 +27,7 @@ type session struct {
 	engine    *engine.Engine
 	tokenizer *tokenizer.Tokenizer
 	template  *chat.Template
-	model     string
+	log       *slog.Logger
 }
 
 // open loads MODEL as the flags say and prints what a person should know.
@@ -36,7 +36,7 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	s := &session{model: modelArg}
+	s := &session{log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: f.logLevel()}))}
 	if err := f.openText(s, modelArg); err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 	}
 	progress := newProgress(f.quiet)
 	config.Progress = progress.update
-	config.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: f.logLevel()}))
+	config.Log = s.log
 	start := time.Now()
 	s.engine, err = engine.New(config)
 	progress.finish()
@@ -81,19 +81,24 @@ func (f *engineFlags) openText(s *session, modelArg string) error {
 	default:
 		return fmt.Errorf("%w: %w", engine.ErrModel, err)
 	}
+	// Without control tokens the template marks nothing as the client's own
+	// text, and the tokenizer parses every special token in it.
+	var control []string
+	if !f.parseSpecial {
+		control = s.tokenizer.AddedTokens()
+	}
 	if f.chatTemplate != "" {
 		source, err := os.ReadFile(f.chatTemplate)
 		if err != nil {
 			return usageError{fmt.Errorf("--chat-template: %w", err)}
 		}
-		dirTemplate := filepath.Base(f.chatTemplate)
-		if s.template, err = chat.New(string(source), nil); err != nil {
-			return usageError{fmt.Errorf("--chat-template %s: %w", dirTemplate, err)}
+		if s.template, err = chat.New(string(source), chat.Options{ControlTokens: control}); err != nil {
+			return usageError{fmt.Errorf("--chat-template %s: %w", filepath.Base(f.chatTemplate), err)}
 		}
 		return nil
 	}
-	s.template, err = chat.Load(dir)
-	if err != nil && !errors.Is(err, chat.ErrNoTemplate) {
+	s.template, err = chat.Load(dir, control)
+	if err != nil && !errors.Is(err, chat.ErrNoTemplate) && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", engine.ErrModel, err)
 	}
 	return nil

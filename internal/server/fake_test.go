@@ -245,3 +245,9 @@ func decode[T any](t *testing.T, data string) (v T) {
 func chatBody(extra string) string {
 	return fmt.Sprintf(`{"messages":[{"role":"user","content":"hi"}]%s}`, extra)
 }
+
+func recordRequest(h http.Handler, req *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	return w
+}

@@ -11,7 +11,7 @@ import (
 )
 
 // methods are gonja's, except that those of a dict keep its order and that a
-// string's replace may do without its count.
+// string's replace and split may do without their last argument.
 var methods = func() exec.Methods {
 	m := builtins.Methods
 	m.Dict = dictMethods
@@ -57,7 +57,7 @@ var stringMethods = func() *exec.MethodSet[string] {
 	own := inherit(builtins.Methods.Str, "capitalize", "casefold", "center", "count", "endswith", "expandtabs",
 		"find", "format", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric",
 		"isprintable", "isspace", "istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix",
-		"removesuffix", "rfind", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip",
+		"removesuffix", "rfind", "rjust", "rpartition", "rsplit", "rstrip", "splitlines", "startswith", "strip",
 		"swapcase", "title", "upper", "zfill")
 	own["replace"] = func(self string, _ *exec.Value, arguments *exec.VarArgs) (any, error) {
 		count := -1
@@ -68,6 +68,20 @@ var stringMethods = func() *exec.MethodSet[string] {
 			return nil, errors.New("replace takes old, new and perhaps a count")
 		}
 		return strings.Replace(self, arguments.Args[0].String(), arguments.Args[1].String(), count), nil
+	}
+	own["split"] = func(self string, _ *exec.Value, arguments *exec.VarArgs) (any, error) {
+		limit := -1 // of pieces
+		switch args := arguments.Args; {
+		case len(args) == 0 || len(args) == 1 && args[0].IsNil():
+			return strings.Fields(self), nil
+		case !args[0].IsString() || args[0].String() == "":
+			return nil, errors.New("split takes a separator that is not empty")
+		case len(args) == 2 && args[1].IsInteger():
+			limit = args[1].Integer() + 1
+		case len(args) != 1:
+			return nil, errors.New("split takes a separator and perhaps a count")
+		}
+		return strings.SplitN(self, arguments.Args[0].String(), limit), nil
 	}
 	return exec.NewMethodSet(own)
 }()

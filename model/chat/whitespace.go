@@ -2,6 +2,8 @@ package chat
 
 import "strings"
 
+const whiteSpace = " \t\r\n\f\v"
+
 // controlWhitespace applies Jinja's trim_blocks and lstrip_blocks to a source:
 // the newline behind a block or comment goes, and so does the white space before
 // one that begins its line; {%+ and +%} prevent it. Gonja has both options too,
@@ -30,13 +32,18 @@ func controlWhitespace(source string) string {
 		if !keepLeft {
 			data = stripLine(data, lineStart)
 		}
+		wasRaw := raw
+		raw = tag[1] == '%' && blockName(tag) == "raw"
+		if wasRaw && tag[2] == '-' { // gonja does not strip inside raw
+			data = strings.TrimRight(data, whiteSpace)
+		}
 		out.WriteString(data + tag)
 		lineStart = false
-		if !keepRight && strings.HasPrefix(text, "\n") {
+		switch {
+		case raw && strings.HasSuffix(tag, "-%}"):
+			text = strings.TrimLeft(text, whiteSpace)
+		case !raw && !keepRight && strings.HasPrefix(text, "\n"):
 			text, lineStart = text[1:], true
-		}
-		if tag[:2] == "{%" {
-			raw = blockName(tag) == "raw"
 		}
 	}
 }
@@ -58,16 +65,28 @@ func nextTag(text string, raw bool) int {
 	}
 }
 
-// tagLength returns the length of the tag that text begins with, strings inside
-// it skipped; all of text when it does not end, which the parser will report.
+// tagLength returns the length of the tag that text begins with; strings and
+// braces inside it are skipped. All of text when the tag does not end, which the
+// parser will report.
 func tagLength(text string) int {
-	end := map[byte]string{'%': "%}", '{': "}}", '#': "#}"}[text[1]]
-	for at := 2; at < len(text); at++ {
-		if strings.HasPrefix(text[at:], end) {
-			return at + 2
+	if text[1] == '#' {
+		if end := strings.Index(text, "#}"); end >= 0 {
+			return end + 2
 		}
-		if quote := text[at]; end != "#}" && (quote == '"' || quote == '\'') {
-			for at++; at < len(text) && text[at] != quote; at++ {
+		return len(text)
+	}
+	end := map[byte]string{'%': "%}", '{': "}}"}[text[1]]
+	braces := 0
+	for at := 2; at < len(text); at++ {
+		switch c := text[at]; {
+		case braces == 0 && strings.HasPrefix(text[at:], end):
+			return at + 2
+		case c == '{':
+			braces++
+		case c == '}':
+			braces--
+		case c == '"' || c == '\'':
+			for at++; at < len(text) && text[at] != c; at++ {
 				if text[at] == '\\' {
 					at++
 				}
@@ -97,7 +116,7 @@ func stripLine(data string, lineStart bool) string {
 
 // blockName returns the first word of {% … %}.
 func blockName(tag string) string {
-	words := strings.TrimLeft(strings.TrimLeft(tag[2:], "+-"), " \t\r\n")
+	words := strings.TrimLeft(tag[2:], "+-"+whiteSpace)
 	if end := strings.IndexFunc(words, func(r rune) bool { return !('a' <= r && r <= 'z' || r == '_') }); end >= 0 {
 		return words[:end]
 	}

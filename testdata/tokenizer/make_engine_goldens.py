@@ -44,7 +44,7 @@ TEMPLATES = [
     "{%- set names = [] -%}{%- for t in tools -%}{%- set names = names + [t.function.name] -%}{%- endfor -%}{{ names | join(', ') }}|{{ tools | length > 0 }}",
     "    {%- if true %}\n    {{- 'a' }}\n    {%- endif %}\n\n  {% if true -%}\n   b\n  {%- endif %}\n\t{% if true %}\nc\n\t{% endif %}\nd\n\n",
     "{{ messages[1].content | tojson }}{{ messages[1].content }}{{ messages[1].content | string | length }}{{ messages[1]['content'][:2] }}",
-    "a {% if true %} b {% endif %} c\n  {%+ if true %}\n d {{ 1 }}  {# note #}\n{% if true +%}\n  e\n  {%- endif %}  {{ ' %} ' }} {% set q = '\\'%}' %}\n  {{ q }}\n   {# a\n b #}\nend {{%s}} {" % "{'x': 1}",
+    "a {% if true %} b {% endif %} c\n  {%+ if true %}\n d {{ 1 }}  {# note #}\n{% if true +%}\n  e\n  {%- endif %}  {{ ' %} ' }} {% set q = '\\'%}' %}\n  {{ q }}\n   {# a\n b #}\nend {{{'x': {'y': 1}}.x.y}} {{ {'a': {}} | tojson }} {% endif %} {",
     "{% raw %}\n  {% if x %} {{ y }}\n  {% endraw %}\n  {% for i in [1, 2] %} {{ i }} {% endfor %}\n\t{# c -#}  \n x {%- raw -%}  {# {% #} {%- endraw %}\n",
     "{{ 'a b  c'.split() }} {{ 'a,b,c'.split(',', 1) }} {{ 'xxaxx'.strip('x') }} {{ 'ab\\nc'.splitlines() }} {{ 'aXbX'.replace('X', '-', 1) }} {{ 'abc'.find('c') }} {{ 'a b'.count(' ') }} {{ ','.join(['a', 'b']) }}",
     "{% for m in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ 'x' }}{% endif %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/pagoda-engine/pagoda/internal/server"
+)
+
+// serveFlags are the flags of pagoda serve.
+type serveFlags struct {
+	engineFlags
+	host    string
+	port    int
+	apiKeys []string
+	names   []string
+	special bool
+	drain   time.Duration
+}
+
+func serveCommand() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve MODEL",
+		Short: "Serve the OpenAI API",
+		Long: `Serve /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize,
+/health and Prometheus' /metrics.
+
+The first SIGTERM or Ctrl-C lets open requests end (--drain-timeout); a second one ends
+at once.`,
+		Example: `  pagoda serve ./Qwen2.5-0.5B-Instruct --port 8000
+  curl -s localhost:8000/v1/chat/completions -d '{"model":"Qwen2.5-0.5B-Instruct","messages":[{"role":"user","content":"Hi"}]}'`,
+		Args: exactly(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.serve(cmd, args[0]) },
+	}
+	f.engineFlags.register(cmd.Flags())
+	flags := cmd.Flags()
+	flags.StringVar(&f.host, "host", "127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
+	flags.IntVar(&f.port, "port", 8000, "port to listen on; 0 takes a free one")
+	flags.StringSliceVar(&f.apiKeys, "api-key", nil, "key that /v1/ requests must bring (repeatable)")
+	flags.StringSliceVar(&f.names, "served-model-name", nil, "name of the model in the API (repeatable; default: MODEL)")
+	flags.BoolVar(&f.special, "allow-special-tokens-in-content", false, "let special-token text in messages become control tokens: clients can forge turns")
+	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
+	return cmd
+}
+
+func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
+	f.parseSpecial = f.special
+	// The port is taken first: a busy one should not cost a model's loading.
+	listener, err := net.Listen("tcp", net.JoinHostPort(f.host, strconv.Itoa(f.port)))
+	if err != nil {
+		return usageError{fmt.Errorf("%w: choose another --port or --host", err)}
+	}
+	defer listener.Close()
+	s, err := f.open(cmd, model)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	srv, err := f.newServer(s, model)
+	if err != nil {
+		return err
+	}
+	if !f.quiet {
+		f.announce(srv, listener)
+	}
+	stop, cancel := secondSignal(cmd.Context())
+	defer cancel()
+	return srv.Serve(cmd.Context(), stop, listener)
+}
+
+func (f *serveFlags) newServer(s *session, model string) (*server.Server, error) {
+	names := f.names
+	if len(names) == 0 {
+		names = []string{strings.TrimSuffix(model, "/")}
+		if i := strings.LastIndexByte(names[0], '/'); i >= 0 {
+			// A path is a poor name to type; both are accepted.
+			names = []string{names[0][i+1:], model}
+		}
+	}
+	e := server.AdaptEngine(s.engine)
+	if f.generation == "vllm" {
+		e = plainDefaults{e}
+	}
+	var t server.Tokenizer
+	if s.tokenizer != nil {
+		t = server.AdaptTokenizer(s.tokenizer)
+	}
+	var template server.Template
+	if s.template != nil {
+		template = s.template
+	}
+	return server.New(server.Config{
+		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.special,
+		DrainTimeout: f.drain, Version: version, Log: s.log,
+	}, e, t, template)
+}
+
+// plainDefaults is an engine without the model's recommended sampling.
+type plainDefaults struct{ server.Engine }
+
+// Info implements server.Engine.
+func (p plainDefaults) Info() server.Info {
+	info := p.Engine.Info()
+	info.Generation = server.Generation{}
+	return info
+}
+
+// announce prints the defaults of requests and where to send them.
+func (f *serveFlags) announce(srv *server.Server, listener net.Listener) {
+	defaults := newTable(os.Stderr)
+	defaults.AppendHeader(table.Row{"request default", "value", "because"})
+	for _, d := range srv.Defaults() {
+		defaults.AppendRow(table.Row{d.Name, d.Value, d.Reason})
+	}
+	defaults.Render()
+	if host, _, err := net.SplitHostPort(listener.Addr().String()); err == nil && len(f.apiKeys) == 0 {
+		if ip := net.ParseIP(host); ip != nil && !ip.IsLoopback() {
+			fmt.Fprintf(os.Stderr, "warning: %s is open to the network without --api-key\n", listener.Addr())
+		}
+	}
+	fmt.Fprintf(os.Stderr, "serving http://%s/v1\n", listener.Addr())
+}
+
+// secondSignal is a context that a second interrupt or SIGTERM ends; the first
+// one ends ctx.
+func secondSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	stop, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		// The signal that ended ctx came here, too.
+		select {
+		case <-signals:
+		case <-stop.Done():
+			return
+		}
+		select {
+		case <-signals:
+			cancel(errors.New("second signal"))
+		case <-stop.Done():
+		}
+	}()
+	return stop, func() { signal.Stop(signals); cancel(nil) }
+}

@@ -1,0 +1,352 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+	"github.com/pagoda-engine/pagoda/model"
+)
+
+// fake is a device whose KV cache holds token ids and whose "model" draws a hash
+// of the context as it is read back through the block table. Any fault of
+// paging, sharing or scheduling changes what comes out, or breaks a rule that it
+// checks: every slot read was written for that position, block 0 is in no table,
+// and nobody writes what another row of the step sees.
+type fake struct {
+	kernels.Backend // nil: an operation of the layers would panic
+
+	limits kernels.Limits
+	vocab  int
+	info   kernels.Info
+
+	tokens    []int32 // [slots] −1 = not written
+	positions []int32 // [slots]
+	writers   []writer
+	rows      []fakeRow
+	numBlocks int
+
+	step    int64 // launched
+	drawn   int64 // valid tokens
+	batch   *kernels.Batch
+	hashes  []uint64 // of the contexts of batch's logit rows
+	logits  []float32
+	results [2]kernels.Result
+	err     error
+
+	failAt  int64         // the step whose Wait fails; 0 = none
+	invalid int32         // an id that comes out as InvalidToken; 0 = none
+	onStep  func()        // called between launch and collection
+	hold    chan struct{} // Wait takes one value each step; nil = it does not wait
+	closed  int           // calls of Close
+	updates int           // RowUpdates so far
+}
+
+type writer struct {
+	step int64
+	row  int32
+}
+
+type fakeRow struct {
+	table    []int32
+	sampling kernels.Sampling
+	last     int32
+	lastPos  int32 // position of last; −1 = none drawn
+	seen     []int32
+}
+
+func (f *fake) Info() kernels.Info                                 { return f.info }
+func (f *fake) WorkspaceBytes(kernels.Shape, kernels.Limits) int64 { return 1 << 20 }
+func (f *fake) KV() kernels.PagedKV {
+	return kernels.NewPagedKV(fakeShape(f.vocab), f.limits.BlockSize)
+}
+func (f *fake) Sync() error                                          { return f.err }
+func (f *fake) ReadActivation(_ kernels.Activation, n int) []float32 { return f.logits[:n*f.vocab] }
+
+func (f *fake) Setup(_ kernels.Shape, l kernels.Limits) error {
+	f.limits = l
+	f.rows = make([]fakeRow, l.MaxSeqs)
+	for i := range f.results {
+		f.results[i] = kernels.Result{
+			Tokens: make([]int32, l.MaxLogitRows), Logprobs: make([]float32, l.MaxLogitRows), Ranks: make([]int32, l.MaxLogitRows),
+			TopIDs: make([]int32, l.MaxLogitRows*l.MaxTopLogprobs), TopLogprobs: make([]float32, l.MaxLogitRows*l.MaxTopLogprobs),
+		}
+	}
+	return nil
+}
+
+func (f *fake) ResizePool(device, host int) error {
+	f.numBlocks = device
+	f.tokens, f.positions = make([]int32, device*f.limits.BlockSize), make([]int32, device*f.limits.BlockSize)
+	for i := range f.tokens {
+		f.tokens[i] = -1
+	}
+	f.writers = make([]writer, device)
+	return nil
+}
+
+// WriteBlock is called to poison a block: nothing in it may be read any more.
+func (f *fake) WriteBlock(block int32, _ []uint16) {
+	for i := range f.limits.BlockSize {
+		f.tokens[int(block)*f.limits.BlockSize+i] = -1
+	}
+}
+
+func (f *fake) UpdateRows(updates []kernels.RowUpdate) {
+	f.updates += len(updates)
+	for _, u := range updates {
+		r := &f.rows[u.Row]
+		if u.Reset {
+			*r = fakeRow{table: r.table[:0], sampling: u.Sampling, lastPos: -1, seen: append(slices.Clone(u.Prompt), u.Output...)}
+		}
+		if int(u.FirstBlock) != len(r.table) {
+			panic(fmt.Sprintf("fake: row %d: blocks from entry %d of a table of %d", u.Row, u.FirstBlock, len(r.table)))
+		}
+		for _, b := range u.Blocks {
+			if b < 1 || int(b) >= f.numBlocks {
+				panic(fmt.Sprintf("fake: row %d gets block %d of %d", u.Row, b, f.numBlocks))
+			}
+			r.table = append(r.table, b)
+		}
+	}
+}
+
+func (f *fake) slot(r *fakeRow, position int) int {
+	size := f.limits.BlockSize
+	if position/size >= len(r.table) {
+		panic(fmt.Sprintf("fake: position %d in a table of %d blocks", position, len(r.table)))
+	}
+	return int(r.table[position/size])*size + position%size
+}
+
+func (f *fake) Launch(b *kernels.Batch, _ func()) {
+	f.step++
+	f.checkBatch(b)
+	for i, row := range b.Rows {
+		f.write(b, i, row)
+	}
+	f.hashes = f.hashes[:0]
+	next := 0
+	for i, row := range b.Rows {
+		next = f.read(b, i, row, next)
+	}
+	f.batch = b
+}
+
+func (f *fake) checkBatch(b *kernels.Batch) {
+	if b.NumTokens() == 0 || b.NumTokens() > f.limits.MaxBatchedTokens || b.NumSeqs() > f.limits.MaxSeqs || len(b.LogitRows) > f.limits.MaxLogitRows {
+		panic(fmt.Sprintf("fake: %d tokens, %d sequences, %d logit rows; limits %+v", b.NumTokens(), b.NumSeqs(), len(b.LogitRows), f.limits))
+	}
+	if !slices.IsSorted(b.LogitRows) || int(b.QueryStart[b.NumSeqs()]) != b.NumTokens() {
+		panic(fmt.Sprintf("fake: logit rows %v, query starts %v of %d tokens", b.LogitRows, b.QueryStart, b.NumTokens()))
+	}
+	for i := range b.NumSeqs() {
+		if n := b.QueryStart[i+1] - b.QueryStart[i]; n < 1 || i < b.NumDecodes && n != 1 || int(b.SeqLens[i]) > f.limits.MaxModelLen {
+			panic(fmt.Sprintf("fake: sequence %d of %d decodes has %d query tokens of %d", i, b.NumDecodes, n, b.SeqLens[i]))
+		}
+		if slices.Index(b.Rows, b.Rows[i]) != i {
+			panic(fmt.Sprintf("fake: row %d is twice in a step", b.Rows[i]))
+		}
+	}
+}
+
+// write puts the query tokens of sequence i into their slots.
+func (f *fake) write(b *kernels.Batch, i int, row int32) {
+	r := &f.rows[row]
+	first, end := int(b.QueryStart[i]), int(b.QueryStart[i+1])
+	for t := first; t < end; t++ {
+		position := int(b.SeqLens[i]) - (end - t)
+		token := b.Tokens[t]
+		if token == kernels.FromDevice {
+			if int(r.lastPos) != position {
+				panic(fmt.Sprintf("fake: row %d wants its last token at position %d, it was drawn for %d", row, position, r.lastPos))
+			}
+			token = max(r.last, 0)
+		}
+		slot := f.slot(r, position)
+		block := slot / f.limits.BlockSize
+		if w := &f.writers[block]; w.step == f.step && w.row != row {
+			panic(fmt.Sprintf("fake: rows %d and %d write block %d in one step", w.row, row, block))
+		}
+		f.writers[block] = writer{f.step, row}
+		f.tokens[slot], f.positions[slot] = token, int32(position)
+	}
+}
+
+// read hashes the contexts of sequence i's logit rows, of which next is the
+// first, and returns the first of the next sequence.
+func (f *fake) read(b *kernels.Batch, i int, row int32, next int) int {
+	r := &f.rows[row]
+	length := int(b.SeqLens[i])
+	h := uint64(0)
+	for p := range length {
+		slot := f.slot(r, p)
+		if f.tokens[slot] < 0 || int(f.positions[slot]) != p {
+			panic(fmt.Sprintf("fake: row %d reads position %d in slot %d, which holds token %d of position %d", row, p, slot, f.tokens[slot], f.positions[slot]))
+		}
+		if w := f.writers[slot/f.limits.BlockSize]; w.step == f.step && w.row != row {
+			panic(fmt.Sprintf("fake: row %d reads block %d while row %d writes it", row, slot/f.limits.BlockSize, w.row))
+		}
+		h = extend(h, f.tokens[slot])
+		if next < len(b.LogitRows) && p == length-(int(b.QueryStart[i+1])-int(b.LogitRows[next])) {
+			f.hashes = append(f.hashes, h)
+			next++
+		}
+	}
+	return next
+}
+
+// extend and draw are the model: the hash of a context, and the token after it.
+func extend(h uint64, token int32) uint64 {
+	h = (h ^ uint64(token+1)) * 0x9E3779B97F4A7C15
+	return h ^ h>>29
+}
+
+func draw(h uint64, s *kernels.Sampling, position, vocab int) int32 {
+	for attempt := uint64(0); ; attempt++ {
+		x := (h + attempt + s.Seed<<20 + uint64(s.Choice)<<40) * 0xBF58476D1CE4E5B9
+		id := int32((x ^ x>>31) % uint64(vocab))
+		if position-int(s.PromptLen) >= int(s.MinTokens) || !slices.Contains(s.StopIDs, id) {
+			return id
+		}
+	}
+}
+
+func (f *fake) Sample(s *kernels.SampleBatch) kernels.Ticket {
+	f.logits = f.logits[:0]
+	res := &f.results[f.step%2]
+	res.Tokens = res.Tokens[:len(s.Index)]
+	top := f.limits.MaxTopLogprobs
+	for i, index := range s.Index {
+		r := &f.rows[s.Rows[i]]
+		if slices.Index(f.batch.Rows, s.Rows[i]) < 0 {
+			panic(fmt.Sprintf("fake: sampling for row %d, which is not in the step", s.Rows[i]))
+		}
+		id := draw(f.hashes[index], &r.sampling, int(s.Positions[i]), f.vocab)
+		if f.invalid != 0 && id == f.invalid {
+			id = kernels.InvalidToken
+			f.drawn--
+		}
+		f.drawn++
+		r.last, r.lastPos = id, s.Positions[i]
+		r.seen = append(r.seen, id)
+		res.Tokens[i], res.Logprobs[i], res.Ranks[i] = id, -float32(id), id+1
+		for j := range top {
+			res.TopIDs[i*top+j], res.TopLogprobs[i*top+j] = id+int32(j), -float32(j)
+		}
+	}
+	if f.onStep != nil {
+		f.onStep()
+	}
+	return kernels.Ticket(f.step)
+}
+
+func (f *fake) Wait(t kernels.Ticket) (*kernels.Result, error) {
+	if f.hold != nil {
+		<-f.hold
+	}
+	if f.failAt != 0 && int64(t) >= f.failAt && f.err == nil {
+		f.err = fmt.Errorf("injected: step %d", t)
+	}
+	res := &f.results[int64(t)%2]
+	res.Duration = time.Microsecond
+	return res, f.err
+}
+
+func (f *fake) Close() error {
+	f.closed++
+	return nil
+}
+
+const fakeVocab = 61
+
+func fakeShape(vocab int) kernels.Shape {
+	return kernels.Shape{Layers: 1, Hidden: 8, Intermediate: 8, Heads: 1, KVHeads: 1, HeadDim: 8, Vocab: vocab, RMSEps: 1e-6, InvFreq: make([]float32, 4), RopeScale: 1}
+}
+
+// fakeSource makes an engine's source of f. Id 0 is the end of sequence.
+func fakeSource(f *fake, modelMaxLen int) source {
+	f.vocab = fakeVocab
+	if f.info.Backend == "" {
+		f.info = kernels.Info{Backend: deviceCPU, Device: "fake", Path: "hash", TotalMemory: 1 << 30}
+	}
+	return source{
+		info:        Info{Model: "fake", Vocab: fakeVocab, SampleVocab: fakeVocab, EOSIDs: []int32{0}, Generation: &model.GenerationConfig{}},
+		shape:       fakeShape(fakeVocab),
+		modelMaxLen: modelMaxLen,
+		weights:     1 << 20,
+		open:        func(*Config) (kernels.Backend, error) { return f, nil },
+		load: func(kernels.Backend) (*loaded, error) {
+			return &loaded{forward: func(b *kernels.Batch) { f.Launch(b, nil) }, weightBytes: 1 << 20}, nil
+		},
+		close: func() {},
+	}
+}
+
+func quiet(c Config) Config {
+	c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	c.Model = "fake"
+	return c
+}
+
+// startFake starts an engine on f and closes it at the end of the test.
+func startFake(t *testing.T, f *fake, c Config) *Engine {
+	t.Helper()
+	c = quiet(c)
+	require.NoError(t, c.validate())
+	e, err := start(c, fakeSource(f, 1<<12))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+// expect is what a request must generate, computed from its prompt alone.
+func expect(r *Request, maxTokens int, invalid int32) (tokens []int32, finish FinishReason) {
+	s := r.Sampling
+	s.PromptLen, s.StopIDs = int32(len(r.Prompt)), slices.Clone(r.StopIDs)
+	if !r.IgnoreEOS {
+		s.StopIDs = append(s.StopIDs, 0)
+	}
+	h := uint64(0)
+	for _, id := range r.Prompt {
+		h = extend(h, id)
+	}
+	for {
+		id := draw(h, &s, len(r.Prompt)+len(tokens), fakeVocab)
+		if invalid != 0 && id == invalid {
+			return tokens, FinishError
+		}
+		tokens = append(tokens, id)
+		switch {
+		case slices.Contains(s.StopIDs, id):
+			return tokens, FinishStop
+		case len(tokens) == maxTokens:
+			return tokens, FinishLength
+		}
+		h = extend(h, id)
+	}
+}
+
+// readAll takes events until the last one.
+func readAll(t *testing.T, s *Stream) (tokens []int32, last Event) {
+	t.Helper()
+	for {
+		ev, ok := s.Next(context.Background())
+		require.True(t, ok)
+		if ev.HasToken {
+			tokens = append(tokens, ev.Token)
+		}
+		if ev.Finish != FinishNone {
+			_, more := s.Next(context.Background())
+			require.False(t, more)
+			return tokens, ev
+		}
+	}
+}

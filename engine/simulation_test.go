@@ -1,0 +1,282 @@
+package engine
+
+import (
+	"context"
+	"flag"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/scheduler"
+)
+
+var simSteps = flag.Int64("sim-steps", 120_000, "engine steps of the token-ID simulation")
+
+// rareStates counts what the simulation must have reached to mean anything.
+type rareStates struct {
+	requests, tokens, steps, overlappedSteps, chunks                       int64
+	preemptions, hits, evictions                                           int64 // hits in tokens
+	abortQueued, abortPrefill, abortRunning, abortInFlight, abortPreempted int64
+	overruns                                                               int64 // tokens that the overlapped loop drew too many
+	stops, lengths, invalid, logprobs                                      int64
+}
+
+// world is one seeded run of an engine: everything happens on one goroutine, at
+// moments that the seed chooses, so that a failing seed fails again.
+type world struct {
+	t      *testing.T
+	r      *rand.Rand
+	f      *fake
+	e      *Engine
+	l      *loop
+	live   []*visitor
+	todo   int // requests still to submit
+	states *rareStates
+}
+
+// visitor is a request with what it should come to.
+type visitor struct {
+	request Request
+	stream  *Stream
+	want    []int32
+	finish  FinishReason
+	aborted bool
+	tokens  []int32 // read so far
+	last    Event
+}
+
+func newWorld(t *testing.T, seed uint64, states *rareStates) *world {
+	r := rand.New(rand.NewPCG(seed, 7))
+	w := &world{t: t, r: r, f: &fake{}, todo: 40 + r.IntN(60), states: states}
+	w.f.invalid = int32(r.IntN(2) * 60)
+	c := Config{
+		NumGPUBlocksOverride: 12 + r.IntN(30),
+		BlockSize:            []int{16, 16, 32}[r.IntN(3)],
+		MaxNumSeqs:           1 + r.IntN(8),
+		DisablePrefixCaching: r.IntN(5) == 0,
+		SchedulingPolicy:     []string{"fcfs", "priority"}[r.IntN(2)],
+		AsyncScheduling:      []string{"off", "on"}[r.IntN(2)],
+	}
+	c.MaxNumBatchedTokens = c.MaxNumSeqs + r.IntN(64)
+	c = quiet(c)
+	require.NoError(t, c.validate())
+	w.e = &Engine{
+		cfg: c, inbox: make(chan *request, c.MaxQueuedReqs), calls: make(chan func(*loop)),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	src := fakeSource(w.f, 180)
+	w.e.info = src.info
+	var err error
+	w.l, err = w.e.setup(src)
+	require.NoError(t, err)
+	w.f.onStep = w.visit
+	return w
+}
+
+// submit adds a request whose prompt begins like others of its family.
+func (w *world) submit() {
+	w.todo--
+	longest := min(w.e.info.MaxModelLen, w.e.info.NumBlocks*w.e.info.BlockSize)
+	prompt := make([]int32, 1+w.r.IntN(min(120, longest-1)))
+	family := int32(w.r.IntN(3))
+	for i := range prompt {
+		prompt[i] = 1 + (family*7+int32(i))%50
+		if i >= 40 && w.r.IntN(30) == 0 {
+			prompt[i] = int32(w.r.IntN(fakeVocab))
+		}
+	}
+	v := &visitor{request: Request{Prompt: prompt, MaxTokens: 1 + w.r.IntN(min(50, longest-len(prompt)))}}
+	q := &v.request
+	q.Sampling.Seed, q.Sampling.Logprobs = uint64(w.r.IntN(2)), int32(w.r.IntN(4)-1)
+	q.Sampling.MinTokens = int32(w.r.IntN(2) * w.r.IntN(q.MaxTokens+1))
+	q.IgnoreEOS = w.r.IntN(3) == 0
+	if w.e.info.Priority {
+		q.Priority = w.r.IntN(3)
+	}
+	if w.r.IntN(10) == 0 {
+		q.CacheSalt = "salt"
+	}
+	if w.r.IntN(4) == 0 {
+		q.StopIDs = []int32{int32(w.r.IntN(fakeVocab))}
+	}
+	v.want, v.finish = expect(q, q.MaxTokens, w.f.invalid)
+	stream, err := w.e.Submit(context.Background(), *q)
+	require.NoError(w.t, err)
+	v.stream = stream
+	w.live = append(w.live, v)
+	w.states.requests++
+}
+
+// visit is called by the device in each step: others act while it computes.
+func (w *world) visit() {
+	w.states.steps++
+	if w.e.info.Overlapped {
+		w.states.overlappedSteps++
+	}
+	for w.todo > 0 && w.r.IntN(3) == 0 {
+		w.submit()
+	}
+	if w.r.IntN(12) == 0 && len(w.live) > 0 {
+		w.abort(w.live[w.r.IntN(len(w.live))])
+	}
+	for _, v := range w.live {
+		for w.r.IntN(2) == 0 && w.read(v) { // or stay behind
+		}
+	}
+	w.settle()
+	if w.todo == 0 {
+		w.e.enter(stateDraining)
+	}
+}
+
+// abort cancels as the end of a Submit context would.
+func (w *world) abort(v *visitor) {
+	var q *request
+	for s, candidate := range w.l.requests {
+		if &candidate.stream == v.stream {
+			q = candidate
+			w.countAbort(s)
+		}
+	}
+	if q == nil { // still in the inbox, or over
+		for range len(w.e.inbox) {
+			candidate := <-w.e.inbox
+			if &candidate.stream == v.stream {
+				q = candidate
+				w.states.abortQueued++
+			}
+			w.e.inbox <- candidate
+		}
+	}
+	if q != nil {
+		v.aborted = true
+		w.e.abort(q)
+		w.e.abort(q) // again does nothing
+	}
+}
+
+func (w *world) countAbort(s *scheduler.Sequence) {
+	switch {
+	case s.Status == scheduler.Waiting && s.Preemptions > 0:
+		w.states.abortPreempted++
+	case s.Status == scheduler.Waiting:
+		w.states.abortQueued++
+	case s.Launched < s.PromptLen:
+		w.states.abortPrefill++
+	case s.Pending > 0:
+		w.states.abortInFlight++
+	default:
+		w.states.abortRunning++
+	}
+}
+
+// read takes one event if there is one.
+func (w *world) read(v *visitor) bool {
+	ev, ok := v.stream.take()
+	if !ok {
+		return false
+	}
+	if ev.HasToken {
+		v.tokens = append(v.tokens, ev.Token)
+		if top := int(v.request.Sampling.Logprobs); top >= 0 {
+			w.states.logprobs++
+			require.Equal(w.t, -float32(ev.Token), ev.Logprob)
+			require.Equal(w.t, ev.Token+1, ev.Rank)
+			require.Len(w.t, ev.TopIDs, top)
+			for j, id := range ev.TopIDs {
+				require.Equal(w.t, ev.Token+int32(j), id)
+			}
+		}
+	}
+	require.Equal(w.t, FinishNone, v.last.Finish, "an event came after the last one")
+	v.last = ev
+	return ev.Finish == FinishNone
+}
+
+// settle checks the visitors that have had their last event.
+func (w *world) settle() {
+	w.live = slices.DeleteFunc(w.live, func(v *visitor) bool {
+		if v.last.Finish == FinishNone {
+			return false
+		}
+		w.states.tokens += int64(len(v.tokens))
+		if v.last.Finish == FinishAbort {
+			require.True(w.t, v.aborted)
+			require.True(w.t, slices.Equal(v.want[:len(v.tokens)], v.tokens), "want %v, got %v", v.want, v.tokens)
+			return true
+		}
+		require.True(w.t, slices.Equal(v.want, v.tokens), "want %v, got %v", v.want, v.tokens)
+		require.Equal(w.t, v.finish, v.last.Finish)
+		switch v.finish {
+		case FinishStop:
+			w.states.stops++
+			require.Equal(w.t, v.tokens[len(v.tokens)-1], v.last.StopID)
+		case FinishLength:
+			w.states.lengths++
+		case FinishError:
+			w.states.invalid++
+			require.ErrorIs(w.t, v.last.Err, errNotNumbers)
+		}
+		return true
+	})
+}
+
+// run plays the world to its end.
+func (w *world) run() {
+	w.submit()
+	require.NoError(w.t, w.l.run())
+	for len(w.live) > 0 {
+		for _, v := range w.live {
+			for w.read(v) {
+			}
+			require.NotEqual(w.t, FinishNone, v.last.Finish, "a request was forgotten")
+		}
+		w.settle()
+	}
+	require.NoError(w.t, w.l.sched.Check())
+	require.Zero(w.t, w.e.queued.Load())
+	require.Len(w.t, w.l.runner.free, w.e.cfg.MaxNumSeqs, "rows were lost")
+	w.l.stop(nil)
+	st := w.e.Stats()
+	require.Zero(w.t, st.BlocksUsed)
+	require.Zero(w.t, st.Running+st.Waiting)
+	w.states.preemptions += st.PreemptionsRecompute
+	w.states.hits += st.PrefixHits
+	w.states.evictions += st.Evictions
+	w.states.overruns += w.f.drawn - st.GenerationTokens
+	for _, s := range w.l.records.last(keptSteps) {
+		if s.Prefills > 0 && s.Admitted == 0 {
+			w.states.chunks++
+		}
+	}
+	require.LessOrEqual(w.t, st.GenerationTokens, w.states.tokens)
+	require.Equal(w.t, 1, w.f.closed)
+}
+
+// TestTokenIDSimulation plays seeded worlds until enough steps were made: random
+// lengths, shared prefixes, tiny pools, chunked prefill, stops, aborts at any
+// moment, slow readers, both loops. Each output is compared with the chain of
+// hashes that its prompt alone determines.
+func TestTokenIDSimulation(t *testing.T) {
+	var states rareStates
+	seed := uint64(0)
+	for ; states.steps < *simSteps; seed++ {
+		w := newWorld(t, seed, &states)
+		if !t.Run("", func(t *testing.T) { w.t = t; w.run() }) {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	t.Logf("%d seeds: %+v", seed, states)
+	for name, count := range map[string]int64{
+		"preemptions": states.preemptions, "prefix hits": states.hits, "evictions": states.evictions,
+		"aborts while queued": states.abortQueued, "aborts in a prefill": states.abortPrefill, "aborts after a preemption": states.abortPreempted,
+		"aborts with a token in flight": states.abortInFlight, "aborts while running": states.abortRunning,
+		"stops": states.stops, "lengths": states.lengths, "invalid rows": states.invalid, "log probabilities": states.logprobs,
+		"synchronous steps": states.steps - states.overlappedSteps, "overlapped steps": states.overlappedSteps,
+		"chunks": states.chunks, "overruns": states.overruns,
+	} {
+		require.GreaterOrEqual(t, count, int64(100), "the simulation did not reach: %s", name)
+	}
+}
