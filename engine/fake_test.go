@@ -59,7 +59,6 @@ type fakeRow struct {
 	sampling kernels.Sampling
 	last     int32
 	lastPos  int32 // position of last; −1 = none drawn
-	seen     []int32
 }
 
 func (f *fake) Info() kernels.Info                                 { return f.info }
@@ -104,7 +103,7 @@ func (f *fake) UpdateRows(updates []kernels.RowUpdate) {
 	for _, u := range updates {
 		r := &f.rows[u.Row]
 		if u.Reset {
-			*r = fakeRow{table: r.table[:0], sampling: u.Sampling, lastPos: -1, seen: append(slices.Clone(u.Prompt), u.Output...)}
+			*r = fakeRow{table: r.table[:0], sampling: u.Sampling, lastPos: -1}
 		}
 		if int(u.FirstBlock) != len(r.table) {
 			panic(fmt.Sprintf("fake: row %d: blocks from entry %d of a table of %d", u.Row, u.FirstBlock, len(r.table)))
@@ -138,6 +137,12 @@ func (f *fake) Launch(b *kernels.Batch, _ func()) {
 		next = f.read(b, i, row, next)
 	}
 	f.batch = b
+	f.logits = f.logits[:0]
+	for _, h := range f.hashes { // logits that tell which context they follow
+		for id := range f.vocab {
+			f.logits = append(f.logits, float32(extend(h, int32(id))>>40))
+		}
+	}
 }
 
 func (f *fake) checkBatch(b *kernels.Batch) {
@@ -220,7 +225,6 @@ func draw(h uint64, s *kernels.Sampling, position, vocab int) int32 {
 }
 
 func (f *fake) Sample(s *kernels.SampleBatch) kernels.Ticket {
-	f.logits = f.logits[:0]
 	res := &f.results[f.step%2]
 	res.Tokens = res.Tokens[:len(s.Index)]
 	top := f.limits.MaxTopLogprobs
@@ -236,7 +240,6 @@ func (f *fake) Sample(s *kernels.SampleBatch) kernels.Ticket {
 		}
 		f.drawn++
 		r.last, r.lastPos = id, s.Positions[i]
-		r.seen = append(r.seen, id)
 		res.Tokens[i], res.Logprobs[i], res.Ranks[i] = id, -float32(id), id+1
 		for j := range top {
 			res.TopIDs[i*top+j], res.TopLogprobs[i*top+j] = id+int32(j), -float32(j)

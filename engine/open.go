@@ -172,6 +172,7 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 		e: e, backend: backend, sched: sched, kv: kv, store: store,
 		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, c.MaxNumSeqs),
 		requests: make(map[*scheduler.Sequence]*request, c.MaxNumSeqs),
+		records:  newRecords(),
 	}
 	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }
 	l.publish()

@@ -50,9 +50,11 @@ type visitor struct {
 func newWorld(t *testing.T, seed uint64, states *rareStates) *world {
 	r := rand.New(rand.NewPCG(seed, 7))
 	w := &world{t: t, r: r, f: &fake{}, todo: 40 + r.IntN(60), states: states}
-	w.f.invalid = int32(r.IntN(2) * 60)
+	if r.IntN(6) == 0 {
+		w.f.invalid = fakeVocab - 1
+	}
 	c := Config{
-		NumGPUBlocksOverride: 12 + r.IntN(30),
+		NumGPUBlocksOverride: 6 + r.IntN(25),
 		BlockSize:            []int{16, 16, 32}[r.IntN(3)],
 		MaxNumSeqs:           1 + r.IntN(8),
 		DisablePrefixCaching: r.IntN(5) == 0,
@@ -102,7 +104,11 @@ func (w *world) submit() {
 		q.StopIDs = []int32{int32(w.r.IntN(fakeVocab))}
 	}
 	v.want, v.finish = expect(q, q.MaxTokens, w.f.invalid)
+	// The loop drains all the time, so that it returns when all is done instead
+	// of waiting for someone on another goroutine.
+	w.e.state.Store(stateOpen)
 	stream, err := w.e.Submit(context.Background(), *q)
+	w.e.state.Store(stateDraining)
 	require.NoError(w.t, err)
 	v.stream = stream
 	w.live = append(w.live, v)
@@ -115,7 +121,7 @@ func (w *world) visit() {
 	if w.e.info.Overlapped {
 		w.states.overlappedSteps++
 	}
-	for w.todo > 0 && w.r.IntN(3) == 0 {
+	for w.todo > 0 && len(w.live) < 14 && w.r.IntN(3) == 0 {
 		w.submit()
 	}
 	if w.r.IntN(12) == 0 && len(w.live) > 0 {
@@ -126,9 +132,6 @@ func (w *world) visit() {
 		}
 	}
 	w.settle()
-	if w.todo == 0 {
-		w.e.enter(stateDraining)
-	}
 }
 
 // abort cancels as the end of a Submit context would.
@@ -165,7 +168,7 @@ func (w *world) countAbort(s *scheduler.Sequence) {
 		w.states.abortQueued++
 	case s.Launched < s.PromptLen:
 		w.states.abortPrefill++
-	case s.Pending > 0:
+	case w.e.info.Overlapped: // it takes effect between a launch and its collection
 		w.states.abortInFlight++
 	default:
 		w.states.abortRunning++
@@ -225,8 +228,10 @@ func (w *world) settle() {
 
 // run plays the world to its end.
 func (w *world) run() {
-	w.submit()
-	require.NoError(w.t, w.l.run())
+	for w.todo > 0 {
+		w.submit()
+		require.NoError(w.t, w.l.run())
+	}
 	for len(w.live) > 0 {
 		for _, v := range w.live {
 			for w.read(v) {
@@ -277,6 +282,6 @@ func TestTokenIDSimulation(t *testing.T) {
 		"synchronous steps": states.steps - states.overlappedSteps, "overlapped steps": states.overlappedSteps,
 		"chunks": states.chunks, "overruns": states.overruns,
 	} {
-		require.GreaterOrEqual(t, count, int64(100), "the simulation did not reach: %s", name)
+		require.GreaterOrEqual(t, count, *simSteps/1200, "the simulation hardly reached: %s", name)
 	}
 }

@@ -44,10 +44,9 @@ type records struct {
 // keptSteps is how many records are kept: some seconds of a fast GPU.
 const keptSteps = 4096
 
+func newRecords() records { return records{ring: make([]StepRecord, keptSteps)} }
+
 func (r *records) add(s StepRecord) {
-	if r.ring == nil {
-		r.ring = make([]StepRecord, keptSteps)
-	}
 	r.ring[r.next%len(r.ring)] = s
 	r.next++
 }

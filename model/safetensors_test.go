@@ -46,6 +46,7 @@ func TestHeaderRefusals(t *testing.T) {
 		"a million dims":     {tensor(`"U8"`, `[`+strings.Repeat("1,", 1e6)+`8]`, `[0,8]`), "a.shape", "at most 8"},
 		"product overflows":  {tensor(`"F32"`, `[4611686018427387904,4611686018427387904]`, `[0,8]`), "a.shape", "overflows"},
 		"bytes overflow":     {tensor(`"F32"`, `[4611686018427387904]`, `[0,8]`), "a.shape", "overflows"},
+		"bytes over 2^63":    {tensor(`"F32"`, `[2305843009213693952]`, `[0,8]`), "a.shape", "overflows"},
 		"overflow times 0":   {tensor(`"F32"`, `[4611686018427387904,8,0]`, `[0,0]`), "a.shape", "overflows"},
 		"wraps to the size":  {tensor(`"U8"`, `[4294967296,4294967296,8]`, `[0,8]`), "a.shape", "overflows"},
 		"one offset":         {tensor(`"U8"`, `[8]`, `[8]`), "a.data_offsets", "[begin, end]"},
@@ -71,6 +72,18 @@ func TestHeaderRefusals(t *testing.T) {
 			require.Contains(t, requireProblem(t, err, filepath.Join(dir, SingleFile), c.field).Reason, c.want)
 		})
 	}
+}
+
+func TestMessagesAreBounded(t *testing.T) {
+	var header strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&header, `,"t%d":3`, i)
+	}
+	dir := write(t, map[string][]byte{SingleFile: withHeader("{"+header.String()[1:]+"}", nil)})
+	_, err := OpenCheckpoint(dir)
+	require.ErrorContains(t, err, "5000 problems")
+	require.ErrorContains(t, err, "and 4900 more")
+	require.Less(t, len(err.Error()), 10_000)
 }
 
 func TestHeaderAccepts(t *testing.T) {

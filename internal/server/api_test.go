@@ -118,7 +118,7 @@ func TestChatStreamProtocol(t *testing.T) {
 		`{"choices":[{"index":0,"delta":{"content":"n"},"logprobs":null,"finish_reason":null,"stop_reason":null}]}`,
 		`{"choices":[{"index":0,"delta":{"content":"é"},"logprobs":null,"finish_reason":null,"stop_reason":null}]}`,
 		`{"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop","stop_reason":null}]}`,
-		`{"choices":[],"usage":{"prompt_tokens":22,"total_tokens":26,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":11}}}`,
+		`{"choices":[],"usage":{"prompt_tokens":21,"total_tokens":25,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":10}}}`,
 		`[DONE]`,
 	}, got)
 }

@@ -55,7 +55,7 @@ func newFakeEngine(text string) *fakeEngine {
 
 func ids(text string) []int32 {
 	out := make([]int32, len(text))
-	for i := range text {
+	for i := range len(text) {
 		out[i] = int32(text[i])
 	}
 	return out

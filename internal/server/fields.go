@@ -211,7 +211,7 @@ func number(dst func(*request) *float32) field {
 
 func parseNumber(name string, value json.RawMessage, limit numberRange) (float64, *apiError) {
 	var v float64
-	if err := json.Unmarshal(value, &v); err != nil {
+	if absent(value) || json.Unmarshal(value, &v) != nil {
 		return 0, badField(name, "must be a number between %g and %g", limit.lo, limit.hi)
 	}
 	if v < limit.lo || v > limit.hi {
@@ -241,7 +241,7 @@ func parseInteger(value []byte) (int64, bool) {
 		return v, true
 	}
 	var f float64
-	if json.Unmarshal(value, &f) != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+	if absent(value) || json.Unmarshal(value, &f) != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
 		return 0, false
 	}
 	return int64(f), true

@@ -29,7 +29,7 @@ var sharedEdges = []edge{
 	{`"presence_penalty":-2`, ""}, {`"presence_penalty":2`, ""}, {`"presence_penalty":2.1`, "presence_penalty"},
 	{`"frequency_penalty":-2`, ""}, {`"frequency_penalty":2`, ""}, {`"frequency_penalty":-2.1`, "frequency_penalty"},
 	{`"seed":-9223372036854775808`, ""}, {`"seed":9223372036854775807`, ""}, {`"seed":9223372036854775808`, "seed"}, {`"seed":1.5`, "seed"},
-	{`"logit_bias":{}`, ""}, {`"logit_bias":{"0":100,"258":-100}`, ""}, {`"logit_bias":{"259":1}`, "logit_bias"}, {`"logit_bias":{"-1":1}`, "logit_bias"}, {`"logit_bias":{"a":1}`, "logit_bias"}, {`"logit_bias":{"07":1}`, "logit_bias"}, {`"logit_bias":{"1":101}`, "logit_bias"}, {`"logit_bias":{"1":null}`, ""}, {`"logit_bias":[1]`, "logit_bias"}, {`"logit_bias":{"99999999999999999999":1}`, "logit_bias"},
+	{`"logit_bias":{}`, ""}, {`"logit_bias":{"0":100,"258":-100}`, ""}, {`"logit_bias":{"259":1}`, "logit_bias"}, {`"logit_bias":{"-1":1}`, "logit_bias"}, {`"logit_bias":{"a":1}`, "logit_bias"}, {`"logit_bias":{"07":1}`, "logit_bias"}, {`"logit_bias":{"1":101}`, "logit_bias"}, {`"logit_bias":{"1":null}`, "logit_bias"}, {`"logit_bias":[1]`, "logit_bias"}, {`"logit_bias":{"99999999999999999999":1}`, "logit_bias"},
 	{`"logit_bias":{` + joinN(1025, func(i int) string { return fmt.Sprintf(`"%d":1`, i) }) + `}`, "logit_bias"},
 	{`"stop":"x"`, ""}, {`"stop":[]`, ""}, {`"stop":""`, "stop"}, {`"stop":[""]`, "stop"}, {`"stop":[1]`, "stop"}, {`"stop":{}`, "stop"}, {`"stop":["a",null]`, "stop"},
 	{`"stop":"` + strings.Repeat("s", 256) + `"`, ""}, {`"stop":"` + strings.Repeat("s", 257) + `"`, "stop"},

@@ -75,6 +75,7 @@ int64_t pg_attention_partials_bytes(const struct pg_shape *m, const struct pg_li
 // An item's scratch: two tiles, and for each row its query, two states and its
 // position.
 int64_t pg_attention_scratch_bytes(const struct pg_shape *m, const struct pg_limits *l) {
+	(void)l;
 	int64_t row = m->head_dim + 2 * pg_state_floats(m->head_dim) + 1;
 	return (2 * PG_KV_TILE * (int64_t)m->head_dim + max_rows(m) * row) * sizeof(float) + 64;
 }
@@ -243,6 +244,7 @@ static void run_items(const struct pg_device *d, struct pg_step *s, const struct
 
 // fold_groups folds the partial states of split items into the first ones.
 static void fold_groups(const struct pg_device *d, struct pg_step *s, const struct pg_op *op, int first, int count, int worker) {
+	(void)op, (void)worker;
 	const struct plan *p = s->attention_plan;
 	int head_dim = d->shape.head_dim;
 	int64_t size = pg_state_floats(head_dim);

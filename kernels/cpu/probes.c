@@ -47,9 +47,8 @@ static uint64_t read_scalar(const char *data, int64_t bytes) {
 }
 
 static float fma_scalar(int rounds) {
-	float sum[32] = {0}, x = 0.5f;
-	__asm__ volatile("" : "+m"(x));
-	float y = x;
+	float sum[32] = {0}, y = 0.5f;
+	__asm__ volatile("" : "+m"(sum), "+m"(y));
 	for (int i = 0; i < rounds / 2; i++)
 		for (int c = 0; c < 32; c++) sum[c] = sum[c] * y + y;
 	float total = 0;
@@ -76,8 +75,12 @@ static PG_AVX512 uint64_t read_avx512(const char *data, int64_t bytes) {
 static PG_AVX512 float fma_avx512(int rounds) {
 	__m512 sum[16], x = _mm512_set1_ps(0.5f);
 	__asm__ volatile("" : "+v"(x));
+	// Each sum is made opaque, or the compiler would keep one chain for all.
 #pragma GCC unroll 16
-	for (int c = 0; c < 16; c++) sum[c] = x;
+	for (int c = 0; c < 16; c++) {
+		sum[c] = x;
+		__asm__ volatile("" : "+v"(sum[c]));
+	}
 	for (int i = 0; i < rounds; i++)
 #pragma GCC unroll 16
 		for (int c = 0; c < 16; c++) sum[c] = _mm512_fmadd_ps(sum[c], x, x);

@@ -34,6 +34,11 @@ type candidate struct {
 	doubt float64
 }
 
+// descending orders by z, ties by ascending id.
+func descending(a, b candidate) int {
+	return cmp.Or(cmp.Compare(b.z, a.z), cmp.Compare(a.id, b.id))
+}
+
 // Draw draws one token from logits as kernels.Sampling says, or returns
 // InvalidToken if a logit is NaN or +Inf or no id is allowed. position is the
 // one that the token will have.
@@ -53,8 +58,7 @@ func Draw(logits []float64, sampleVocab int, s *kernels.Sampling, h History, mas
 	if len(c) == 0 {
 		return kernels.InvalidToken, math.Inf(1)
 	}
-	// Descending, ties in ascending order of id.
-	slices.SortStableFunc(c, func(a, b candidate) int { return cmp.Compare(b.z, a.z) })
+	slices.SortFunc(c, descending)
 	if s.Temperature == 0 {
 		return c[0].id, gap(c, 1)
 	}
@@ -66,9 +70,7 @@ func Draw(logits []float64, sampleVocab int, s *kernels.Sampling, h History, mas
 		c[i].z += float64(kernels.Gumbel(s.Seed, s.Choice, position, c[i].id))
 	}
 	kept, dropped := c[:n], c[n:]
-	slices.SortFunc(kept, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.z, a.z), cmp.Compare(a.id, b.id))
-	})
+	slices.SortFunc(kept, descending)
 	margin = min(margin, gap(kept, 1), kept[0].doubt)
 	for _, v := range dropped {
 		if v.z > kept[0].z {
@@ -195,14 +197,14 @@ func logprob(z []float64, id int) (lp float32, rank int32) {
 
 // topLogprobs fills ids and lps with the likeliest.
 func topLogprobs(z []float64, ids []int32, lps []float32) {
-	order := make([]int32, len(z))
-	for i := range order {
-		order[i] = int32(i)
+	order := make([]candidate, len(z))
+	for i, v := range z {
+		order[i] = candidate{id: int32(i), z: v}
 	}
-	slices.SortStableFunc(order, func(a, b int32) int { return cmp.Compare(z[b], z[a]) })
+	slices.SortFunc(order, descending)
 	sum := logSumExp(z)
 	for i := range ids {
-		ids[i] = order[i]
-		lps[i] = float32(z[order[i]] - sum)
+		ids[i] = order[i].id
+		lps[i] = float32(order[i].z - sum)
 	}
 }

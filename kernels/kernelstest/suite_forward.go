@@ -25,10 +25,10 @@ func (s *suite) forward(t *testing.T) {
 }
 
 // generationSteps: a short prompt in one chunk, one that is chunked, one that
-// joins late; then decodes alone, across a block's end.
+// joins late; then decodes alone, two of them across a block's end.
 func generationSteps() []miniStep {
-	steps := []miniStep{{5, 10, 0}, {1, 7, 20}, {1, 1, 13}}
-	for range 9 {
+	steps := []miniStep{{12, 10, 0}, {1, 7, 20}, {1, 1, 10}}
+	for range 6 {
 		steps = append(steps, miniStep{1, 1, 1})
 	}
 	return steps
@@ -38,7 +38,7 @@ func (s *suite) generate(t *testing.T, g geometry, blockSize int, tied bool) {
 	p := s.newPair(t, g.shape(), limitsFor(40, 3, 64, blockSize), 16)
 	m := p.loadMini("", tied)
 	for range 100 {
-		sequences := p.miniSequences([]int{5, 17, 33})
+		sequences := p.miniSequences([]int{12, 17, 30})
 		p.want.margin = math.Inf(1)
 		p.startMini(p.want, sequences)
 		require.NoError(t, m.generate(p.want, p.loaded[1], sequences, generationSteps()))

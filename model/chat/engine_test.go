@@ -92,7 +92,9 @@ func TestHostileTemplates(t *testing.T) {
 		"{{ messages | nofilter }}":             "nofilter",
 		"{{ strftime_now('%Q') }}":              "%Q is not supported",
 		strings.Repeat("{% if x %}", maxSource): "more than",
-		"{{ " + strings.Repeat("(", 50000) + "1" + strings.Repeat(")", 50000) + " }}{{ raise_exception('deep') }}": "deep",
+		"{{ " + strings.Repeat("(", 400) + "1" + strings.Repeat(")", 400) + " }}{{ raise_exception('deep') }}":   "deep",
+		"{{ " + strings.Repeat("(", 50000) + " }}":                                                               "more than 512 operators",
+		strings.Repeat("{% if 1 %}", 500) + "{{ raise_exception('deep') }}" + strings.Repeat("{% endif %}", 500): "deep",
 	} {
 		_, err := render(source, Input{})
 		require.ErrorContains(t, err, want, "%.80s", source)

@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// maxSource bounds the template: gonja parses by recursion.
-	maxSource = 256 << 10
+	// maxSource bounds the template, and maxOperators one {{ }} or {% %} in it:
+	// gonja works by recursion, and Go cannot recover from a stack overflow.
+	maxSource    = 128 << 10
+	maxOperators = 512
 	// maxOutput bounds the rendered text; the tokenizer takes no more either.
 	maxOutput = 4 << 20
 	// maxTime bounds one render. A long chat takes milliseconds.
@@ -127,8 +129,7 @@ func (g guardedStructure) Execute(r *exec.Renderer, block *nodes.ControlStructur
 	return nil
 }
 
-// boundMacro wraps the macro just defined, for gonja's has no limit of depth
-// and Go cannot recover from a stack overflow.
+// boundMacro wraps the macro just defined, for gonja's has no limit of depth.
 func boundMacro(r *exec.Renderer, name string) error {
 	defined, _ := r.Environment.Context.Get(name)
 	macro, ok := defined.(exec.Macro)

@@ -75,11 +75,15 @@ func New(source string, options Options) (t *Template, err error) {
 	if len(source) > maxSource {
 		return nil, fmt.Errorf("chat template: %d bytes, more than %d", len(source), maxSource)
 	}
+	source, err = controlWhitespace(source)
+	if err != nil {
+		return nil, err
+	}
 	defer recovered(&err)
 	environment := &exec.Environment{
 		Filters: filters, ControlStructures: structures, Tests: builtins.Tests, Methods: methods, Context: exec.EmptyContext(),
 	}
-	parsed, err := exec.NewTemplate("chat_template", config.New(), oneTemplate{controlWhitespace(source)}, environment)
+	parsed, err := exec.NewTemplate("chat_template", config.New(), oneTemplate{source}, environment)
 	if err != nil {
 		return nil, fmt.Errorf("chat template: %w", lastCause(err))
 	}

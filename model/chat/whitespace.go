@@ -1,6 +1,9 @@
 package chat
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 const whiteSpace = " \t\r\n\f\v"
 
@@ -9,7 +12,10 @@ const whiteSpace = " \t\r\n\f\v"
 // one that begins its line; {%+ and +%} prevent it. Gonja has both options too,
 // but strips before every block, which joins the words of
 // "{{ word }} {% endfor %}". What {%- and -%} strip is left to gonja.
-func controlWhitespace(source string) string {
+//
+// It also refuses a tag with more than maxOperators, for gonja parses and
+// evaluates expressions by recursion.
+func controlWhitespace(source string) (string, error) {
 	var out strings.Builder
 	text := source // what is not yet copied
 	raw := false   // behind {% raw %}: only {% endraw %} ends it
@@ -18,10 +24,14 @@ func controlWhitespace(source string) string {
 		at := nextTag(text, raw)
 		if at < 0 {
 			out.WriteString(text)
-			return out.String()
+			return out.String(), nil
 		}
-		data, tag := text[:at], text[at:at+tagLength(text[at:])]
+		length, operators := scanTag(text[at:])
+		data, tag := text[:at], text[at:at+length]
 		text = text[at+len(tag):]
+		if operators > maxOperators {
+			return "", fmt.Errorf("chat template: a tag with more than %d operators and brackets: %.40q…", maxOperators, tag)
+		}
 		if tag[:2] == "{{" {
 			out.WriteString(data + tag)
 			lineStart = false
@@ -65,24 +75,27 @@ func nextTag(text string, raw bool) int {
 	}
 }
 
-// tagLength returns the length of the tag that text begins with; strings and
-// braces inside it are skipped. All of text when the tag does not end, which the
-// parser will report.
-func tagLength(text string) int {
+// scanTag returns the length of the tag that text begins with, strings and
+// braces inside it skipped, and how many operators and brackets it has. The
+// length is all of text when the tag does not end, which the parser will report.
+func scanTag(text string) (length, operators int) {
 	if text[1] == '#' {
 		if end := strings.Index(text, "#}"); end >= 0 {
-			return end + 2
+			return end + 2, 0
 		}
-		return len(text)
+		return len(text), 0
 	}
 	end := map[byte]string{'%': "%}", '{': "}}"}[text[1]]
 	braces := 0
 	for at := 2; at < len(text); at++ {
 		switch c := text[at]; {
 		case braces == 0 && strings.HasPrefix(text[at:], end):
-			return at + 2
+			return at + 2, operators
+		case strings.IndexByte("([.|+-*/%~=<>", c) >= 0:
+			operators++
 		case c == '{':
 			braces++
+			operators++
 		case c == '}':
 			braces--
 		case c == '"' || c == '\'':
@@ -93,7 +106,7 @@ func tagLength(text string) int {
 			}
 		}
 	}
-	return len(text)
+	return len(text), operators
 }
 
 // cut removes a plus sign at a place of a tag.

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/internal/server"
+	"github.com/pagoda-engine/pagoda/model/chat"
+	"github.com/pagoda-engine/pagoda/model/tokenizer"
+)
+
+// testModel is SmolLM2-135M-Instruct as `make test-model` leaves it.
+func testModel(t *testing.T) string {
+	dir := filepath.Join("..", "..", ".cache", "models", "smollm2-135m")
+	if _, err := os.Stat(filepath.Join(dir, "model.safetensors")); err != nil {
+		t.Skip("no test model: run make test-model")
+	}
+	return dir
+}
+
+// liveServer is a server on loopback with the real engine and model behind it.
+type liveServer struct {
+	engine *engine.Engine
+	client openai.Client
+	url    string
+}
+
+func startServer(t *testing.T, config engine.Config) *liveServer {
+	dir := testModel(t)
+	text, err := tokenizer.Open(dir)
+	require.NoError(t, err)
+	template, err := chat.Load(dir, text.AddedTokens())
+	require.NoError(t, err)
+	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	config.Model, config.SampleVocab, config.Log = dir, text.VocabSize(), quiet
+	e, err := engine.New(config)
+	require.NoError(t, err)
+	srv, err := server.New(server.Config{ModelNames: []string{"smollm2"}, Log: quiet}, server.AdaptEngine(e), server.AdaptTokenizer(text), template)
+	require.NoError(t, err)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ctx, context.Background(), listener) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-served)
+		require.NoError(t, e.Close())
+		text.Close()
+	})
+	url := "http://" + listener.Addr().String()
+	return &liveServer{e, openai.NewClient(option.WithBaseURL(url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0)), url}
+}
+
+// completion is what one request got.
+type completion struct {
+	text   string
+	cached int64
+	finish string
+}
+
+// ask streams a greedy chat completion.
+func (s *liveServer) ask(ctx context.Context, prompt string, tokens int64) (completion, error) {
+	stream := s.client.Chat.Completions.NewStreaming(ctx, openai.ChatCompletionNewParams{
+		Model:         "smollm2",
+		Messages:      []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompt)},
+		Temperature:   openai.Float(0),
+		MaxTokens:     openai.Int(tokens),
+		StreamOptions: openai.ChatCompletionStreamOptionsParam{IncludeUsage: openai.Bool(true)},
+	})
+	defer stream.Close()
+	var text strings.Builder
+	var c completion
+	for stream.Next() {
+		chunk := stream.Current()
+		for _, choice := range chunk.Choices {
+			text.WriteString(choice.Delta.Content)
+			if choice.FinishReason != "" {
+				c.finish = choice.FinishReason
+			}
+		}
+		if chunk.Usage.TotalTokens > 0 {
+			c.cached = chunk.Usage.PromptTokensDetails.CachedTokens
+		}
+	}
+	c.text = text.String()
+	return c, stream.Err()
+}
+
+// mixedPrompts are prompts of mixed lengths that partly share a beginning.
+func mixedPrompts(n int) (prompts []string, tokens []int64) {
+	story := strings.Repeat("The old lighthouse keeper climbed the stairs every evening and lit the lamp. ", 12)
+	topics := []string{"the sea", "a red kite", "bread", "the moon", "winter", "a clever fox", "trains", "tea"}
+	for i := range n {
+		topic := topics[i%len(topics)]
+		switch i % 4 {
+		case 0:
+			prompts = append(prompts, fmt.Sprintf("Say something about %s, number %d.", topic, i))
+		case 1:
+			prompts = append(prompts, story+fmt.Sprintf("Who lit the lamp? Also mention %s %d.", topic, i))
+		case 2:
+			prompts = append(prompts, fmt.Sprintf("List %d words about %s.", 3+i%5, topic))
+		default:
+			prompts = append(prompts, story[:len(story)/2]+fmt.Sprintf("Continue with %s %d.", topic, i))
+		}
+		tokens = append(tokens, int64(8+i%5*6))
+	}
+	return prompts, tokens
+}
+
+// TestConcurrentStreams is the whole path with the official client: 64
+// concurrent greedy streams of mixed lengths, prefix cache on, in batch-invariant
+// mode, say exactly what each says alone; a repeat finds its prefix cached; after
+// half of them disconnect all blocks are free.
+func TestConcurrentStreams(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	n := 64
+	if testing.Short() {
+		n = 16
+	}
+	s := startServer(t, engine.Config{BatchInvariant: true, MaxNumSeqs: 24, MaxNumBatchedTokens: 256, MaxModelLen: 1024, NumGPUBlocksOverride: 400})
+	prompts, tokens := mixedPrompts(n)
+
+	solo := make([]completion, n)
+	for i := range prompts {
+		var err error
+		solo[i], err = s.ask(t.Context(), prompts[i], tokens[i])
+		require.NoError(t, err)
+		require.NotEmpty(t, solo[i].text)
+	}
+	together := make([]completion, n)
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range prompts {
+		wg.Go(func() { together[i], errs[i] = s.ask(t.Context(), prompts[i], tokens[i]) })
+	}
+	wg.Wait()
+	cached := 0
+	for i := range prompts {
+		require.NoError(t, errs[i])
+		require.Equal(t, solo[i].text, together[i].text, "prompt %d", i)
+		require.Equal(t, solo[i].finish, together[i].finish)
+		if together[i].cached > 0 {
+			cached++
+		}
+	}
+	require.Greater(t, cached, n/2, "most repeats find a cached prefix")
+
+	// Half of them leave after their first piece of text.
+	for i := range prompts {
+		wg.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if i%2 == 0 {
+				_, errs[i] = s.ask(ctx, prompts[i], tokens[i])
+				return
+			}
+			stream := s.client.Chat.Completions.NewStreaming(ctx, openai.ChatCompletionNewParams{
+				Model: "smollm2", Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompts[i])}, MaxTokens: openai.Int(400),
+			})
+			stream.Next()
+			cancel()
+			errs[i] = stream.Close()
+		})
+	}
+	wg.Wait()
+	for i := 0; i < n; i += 2 {
+		require.NoError(t, errs[i])
+	}
+	require.Eventually(t, func() bool {
+		st := s.engine.Stats()
+		return st.Running == 0 && st.Waiting == 0 && st.BlocksUsed == 0
+	}, 20*time.Second, 5*time.Millisecond, "blocks of requests whose clients left")
+}

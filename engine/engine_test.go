@@ -1,0 +1,449 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// prompt is n ids that depend on the seed.
+func prompt(seed, n int) []int32 {
+	ids := make([]int32, n)
+	for i := range ids {
+		ids[i] = int32(1 + (seed*13+i*i)%(fakeVocab-1))
+	}
+	return ids
+}
+
+func loops(t *testing.T, test func(t *testing.T, c Config)) {
+	for _, async := range []string{"off", "on"} {
+		t.Run("async "+async, func(t *testing.T) { test(t, Config{AsyncScheduling: async, NumGPUBlocksOverride: 64, MaxNumSeqs: 8}) })
+	}
+}
+
+func TestManyClients(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		e := startFake(t, &fake{}, c)
+		var wg sync.WaitGroup
+		for i := range 64 {
+			wg.Go(func() {
+				r := Request{Prompt: prompt(i%7, 1+i), MaxTokens: 40, Sampling: Sampling{Logprobs: -1, Seed: uint64(i)}}
+				s, err := e.Submit(context.Background(), r)
+				if !assertNoError(t, err) {
+					return
+				}
+				var got []int32
+				for {
+					ev, ok := s.Next(context.Background())
+					if !ok {
+						break
+					}
+					got = append(got, ev.Token)
+				}
+				want, _ := expect(&r, 40, 0)
+				if fmt.Sprint(got) != fmt.Sprint(want) {
+					t.Errorf("request %d: %v, want %v", i, got, want)
+				}
+			})
+		}
+		wg.Wait()
+		require.NoError(t, e.Shutdown(context.Background()))
+		st := e.Stats()
+		require.Zero(t, st.BlocksUsed)
+		require.EqualValues(t, 64, st.FinishedStop+st.FinishedLength)
+		require.NotEmpty(t, e.Steps(10), "records can be read after the end")
+	})
+}
+
+func assertNoError(t *testing.T, err error) bool {
+	if err != nil {
+		t.Error(err)
+	}
+	return err == nil
+}
+
+// TestSubmitRefusals is the table of everything that Submit must not let in.
+func TestSubmitRefusals(t *testing.T) {
+	e := startFake(t, &fake{}, Config{NumGPUBlocksOverride: 10, MaxModelLen: 400, MaxLogprobs: 5})
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	many := make([]int32, MaxStopIDs+1)
+	biases := make([]TokenBias, MaxLogitBias+1)
+	for name, c := range map[string]struct {
+		change func(r *Request)
+		want   error
+		says   string
+	}{
+		"no prompt":           {func(r *Request) { r.Prompt = nil }, ErrInvalid, "prompt"},
+		"negative id":         {func(r *Request) { r.Prompt = []int32{1, -1} }, ErrInvalid, "prompt"},
+		"id = vocab":          {func(r *Request) { r.Prompt = []int32{fakeVocab} }, ErrInvalid, "prompt"},
+		"prompt = max len":    {func(r *Request) { r.Prompt, r.MaxTokens = prompt(1, 400), 0 }, ErrTooLong, "400"},
+		"sum over max len":    {func(r *Request) { r.Prompt, r.MaxTokens = prompt(1, 100), 301 }, ErrTooLong, "301"},
+		"max_tokens overflow": {func(r *Request) { r.MaxTokens = math.MaxInt }, ErrTooLong, "max_model_len is 400"},
+		"one block too many":  {func(r *Request) { r.Prompt, r.MaxTokens = prompt(1, 100), 62 }, ErrNeverFits, "11 blocks of 16 tokens; the pool has 10"},
+		"prompt over pool":    {func(r *Request) { r.Prompt, r.MaxTokens = prompt(1, 161), 0 }, ErrNeverFits, "11 blocks"},
+		"negative max_tokens": {func(r *Request) { r.MaxTokens = -1 }, ErrInvalid, "max_tokens"},
+		"temperature":         {func(r *Request) { r.Sampling.Temperature = -0.1 }, ErrInvalid, "temperature"},
+		"temperature NaN":     {func(r *Request) { r.Sampling.Temperature = nan }, ErrInvalid, "temperature"},
+		"temperature inf":     {func(r *Request) { r.Sampling.Temperature = inf }, ErrInvalid, "temperature"},
+		"top_p":               {func(r *Request) { r.Sampling.TopP = 1.1 }, ErrInvalid, "top_p"},
+		"top_p NaN":           {func(r *Request) { r.Sampling.TopP = nan }, ErrInvalid, "top_p"},
+		"min_p":               {func(r *Request) { r.Sampling.MinP = -0.1 }, ErrInvalid, "min_p"},
+		"top_k":               {func(r *Request) { r.Sampling.TopK = -2 }, ErrInvalid, "top_k"},
+		"repetition":          {func(r *Request) { r.Sampling.RepetitionPenalty = -1 }, ErrInvalid, "repetition_penalty"},
+		"repetition inf":      {func(r *Request) { r.Sampling.RepetitionPenalty = inf }, ErrInvalid, "repetition_penalty"},
+		"presence":            {func(r *Request) { r.Sampling.PresencePenalty = 2.1 }, ErrInvalid, "presence_penalty"},
+		"frequency":           {func(r *Request) { r.Sampling.FrequencyPenalty = -2.1 }, ErrInvalid, "frequency_penalty"},
+		"min_tokens":          {func(r *Request) { r.Sampling.MinTokens = 9 }, ErrInvalid, "min_tokens"},
+		"negative min_tokens": {func(r *Request) { r.Sampling.MinTokens = -1 }, ErrInvalid, "min_tokens"},
+		"logprobs":            {func(r *Request) { r.Sampling.Logprobs = 6 }, ErrInvalid, "top_logprobs"},
+		"logprobs −2":         {func(r *Request) { r.Sampling.Logprobs = -2 }, ErrInvalid, "top_logprobs"},
+		"choice":              {func(r *Request) { r.Sampling.Choice = -1 }, ErrInvalid, "n"},
+		"stop id":             {func(r *Request) { r.StopIDs = []int32{fakeVocab} }, ErrInvalid, "stop_token_ids"},
+		"stop id −1":          {func(r *Request) { r.StopIDs = []int32{-1} }, ErrInvalid, "stop_token_ids"},
+		"stop ids":            {func(r *Request) { r.StopIDs = many }, ErrInvalid, "stop_token_ids"},
+		"biases":              {func(r *Request) { r.Sampling.LogitBias = biases }, ErrInvalid, "logit_bias"},
+		"bias id":             {func(r *Request) { r.Sampling.LogitBias = []TokenBias{{ID: fakeVocab, Bias: 1}} }, ErrInvalid, "logit_bias"},
+		"bias twice":          {func(r *Request) { r.Sampling.LogitBias = []TokenBias{{ID: 3, Bias: 1}, {ID: 3, Bias: 2}} }, ErrInvalid, "logit_bias"},
+		"bias value":          {func(r *Request) { r.Sampling.LogitBias = []TokenBias{{ID: 3, Bias: 101}} }, ErrInvalid, "logit_bias"},
+		"bias NaN":            {func(r *Request) { r.Sampling.LogitBias = []TokenBias{{ID: 3, Bias: nan}} }, ErrInvalid, "logit_bias"},
+		"priority under fcfs": {func(r *Request) { r.Priority = 1 }, ErrInvalid, "priority"},
+		"salt":                {func(r *Request) { r.CacheSalt = strings.Repeat("x", MaxCacheSalt+1) }, ErrInvalid, "cache_salt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := Request{Prompt: prompt(1, 5), MaxTokens: 8}
+			c.change(&r)
+			_, err := e.Submit(context.Background(), r)
+			require.ErrorIs(t, err, c.want)
+			require.ErrorContains(t, err, c.says)
+			if c.want == ErrInvalid {
+				var invalid *InvalidError
+				require.ErrorAs(t, err, &invalid)
+				require.Equal(t, c.says, invalid.Param)
+			}
+		})
+	}
+	require.Zero(t, e.queued.Load())
+}
+
+// TestSubmitBounds: the largest that is allowed runs to its end.
+func TestSubmitBounds(t *testing.T) {
+	e := startFake(t, &fake{}, Config{NumGPUBlocksOverride: 10, MaxModelLen: 400, MaxLogprobs: 5})
+	for name, c := range map[string]struct {
+		request Request
+		tokens  int
+	}{
+		"a full pool":       {Request{Prompt: prompt(1, 100), MaxTokens: 61}, 61}, // the last token takes no slot
+		"as many as fit":    {Request{Prompt: prompt(1, 100)}, 61},
+		"prompt fills pool": {Request{Prompt: prompt(1, 160)}, 1},
+		"all fields": {Request{Prompt: prompt(2, 1), MaxTokens: 3, Sampling: Sampling{
+			Temperature: 1e-9, TopK: -1, TopP: 1, MinP: 1, PresencePenalty: -2, FrequencyPenalty: 2, RepetitionPenalty: 9, MinTokens: 3, Logprobs: 5,
+			LogitBias: []TokenBias{{ID: fakeVocab - 1, Bias: 100}, {ID: 0, Bias: -100}},
+		}, CacheSalt: strings.Repeat("x", MaxCacheSalt)}, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.request.IgnoreEOS = true
+			s, err := e.Submit(context.Background(), c.request)
+			require.NoError(t, err)
+			got, last := readAll(t, s)
+			require.Len(t, got, c.tokens)
+			require.Equal(t, FinishLength, last.Finish)
+		})
+	}
+}
+
+// TestStopConditions has lines 35 to 39 of vLLM's behaviours as their tests
+// describe them, on whole requests: what the fake draws is known beforehand.
+func TestStopConditions(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		e := startFake(t, &fake{}, c)
+		free := Request{Prompt: prompt(3, 20), MaxTokens: 200, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}}
+		chain, _ := expect(&free, 200, 0)
+		eos := indexOf(t, chain, 0)
+		run := func(change func(r *Request)) ([]int32, Event) {
+			r := free
+			change(&r)
+			s, err := e.Submit(context.Background(), r)
+			require.NoError(t, err)
+			return readAll(t, s)
+		}
+		t.Run("end of sequence", func(t *testing.T) { // 35
+			got, last := run(func(r *Request) { r.IgnoreEOS = false })
+			require.Equal(t, chain[:eos+1], got)
+			require.Equal(t, FinishStop, last.Finish)
+			require.Zero(t, last.StopID)
+		})
+		t.Run("stop id", func(t *testing.T) { // 36
+			at := 4
+			for indexOf(t, chain, chain[at]) != at {
+				at++
+			}
+			got, last := run(func(r *Request) { r.StopIDs = []int32{chain[at]} })
+			require.Equal(t, chain[:at+1], got)
+			require.Equal(t, FinishStop, last.Finish)
+			require.Equal(t, chain[at], last.StopID)
+		})
+		t.Run("max tokens", func(t *testing.T) { // 37
+			got, last := run(func(r *Request) { r.MaxTokens = 2 })
+			require.Equal(t, chain[:2], got)
+			require.Equal(t, FinishLength, last.Finish)
+		})
+		t.Run("ignore the end", func(t *testing.T) { // 38
+			got, last := run(func(*Request) {})
+			require.Equal(t, chain, got)
+			require.Equal(t, FinishLength, last.Finish)
+		})
+		t.Run("min tokens", func(t *testing.T) { // 39
+			got, last := run(func(r *Request) { r.IgnoreEOS, r.Sampling.MinTokens = false, int32(eos+2) })
+			require.Greater(t, len(got), eos+1)
+			require.NotContains(t, got[:eos+1], int32(0))
+			require.Contains(t, []FinishReason{FinishStop, FinishLength}, last.Finish)
+		})
+	})
+}
+
+func indexOf(t *testing.T, ids []int32, id int32) int {
+	for i := range ids {
+		if ids[i] == id {
+			return i
+		}
+	}
+	t.Fatalf("id %d is not drawn", id)
+	return 0
+}
+
+func TestJudge(t *testing.T) {
+	stops := []int32{0, 42}
+	for _, c := range []struct {
+		token     int32
+		n, lo, hi int
+		want      verdict
+	}{
+		{10, 1, 0, 5, verdict{keep: true}},
+		{0, 1, 0, 5, verdict{keep: true, finish: FinishStop}},
+		{42, 2, 0, 5, verdict{keep: true, finish: FinishStop, stopID: 42}},
+		{10, 5, 0, 5, verdict{keep: true, finish: FinishLength}},
+		{42, 5, 0, 5, verdict{keep: true, finish: FinishStop, stopID: 42}}, // stop before length
+		{42, 3, 5, 9, verdict{keep: true}},                                 // min tokens
+		{42, 5, 5, 9, verdict{keep: true, finish: FinishStop, stopID: 42}},
+		{kernels.InvalidToken, 1, 0, 5, verdict{finish: FinishError, err: errNotNumbers}},
+	} {
+		require.Equal(t, c.want, judge(c.token, c.n, c.lo, c.hi, stops), "%+v", c)
+	}
+}
+
+// TestDeviceFault: requests in flight and in the queue get an error, further
+// ones are refused, and the engine says why it stopped.
+func TestDeviceFault(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		f := &fake{failAt: 5}
+		c.MaxNumSeqs = 2
+		e := startFake(t, f, c)
+		var streams []*Stream
+		for i := range 5 {
+			s, err := e.Submit(context.Background(), Request{Prompt: prompt(i, 9), IgnoreEOS: true, MaxTokens: 50})
+			if err != nil { // the fault was faster
+				require.ErrorIs(t, err, ErrClosed)
+				continue
+			}
+			streams = append(streams, s)
+		}
+		for _, s := range streams {
+			_, last := readAll(t, s)
+			require.Equal(t, FinishError, last.Finish)
+			require.ErrorIs(t, last.Err, ErrDevice)
+			require.ErrorContains(t, last.Err, "injected")
+		}
+		<-e.Done()
+		require.ErrorIs(t, e.Err(), ErrDevice)
+		require.ErrorIs(t, e.Close(), ErrDevice)
+		_, err := e.Submit(context.Background(), Request{Prompt: prompt(0, 1)})
+		require.ErrorIs(t, err, ErrClosed)
+		require.ErrorContains(t, err, "injected")
+		require.Equal(t, 1, f.closed)
+		_, err = e.Logits(context.Background(), prompt(0, 1))
+		require.ErrorIs(t, err, ErrClosed)
+	})
+}
+
+// TestSlowReader: one request is not read at all, another is read to its end.
+func TestSlowReader(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		e := startFake(t, &fake{}, c)
+		slow, err := e.Submit(context.Background(), Request{Prompt: prompt(1, 5), MaxTokens: 300, IgnoreEOS: true, Sampling: Sampling{Logprobs: 2}})
+		require.NoError(t, err)
+		r := Request{Prompt: prompt(2, 5), MaxTokens: 500, IgnoreEOS: true}
+		fast, err := e.Submit(context.Background(), r)
+		require.NoError(t, err)
+		got, _ := readAll(t, fast)
+		want, _ := expect(&r, 500, 0)
+		require.Equal(t, want, got)
+		require.NoError(t, e.Shutdown(context.Background()))
+		got, last := readAll(t, slow)
+		require.Len(t, got, 300, "nothing was lost meanwhile")
+		require.Equal(t, FinishLength, last.Finish)
+	})
+}
+
+// TestCancel aborts by the Submit context, in the queue and while running.
+func TestCancel(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		f := &fake{hold: make(chan struct{})}
+		c.MaxNumSeqs = 1
+		e := startFake(t, f, c)
+		ctx, cancel := context.WithCancel(context.Background())
+		running, err := e.Submit(ctx, Request{Prompt: prompt(1, 5), MaxTokens: 900, IgnoreEOS: true})
+		require.NoError(t, err)
+		queued, err := e.Submit(ctx, Request{Prompt: prompt(2, 5), MaxTokens: 900, IgnoreEOS: true})
+		require.NoError(t, err)
+		r := Request{Prompt: prompt(3, 5), MaxTokens: 20, IgnoreEOS: true}
+		neighbour, err := e.Submit(context.Background(), r)
+		require.NoError(t, err)
+		f.hold <- struct{}{}
+		_, ok := running.Next(context.Background())
+		require.True(t, ok)
+		cancel()
+		close(f.hold)
+		_, last := readAll(t, running)
+		require.Equal(t, FinishAbort, last.Finish)
+		require.False(t, last.HasToken)
+		got, last := readAll(t, queued)
+		require.Empty(t, got)
+		require.Equal(t, FinishAbort, last.Finish)
+		got, _ = readAll(t, neighbour)
+		want, _ := expect(&r, 20, 0)
+		require.Equal(t, want, got)
+		_, err = e.Submit(ctx, r)
+		require.ErrorIs(t, err, context.Canceled)
+	})
+}
+
+// TestQueueBound: requests that have not started count, those that run do not.
+func TestQueueBound(t *testing.T) {
+	f := &fake{hold: make(chan struct{})}
+	e := startFake(t, f, Config{NumGPUBlocksOverride: 64, MaxNumSeqs: 1, MaxQueuedReqs: 3})
+	r := Request{Prompt: prompt(1, 5), MaxTokens: 5, IgnoreEOS: true}
+	first, err := e.Submit(context.Background(), r)
+	require.NoError(t, err)
+	f.hold <- struct{}{} // the first runs
+	streams := []*Stream{first}
+	for range 3 {
+		s, err := e.Submit(context.Background(), r)
+		require.NoError(t, err)
+		streams = append(streams, s)
+	}
+	_, err = e.Submit(context.Background(), r)
+	require.ErrorIs(t, err, ErrQueueFull)
+	close(f.hold)
+	for _, s := range streams {
+		_, last := readAll(t, s)
+		require.Equal(t, FinishLength, last.Finish)
+	}
+	_, err = e.Submit(context.Background(), r)
+	require.NoError(t, err)
+}
+
+// TestClose aborts what runs and waits; Shutdown with a context that ends does
+// the same and says so.
+func TestClose(t *testing.T) {
+	for name, stop := range map[string]func(e *Engine) error{
+		"close": (*Engine).Close,
+		"shutdown cut short": func(e *Engine) error {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			err := e.Shutdown(ctx)
+			require.ErrorIs(t, err, context.Canceled)
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fake{hold: make(chan struct{})}
+			e := startFake(t, f, Config{NumGPUBlocksOverride: 64, MaxNumSeqs: 1})
+			var streams []*Stream
+			for i := range 3 {
+				s, err := e.Submit(context.Background(), Request{Prompt: prompt(i, 5), MaxTokens: 900, IgnoreEOS: true})
+				require.NoError(t, err)
+				streams = append(streams, s)
+			}
+			f.hold <- struct{}{}
+			finished := make(chan error)
+			go func() { finished <- stop(e) }()
+			for e.state.Load() != stateClosed {
+				select {
+				case f.hold <- struct{}{}:
+				case <-e.Done():
+				}
+			}
+			close(f.hold)
+			require.NoError(t, <-finished)
+			for _, s := range streams {
+				_, last := readAll(t, s)
+				require.Equal(t, FinishAbort, last.Finish)
+			}
+			require.NoError(t, e.Err())
+			require.NoError(t, e.Close(), "twice")
+			require.Equal(t, 1, f.closed)
+		})
+	}
+}
+
+// TestShutdownDrains: what was accepted finishes, what comes later is refused.
+func TestShutdownDrains(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		e := startFake(t, &fake{}, c)
+		var streams []*Stream
+		for i := range 20 {
+			s, err := e.Submit(context.Background(), Request{Prompt: prompt(i, 30), MaxTokens: 40, IgnoreEOS: true})
+			require.NoError(t, err)
+			streams = append(streams, s)
+		}
+		require.NoError(t, e.Shutdown(context.Background()))
+		_, err := e.Submit(context.Background(), Request{Prompt: prompt(1, 1)})
+		require.ErrorIs(t, err, ErrClosed)
+		for _, s := range streams {
+			got, last := readAll(t, s)
+			require.Len(t, got, 40)
+			require.Equal(t, FinishLength, last.Finish)
+		}
+	})
+}
+
+// TestLogits: every position's logits, chunk by chunk, between the steps of a
+// request that runs.
+func TestLogits(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.MaxNumBatchedTokens = 13
+		e := startFake(t, &fake{}, c)
+		r := Request{Prompt: prompt(1, 60), MaxTokens: 800, IgnoreEOS: true}
+		s, err := e.Submit(context.Background(), r)
+		require.NoError(t, err)
+		ids := prompt(1, 100) // shares a prefix with the request
+		rows, err := e.Logits(context.Background(), ids)
+		require.NoError(t, err)
+		require.Len(t, rows, len(ids))
+		h := uint64(0)
+		for i, row := range rows {
+			h = extend(h, ids[i])
+			require.Len(t, row, fakeVocab)
+			require.Equal(t, float32(extend(h, 7)>>40), row[7], "position %d", i)
+		}
+		got, _ := readAll(t, s)
+		want, _ := expect(&r, 800, 0)
+		require.Equal(t, want, got)
+		_, err = e.Logits(context.Background(), nil)
+		require.ErrorIs(t, err, ErrInvalid)
+		_, err = e.Logits(context.Background(), prompt(1, 64*16+1))
+		require.ErrorIs(t, err, ErrTooLong)
+		_, err = e.Probe(context.Background())
+		require.ErrorContains(t, err, "cannot measure")
+	})
+}

@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"context"
+	"reflect"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/scheduler"
+)
+
+// newTestLoop makes an engine's loop without its goroutine.
+func newTestLoop(t *testing.T, f *fake, c Config) (*Engine, *loop) {
+	c = quiet(c)
+	require.NoError(t, c.validate())
+	e := &Engine{
+		cfg: c, inbox: make(chan *request, c.MaxQueuedReqs), calls: make(chan func(*loop)),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	src := fakeSource(f, 1<<12)
+	e.info = src.info
+	l, err := e.setup(src)
+	require.NoError(t, err)
+	return e, l
+}
+
+// TestDecodeAllocatesNothing: a steady decode step, from schedule to delivery,
+// allocates nothing, in both loops.
+func TestDecodeAllocatesNothing(t *testing.T) {
+	e, l := newTestLoop(t, &fake{}, Config{NumGPUBlocksOverride: 2000, MaxNumSeqs: 16})
+	for i := range 16 {
+		_, err := e.Submit(context.Background(), Request{Prompt: prompt(i, 40), MaxTokens: 1500, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}})
+		require.NoError(t, err)
+	}
+	require.True(t, l.receive())
+	synchronous := func() {
+		s := l.schedule()
+		l.launch(s)
+		if err := l.collect(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 600 { // past the growth of tables
+		synchronous()
+	}
+	require.Zero(t, testing.AllocsPerRun(200, synchronous))
+	last := l.schedule()
+	l.launch(last)
+	require.Zero(t, testing.AllocsPerRun(200, func() {
+		l.receive()
+		next := l.schedule()
+		l.launch(next)
+		if err := l.collect(last); err != nil {
+			t.Fatal(err)
+		}
+		last = next
+	}))
+	require.NoError(t, l.collect(last))
+	l.stop(nil)
+}
+
+// TestOnlyDeltasTravel: a steady decode updates a row only when it gets a block.
+func TestOnlyDeltasTravel(t *testing.T) {
+	f := &fake{}
+	e, l := newTestLoop(t, f, Config{NumGPUBlocksOverride: 100, MaxNumSeqs: 4})
+	for i := range 4 {
+		_, err := e.Submit(context.Background(), Request{Prompt: prompt(i, 16), MaxTokens: 100, IgnoreEOS: true})
+		require.NoError(t, err)
+	}
+	l.receive()
+	for i := range 33 { // positions 15 to 47 of each
+		s := l.schedule()
+		l.launch(s)
+		require.NoError(t, l.collect(s))
+		require.Equal(t, 4*(1+(i+15)/16), f.updates, "step %d", i)
+	}
+	l.stop(nil)
+}
+
+// TestAbortAtEveryPosition aborts one of three requests at every step of its
+// life, queued first, in both loops, with the prefix cache on and off. Its
+// blocks are back within two steps and its neighbours do not notice.
+func TestAbortAtEveryPosition(t *testing.T) {
+	cases := 0
+	for _, async := range []string{"off", "on"} {
+		for _, uncached := range []bool{false, true} {
+			for at := 0; abortAt(t, async, uncached, at); at++ {
+				cases++
+			}
+		}
+	}
+	t.Logf("%d cases", cases)
+	require.Greater(t, cases, 4*60)
+}
+
+// abortAt is false when the victim was finished before step at.
+func abortAt(t *testing.T, async string, uncached bool, at int) bool {
+	f := &fake{}
+	e, l := newTestLoop(t, f, Config{NumGPUBlocksOverride: 40, MaxNumSeqs: 3, MaxNumBatchedTokens: 16, AsyncScheduling: async, DisablePrefixCaching: uncached})
+	shared := prompt(5, 50)
+	requests := []Request{
+		{Prompt: prompt(1, 20), MaxTokens: 90, IgnoreEOS: true},
+		{Prompt: shared, MaxTokens: 60, IgnoreEOS: true}, // the victim: four chunks, sixty tokens
+		{Prompt: append(shared[:48:48], 9, 9), MaxTokens: 90, IgnoreEOS: true},
+	}
+	var streams []*Stream
+	for _, r := range requests {
+		s, err := e.Submit(context.Background(), r)
+		require.NoError(t, err)
+		streams = append(streams, s)
+	}
+	victim := func() *request {
+		for _, q := range l.requests {
+			if &q.stream == streams[1] {
+				return q
+			}
+		}
+		return nil
+	}
+	if at == 0 { // in the inbox
+		first, second := <-e.inbox, <-e.inbox
+		e.inbox <- first
+		e.inbox <- second
+		e.abort(second)
+	}
+	step, since, hit := 0, -1, at == 0
+	var seq *scheduler.Sequence
+	f.onStep = func() {
+		step++
+		if step == at {
+			if q := victim(); q != nil {
+				seq, since, hit = &q.seq, 0, true
+				e.abort(q)
+			}
+			return
+		}
+		if since >= 0 {
+			if since++; since == 2 {
+				require.Equal(t, scheduler.Finished, seq.Status)
+				require.Zero(t, seq.Table.Len(), "its blocks are not back after two steps")
+			}
+		}
+	}
+	e.enter(stateDraining)
+	require.NoError(t, l.run())
+	for i, s := range streams {
+		tokens, last := readAll(t, s)
+		want, _ := expect(&requests[i], requests[i].MaxTokens, 0)
+		if i == 1 && hit {
+			require.Equal(t, FinishAbort, last.Finish)
+			require.Equal(t, want[:len(tokens)], append([]int32{}, tokens...))
+			continue
+		}
+		require.Equal(t, want, tokens, "abort at step %d, request %d", at, i)
+		require.Equal(t, FinishLength, last.Finish)
+	}
+	require.NoError(t, l.sched.Check())
+	require.Zero(t, l.kv.Stats().Used)
+	require.Len(t, l.runner.free, 3)
+	l.stop(nil)
+	return hit
+}
+
+// TestStatsWords: every field of Stats survives the way through the words.
+func TestStatsWords(t *testing.T) {
+	var s Stats
+	v := reflect.ValueOf(&s).Elem()
+	require.Equal(t, statWords, v.NumField())
+	for i := range v.NumField() {
+		v.Field(i).SetInt(int64(100 + i))
+	}
+	var cell statsCell
+	cell.store(&s)
+	require.Equal(t, s, cell.load())
+}
+
+// TestStatsAreConsistent reads while the loop's side writes: no mixture is seen.
+func TestStatsAreConsistent(t *testing.T) {
+	var cell statsCell
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range int64(20_000) {
+			cell.store(&Stats{Running: int(i), Steps: i, FinishedStop: i})
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		s := cell.load()
+		require.Equal(t, int64(s.Running), s.Steps)
+		require.Equal(t, s.Steps, s.FinishedStop)
+	}
+}
+
+func TestRecords(t *testing.T) {
+	r := newRecords()
+	require.Empty(t, r.last(5))
+	for i := range int64(keptSteps + 10) {
+		r.add(StepRecord{Step: i})
+	}
+	require.Len(t, r.last(1<<20), keptSteps)
+	last := r.last(3)
+	require.Len(t, last, 3)
+	require.EqualValues(t, keptSteps+7, last[0].Step)
+	require.EqualValues(t, keptSteps+9, last[2].Step)
+	require.Empty(t, r.last(-1))
+}

@@ -1,0 +1,248 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/engine"
+)
+
+// patience is how long a test waits for what must happen; it is never waited for
+// when it does.
+const patience = 20 * time.Second
+
+type served struct {
+	*Server
+	addr        string
+	drain, stop context.CancelFunc
+	result      chan error
+}
+
+// serve starts s on a loopback port; before is called with the server first.
+func serve(t *testing.T, f *fakeEngine, cfg Config, before func(*Server)) *served {
+	t.Helper()
+	s := newTestServer(t, f, cfg)
+	if before != nil {
+		before(s)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	drain, cancelDrain := context.WithCancel(context.Background())
+	stop, cancelStop := context.WithCancel(context.Background())
+	out := &served{Server: s, addr: ln.Addr().String(), drain: cancelDrain, stop: cancelStop, result: make(chan error, 1)}
+	go func() { out.result <- s.Serve(drain, stop, ln) }()
+	t.Cleanup(func() { cancelStop(); cancelDrain() })
+	return out
+}
+
+func (s *served) wait(t *testing.T) error {
+	t.Helper()
+	select {
+	case err := <-s.result:
+		return err
+	case <-time.After(patience):
+		require.FailNow(t, "Serve does not return")
+		return nil
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	require.Eventually(t, ok, patience, time.Millisecond, what)
+}
+
+func (s *served) post(t *testing.T, ctx context.Context, body string) (*http.Response, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://"+s.addr+"/v1/completions", strings.NewReader(body))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/json")
+	return http.DefaultClient.Do(req)
+}
+
+func TestDisconnectFrees(t *testing.T) {
+	for _, stream := range []bool{false, true} {
+		f := newFakeEngine(strings.Repeat("x", 1000))
+		f.gate = make(chan struct{})
+		s := serve(t, f, Config{}, nil)
+		ctx, cancel := context.WithCancel(context.Background())
+		gone := make(chan error, 1)
+		go func() {
+			resp, err := s.post(t, ctx, fmt.Sprintf(`{"prompt":["x","y"],"n":2,"max_tokens":500,"stream":%v}`, stream))
+			if err == nil {
+				_, err = io.Copy(io.Discard, resp.Body)
+			}
+			gone <- err
+		}()
+		f.gate <- struct{}{}
+		require.Equal(t, int64(4), f.open.Load())
+		cancel()
+		require.ErrorIs(t, <-gone, context.Canceled)
+		eventually(t, "all choices are freed", func() bool { return f.open.Load() == 0 })
+	}
+}
+
+func TestSlowloris(t *testing.T) {
+	s := serve(t, newFakeEngine("x"), Config{}, func(s *Server) {
+		s.headerTimeout, s.bodyTimeout = 50*time.Millisecond, 50*time.Millisecond
+	})
+	for name, c := range map[string]struct{ send, want string }{
+		"headers":           {"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-A", ""},
+		"body":              {"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", "HTTP/1.1 408"},
+		"body nobody wants": {"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", "HTTP/1.1 200"},
+		"huge header":       {"GET /health HTTP/1.1\r\nHost: x\r\nX-A: " + strings.Repeat("a", maxHeaderBytes+8192) + "\r\n\r\n", "HTTP/1.1 431"},
+	} {
+		conn, err := net.Dial("tcp", s.addr)
+		require.NoError(t, err)
+		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+		_, _ = io.WriteString(conn, c.send) // the server may close before it has all
+		got, err := io.ReadAll(conn)
+		var timeout net.Error
+		require.False(t, errors.As(err, &timeout) && timeout.Timeout(), "%s: the connection is kept", name)
+		require.True(t, strings.HasPrefix(string(got), c.want), "%s: %.200s", name, got)
+		conn.Close()
+	}
+}
+
+// TestBodyDeadlineDoesNotCutAnswers: the deadline of the body is over once it is
+// read, however long the answer takes.
+func TestBodyDeadlineDoesNotCutAnswers(t *testing.T) {
+	f := newFakeEngine("ok")
+	f.gate = make(chan struct{})
+	s := serve(t, f, Config{}, func(s *Server) { s.bodyTimeout = 20 * time.Millisecond })
+	answer := make(chan string, 1)
+	go func() {
+		resp, err := s.post(t, context.Background(), `{"prompt":"x"}`)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		body, _ := io.ReadAll(resp.Body)
+		answer <- string(body)
+	}()
+	f.gate <- struct{}{}
+	timer := time.NewTimer(60 * time.Millisecond) // the thing under test is that a deadline passes
+	<-timer.C
+	close(f.gate)
+	require.Contains(t, <-answer, `"text":"ok"`)
+}
+
+func TestSlowReaderIsCut(t *testing.T) {
+	f := newFakeEngine("")
+	f.info.MaxModelLen, f.info.PoolTokens = 1<<22, 1<<22
+	f.reply = func(engine.Request) []int32 { return ids(strings.Repeat("x", 1<<20)) }
+	s := serve(t, f, Config{}, func(s *Server) { s.writeTimeout = 100 * time.Millisecond })
+	conn, err := net.Dial("tcp", s.addr)
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.(*net.TCPConn).SetReadBuffer(4096))
+	body := `{"prompt":"x","stream":true,"max_tokens":1000000}`
+	_, err = fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	require.NoError(t, err)
+	eventually(t, "the request starts", func() bool { return f.open.Load() == 1 })
+	eventually(t, "the reader that does not read is cut", func() bool { return f.open.Load() == 0 })
+}
+
+// TestSlowButSteadyReader: the write deadline is for a piece, not for the answer.
+func TestSlowButSteadyReader(t *testing.T) {
+	f := newFakeEngine(strings.Repeat("x", 8))
+	f.gate = make(chan struct{})
+	s := serve(t, f, Config{}, func(s *Server) { s.writeTimeout = 30 * time.Millisecond })
+	resp, err := func() (*http.Response, error) {
+		go func() { f.gate <- struct{}{} }()
+		return s.post(t, context.Background(), `{"prompt":"x","stream":true}`)
+	}()
+	require.NoError(t, err)
+	in := bufio.NewReader(resp.Body)
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for range 8 {
+		<-ticker.C
+		f.gate <- struct{}{}
+	}
+	rest, err := io.ReadAll(in)
+	require.NoError(t, err)
+	require.Contains(t, string(rest), "[DONE]")
+}
+
+func TestDrain(t *testing.T) {
+	f := newFakeEngine("abc")
+	f.gate = make(chan struct{})
+	s := serve(t, f, Config{}, nil)
+	bodies := make(chan string, 8)
+	for range cap(bodies) {
+		go func() {
+			resp, err := s.post(t, context.Background(), `{"prompt":"x","stream":true}`)
+			if err != nil {
+				bodies <- err.Error()
+				return
+			}
+			body, err := io.ReadAll(resp.Body)
+			bodies <- fmt.Sprint(string(body), err)
+		}()
+	}
+	eventually(t, "all streams run", func() bool { return f.open.Load() == int64(cap(bodies)) })
+	s.drain()
+	eventually(t, "readiness goes off", func() bool { return do(s.Handler(), "GET", "/health", "").Code == 503 })
+	w := do(s.Handler(), "POST", "/v1/completions", `{"prompt":"x"}`)
+	require.Equal(t, 503, w.Code)
+	require.NotEmpty(t, w.Header().Get("Retry-After"))
+	close(f.gate)
+	for range cap(bodies) {
+		require.True(t, strings.HasSuffix(<-bodies, "data: [DONE]\n\n<nil>"), "a stream was cut")
+	}
+	require.NoError(t, s.wait(t))
+}
+
+func TestDrainLimitAndStop(t *testing.T) {
+	for name, end := range map[string]func(*served){
+		"limit":         func(s *served) { s.drain() },
+		"second signal": func(s *served) { s.drain(); s.stop() },
+	} {
+		f := newFakeEngine("abc")
+		f.gate = make(chan struct{}, 1)
+		cfg := Config{DrainTimeout: time.Hour}
+		if name == "limit" {
+			cfg.DrainTimeout = 10 * time.Millisecond
+		}
+		s := serve(t, f, cfg, nil)
+		f.gate <- struct{}{}
+		resp, err := s.post(t, context.Background(), `{"prompt":"x","stream":true}`)
+		require.NoError(t, err)
+		end(s)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.Contains(t, string(body), `"code":"engine_closed"`, name)
+		require.NoError(t, s.wait(t))
+		require.Zero(t, f.open.Load())
+	}
+}
+
+func TestEngineLost(t *testing.T) {
+	f := newFakeEngine("abc")
+	f.gate = make(chan struct{})
+	s := serve(t, f, Config{}, nil)
+	status := make(chan int, 1)
+	go func() {
+		resp, err := s.post(t, context.Background(), `{"prompt":"x"}`)
+		if err != nil {
+			status <- 0
+			return
+		}
+		status <- resp.StatusCode
+	}()
+	eventually(t, "the request runs", func() bool { return f.open.Load() == 1 })
+	f.err = fmt.Errorf("%w: device fault", engine.ErrClosed)
+	close(f.done)
+	require.Equal(t, 503, <-status)
+	require.ErrorContains(t, s.wait(t), "device fault")
+}
