@@ -67,7 +67,7 @@ func (f *fake) KV() kernels.PagedKV {
 	return kernels.NewPagedKV(fakeShape(f.vocab), f.limits.BlockSize)
 }
 func (f *fake) Sync() error                                          { return f.err }
-func (f *fake) ReadActivation(_ kernels.Activation, n int) []float32 { return f.logits[:n*f.vocab] }
+func (f *fake) ReadActivation(_ kernels.Activation, n int) []float32 { return slices.Clone(f.logits[:n*f.vocab]) }
 
 func (f *fake) Setup(_ kernels.Shape, l kernels.Limits) error {
 	f.limits = l

@@ -61,7 +61,7 @@ func newWorld(t *testing.T, seed uint64, states *rareStates) *world {
 		SchedulingPolicy:     []string{"fcfs", "priority"}[r.IntN(2)],
 		AsyncScheduling:      []string{"off", "on"}[r.IntN(2)],
 	}
-	c.MaxNumBatchedTokens = c.MaxNumSeqs + r.IntN(64)
+	c.MaxNumBatchedTokens = c.MaxNumSeqs + r.IntN(40)
 	c = quiet(c)
 	require.NoError(t, c.validate())
 	w.e = &Engine{
@@ -274,6 +274,10 @@ func TestTokenIDSimulation(t *testing.T) {
 		}
 	}
 	t.Logf("%d seeds: %+v", seed, states)
+	want := int64(1)
+	if *simSteps >= 100_000 {
+		want = 100
+	}
 	for name, count := range map[string]int64{
 		"preemptions": states.preemptions, "prefix hits": states.hits, "evictions": states.evictions,
 		"aborts while queued": states.abortQueued, "aborts in a prefill": states.abortPrefill, "aborts after a preemption": states.abortPreempted,
@@ -282,6 +286,6 @@ func TestTokenIDSimulation(t *testing.T) {
 		"synchronous steps": states.steps - states.overlappedSteps, "overlapped steps": states.overlappedSteps,
 		"chunks": states.chunks, "overruns": states.overruns,
 	} {
-		require.GreaterOrEqual(t, count, *simSteps/1200, "the simulation hardly reached: %s", name)
+		require.GreaterOrEqual(t, count, want, "the simulation hardly reached: %s", name)
 	}
 }

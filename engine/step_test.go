@@ -147,7 +147,7 @@ func abortAt(t *testing.T, async string, uncached bool, at int) bool {
 	for i, s := range streams {
 		tokens, last := readAll(t, s)
 		want, _ := expect(&requests[i], requests[i].MaxTokens, 0)
-		if i == 1 && hit {
+		if i == 1 && hit && len(tokens) < len(want) { // else its last token was under way
 			require.Equal(t, FinishAbort, last.Finish)
 			require.Equal(t, want[:len(tokens)], append([]int32{}, tokens...))
 			continue
