@@ -66,8 +66,10 @@ func (f *fake) WorkspaceBytes(kernels.Shape, kernels.Limits) int64 { return 1 <<
 func (f *fake) KV() kernels.PagedKV {
 	return kernels.NewPagedKV(fakeShape(f.vocab), f.limits.BlockSize)
 }
-func (f *fake) Sync() error                                          { return f.err }
-func (f *fake) ReadActivation(_ kernels.Activation, n int) []float32 { return slices.Clone(f.logits[:n*f.vocab]) }
+func (f *fake) Sync() error { return f.err }
+func (f *fake) ReadActivation(_ kernels.Activation, n int) []float32 {
+	return slices.Clone(f.logits[:n*f.vocab])
+}
 
 func (f *fake) Setup(_ kernels.Shape, l kernels.Limits) error {
 	f.limits = l

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 )
 
@@ -90,12 +91,11 @@ func oneOf(p *problems, flag string, value *string, values ...string) {
 	if *value == "" {
 		*value = values[0]
 	}
-	for _, v := range values {
-		if *value == v {
-			return
-		}
+	if slices.Contains(values, *value) {
+		return
 	}
-	p.check(false, "--%s %q: want %s", flag, *value, strings.Join(values, " or "))
+	last := len(values) - 1
+	p.check(false, "--%s %q: want %s or %s", flag, *value, strings.Join(values[:last], ", "), values[last])
 }
 
 // inRange wants a value in [lo, hi]; 0 becomes missing.

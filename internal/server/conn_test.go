@@ -93,7 +93,7 @@ func TestDisconnectFrees(t *testing.T) {
 
 func TestSlowloris(t *testing.T) {
 	s := serve(t, newFakeEngine("x"), Config{}, func(s *Server) {
-		s.headerTimeout, s.bodyTimeout = 50*time.Millisecond, 50*time.Millisecond
+		s.headerTimeout, s.bodyTimeout = 300*time.Millisecond, 300*time.Millisecond
 	})
 	for name, c := range map[string]struct{ send, want string }{
 		"headers":           {"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-A", ""},
@@ -118,7 +118,7 @@ func TestSlowloris(t *testing.T) {
 func TestBodyDeadlineDoesNotCutAnswers(t *testing.T) {
 	f := newFakeEngine("ok")
 	f.gate = make(chan struct{})
-	s := serve(t, f, Config{}, func(s *Server) { s.bodyTimeout = 20 * time.Millisecond })
+	s := serve(t, f, Config{}, func(s *Server) { s.bodyTimeout = 200 * time.Millisecond })
 	answer := make(chan string, 1)
 	go func() {
 		resp, err := s.post(t, context.Background(), `{"prompt":"x"}`)
@@ -130,7 +130,7 @@ func TestBodyDeadlineDoesNotCutAnswers(t *testing.T) {
 		answer <- string(body)
 	}()
 	f.gate <- struct{}{}
-	timer := time.NewTimer(60 * time.Millisecond) // the thing under test is that a deadline passes
+	timer := time.NewTimer(300 * time.Millisecond) // the thing under test is that a deadline passes
 	<-timer.C
 	close(f.gate)
 	require.Contains(t, <-answer, `"text":"ok"`)
@@ -156,14 +156,14 @@ func TestSlowReaderIsCut(t *testing.T) {
 func TestSlowButSteadyReader(t *testing.T) {
 	f := newFakeEngine(strings.Repeat("x", 8))
 	f.gate = make(chan struct{})
-	s := serve(t, f, Config{}, func(s *Server) { s.writeTimeout = 30 * time.Millisecond })
+	s := serve(t, f, Config{}, func(s *Server) { s.writeTimeout = time.Second })
 	resp, err := func() (*http.Response, error) {
 		go func() { f.gate <- struct{}{} }()
 		return s.post(t, context.Background(), `{"prompt":"x","stream":true}`)
 	}()
 	require.NoError(t, err)
 	in := bufio.NewReader(resp.Body)
-	ticker := time.NewTicker(10 * time.Millisecond)
+	ticker := time.NewTicker(150 * time.Millisecond)
 	defer ticker.Stop()
 	for range 8 {
 		<-ticker.C
@@ -223,7 +223,7 @@ func TestDrainLimitAndStop(t *testing.T) {
 		require.NoError(t, err)
 		require.Contains(t, string(body), `"code":"engine_closed"`, name)
 		require.NoError(t, s.wait(t))
-		require.Zero(t, f.open.Load())
+		eventually(t, "no request is left open", func() bool { return f.open.Load() == 0 })
 	}
 }
 

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -256,7 +258,14 @@ func (g *generation) each(ctx context.Context, f func(context.Context, *choice) 
 	defer cancel()
 	errs := make(chan error, len(g.choices))
 	for _, c := range g.choices {
-		go func() { errs <- f(ctx, c) }()
+		go func() {
+			defer func() {
+				if bug := recover(); bug != nil {
+					errs <- &choicePanic{bug, debug.Stack()}
+				}
+			}()
+			errs <- f(ctx, c)
+		}()
 	}
 	var first error
 	for range g.choices {
@@ -265,5 +274,17 @@ func (g *generation) each(ctx context.Context, f func(context.Context, *choice) 
 			cancel()
 		}
 	}
+	if bug, ok := first.(*choicePanic); ok { //nolint:errorlint // never wrapped
+		panic(bug) // on the handler's goroutine, where it costs this request alone
+	}
 	return first
 }
+
+// choicePanic carries a panic from the goroutine of a choice to its handler's.
+type choicePanic struct {
+	value any
+	stack []byte
+}
+
+// Error implements error.
+func (p *choicePanic) Error() string { return fmt.Sprintf("%v\n%s", p.value, p.stack) }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -15,9 +16,9 @@ var (
 	requestBuckets = []float64{.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680}
 )
 
-// metrics is what the server counts itself, and the registry of everything.
+// metrics is what the server counts itself.
 type metrics struct {
-	registry                     *prometheus.Registry
+	handler                      http.Handler // of /metrics
 	ttft, itl, tpot, e2e         prometheus.Histogram
 	promptTokens, generatedCount prometheus.Histogram
 	success                      *prometheus.CounterVec
@@ -27,8 +28,9 @@ func newMetrics(model string, engine Engine, info Info) *metrics {
 	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "vllm:" + name, Help: help, Buckets: buckets})
 	}
+	registry := prometheus.NewRegistry()
 	m := &metrics{
-		registry:       prometheus.NewRegistry(),
+		handler:        promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		ttft:           histogram("time_to_first_token_seconds", "Time from arrival, tokenizing included, to the first token.", ttftBuckets),
 		itl:            histogram("inter_token_latency_seconds", "Time between two tokens of a request.", tokenBuckets),
 		tpot:           histogram("request_time_per_output_token_seconds", "Mean time per token after the first, of a request.", tokenBuckets),
@@ -46,9 +48,9 @@ func newMetrics(model string, engine Engine, info Info) *metrics {
 		Name: "vllm:cache_config_info", Help: "The KV cache's configuration; always 1.", ConstLabels: info.CacheConfig,
 	})
 	cacheConfig.Set(1)
-	labelled := prometheus.WrapRegistererWith(prometheus.Labels{"model_name": model, "engine": "0"}, m.registry)
+	labelled := prometheus.WrapRegistererWith(prometheus.Labels{"model_name": model, "engine": "0"}, registry)
 	labelled.MustRegister(m.ttft, m.itl, m.tpot, m.e2e, m.promptTokens, m.generatedCount, m.success, cacheConfig, newEngineCollector(engine))
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -67,8 +69,11 @@ func tokenCountBuckets(limit int) []float64 {
 	}
 }
 
-func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+func (s *Server) handleMetrics(w http.ResponseWriter, req *http.Request) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(time.Now().Add(s.writeTimeout)) // fails only without a connection
+	s.metrics.handler.ServeHTTP(w, req)
+	_ = rc.SetWriteDeadline(time.Time{})
 }
 
 // engineCollector reads the engine's counters when it is scraped, all at one

@@ -52,7 +52,7 @@ func (s *Server) Serve(drain, stop context.Context, ln net.Listener) error {
 	limit, cancel := context.WithTimeout(stop, s.drainTimeout)
 	defer cancel()
 	if err := srv.Shutdown(limit); err != nil {
-		s.log.Warn("open requests are cut", "after", s.drainTimeout)
+		s.log.Warn("open requests are cut", "reason", err)
 		s.aborting.Store(true)
 		abort()
 		words, cancel := context.WithTimeout(context.Background(), lastWords)

@@ -105,7 +105,7 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("GET /ping", s.handleHealth)
 	mux.HandleFunc("POST /ping", s.handleHealth)
 	mux.HandleFunc("GET /version", s.handleVersion)
-	mux.Handle("GET /metrics", s.metrics.handler())
+	mux.HandleFunc("GET /metrics", s.handleMetrics)
 	return mux
 }
 

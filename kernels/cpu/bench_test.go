@@ -23,8 +23,6 @@ func qwen05() kernels.Shape {
 }
 
 // bench is a model of random weights, whose size no cache holds.
-var benchThreads = 1
-
 type bench struct {
 	*Backend
 	embedding, norm        kernels.Weight
@@ -33,15 +31,14 @@ type bench struct {
 
 func newBench(b *testing.B, tokens int) *bench {
 	s := qwen05()
-	m := &bench{Backend: newBackend(b, Config{Threads: benchThreads})}
+	m := &bench{Backend: newBackend(b, Config{})}
 	b.Cleanup(func() { require.NoError(b, m.Close()) })
 	require.NoError(b, m.Setup(s, kernels.Limits{
 		MaxBatchedTokens: tokens, MaxSeqs: 16, MaxModelLen: 1024, MaxLogitRows: 16, BlockSize: 16, MaxTopLogprobs: 1,
 	}))
 	require.NoError(b, m.ResizePool(1+16*64, 0))
 	tensor := func(shape ...int) kernels.HostTensor {
-		m := kernels.HostTensor{Name: "dummy", Shape: shape, Seed: uint64(len(shape)), Scale: 0.02}
-		return m
+		return kernels.HostTensor{Name: "dummy", Shape: shape, Seed: 1, Scale: 0.02}
 	}
 	load := func(kind kernels.LinearKind, parts ...kernels.HostTensor) kernels.Weight {
 		w, err := m.LoadLinear(kernels.LinearSpec{Kind: kind, Parts: parts})

@@ -1,7 +1,8 @@
 package cpu
 
 import (
-	"fmt"
+	"os"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -27,12 +28,227 @@ func newBackend(t testing.TB, cfg Config) *Backend {
 
 func TestConformance(t *testing.T) {
 	for _, path := range paths() {
-		for _, threads := range []int{1, 3} {
-			t.Run(fmt.Sprintf("%s/%d", path, threads), func(t *testing.T) {
-				kernelstest.Run(t, kernelstest.Float32(), func(t *testing.T) kernels.Backend {
-					return newBackend(t, Config{ISA: path, Threads: threads})
-				})
+		t.Run(path, func(t *testing.T) {
+			kernelstest.Run(t, kernelstest.Float32(), func(t *testing.T) kernels.Backend {
+				return newBackend(t, Config{ISA: path, Threads: 3})
 			})
-		}
+		})
 	}
+}
+
+// small is a shape with an odd vocabulary and padded panels.
+func small() kernels.Shape {
+	return kernels.Shape{
+		Layers: 2, Hidden: 72, Intermediate: 100, Heads: 6, KVHeads: 2, HeadDim: 24, Vocab: 333,
+		RMSEps: 1e-6, InvFreq: []float32{1, .5, .3, .2, .1, .05, .03, .02, .01, .005, .003, .002}, RopeScale: 1,
+	}
+}
+
+// tiny is a loaded model of shape small with a pool.
+type tiny struct {
+	*Backend
+	embedding, head, norm  kernels.Weight
+	qkv, out, gateUp, down kernels.Weight
+}
+
+func newTiny(t *testing.T, cfg Config) *tiny {
+	s, m := small(), &tiny{Backend: newBackend(t, cfg)}
+	t.Cleanup(func() { _ = m.Close() })
+	require.NoError(t, m.Setup(s, kernels.Limits{
+		MaxBatchedTokens: 64, MaxSeqs: 8, MaxModelLen: 200, MaxLogitRows: 8, BlockSize: 16, MaxTopLogprobs: 2,
+	}))
+	require.NoError(t, m.ResizePool(120, 4))
+	seed := uint64(0)
+	tensor := func(shape ...int) kernels.HostTensor {
+		seed++
+		return kernels.HostTensor{Name: "w", Shape: shape, Seed: seed, Scale: .3}
+	}
+	keep := func(w kernels.Weight, err error) kernels.Weight {
+		require.NoError(t, err)
+		return w
+	}
+	linear := func(kind kernels.LinearKind, parts ...kernels.HostTensor) kernels.Weight {
+		return keep(m.LoadLinear(kernels.LinearSpec{Kind: kind, Parts: parts}))
+	}
+	m.embedding = keep(m.LoadEmbedding(tensor(s.Vocab, s.Hidden), false))
+	m.head = linear(kernels.LinearHead, tensor(s.Vocab, s.Hidden))
+	m.norm = keep(m.LoadNorm(tensor(s.Hidden)))
+	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
+	m.qkv = linear(kernels.LinearQKV, tensor(q, s.Hidden), tensor(kv, s.Hidden), tensor(kv, s.Hidden))
+	m.out = linear(kernels.LinearPlain, tensor(s.Hidden, q))
+	m.gateUp = linear(kernels.LinearGateUp, tensor(s.Intermediate, s.Hidden), tensor(s.Intermediate, s.Hidden))
+	m.down = linear(kernels.LinearPlain, tensor(s.Hidden, s.Intermediate))
+	return m
+}
+
+func (m *tiny) forward() {
+	m.Embed(m.embedding)
+	for layer := range m.shape.Layers {
+		m.RMSNorm(m.norm)
+		m.QKV(layer, m.qkv)
+		m.PagedAttention(layer)
+		m.Linear(m.out, kernels.Attn)
+		m.RMSNorm(m.norm)
+		m.GateUp(m.gateUp)
+		m.Linear(m.down, kernels.MLP)
+	}
+	m.Head(m.norm, m.head)
+}
+
+// reset gives row 0 … n−1 tables for 112 tokens each.
+func (m *tiny) reset(n int) {
+	for row := range n {
+		table := make([]int32, 7)
+		for i := range table {
+			table[i] = int32(1 + i*n + row)
+		}
+		m.UpdateRows([]kernels.RowUpdate{{Row: int32(row), Reset: true, Blocks: table, Sampling: kernels.Sampling{
+			Temperature: 0.8, Seed: uint64(row), Logprobs: 1,
+		}}})
+	}
+}
+
+// decode issues one token for each row, taken from the device.
+func (m *tiny) decode(n, length int) kernels.Ticket {
+	batch, sample := &kernels.Batch{QueryStart: []int32{0}, NumDecodes: n}, &kernels.SampleBatch{}
+	for row := range int32(n) {
+		batch.Tokens = append(batch.Tokens, kernels.FromDevice)
+		batch.Rows = append(batch.Rows, row)
+		batch.QueryStart = append(batch.QueryStart, row+1)
+		batch.SeqLens = append(batch.SeqLens, int32(length))
+		batch.LogitRows = append(batch.LogitRows, row)
+		sample.Index = append(sample.Index, row)
+		sample.Rows = append(sample.Rows, row)
+		sample.Positions = append(sample.Positions, int32(length))
+	}
+	m.Launch(batch, m.forward)
+	return m.Sample(sample)
+}
+
+// generate decodes 100 tokens of n rows, with up to two steps under way.
+func (m *tiny) generate(t *testing.T, n int) (tokens []int32, logprobs []float32) {
+	m.reset(n)
+	var last kernels.Ticket
+	collect := func(ticket kernels.Ticket) {
+		r, err := m.Wait(ticket)
+		require.NoError(t, err)
+		require.Positive(t, r.Duration)
+		tokens, logprobs = append(tokens, r.Tokens...), append(logprobs, r.Logprobs...)
+	}
+	for length := 1; length <= 100; length++ {
+		ticket := m.decode(n, length)
+		if last != 0 {
+			collect(last)
+		}
+		last = ticket
+	}
+	collect(last)
+	return tokens, logprobs
+}
+
+// TestThreadsAgree: results do not depend on the number of threads, nor on how
+// they share the work, with a step issued before the last one's result.
+func TestThreadsAgree(t *testing.T) {
+	for _, path := range paths() {
+		t.Run(path, func(t *testing.T) {
+			tokens, logprobs := newTiny(t, Config{ISA: path, Threads: 1}).generate(t, 8)
+			require.Greater(t, len(slices.Compact(slices.Sorted(slices.Values(tokens)))), 50)
+			for _, threads := range []int{2, 5} {
+				m := newTiny(t, Config{ISA: path, Threads: threads})
+				for range 3 {
+					gotTokens, gotLogprobs := m.generate(t, 8)
+					require.Equal(t, tokens, gotTokens)
+					require.Equal(t, logprobs, gotLogprobs)
+				}
+			}
+		})
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	m := newTiny(t, Config{Threads: 2})
+	m.reset(1)
+	batch := &kernels.Batch{
+		Tokens: []int32{5}, Rows: []int32{0}, QueryStart: []int32{0, 1}, SeqLens: []int32{1}, LogitRows: []int32{0}, NumDecodes: 1,
+	}
+	sample := &kernels.SampleBatch{Index: []int32{0}, Rows: []int32{0}, Positions: []int32{1}}
+	forward := m.forward // bound once
+	require.Zero(t, testing.AllocsPerRun(20, func() {
+		m.Launch(batch, forward)
+		if _, err := m.Wait(m.Sample(sample)); err != nil {
+			panic(err)
+		}
+	}))
+}
+
+// osThreads is the number of threads of the process.
+func osThreads(t *testing.T) int {
+	dir, err := os.ReadDir("/proc/self/task")
+	require.NoError(t, err)
+	return len(dir)
+}
+
+func TestCloseEndsThreads(t *testing.T) {
+	before := osThreads(t)
+	for range 20 {
+		require.NoError(t, newBackend(t, Config{Threads: 40}).Close())
+	}
+	// Go may have started a few threads of its own.
+	require.Less(t, osThreads(t), before+40)
+}
+
+func TestClosed(t *testing.T) {
+	m := newTiny(t, Config{Threads: 2})
+	require.NoError(t, m.Close())
+	require.ErrorIs(t, m.Close(), errClosed)
+	_, err := m.Wait(1)
+	require.ErrorIs(t, err, errClosed)
+}
+
+func TestMisuse(t *testing.T) {
+	m := newTiny(t, Config{Threads: 2})
+	m.reset(2)
+	good := func() *kernels.Batch {
+		return &kernels.Batch{Tokens: []int32{1, 2}, Rows: []int32{0, 1}, QueryStart: []int32{0, 1, 2}, SeqLens: []int32{1, 1}}
+	}
+	for name, spoil := range map[string]func(b *kernels.Batch){
+		"token":  func(b *kernels.Batch) { b.Tokens[1] = 333 },
+		"row":    func(b *kernels.Batch) { b.Rows[1] = 8 },
+		"length": func(b *kernels.Batch) { b.SeqLens[0] = 201 },
+		"table":  func(b *kernels.Batch) { b.SeqLens[0] = 113 },
+		"starts": func(b *kernels.Batch) { b.QueryStart = b.QueryStart[:2] },
+		"logits": func(b *kernels.Batch) { b.LogitRows = []int32{2} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTiny(t, Config{Threads: 1})
+			m.reset(2)
+			b := good()
+			spoil(b)
+			require.Panics(t, func() { m.Launch(b, func() {}) })
+		})
+	}
+	require.Panics(t, func() { m.RMSNorm(m.norm) }, "outside Launch")
+	require.Panics(t, func() { m.Sample(&kernels.SampleBatch{}) }, "without Launch")
+	m.Launch(good(), func() {
+		require.Panics(t, func() { m.RMSNorm(m.out) }, "wrong weight")
+		require.Panics(t, func() { m.QKV(2, m.qkv) }, "no such layer")
+	})
+	require.Panics(t, func() { m.CopyBlocks([]kernels.BlockCopy{{Src: 1, Dst: 120}}) })
+	require.Panics(t, func() { m.UpdateRows([]kernels.RowUpdate{{FirstBlock: 9, Blocks: []int32{1}}}) })
+	require.Panics(t, func() { m.UpdateRows([]kernels.RowUpdate{{Blocks: []int32{0}}}) }, "block 0")
+}
+
+func TestErrors(t *testing.T) {
+	_, err := New(Config{ISA: "avx9000"})
+	require.ErrorContains(t, err, "avx9000")
+	_, err = New(Config{Threads: -1})
+	require.ErrorContains(t, err, "-1 threads")
+	m := newTiny(t, Config{Threads: 1, MemoryLimit: 1 << 30})
+	require.EqualValues(t, 1<<30, m.Info().TotalMemory)
+	require.ErrorContains(t, m.ResizePool(1<<40, 0), "blocks")
+	require.ErrorContains(t, m.ResizePool(0, 0), "0 device")
+	m.WriteBlock(119, make([]uint16, m.KV().BlockElems())) // as it was
+	bad := kernels.HostTensor{Name: "layers.7.bad", Shape: []int{72, 71}}
+	_, err = m.LoadLinear(kernels.LinearSpec{Kind: kernels.LinearGateUp, Parts: []kernels.HostTensor{bad, bad}})
+	require.ErrorContains(t, err, "layers.7.bad")
 }

@@ -8,6 +8,8 @@ import torch
 import transformers
 from transformers import Qwen2ForCausalLM
 
+transformers.utils.logging.disable_progress_bar()
+
 COMMAND = "scripts/goldens/make.sh"
 COMPUTE = "bfloat16 weights, everything computed in float32 on the CPU, eager attention"
 VERSIONS = {m.__name__: m.__version__ for m in (torch, transformers, tokenizers, numpy)}

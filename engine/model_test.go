@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/internal/invariant"
+)
+
+const tinyConfig = `{
+	"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
+	"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+	"vocab_size": 300, "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000, "tie_word_embeddings": true,
+	"eos_token_id": 299, "torch_dtype": "bfloat16"
+}`
+
+// tinyModel is a directory with a configuration and no weights.
+func tinyModel(t *testing.T) string {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(tinyConfig), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "generation_config.json"), []byte(`{"eos_token_id": [298, 299], "temperature": 0.5}`), 0o644))
+	return dir
+}
+
+func openTiny(t *testing.T, change func(*Config)) *Engine {
+	c := quiet(Config{LoadFormat: "dummy", Device: "cpu", Threads: 2, BatchInvariant: true, NumGPUBlocksOverride: 40, MaxNumSeqs: 6, MemoryLimit: 1 << 30})
+	c.Model = tinyModel(t)
+	change(&c)
+	e, err := New(c)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, e.Close()) })
+	return e
+}
+
+// tinyRequests share prefixes and have odd lengths.
+func tinyRequests() []Request {
+	var requests []Request
+	for i := range 12 {
+		ids := make([]int32, 1+17*i%90)
+		for j := range ids {
+			ids[j] = int32((7*j + j*j + 100*(i%2)*(j/40)) % 290)
+		}
+		requests = append(requests, Request{Prompt: ids, MaxTokens: 30, IgnoreEOS: true, Sampling: Sampling{Logprobs: 0}})
+	}
+	return requests
+}
+
+// generate runs the requests together and prints every token with its exact log
+// probability.
+func generate(t *testing.T, e *Engine, requests []Request) []string {
+	var streams []*Stream
+	for _, r := range requests {
+		s, err := e.Submit(context.Background(), r)
+		require.NoError(t, err)
+		streams = append(streams, s)
+	}
+	var out []string
+	for _, s := range streams {
+		var text strings.Builder
+		for {
+			ev, ok := s.Next(context.Background())
+			if !ok {
+				break
+			}
+			require.NoError(t, ev.Err)
+			fmt.Fprintf(&text, "%d:%08x ", ev.Token, math.Float32bits(ev.Logprob))
+		}
+		out = append(out, text.String())
+	}
+	return out
+}
+
+// TestGreedyEqualsSolo runs a real model on the CPU: with --batch-invariant
+// every request's tokens and log probabilities are bit-equal to those of a run
+// of its own, whatever the prefix cache, chunking, loop, block size, pool and
+// threads.
+func TestGreedyEqualsSolo(t *testing.T) {
+	requests := tinyRequests()
+	solo := openTiny(t, func(c *Config) { c.MaxNumSeqs, c.DisablePrefixCaching = 1, true })
+	var want []string
+	for i := range requests {
+		want = append(want, generate(t, solo, requests[i:i+1])...)
+	}
+	distinct := map[string]bool{}
+	for _, text := range want {
+		distinct[text] = true
+	}
+	require.Greater(t, len(distinct), 6, "the model answers the same to everything")
+	for name, change := range map[string]func(*Config){
+		"together":         func(*Config) {},
+		"overlapped":       func(c *Config) { c.AsyncScheduling = "on" },
+		"no prefix cache":  func(c *Config) { c.DisablePrefixCaching = true },
+		"chunks of 7":      func(c *Config) { c.MaxNumBatchedTokens = 7 },
+		"tiny pool":        func(c *Config) { c.NumGPUBlocksOverride = 8 },
+		"tiny, overlapped": func(c *Config) { c.NumGPUBlocksOverride, c.AsyncScheduling, c.MaxNumBatchedTokens = 8, "on", 11 },
+		"blocks of 32":     func(c *Config) { c.BlockSize = 32 },
+		"one thread":       func(c *Config) { c.Threads = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := openTiny(t, change)
+			require.Equal(t, want, generate(t, e, requests), "cold")
+			require.Equal(t, want, generate(t, e, requests), "warm")
+			st := e.Stats()
+			if !e.cfg.DisablePrefixCaching {
+				require.Positive(t, st.PrefixHits)
+			}
+			if e.info.NumBlocks == 8 {
+				require.Positive(t, st.PreemptionsRecompute)
+			}
+			require.Zero(t, st.BlocksUsed)
+			t.Logf("invariants %t: %d steps, %d hits, %d preemptions", invariant.Enabled, st.Steps, st.PrefixHits, st.PreemptionsRecompute)
+		})
+	}
+}
+
+// TestLogitsOfAModel: teacher-forced logits do not depend on the chunks and
+// agree with what a request draws.
+func TestLogitsOfAModel(t *testing.T) {
+	ids := tinyRequests()[5].Prompt
+	whole := openTiny(t, func(c *Config) { c.MaxNumSeqs = 100 })
+	chunked := openTiny(t, func(c *Config) { c.MaxNumBatchedTokens = 9 })
+	a, err := whole.Logits(context.Background(), ids)
+	require.NoError(t, err)
+	b, err := chunked.Logits(context.Background(), ids)
+	require.NoError(t, err)
+	require.Equal(t, a, b)
+	best := 0
+	for id, z := range a[len(ids)-1] {
+		if z > a[len(ids)-1][best] {
+			best = id
+		}
+	}
+	s, err := whole.Submit(context.Background(), Request{Prompt: ids, MaxTokens: 1, Sampling: Sampling{Logprobs: -1}})
+	require.NoError(t, err)
+	got, _ := readAll(t, s)
+	require.Equal(t, []int32{int32(best)}, got)
+}
+
+func TestInfoOfAModel(t *testing.T) {
+	e := openTiny(t, func(c *Config) { c.SampleVocab = 290 })
+	i := e.Info()
+	require.Equal(t, []int32{298, 299}, i.EOSIDs, "generation_config.json wins")
+	require.Equal(t, 0.5, *i.Generation.Temperature)
+	require.Equal(t, 512, i.MaxModelLen)
+	require.Equal(t, 40, i.NumBlocks)
+	require.Equal(t, 300, i.Vocab)
+	require.Equal(t, 290, i.SampleVocab)
+	require.Equal(t, "cpu", i.Device.Backend)
+	require.Positive(t, i.StreamedWeightBytes)
+	require.GreaterOrEqual(t, i.WeightBytes, i.StreamedWeightBytes)
+	require.NotEmpty(t, e.Settings())
+	for _, s := range e.Settings() {
+		require.NotEmpty(t, s.Value, s.Name)
+		require.NotEmpty(t, s.Reason, s.Name)
+	}
+	var sum int64
+	for _, l := range e.Ledger() {
+		sum += l.Bytes
+	}
+	require.EqualValues(t, 1<<30, sum, "the ledger adds up to the limit")
+}
+
+// TestNewRefuses: each class of failure can be told from the others, and the
+// message says what to change.
+func TestNewRefuses(t *testing.T) {
+	dir := tinyModel(t)
+	for name, c := range map[string]struct {
+		config Config
+		want   error
+		says   string
+	}{
+		"flags":       {Config{BlockSize: 17, MaxNumSeqs: -1}, ErrConfig, "--max-num-seqs -1"},
+		"no model":    {Config{Model: filepath.Join(dir, "none")}, ErrModel, "none"},
+		"no weights":  {Config{Model: dir}, ErrModel, "safetensors"},
+		"tokenizer":   {Config{Model: dir, LoadFormat: "dummy", SampleVocab: 301}, ErrModel, "301"},
+		"memory":      {Config{Model: dir, LoadFormat: "dummy", MemoryLimit: 1 << 16}, ErrMemory, "--memory-limit to at least"},
+		"72B":         {Config{Model: "qwen2.5-72b", LoadFormat: "dummy", MemoryLimit: 80 << 30}, ErrMemory, "weights 135"},
+		"cuda":        {Config{Model: dir, LoadFormat: "dummy", Device: "cuda"}, ErrDevice, "without CUDA"},
+		"too long":    {Config{Model: dir, LoadFormat: "dummy", MaxModelLen: 513, MemoryLimit: 1 << 30}, ErrConfig, "end at 512"},
+		"pool bytes":  {Config{Model: dir, LoadFormat: "dummy", KVCacheMemoryBytes: 100, MemoryLimit: 1 << 30}, ErrConfig, "--kv-cache-memory-bytes 100"},
+		"many blocks": {Config{Model: dir, LoadFormat: "dummy", NumGPUBlocksOverride: 1 << 20, MemoryLimit: 1 << 30}, ErrMemory, "KV blocks"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.config.Log = quiet(Config{}).Log
+			e, err := New(c.config)
+			require.Nil(t, e)
+			require.ErrorIs(t, err, c.want)
+			require.ErrorContains(t, err, c.says)
+			for _, other := range []error{ErrConfig, ErrModel, ErrMemory, ErrDevice} {
+				require.Equal(t, other == c.want, errors.Is(err, other), "%v", other)
+			}
+		})
+	}
+}
