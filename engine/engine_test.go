@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -217,10 +218,15 @@ func TestCancel(t *testing.T) {
 		r := Request{Prompt: prompt(3, 5), MaxTokens: 20, IgnoreEOS: true}
 		neighbour, err := e.Submit(context.Background(), r)
 		require.NoError(t, err)
+		f.hold <- struct{}{} // in the first step
 		f.hold <- struct{}{}
 		_, ok := running.Next(context.Background())
 		require.True(t, ok)
+		f.hold <- struct{}{} // in the second
 		cancel()
+		for top := e.aborts.Load(); top == nil || top.abortNext == nil; top = e.aborts.Load() {
+			runtime.Gosched() // a cancelled context calls back on goroutines of its own
+		}
 		close(f.hold)
 		_, last := readAll(t, running)
 		require.Equal(t, FinishAbort, last.Finish)
@@ -382,29 +388,47 @@ func TestProbe(t *testing.T) {
 	})
 }
 
-// TestJobWaitsForItsContext: a job that lacks blocks is given up when its context
-// ends, and later ones work.
-func TestJobWaitsForItsContext(t *testing.T) {
+// TestJobIsGivenUp: a job that cannot run ends with its context; a later one, on
+// an engine that is idle by then, runs.
+func TestJobIsGivenUp(t *testing.T) {
 	loops(t, func(t *testing.T, c Config) {
-		f := &fake{hold: make(chan struct{})}
-		c.MaxNumSeqs = 1 // the request has the only row
-		e := startFake(t, f, c)
+		e := startFake(t, &fake{}, c)
 		ctx, cancel := context.WithCancel(context.Background())
-		s, err := e.Submit(context.Background(), Request{Prompt: prompt(1, 9), MaxTokens: 500, IgnoreEOS: true})
-		require.NoError(t, err)
-		f.hold <- struct{}{}
-		failed := make(chan error)
+		tried, failed := make(chan struct{}), make(chan error)
 		go func() {
-			_, err := e.Logits(ctx, prompt(2, 5))
-			failed <- err
+			failed <- e.alone(ctx, func(*loop) bool {
+				select {
+				case <-tried:
+				default:
+					close(tried)
+				}
+				return false
+			})
 		}()
+		<-tried
 		cancel()
-		close(f.hold)
 		require.ErrorIs(t, <-failed, context.Canceled)
-		got, _ := readAll(t, s)
-		require.Len(t, got, 500)
 		rows, err := e.Logits(context.Background(), prompt(2, 5))
 		require.NoError(t, err)
 		require.Len(t, rows, 5)
 	})
+}
+
+// TestAbortOvertakes: a context that ends while Submit is still on its way to
+// the inbox.
+func TestAbortOvertakes(t *testing.T) {
+	e, l := newTestLoop(t, &fake{}, Config{NumGPUBlocksOverride: 40})
+	q, err := e.newRequest(Request{Prompt: prompt(1, 9)})
+	require.NoError(t, err)
+	q.unwatch = func() bool { return true }
+	e.abort(q)
+	require.True(t, l.receive())
+	e.queued.Add(1)
+	e.inbox <- q
+	require.True(t, l.receive())
+	require.Nil(t, l.schedule())
+	_, last := readAll(t, &q.stream)
+	require.Equal(t, FinishAbort, last.Finish)
+	require.Zero(t, e.queued.Load())
+	l.stop(nil)
 }

@@ -44,7 +44,7 @@ type fake struct {
 	failAt  int64         // the step whose Wait fails; 0 = none
 	invalid int32         // an id that comes out as InvalidToken; 0 = none
 	onStep  func()        // called between launch and collection
-	hold    chan struct{} // Wait takes one value each step; nil = it does not wait
+	hold    chan struct{} // Wait takes two values: the first says that it is there; nil = it does not wait
 	closed  int           // calls of Close
 	updates int           // RowUpdates so far
 }
@@ -255,6 +255,7 @@ func (f *fake) Sample(s *kernels.SampleBatch) kernels.Ticket {
 
 func (f *fake) Wait(t kernels.Ticket) (*kernels.Result, error) {
 	if f.hold != nil {
+		<-f.hold
 		<-f.hold
 	}
 	if f.failAt != 0 && int64(t) >= f.failAt && f.err == nil {

@@ -182,6 +182,16 @@ func TestErrorMap(t *testing.T) {
 	}
 }
 
+// TestRefusedChoiceFreesTheOthers: n choices are admitted all or none.
+func TestRefusedChoiceFreesTheOthers(t *testing.T) {
+	f := newFakeEngine("x")
+	f.submit, f.accept = engine.ErrQueueFull, 3
+	w := do(newTestServer(t, f, Config{}).Handler(), "POST", "/v1/completions", `{"prompt":"x","n":5}`)
+	require.Equal(t, 503, w.Code)
+	require.Len(t, f.requests, 4)
+	eventually(t, "the three are freed", func() bool { return f.open.Load() == 0 })
+}
+
 func TestTooLongNamesBothNumbers(t *testing.T) {
 	w := do(newTestServer(t, newFakeEngine("x"), Config{}).Handler(), "POST", "/v1/completions", `{"prompt":"`+strings.Repeat("x", 5000)+`"}`)
 	require.Equal(t, 400, w.Code)

@@ -7,11 +7,11 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"time"
 )
 
 // readBody reads a JSON body whole, within the deadline that the middleware set,
-// and checks size, nesting and syntax.
+// and checks size, nesting and syntax. Having read it, net/http takes the
+// deadline away and watches for the client's going.
 func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *apiError) {
 	if enc := req.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return nil, &apiError{status: http.StatusUnsupportedMediaType, kind: typeInvalidRequest, message: "compressed bodies are not supported"}
@@ -31,8 +31,6 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *apiError) {
 	case err != nil:
 		return nil, badRequest("the body could not be read")
 	}
-	// From here on the connection is only watched for the client's going away.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	if nesting(body) > maxJSONDepth {
 		return nil, badRequest("the body nests arrays and objects deeper than %d", maxJSONDepth)
 	}

@@ -33,7 +33,8 @@ const (
 type fakeEngine struct {
 	reply  func(r engine.Request) []int32
 	gate   chan struct{} // not nil: one receive before each token
-	submit error         // what Submit says
+	submit error         // what Submit says …
+	accept int           // … after so many requests
 	fail   error         // the final event after the reply
 	info   Info
 	stats  engine.Stats
@@ -69,8 +70,9 @@ func (f *fakeEngine) Err() error            { return f.err }
 func (f *fakeEngine) Submit(ctx context.Context, r engine.Request) (Stream, error) {
 	f.mu.Lock()
 	f.requests = append(f.requests, r)
+	refuse := f.submit != nil && len(f.requests) > f.accept
 	f.mu.Unlock()
-	if f.submit != nil {
+	if refuse {
 		return nil, f.submit
 	}
 	f.open.Add(1)

@@ -196,8 +196,8 @@ func (b *Backend) WorkspaceBytes(shape kernels.Shape, limits kernels.Limits) int
 
 // checkShape returns what the kernels cannot do.
 func checkShape(s kernels.Shape, l kernels.Limits) error {
-	if s.HeadDim%2 != 0 || s.KVHeads == 0 || s.Heads%s.KVHeads != 0 {
-		return fmt.Errorf("cpu: %d heads of %d over %d KV heads: the head size must be even and the KV heads must divide the heads", s.Heads, s.HeadDim, s.KVHeads)
+	if s.HeadDim < 16 || s.HeadDim%16 != 0 || s.KVHeads < 1 || s.Heads < 1 || s.Heads%s.KVHeads != 0 {
+		return fmt.Errorf("cpu: %d heads of %d over %d KV heads: the head size must be a multiple of 16 and the KV heads must divide the heads", s.Heads, s.HeadDim, s.KVHeads)
 	}
 	if len(s.InvFreq) != s.HeadDim/2 {
 		return fmt.Errorf("cpu: %d RoPE frequencies, want %d", len(s.InvFreq), s.HeadDim/2)

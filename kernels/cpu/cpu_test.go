@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"math"
 	"os"
 	"slices"
 	"testing"
@@ -38,10 +39,13 @@ func TestConformance(t *testing.T) {
 
 // small is a shape with an odd vocabulary and padded panels.
 func small() kernels.Shape {
-	return kernels.Shape{
-		Layers: 2, Hidden: 72, Intermediate: 100, Heads: 6, KVHeads: 2, HeadDim: 24, Vocab: 333,
-		RMSEps: 1e-6, InvFreq: []float32{1, .5, .3, .2, .1, .05, .03, .02, .01, .005, .003, .002}, RopeScale: 1,
+	s := kernels.Shape{
+		Layers: 2, Hidden: 72, Intermediate: 100, Heads: 6, KVHeads: 2, HeadDim: 48, Vocab: 333, RMSEps: 1e-6, RopeScale: 1,
 	}
+	for i := range s.HeadDim / 2 {
+		s.InvFreq = append(s.InvFreq, float32(math.Pow(100, -float64(i)/24)))
+	}
+	return s
 }
 
 // tiny is a loaded model of shape small with a pool.
@@ -248,6 +252,11 @@ func TestErrors(t *testing.T) {
 	require.ErrorContains(t, m.ResizePool(1<<40, 0), "blocks")
 	require.ErrorContains(t, m.ResizePool(0, 0), "0 device")
 	m.WriteBlock(119, make([]uint16, m.KV().BlockElems())) // as it was
+	odd := small()
+	odd.HeadDim = 24
+	fresh := newBackend(t, Config{Threads: 1})
+	require.ErrorContains(t, fresh.Setup(odd, m.limits), "heads of 24")
+	require.NoError(t, fresh.Close())
 	bad := kernels.HostTensor{Name: "layers.7.bad", Shape: []int{72, 71}}
 	_, err = m.LoadLinear(kernels.LinearSpec{Kind: kernels.LinearGateUp, Parts: []kernels.HostTensor{bad, bad}})
 	require.ErrorContains(t, err, "layers.7.bad")

@@ -29,9 +29,13 @@ func (b *Backend) record(name kernels.Op, op C.struct_pg_op, out kernels.Activat
 
 // Embed implements kernels.Backend. The layers follow it.
 func (b *Backend) Embed(w kernels.Weight) {
+	layout := C.int32_t(C.PG_ROWS)
+	if cw, ok := w.(*weight); ok && cw.layout == C.PG_PLAIN { // tied
+		layout = C.PG_PLAIN
+	}
 	b.layer = -1
 	b.record(kernels.OpEmbed, C.struct_pg_op{
-		kind: C.PG_EMBED, w: operand(kernels.OpEmbed, w, b.shape.Vocab, b.shape.Hidden, C.PG_ROWS, C.PG_PLAIN),
+		kind: C.PG_EMBED, w: operand(kernels.OpEmbed, w, b.shape.Vocab, b.shape.Hidden, layout),
 	}, kernels.Hidden)
 	b.layer = 0
 }

@@ -147,16 +147,14 @@ func (b *Backend) LoadEmbedding(t kernels.HostTensor, tied bool) (kernels.Weight
 	return b.load(layout, b.shape.Hidden, []kernels.HostTensor{t}, nil)
 }
 
-// operand checks that w can be what op needs: one of the layouts, [rows, cols].
-func operand(op kernels.Op, w kernels.Weight, rows, cols int, layouts ...C.int32_t) *C.struct_pg_weight {
+// operand checks that w is what op needs: [rows, cols] in a layout.
+func operand(op kernels.Op, w kernels.Weight, rows, cols int, layout C.int32_t) *C.struct_pg_weight {
 	cw, ok := w.(*weight)
 	if !ok {
 		panic(fmt.Sprintf("cpu: %s: %T is not a weight of this backend", op, w))
 	}
-	for _, layout := range layouts {
-		if cw.layout == layout && cw.rows == rows && cw.cols == cols {
-			return cw.c
-		}
+	if cw.layout != layout || cw.rows != rows || cw.cols != cols {
+		panic(fmt.Sprintf("cpu: %s: %s is [%d, %d] in layout %d, want [%d, %d] in %d", op, cw.name, cw.rows, cw.cols, cw.layout, rows, cols, layout))
 	}
-	panic(fmt.Sprintf("cpu: %s: %s is [%d, %d] of layout %d, want [%d, %d] of %v", op, cw.name, cw.rows, cw.cols, cw.layout, rows, cols, layouts))
+	return cw.c
 }

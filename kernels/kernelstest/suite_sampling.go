@@ -129,9 +129,13 @@ func (s *suite) filterTies(t *testing.T) {
 				c.TopP = float32(0.05 + 0.9*p.rng.Float64())
 			case 2:
 				c.TopK, c.TopP = int32(2+p.rng.IntN(60)), 0.7
-			case 3: // flat: the first ids are kept
-				c.logits = slices.Repeat([]float32{4}, vocab)
-				c.TopP = float32(0.05 + 0.9*p.rng.Float64())
+			case 3: // flat, zeros of both signs: the first ids are kept
+				for i := range c.logits {
+					c.logits[i] = float32(math.Copysign(0, p.rng.Float64()-0.5))
+				}
+				if c.TopP = float32(0.05 + 0.9*p.rng.Float64()); len(cases)%8 == 3 {
+					c.TopP, c.TopK = 0, int32(2+p.rng.IntN(vocab/2))
+				}
 			}
 			z := make([]float64, vocab)
 			for i, v := range c.logits {
