@@ -164,9 +164,21 @@ func (l *loop) abort(q *request) {
 	l.end(q, verdict{finish: FinishAbort})
 }
 
-// end gives a request, whose sequence is finished, its final event and forgets
-// it.
+// end forgets a request, whose sequence is finished, and gives it its final
+// event: after that, its reader finds it in Stats.
 func (l *loop) end(q *request, v verdict) {
+	l.forget(q, v)
+	l.publish()
+	q.finish(v)
+}
+
+// finish shows the final event.
+func (q *request) finish(v verdict) {
+	q.stream.finish(q.outputs(), Event{HasToken: v.keep, Finish: v.finish, StopID: v.stopID, Err: v.err})
+}
+
+// forget takes back what a request had.
+func (l *loop) forget(q *request, v verdict) {
 	l.runner.dropRow(q)
 	delete(l.requests, &q.seq)
 	l.markStarted(q)
@@ -181,7 +193,6 @@ func (l *loop) end(q *request, v verdict) {
 	case FinishError:
 		l.stats.FinishedError++
 	}
-	q.stream.finish(q.outputs(), Event{HasToken: v.keep, Finish: v.finish, StopID: v.stopID, Err: v.err})
 }
 
 // markStarted makes room in the queue.
@@ -207,9 +218,9 @@ func (l *loop) schedule() *step {
 	}
 	s := l.runner.pack(out, l.of)
 	for i := range out.Scheduled {
-		if e := &out.Scheduled[i]; e.Resumed {
-			l.markStarted(s.requests[i])
-			s.requests[i].stream.cached = e.Seq.CachedTokens
+		if q := s.requests[i]; !q.started {
+			l.markStarted(q)
+			q.stream.cached = q.seq.CachedTokens // before the first token: from then on readers look
 		}
 	}
 	s.host = time.Since(begin)
@@ -231,23 +242,35 @@ func (l *loop) collect(s *step) error {
 	begin := time.Now()
 	l.judge(s, result)
 	l.sched.Update(s.out, s.results)
+	l.deliver(s, result.Duration)
+	s.host += time.Since(begin)
+	l.record(s)
+	l.check()
+	return nil
+}
+
+// deliver shows the step's tokens to their readers, and before that its numbers
+// to Stats.
+func (l *loop) deliver(s *step, device time.Duration) {
+	l.stats.Steps++
+	l.stats.LastStep = device
 	for i, v := range s.verdicts {
-		q := s.requests[i]
-		switch {
-		case v.finish != FinishNone:
-			l.end(q, v)
-		case v.keep:
-			q.stream.publish(q.outputs())
-		}
 		if v.keep {
 			l.stats.GenerationTokens++
 		}
+		if v.finish != FinishNone {
+			l.forget(s.requests[i], v)
+		}
 	}
-	s.host += time.Since(begin)
-	l.record(s, result.Duration)
 	l.publish()
-	l.check()
-	return nil
+	for i, v := range s.verdicts {
+		switch q := s.requests[i]; {
+		case v.finish != FinishNone:
+			q.finish(v)
+		case v.keep:
+			q.stream.publish(q.outputs())
+		}
+	}
 }
 
 // judge fills in the step's results and verdicts, and keeps log probabilities.
@@ -277,12 +300,10 @@ func (l *loop) judge(s *step, result *kernels.Result) {
 }
 
 // record keeps what the step was.
-func (l *loop) record(s *step, device time.Duration) {
-	l.stats.Steps++
-	l.stats.LastStep = device
+func (l *loop) record(s *step) {
 	kv := l.kv.Stats()
 	l.records.add(StepRecord{
-		Step: s.out.Step, Start: s.start, Host: s.host, Device: device,
+		Step: s.out.Step, Start: s.start, Host: s.host, Device: l.stats.LastStep,
 		Tokens: s.out.NumTokens, Decodes: s.out.NumDecodes, Prefills: len(s.out.Scheduled) - s.out.NumDecodes,
 		Admitted: s.out.Admitted, HitTokens: s.out.HitTokens, Preempted: len(s.out.Preempted), Evictions: s.out.Evictions,
 		Waiting: s.out.Waiting, WaitReason: string(s.out.WaitReason),
