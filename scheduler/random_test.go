@@ -29,7 +29,6 @@ type driver struct {
 	live     map[*Sequence]bool
 	inFlight []*Output
 	states   *rareStates
-	idle     int // Schedules in a row with nothing to do and nothing in flight
 }
 
 func newDriver(t *testing.T, seed uint64, states *rareStates) *driver {

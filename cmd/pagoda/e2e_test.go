@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,7 +38,6 @@ func testModel(t *testing.T) string {
 type liveServer struct {
 	engine *engine.Engine
 	client openai.Client
-	url    string
 }
 
 func startServer(t *testing.T, config engine.Config) *liveServer {
@@ -57,14 +57,17 @@ func startServer(t *testing.T, config engine.Config) *liveServer {
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ctx, context.Background(), listener) }()
+	transport := &http.Transport{}
 	t.Cleanup(func() {
+		transport.CloseIdleConnections()
 		cancel()
 		require.NoError(t, <-served)
 		require.NoError(t, e.Close())
 		text.Close()
 	})
 	url := "http://" + listener.Addr().String()
-	return &liveServer{e, openai.NewClient(option.WithBaseURL(url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0)), url}
+	return &liveServer{e, openai.NewClient(option.WithBaseURL(url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0),
+		option.WithHTTPClient(&http.Client{Transport: transport}))}
 }
 
 // completion is what one request got.
@@ -128,7 +131,8 @@ func mixedPrompts(n int) (prompts []string, tokens []int64) {
 // mode, say exactly what each says alone; a repeat finds its prefix cached; after
 // half of them disconnect all blocks are free.
 func TestConcurrentStreams(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
 	n := 64
 	if testing.Short() {
 		n = 16
