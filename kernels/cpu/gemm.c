@@ -143,8 +143,12 @@ static void run_block(const struct pg_device *d, struct pg_step *s, const struct
 				int m = (int)((int64_t)rows * t / tiles), mr = (int)((int64_t)rows * (t + 1) / tiles) - m;
 				const float *x = g->x + (row0 + m) * ldx;
 #ifdef __x86_64__
+				// Each tile fetches its share of the next panel, so that reading memory
+				// and computing overlap.
+				int step = p + 1 < panel + n ? div_up(64, tiles) : 0;
+				const char *ahead = (const char *)(g->w->data + (p + (step > 0)) * size) + (int64_t)t * g->k * step;
 				if (d->isa == PG_ISA_AVX512)
-					pg_panels_avx512(mr, 1)(x, ldx, g->w->data + p * size, 0, g->k, out);
+					pg_panels_avx512(mr, 1)(x, ldx, g->w->data + p * size, 0, g->k, ahead, step, out);
 				else
 #endif
 					panel_scalar(x, ldx, g->w->data + p * size, mr, g->k, out);
@@ -161,7 +165,7 @@ static void run_block(const struct pg_device *d, struct pg_step *s, const struct
 		if (!fn) continue;
 		int each = n / np;
 		for (int i = 0; i < each; i++) {
-			fn(g->x + row0 * ldx, ldx, g->w->data + (panel + i) * size, each * size, g->k, out);
+			fn(g->x + row0 * ldx, ldx, g->w->data + (panel + i) * size, each * size, g->k, (const char *)g->x, 0, out);
 			for (int p = 0; p < np; p++)
 				g->epilogue(d, s, op, out + p * PG_MR * PG_COLUMNS, row0, rows, panel + i + p * each);
 		}

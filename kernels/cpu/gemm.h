@@ -9,8 +9,10 @@
 // pg_panel_fn computes, for tokens m = 0…mr−1 and np panels that lie stride
 // half-words apart, the sums over k of x[m·ldx + k] · w[k][column], each one
 // chain of fused multiply-adds in ascending k from zero, into
-// out[panel][m][a0…a15 b0…b15] (panel stride PG_MR·32).
-typedef void (*pg_panel_fn)(const float *x, int64_t ldx, const uint16_t *w, int64_t stride, int k, float *out);
+// out[panel][m][a0…a15 b0…b15] (panel stride PG_MR·32). With np = 1 it fetches
+// the memory from ahead on into the second-level cache, step bytes each k.
+typedef void (*pg_panel_fn)(const float *x, int64_t ldx, const uint16_t *w, int64_t stride, int k,
+                            const char *ahead, int step, float *out);
 
 // pg_panels_avx512(mr, np) is the kernel of that tile; NULL: there is none.
 pg_panel_fn pg_panels_avx512(int mr, int np);

@@ -22,7 +22,7 @@
 #define PREFETCH 40 // cache lines
 
 PG_INLINE void panels(int mr, int np, const float *x, int64_t ldx, const uint16_t *w, int64_t stride, int k,
-                      float *out) {
+                      const char *ahead, int step, float *out) {
 	__m512 a[PG_MR][4], b[PG_MR][4];
 	const __m512i upper = _mm512_set1_epi32((int)0xFFFF0000u);
 #pragma GCC unroll 12
@@ -33,6 +33,10 @@ PG_INLINE void panels(int mr, int np, const float *x, int64_t ldx, const uint16_
 #pragma GCC unroll 2
 	for (int i = 0; i < k; i++) {
 		__m512 wa[4], wb[4];
+		if (np == 1) {
+			_mm_prefetch(ahead, _MM_HINT_T1);
+			ahead += step;
+		}
 #pragma GCC unroll 4
 		for (int p = 0; p < np; p++) {
 			const uint16_t *line = w + p * stride + (int64_t)i * PG_COLUMNS;
@@ -63,8 +67,8 @@ PG_INLINE void panels(int mr, int np, const float *x, int64_t ldx, const uint16_
 
 #define TILE(MR, NP)                                                                                       \
 	static PG_AVX512 void tile_##MR##x##NP(const float *x, int64_t ldx, const uint16_t *w, int64_t stride, \
-	                                       int k, float *out) {                                           \
-		panels(MR, NP, x, ldx, w, stride, k, out);                                                         \
+	                                       int k, const char *ahead, int step, float *out) {              \
+		panels(MR, NP, x, ldx, w, stride, k, ahead, step, out);                                            \
 	}
 
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)

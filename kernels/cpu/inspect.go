@@ -174,3 +174,10 @@ func probeThreads(threads int) int {
 	}
 	return threads
 }
+
+// Probe implements kernels.Prober, with as many threads as the Backend has.
+func (b *Backend) Probe() kernels.Ceilings {
+	return kernels.Ceilings{
+		ReadBytesPerSecond: ProbeReadBandwidth(b.info.Threads), FLOPsPerSecond: ProbeFMAPeak(b.info.Threads),
+	}
+}
