@@ -41,7 +41,8 @@ type Backend interface {
 	RMSNorm(w Weight)
 	// QKV projects Normed by w (kind LinearQKV, [(heads + 2·kvHeads)·headDim,
 	// hidden]), adds the bias, rotates queries and keys by RoPE (pairs (i,
-	// i+headDim/2), angle = position · InvFreq[i], both scaled by RopeScale) and
+	// i+headDim/2), angle = position · InvFreq[i], a float32 product as
+	// transformers has it; cos and sin are scaled by RopeScale) and
 	// leaves the queries in Query, [tokens, heads, headDim]; keys and values go
 	// to their slots of layer in the KV pool, rounded to bfloat16.
 	QKV(layer int, w Weight)
@@ -63,7 +64,8 @@ type Backend interface {
 
 	// Sample draws one token for each row of the last Launch's LogitRows that
 	// s names, in the order of Sampling's doc, keeps it as the row's last token
-	// and ends the step.
+	// and ends the step. A step that draws nothing ends with an empty
+	// SampleBatch.
 	Sample(s *SampleBatch) Ticket
 	// Wait blocks until the step of ticket is done. The Result is valid until
 	// two more Samples were issued. Tickets are waited for in order.
@@ -74,10 +76,11 @@ type Backend interface {
 
 	// SetTap makes the Backend call fn after each operation of later steps with
 	// its output in float32, for verification: layer counts from 0, −1 outside
-	// the layers. Taps make every step synchronous. nil turns them off.
+	// the layers. fn is called once an operation, in order, but not for Sample.
+	// Taps make every step synchronous. nil turns them off.
 	SetTap(fn func(op Op, layer int, out Activation, values []float32))
-	// SetProfiler makes the Backend report each operation it ran; nil turns it
-	// off. fn is called from Wait.
+	// SetProfiler makes the Backend report each operation it ran, in order of
+	// start; nil turns it off. fn is called from Wait.
 	SetProfiler(fn func(OpRecord))
 
 	// Close releases everything. The Backend is unusable afterwards.
@@ -85,11 +88,12 @@ type Backend interface {
 }
 
 // Loader takes weights. Calls copy: the HostTensor's memory may be unmapped
-// when they return. They fail with the tensor's name.
+// when they return. They fail with the tensor's name, on short data and parts
+// that do not fit each other, too.
 type Loader interface {
 	// LoadLinear packs the rows of all parts, one below the other.
 	LoadLinear(spec LinearSpec) (Weight, error)
-	// LoadNorm takes a [hidden] vector, kept in float32.
+	// LoadNorm takes a [hidden] vector, kept in float32, unrounded.
 	LoadNorm(t HostTensor) (Weight, error)
 	// LoadEmbedding takes [vocab, hidden]. With tied, Head accepts it too.
 	LoadEmbedding(t HostTensor, tied bool) (Weight, error)

@@ -54,8 +54,9 @@ type SampleBatch struct {
 // Ticket stands for a launched step or a batch of swap copies.
 type Ticket int64
 
-// InvalidToken is the token of a row whose logits were not numbers, or whose
-// mask allowed nothing: that request fails, its neighbours do not.
+// InvalidToken is the token of a row that has a NaN or +Inf among its raw logits,
+// whatever the id, or whose mask allows nothing: that request fails, its
+// neighbours do not.
 const InvalidToken int32 = -1
 
 // Result is what a step drew, one entry an entry of its SampleBatch.

@@ -10,11 +10,13 @@
 // Every sum is a chain in ascending k whatever mr and np, so that a token's
 // result does not depend on its neighbours.
 //
-// Measured on an Intel Xeon (family 6, model 207; two cores busy with other work,
-// so one thread, by its own CPU time), 2026-11-24, Qwen2.5-0.5B shapes: one
-// token 12–13 GB/s of a read ceiling of 13.8 (90 %); 96–512 tokens 105–130 GFLOP/s
-// of a probed peak of 165 (65–75 %); 8 tokens 65–75 GFLOP/s and 8–9 GB/s, between
-// the two. Prefetching x in software changed nothing.
+// Measured on an Intel Xeon (family 6, model 207, 2 cores) shared with other
+// work, 2026-11-24, by BenchmarkStep (Qwen2.5-0.5B, probes in the same run): one
+// token 24.7 of 27.6 GB/s in gate_up and 71–85 % of the read ceiling over whole
+// steps; prefill of 512 tokens 57–69 % of the multiply-add peak over whole
+// steps; 8 and 16 tokens are between the two (50–60 %, 40 % of the read ceiling).
+// Fetching the next panel while many tokens pass this one: +13 % at 16 tokens.
+// Prefetching x in software changed nothing.
 #ifdef __x86_64__
 #include "avx512.h"
 #include "gemm.h"
