@@ -9,20 +9,20 @@ GO     ?= go
 PROMPT ?= Why is the sky blue? Answer in two sentences.
 MODEL  ?= .cache/models/smollm2-135m
 
-# Everything that is downloaded or built lies under .cache and bin.
+# What is built lies under .cache and bin; Go modules go where Go keeps them.
 export GOCACHE    ?= $(CURDIR)/.cache/go-build
 TOKENIZERS := .cache/lib/libtokenizers.a
 STATICCHECK := .cache/bin/staticcheck
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: all build run test race lint bench fmt clean help test-model golden verify fuzz soak
+.PHONY: all build run test race lint bench fmt clean help test-model golden verify
 
 all: build
 
 ## build: the Rust static library and bin/pagoda
 build: $(TOKENIZERS)
-	@scripts/need.sh go gcc
+	@scripts/need.sh go gcc g++
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pagoda
 
 $(TOKENIZERS): third_party/tokenizers-ffi/Cargo.toml third_party/tokenizers-ffi/Cargo.lock third_party/tokenizers-ffi/src/lib.rs go.mod
@@ -31,11 +31,11 @@ $(TOKENIZERS): third_party/tokenizers-ffi/Cargo.toml third_party/tokenizers-ffi/
 
 ## run: answer PROMPT with the test model (PROMPT="…" MODEL=dir to change)
 run: build test-model
-	@bin/pagoda run $(MODEL) '$(subst ','\'',$(PROMPT))' --max-tokens 120
+	@bin/pagoda run '$(MODEL)' '$(subst ','\'',$(PROMPT))' --max-tokens 120 --temperature 0
 
 ## test: every test that needs no GPU
 test: $(TOKENIZERS) test-model
-	@scripts/need.sh go gcc
+	@scripts/need.sh go gcc g++
 	$(GO) vet ./...
 	$(GO) test ./...
 

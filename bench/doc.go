@@ -12,7 +12,9 @@
 //
 // # Metric definitions
 //
-// They are vLLM's (benchmarks/benchmark_serving.py), so that numbers compare:
+// They are vLLM's (benchmarks/benchmark_serving.py), so that numbers compare; the
+// duration alone begins with the first submission and ends with the last completed
+// request:
 //
 //   - TTFT, time to first token: from submission to the first token's arrival.
 //   - ITL, inter-token latency: every gap between two tokens of one request, all

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -66,6 +67,10 @@ func Run(ctx context.Context, e Submitter, work Workload, o Options) ([]Sample, 
 	return samples, ctx.Err()
 }
 
+// errAborted is the error of a request that the engine or a cancelled context
+// ended early.
+var errAborted = errors.New("aborted")
+
 // runOne times one request.
 func runOne(ctx context.Context, e Submitter, start time.Time, i int, job Job, sampling engine.Sampling) Sample {
 	s := Sample{PromptTokens: len(job.Prompt), Tokens: make([]time.Duration, 0, job.MaxTokens), Submitted: time.Since(start)}
@@ -87,8 +92,11 @@ func runOne(ctx context.Context, e Submitter, start time.Time, i int, job Job, s
 			s.Tokens = append(s.Tokens, time.Since(start))
 			s.CachedTokens = event.CachedTokens
 		}
-		if event.Finish == engine.FinishError {
+		switch event.Finish {
+		case engine.FinishError:
 			s.Err = event.Err
+		case engine.FinishAbort:
+			s.Err = errAborted
 		}
 		if event.Finish != engine.FinishNone {
 			break

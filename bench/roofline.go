@@ -46,7 +46,7 @@ type RooflineRow struct {
 	Name            string
 	TokensPerSecond []float64
 	Share           []float64 // of the bound: 0–1
-	Bound           string    // "read bandwidth" or "FLOP/s"
+	Bound           string    // "memory" or "compute"
 }
 
 // RooflineReport is what Roofline measured.
@@ -65,9 +65,9 @@ func Roofline(ctx context.Context, m Measurable, o RooflineOptions) (*RooflineRe
 	o.fill()
 	report := &RooflineReport{Info: m.Info()}
 	for _, batch := range o.Batches {
-		report.Rows = append(report.Rows, RooflineRow{Name: fmt.Sprintf("decode, batch %d", batch), Bound: "read bandwidth"})
+		report.Rows = append(report.Rows, RooflineRow{Name: fmt.Sprintf("decode, batch %d", batch), Bound: "memory"})
 	}
-	report.Rows = append(report.Rows, RooflineRow{Name: fmt.Sprintf("prefill, %d tokens", o.PromptTokens), Bound: "FLOP/s"})
+	report.Rows = append(report.Rows, RooflineRow{Name: fmt.Sprintf("prefill, %d tokens", o.PromptTokens), Bound: "compute"})
 	// The first pass warms caches and clocks and is not kept.
 	for repeat := range o.Repeats + 1 {
 		ceilings, err := m.Probe(ctx)
@@ -113,16 +113,19 @@ func decodeShare(ctx context.Context, m Measurable, o RooflineOptions, batch int
 		tokens := samples[i].Tokens
 		begin, end = max(begin, tokens[0]), min(end, tokens[len(tokens)-1])
 	}
-	steps := 0
-	for _, at := range samples[0].Tokens {
-		if at > begin && at <= end {
-			steps++
-		}
+	// Steps are counted and timed on one sequence's own clock.
+	own := samples[0].Tokens
+	from, to := 0, len(own)-1
+	for from < to && own[from] < begin {
+		from++
 	}
-	if steps == 0 || end <= begin {
-		return 0, 0, fmt.Errorf("%d sequences never decoded together; raise the number of tokens", batch)
+	for to > from && own[to] > end {
+		to--
 	}
-	seconds := (end - begin).Seconds() / float64(steps)
+	if to == from {
+		return 0, 0, fmt.Errorf("%d sequences never decoded together: raise --output-tokens", batch)
+	}
+	seconds := (own[to] - own[from]).Seconds() / float64(to-from)
 	context := float64(o.ContextTokens) + float64(o.DecodeTokens)/2
 	bytes := float64(info.StreamedWeightBytes) + float64(batch)*context*float64(info.KVBytesPerToken)
 	return float64(batch) / seconds, bytes / seconds / c.ReadBytesPerSecond, nil
@@ -170,13 +173,13 @@ func (r *RooflineReport) Print(w io.Writer) {
 	t.SetStyle(table.StyleLight)
 	t.Style().Options = table.OptionsNoBordersAndSeparators
 	t.Style().Format.Header = text.FormatDefault
-	t.AppendHeader(table.Row{"", "tok/s", "roofline %", "bound by"})
+	t.AppendHeader(table.Row{"", "tok/s", "roofline %", ""})
 	for _, row := range r.Rows {
 		percent := make([]float64, len(row.Share))
 		for i, s := range row.Share {
 			percent[i] = 100 * s
 		}
-		t.AppendRow(table.Row{row.Name, spread(row.TokensPerSecond, "%.1f"), spread(percent, "%.0f"), row.Bound})
+		t.AppendRow(table.Row{row.Name, spread(row.TokensPerSecond, "%.1f"), spread(percent, "%.0f"), "bound by " + row.Bound})
 	}
 	t.Render()
 }

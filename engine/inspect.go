@@ -10,8 +10,9 @@ import (
 
 // Logits returns the model's logits after each token of ids, [len(ids)][vocab],
 // for verification: teacher-forced, through the same paged path as any request,
-// in chunks of the step budget. It shares the prefix cache with nobody. It runs
-// between two steps, once a row and enough blocks are free.
+// in chunks of at most MaxNumSeqs tokens, the most rows of logits that a step
+// has. It shares the prefix cache with nobody. It runs between two steps, once a
+// row and enough blocks are free, and everything else waits until it is done.
 func (e *Engine) Logits(ctx context.Context, ids []int32) ([][]float32, error) {
 	if err := e.checkPrompt(&Request{Prompt: ids}); err != nil {
 		return nil, err

@@ -48,6 +48,9 @@ func (l *loop) run() error {
 func (l *loop) synchronous() error {
 	for l.receive() {
 		l.runJobs()
+		if l.fault != nil {
+			break
+		}
 		next := l.schedule()
 		if next == nil {
 			l.idle()
@@ -70,6 +73,9 @@ func (l *loop) overlapped() error {
 		var next *step
 		if len(l.jobs) == 0 || last == nil { // jobs wait for an empty pipeline
 			l.runJobs()
+			if l.fault != nil {
+				break
+			}
 			next = l.schedule()
 		}
 		if next != nil {

@@ -16,7 +16,7 @@ type Stats struct {
 	Steps                                                      int64
 	FinishedStop, FinishedLength, FinishedAbort, FinishedError int64
 
-	// StepSeconds is the time of the last step, device time.
+	// LastStep is the device time of the last step.
 	LastStep time.Duration
 }
 

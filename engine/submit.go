@@ -48,13 +48,15 @@ func (e *Engine) Submit(ctx context.Context, r Request) (*Stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	q, err := e.newRequest(r)
-	if err != nil {
-		return nil, err
-	}
+	// A full queue is refused before any memory is set aside.
 	if e.queued.Add(1) > int64(e.cfg.MaxQueuedReqs) {
 		e.queued.Add(-1)
 		return nil, fmt.Errorf("%w: %d requests wait to start, --max-num-queued-reqs allows no more", ErrQueueFull, e.cfg.MaxQueuedReqs)
+	}
+	q, err := e.newRequest(r)
+	if err != nil {
+		e.queued.Add(-1)
+		return nil, err
 	}
 	e.gate.RLock()
 	defer e.gate.RUnlock()

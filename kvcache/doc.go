@@ -44,8 +44,8 @@
 //	I5  A free block is in no table.
 //	I7  A table has room for every computed token of its sequence.
 //
-// Check verifies all of them. (I6, I8 and I9 of the project's list belong to
-// engine and scheduler.)
+// Check verifies them; I7, and I6, I8 and I9 of the project's list, are for
+// scheduler and engine to keep.
 //
 // Sources: Kwon et al., "Efficient Memory Management for Large Language Model
 // Serving with PagedAttention", SOSP 2023; vLLM's block_pool.py for the order of

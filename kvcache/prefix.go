@@ -19,8 +19,9 @@ func newHasher(cfg Config) hasher {
 	return hasher{root: root, buf: make([]byte, sha256.Size+4*cfg.BlockSize)}
 }
 
-// seed is the parent of a sequence's first block. The lengths of model and salt
-// are hashed with them, so that no two pairs spell the same bytes.
+// seed is the parent of a sequence's first block. The model's length
+// is hashed with it, and the salt comes last, so that no two pairs spell the same
+// bytes.
 func (h *hasher) seed(salt string) Hash {
 	return sha256.Sum256(append(h.root[:len(h.root):len(h.root)], salt...))
 }

@@ -59,6 +59,7 @@ func (m *Manager) pin(id BlockID) {
 // unpin drops a reference.
 func (m *Manager) unpin(id BlockID) {
 	b := &m.blocks[id]
+	m.changes++
 	if b.refs <= 0 {
 		panic(fmt.Sprintf("kvcache: block %d freed with %d references", id, b.refs))
 	}

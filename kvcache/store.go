@@ -11,8 +11,6 @@ import (
 // goroutine.
 type Store struct {
 	pool     kernels.Pool
-	device   int
-	host     int
 	nan      []uint16
 	poisoned []bool
 }
@@ -36,7 +34,6 @@ func (s *Store) Resize(device, host int) error {
 	if err := s.pool.ResizePool(device, host); err != nil {
 		return fmt.Errorf("kv pool of %d device and %d host blocks of %d bytes: %w", device, host, s.pool.KV().BlockBytes(), err)
 	}
-	s.device, s.host = device, host
 	return nil
 }
 

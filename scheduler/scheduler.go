@@ -66,8 +66,6 @@ type Scheduler struct {
 
 	inFlight int   // Outputs with work that were not updated
 	updated  int64 // step of the last Update
-
-	preemptions int64
 }
 
 // New makes a Scheduler over a Manager. The error lists every problem of the
@@ -124,9 +122,6 @@ func (s *Scheduler) NumRunning() int { return s.running.len() }
 
 // NumWaiting is the length of the waiting queue.
 func (s *Scheduler) NumWaiting() int { return s.waiting.len() }
-
-// Preemptions is the number of preemptions so far.
-func (s *Scheduler) Preemptions() int64 { return s.preemptions }
 
 // Schedule decides the next step and takes its blocks. Nothing to do gives an
 // empty Output, which needs no Update.
@@ -191,7 +186,6 @@ func (s *Scheduler) preempt(out *Output, q *Sequence) {
 	q.Status, q.NumComputed, q.Launched = Waiting, 0, 0
 	q.epoch++
 	q.Preemptions++
-	s.preemptions++
 	s.waiting.insert(q)
 	out.Preempted = append(out.Preempted, q)
 }

@@ -40,7 +40,6 @@ type Sequence struct {
 	MaxLen    int     // most tokens, prompt and output: the last one is never computed
 	Priority  int     // lower first, under the priority policy
 	CacheSalt string
-	Handle    int // the caller's, for finding its own state again
 
 	// ---
 

@@ -6,7 +6,8 @@ for tool in "$@"; do
 	case $tool in
 	go) how="install Go 1.26 or newer (https://go.dev/dl)" ;;
 	gcc) how="install a C compiler (Debian, Ubuntu: apt install gcc g++)" ;;
-	cargo) how="install Rust 1.85 or newer (https://rustup.rs, or apt install cargo)" ;;
+	cargo) how="install Rust 1.95 or newer (https://rustup.rs)" ;;
+	g++) how="install a C++ compiler (Debian, Ubuntu: apt install g++)" ;;
 	python3) how="install Python 3.10 or newer (Debian, Ubuntu: apt install python3 python3-venv)" ;;
 	*) how="install it" ;;
 	esac

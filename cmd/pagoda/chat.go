@@ -24,12 +24,16 @@ func (f *runFlags) chat(ctx context.Context, s *session) error {
 		if err != nil {
 			return err
 		}
-		a, err := f.generate(ctx, s, ids, os.Stdout)
+		generating, stop := interruptible(ctx)
+		a, err := f.generate(generating, s, ids, os.Stdout)
+		stop()
 		if err != nil {
 			return err
 		}
 		fmt.Println()
-		fmt.Fprintln(os.Stderr, a.timing())
+		if !f.quiet {
+			fmt.Fprintln(os.Stderr, a.timing())
+		}
 		turns = append(turns, message{Role: "assistant", Content: a.Text})
 	}
 }

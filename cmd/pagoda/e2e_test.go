@@ -127,17 +127,22 @@ func mixedPrompts(n int) (prompts []string, tokens []int64) {
 }
 
 // TestConcurrentStreams is the whole path with the official client: 64
-// concurrent greedy streams of mixed lengths, prefix cache on, in batch-invariant
-// mode, say exactly what each says alone; a repeat finds its prefix cached; after
-// half of them disconnect all blocks are free.
+// concurrent greedy streams of mixed lengths, prefix cache on, say exactly what
+// each says alone; a repeat finds its prefix cached; after half of them
+// disconnect all blocks are free. The CPU backend is batch-invariant in every
+// mode, so nothing is excused without the flag, either.
 func TestConcurrentStreams(t *testing.T) {
+	t.Run("batch-invariant", func(t *testing.T) { testConcurrentStreams(t, true, 64) })
+	t.Run("default", func(t *testing.T) { testConcurrentStreams(t, false, 32) })
+}
+
+func testConcurrentStreams(t *testing.T, invariant bool, n int) {
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, before) })
-	n := 64
 	if testing.Short() {
 		n = 16
 	}
-	s := startServer(t, engine.Config{BatchInvariant: true, MaxNumSeqs: 24, MaxNumBatchedTokens: 256, MaxModelLen: 1024, NumGPUBlocksOverride: 400})
+	s := startServer(t, engine.Config{BatchInvariant: invariant, MaxNumSeqs: 24, MaxNumBatchedTokens: 256, MaxModelLen: 1024, NumGPUBlocksOverride: 400})
 	prompts, tokens := mixedPrompts(n)
 
 	solo := make([]completion, n)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,22 +16,22 @@ import (
 type engineFlags struct {
 	config engine.Config
 
-	maxModelLen       string
-	noPrefix          bool
-	prefix            bool
-	memoryLimit       size
-	kvCacheMemory     size
-	swapSpace         size
-	chatTemplate      string
-	generation        string
-	tokenizer         string
-	quiet             bool
-	parseSpecial      bool // special-token text in messages becomes control tokens
-	asyncOn, asyncOff bool
+	maxModelLen   string
+	prefix        bool
+	memoryLimit   size
+	kvCacheMemory size
+	swapSpace     size
+	chatTemplate  string
+	generation    string
+	tokenizer     string
+	quiet         bool
+	parseSpecial  bool // special-token text in messages becomes control tokens
+	async         bool
 }
 
-// register adds the flags to a command.
-func (f *engineFlags) register(flags *pflag.FlagSet) {
+// register adds the flags to a command, whose default of --max-num-seqs is
+// given.
+func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	c := &f.config
 	flags.StringVar(&c.LoadFormat, "load-format", "auto", "auto: safetensors; dummy: random weights of the true shape")
 	flags.StringVar(&f.tokenizer, "tokenizer", "", "directory with tokenizer.json (default: MODEL)")
@@ -48,15 +49,13 @@ func (f *engineFlags) register(flags *pflag.FlagSet) {
 	f.swapSpace.bytes = 4 << 30
 	flags.Var(&f.swapSpace, "swap-space", "host KV pool in GiB or with a unit")
 	flags.IntVar(&c.BlockSize, "block-size", 16, "tokens of a KV block: 16, 32 or 64")
-	flags.IntVar(&c.MaxNumSeqs, "max-num-seqs", 256, "most sequences that run at once")
+	flags.IntVar(&c.MaxNumSeqs, "max-num-seqs", maxNumSeqs, "most sequences that run at once")
 	flags.IntVar(&c.MaxNumBatchedTokens, "max-num-batched-tokens", 0, "token budget of a step (0: 2048 on the CPU, 8192 on CUDA)")
 	flags.IntVar(&c.MaxQueuedReqs, "max-num-queued-reqs", 1024, "most requests that wait; more are refused with 503")
 	flags.BoolVar(&f.prefix, "enable-prefix-caching", true, "share KV blocks between requests with equal prefixes")
-	flags.BoolVar(&f.noPrefix, "no-enable-prefix-caching", false, "do not")
 	flags.BoolVar(&c.BatchInvariant, "batch-invariant", false, "bit-equal outputs whatever the batch, chunking and cache state")
 	flags.StringVar(&c.SchedulingPolicy, "scheduling-policy", "fcfs", "fcfs or priority")
-	flags.BoolVar(&f.asyncOn, "async-scheduling", false, "schedule a step ahead of the last one's results (default: where it pays)")
-	flags.BoolVar(&f.asyncOff, "no-async-scheduling", false, "do not")
+	flags.BoolVar(&f.async, "async-scheduling", false, "schedule a step ahead of the last one's results (default: where it pays)")
 	flags.IntVar(&c.MaxLogprobs, "max-logprobs", 20, "most top_logprobs a request may ask for")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but results")
 }
@@ -69,14 +68,9 @@ func (f *engineFlags) resolve(cmd *cobra.Command, model string) (engine.Config, 
 	if c.SwapSpace = f.swapSpace.bytes; c.SwapSpace == 0 {
 		c.SwapSpace = -1
 	}
-	c.DisablePrefixCaching = f.noPrefix || !f.prefix
-	switch {
-	case f.asyncOn && f.asyncOff:
-		return c, usageError{fmt.Errorf("--async-scheduling and --no-async-scheduling exclude each other")}
-	case f.asyncOn:
-		c.AsyncScheduling = "on"
-	case f.asyncOff:
-		c.AsyncScheduling = "off"
+	c.DisablePrefixCaching = !f.prefix
+	if cmd.Flags().Changed("async-scheduling") || cmd.Flags().Changed("no-async-scheduling") {
+		c.AsyncScheduling = map[bool]string{true: "on", false: "off"}[f.async]
 	}
 	if f.maxModelLen != "auto" {
 		length := size{}
@@ -86,12 +80,20 @@ func (f *engineFlags) resolve(cmd *cobra.Command, model string) (engine.Config, 
 		c.MaxModelLen = int(length.bytes)
 	}
 	// In Config zero means the default; a flag that was given as zero does not.
-	for name, value := range map[string]float64{
-		"gpu-memory-utilization": c.GPUMemoryUtilization, "block-size": float64(c.BlockSize), "max-num-seqs": float64(c.MaxNumSeqs),
+	for _, flag := range []struct {
+		name  string
+		value float64
+	}{
+		{"gpu-memory-utilization", c.GPUMemoryUtilization}, {"block-size", float64(c.BlockSize)},
+		{"max-num-seqs", float64(c.MaxNumSeqs)}, {"max-num-queued-reqs", float64(c.MaxQueuedReqs)},
+		{"memory-limit", float64(c.MemoryLimit)}, {"kv-cache-memory-bytes", float64(c.KVCacheMemoryBytes)},
 	} {
-		if value <= 0 {
-			return c, usageError{fmt.Errorf("--%s %v: must be greater than 0", name, value)}
+		if flag.value <= 0 && (cmd.Flags().Changed(flag.name) || flag.value < 0) {
+			return c, usageError{fmt.Errorf("--%s %v: must be greater than 0", flag.name, flag.value)}
 		}
+	}
+	if c.MaxLogprobs == 0 {
+		c.MaxLogprobs = -1
 	}
 	if f.generation != "auto" && f.generation != "vllm" {
 		return c, usageError{fmt.Errorf("--generation-config %s: want auto or vllm", f.generation)}
@@ -99,16 +101,51 @@ func (f *engineFlags) resolve(cmd *cobra.Command, model string) (engine.Config, 
 	return c, nil
 }
 
-// setFromEnvironment sets flags that the command line did not from PAGODA_*.
+// negation is the value of --no-NAME: it sets NAME to the opposite.
+type negation struct{ of pflag.Value }
+
+// Set implements pflag.Value.
+func (n negation) Set(text string) error {
+	value, err := strconv.ParseBool(text)
+	if err != nil {
+		return err
+	}
+	return n.of.Set(strconv.FormatBool(!value))
+}
+
+// String implements pflag.Value.
+func (n negation) String() string { return "false" }
+
+// Type implements pflag.Value.
+func (n negation) Type() string { return "bool" }
+
+// addNegations gives every boolean flag its --no- form, as vLLM has it.
+func addNegations(flags *pflag.FlagSet) {
+	var booleans []*pflag.Flag
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Value.Type() == "bool" {
+			booleans = append(booleans, f)
+		}
+	})
+	for _, f := range booleans {
+		no := flags.VarPF(negation{f.Value}, "no-"+f.Name, "", "opposite of --"+f.Name)
+		no.NoOptDefVal, no.Hidden = "true", true
+	}
+}
+
+// setFromEnvironment sets flags that the command line did not from PAGODA_*. A
+// flag and its --no- form count as one.
 func setFromEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) error {
+	given := map[string]bool{}
+	cmd.Flags().Visit(func(f *pflag.Flag) { given[strings.TrimPrefix(f.Name, "no-")] = true })
 	var err error
-	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
-		name := "PAGODA_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "PAGODA_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		value, ok := lookup(name)
-		if !ok || flag.Changed || err != nil {
+		if !ok || err != nil || given[strings.TrimPrefix(f.Name, "no-")] {
 			return
 		}
-		if e := cmd.Flags().Set(flag.Name, value); e != nil {
+		if e := cmd.Flags().Set(f.Name, value); e != nil {
 			err = usageError{fmt.Errorf("%s=%s: %w", name, value, e)}
 		}
 	})

@@ -34,9 +34,7 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := rootCommand().ExecuteContext(ctx); err != nil {
+	if err := rootCommand().ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintf(os.Stderr, "pagoda: %v\n", err)
 		os.Exit(exitCode(err))
 	}
@@ -46,11 +44,11 @@ func main() {
 func exitCode(err error) int {
 	var usage usageError
 	switch {
-	case errors.As(err, &usage), errors.Is(err, engine.ErrConfig):
+	case errors.As(err, &usage), errors.Is(err, engine.ErrConfig), errors.Is(err, engine.ErrInvalid), errors.Is(err, engine.ErrTooLong):
 		return exitUsage
 	case errors.Is(err, engine.ErrModel):
 		return exitModel
-	case errors.Is(err, engine.ErrMemory):
+	case errors.Is(err, engine.ErrMemory), errors.Is(err, engine.ErrNeverFits):
 		return exitMemory
 	case errors.Is(err, engine.ErrDevice):
 		return exitDevice
@@ -75,6 +73,8 @@ PAGODA_MAX_NUM_SEQS. The command line wins.
 
 Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
 		Version:       version,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          subcommandOnly,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -82,10 +82,24 @@ Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w (see pagoda %s --help)", err, cmd.Name())}
+		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	root.AddCommand(runCommand(), serveCommand(), benchCommand())
 	return root
+}
+
+// subcommandOnly is the RunE of a command that does nothing itself.
+func subcommandOnly(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("unknown command %q (see %s --help)", args[0], cmd.CommandPath())}
+	}
+	return cmd.Help()
+}
+
+// interruptible is ctx until the first Ctrl-C or SIGTERM. Outside it these end
+// the process at once, as they do while a model loads.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 }
 
 // exactly is cobra.RangeArgs with a usage error.

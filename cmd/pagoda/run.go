@@ -21,10 +21,9 @@ import (
 type runFlags struct {
 	engineFlags
 	samplingFlags
-	system  string
-	raw     bool
-	json    bool
-	special bool
+	system string
+	raw    bool
+	json   bool
 }
 
 func runCommand() *cobra.Command {
@@ -43,29 +42,29 @@ begins. A model without tokenizer.json takes token ids and answers with ids.`,
 		Args: exactly(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
-	f.engineFlags.register(cmd.Flags())
+	// One prompt needs little: what is not asked for is not reserved.
+	f.engineFlags.register(cmd.Flags(), 1)
 	f.samplingFlags.register(cmd.Flags())
 	flags := cmd.Flags()
 	flags.StringVar(&f.system, "system", "", "system message")
 	flags.BoolVar(&f.raw, "raw", false, "take PROMPT as it is, without the chat template")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object at the end instead of text")
-	flags.BoolVar(&f.special, "allow-special-tokens-in-content", false, "let special-token text in PROMPT become control tokens")
-	// One prompt needs little: what is not asked for is not reserved.
-	_ = flags.Set("max-num-seqs", "1")
-	flags.Lookup("max-num-seqs").Changed = false
-	flags.Lookup("max-num-seqs").DefValue = "1"
+	flags.BoolVar(&f.parseSpecial, "allow-special-tokens-in-content", false, "let special-token text in PROMPT become control tokens")
+	addNegations(flags)
 	return cmd
 }
 
 func (f *runFlags) run(cmd *cobra.Command, args []string) error {
 	f.quiet = f.quiet || f.json
-	f.parseSpecial = f.special
 	prompt, given, err := readPrompt(args)
 	if err != nil {
 		return err
 	}
 	if err := f.samplingFlags.check(); err != nil {
 		return err
+	}
+	if !given && (f.json || f.raw) {
+		return usageError{errors.New("--json and --raw need a PROMPT, as an argument or on standard input")}
 	}
 	s, err := f.open(cmd, args[0])
 	if err != nil {
@@ -82,7 +81,9 @@ func (f *runFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	answer, err := f.generate(cmd.Context(), s, ids, cmd.OutOrStdout())
+	ctx, stop := interruptible(cmd.Context())
+	defer stop()
+	answer, err := f.generate(ctx, s, ids, cmd.OutOrStdout())
 	if err != nil {
 		return err
 	}
@@ -90,7 +91,9 @@ func (f *runFlags) run(cmd *cobra.Command, args []string) error {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(answer)
 	}
 	fmt.Fprintln(cmd.OutOrStdout())
-	fmt.Fprintln(os.Stderr, answer.timing())
+	if !f.quiet {
+		fmt.Fprintln(os.Stderr, answer.timing())
+	}
 	return nil
 }
 
@@ -110,7 +113,7 @@ func readPrompt(args []string) (prompt string, given bool, err error) {
 	if len(data) == 0 {
 		return "", false, usageError{errors.New("no PROMPT: give one as an argument or on standard input")}
 	}
-	return string(data), true, nil
+	return strings.TrimSuffix(string(data), "\n"), true, nil
 }
 
 // encode turns the prompt into ids, through the chat template if there is one.
@@ -186,6 +189,9 @@ func (f *runFlags) generate(ctx context.Context, s *session, ids []int32, out io
 		}
 	}
 	end, err := collect(ctx, stream, func(e engine.Event) {
+		if text.stopped {
+			return // what was under way when the stop string came
+		}
 		if last = time.Now(); first.IsZero() {
 			first = last
 		}
@@ -199,13 +205,13 @@ func (f *runFlags) generate(ctx context.Context, s *session, ids []int32, out io
 		}
 	})
 	a.FinishReason = end.Finish
-	switch {
-	case text.stopped:
-		a.FinishReason = engine.FinishStop
-	case err != nil:
+	if err != nil && !text.stopped {
 		return nil, err
 	}
 	write(text.flush())
+	if text.stopped {
+		a.FinishReason = engine.FinishStop
+	}
 	a.Text, a.CompletionTokens = written.String(), len(a.TokenIDs)
 	a.TTFTMs = float64(first.Sub(start).Microseconds()) / 1000
 	if span := last.Sub(first).Seconds(); a.CompletionTokens > 1 && span > 0 {

@@ -35,7 +35,7 @@ func (f *samplingFlags) register(flags *pflag.FlagSet) {
 	flags.Float32Var(&f.minP, "min-p", 0, "leave out ids below this share of the likeliest one's probability")
 	flags.Float32Var(&f.repetition, "repetition-penalty", 1, "above 1 makes ids that were used less likely")
 	flags.Uint64Var(&f.seed, "seed", 0, "seed of the random draws (default: a random one)")
-	flags.StringSliceVar(&f.stop, "stop", nil, "end the answer before this text (repeatable)")
+	flags.StringArrayVar(&f.stop, "stop", nil, "end the answer before this text (repeatable)")
 	flags.Int32SliceVar(&f.stopIDs, "stop-token-ids", nil, "end the answer at these ids")
 	flags.BoolVar(&f.ignoreEOS, "ignore-eos", false, "go on past the end-of-sequence token")
 }

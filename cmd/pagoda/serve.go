@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -25,7 +24,6 @@ type serveFlags struct {
 	port    int
 	apiKeys []string
 	names   []string
-	special bool
 	drain   time.Duration
 }
 
@@ -45,19 +43,19 @@ at once.`,
 		Args: exactly(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.serve(cmd, args[0]) },
 	}
-	f.engineFlags.register(cmd.Flags())
+	f.engineFlags.register(cmd.Flags(), 256)
 	flags := cmd.Flags()
 	flags.StringVar(&f.host, "host", "127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
 	flags.IntVar(&f.port, "port", 8000, "port to listen on; 0 takes a free one")
-	flags.StringSliceVar(&f.apiKeys, "api-key", nil, "key that /v1/ requests must bring (repeatable)")
-	flags.StringSliceVar(&f.names, "served-model-name", nil, "name of the model in the API (repeatable; default: MODEL)")
-	flags.BoolVar(&f.special, "allow-special-tokens-in-content", false, "let special-token text in messages become control tokens: clients can forge turns")
+	flags.StringArrayVar(&f.apiKeys, "api-key", nil, "key that /v1/ requests must bring (repeatable)")
+	flags.StringArrayVar(&f.names, "served-model-name", nil, "name of the model in the API (repeatable; default: MODEL)")
+	flags.BoolVar(&f.parseSpecial, "allow-special-tokens-in-content", false, "let special-token text in messages become control tokens: clients can forge turns")
 	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
+	addNegations(flags)
 	return cmd
 }
 
 func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
-	f.parseSpecial = f.special
 	// The port is taken first: a busy one should not cost a model's loading.
 	listener, err := net.Listen("tcp", net.JoinHostPort(f.host, strconv.Itoa(f.port)))
 	if err != nil {
@@ -76,9 +74,9 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	if !f.quiet {
 		f.announce(srv, listener)
 	}
-	stop, cancel := secondSignal(cmd.Context())
+	drain, stop, cancel := drainThenStop(cmd.Context())
 	defer cancel()
-	return srv.Serve(cmd.Context(), stop, listener)
+	return srv.Serve(drain, stop, listener)
 }
 
 func (f *serveFlags) newServer(s *session, model string) (*server.Server, error) {
@@ -103,7 +101,7 @@ func (f *serveFlags) newServer(s *session, model string) (*server.Server, error)
 		template = s.template
 	}
 	return server.New(server.Config{
-		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.special,
+		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.parseSpecial,
 		DrainTimeout: f.drain, Version: version, Log: s.log,
 	}, e, t, template)
 }
@@ -134,25 +132,23 @@ func (f *serveFlags) announce(srv *server.Server, listener net.Listener) {
 	fmt.Fprintf(os.Stderr, "serving http://%s/v1\n", listener.Addr())
 }
 
-// secondSignal is a context that a second interrupt or SIGTERM ends; the first
-// one ends ctx.
-func secondSignal(ctx context.Context) (context.Context, context.CancelFunc) {
-	stop, cancel := context.WithCancelCause(context.Background())
+// drainThenStop gives two contexts: the first interrupt or SIGTERM ends drain,
+// the second one ends stop. Before it is called, while the model loads, the first
+// one ends the process.
+func drainThenStop(ctx context.Context) (drain, stop context.Context, cancel context.CancelFunc) {
+	drain, endDrain := context.WithCancel(ctx)
+	stop, endStop := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-ctx.Done()
-		// The signal that ended ctx came here, too.
-		select {
-		case <-signals:
-		case <-stop.Done():
-			return
-		}
-		select {
-		case <-signals:
-			cancel(errors.New("second signal"))
-		case <-stop.Done():
+		for _, end := range []context.CancelFunc{endDrain, endStop} {
+			select {
+			case <-signals:
+				end()
+			case <-stop.Done():
+				return
+			}
 		}
 	}()
-	return stop, func() { signal.Stop(signals); cancel(nil) }
+	return drain, stop, func() { signal.Stop(signals); endDrain(); endStop() }
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 	}
 	s := &session{log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: f.logLevel()}))}
 	if err := f.openText(s, modelArg); err != nil {
+		s.close()
 		return nil, err
 	}
 	if s.tokenizer != nil {
@@ -71,6 +73,10 @@ func (f *engineFlags) openText(s *session, modelArg string) error {
 	dir := f.tokenizer
 	if dir == "" {
 		dir = modelArg
+	}
+	if info, err := os.Stat(modelArg); f.config.LoadFormat != "dummy" && (err != nil || !info.IsDir()) {
+		return fmt.Errorf("%w: %s is no directory: give one with config.json, tokenizer.json and safetensors, or add --load-format dummy for a built-in shape",
+			engine.ErrModel, modelArg)
 	}
 	t, err := tokenizer.Open(dir)
 	switch {
@@ -171,10 +177,13 @@ func collect(ctx context.Context, stream *engine.Stream, onToken func(engine.Eve
 		if event.HasToken {
 			onToken(event)
 		}
-		if event.Finish != engine.FinishNone {
-			if event.Finish == engine.FinishError {
-				return event, event.Err
-			}
+		switch event.Finish {
+		case engine.FinishNone:
+		case engine.FinishError:
+			return event, event.Err
+		case engine.FinishAbort:
+			return event, cmp.Or(context.Cause(ctx), engine.ErrClosed)
+		default:
 			return event, nil
 		}
 	}

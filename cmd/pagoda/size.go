@@ -47,7 +47,7 @@ func (s *size) String() string {
 // Type implements pflag.Value.
 func (s *size) Type() string { return "size" }
 
-// formatBytes prints a byte count with a binary unit and three digits.
+// formatBytes prints a byte count with a binary unit and up to two decimals.
 func formatBytes(n int64) string {
 	value, names := float64(n), []string{"B", "KiB", "MiB", "GiB", "TiB"}
 	i := 0

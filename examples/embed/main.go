@@ -26,11 +26,15 @@ func main() {
 
 	prompt, err := text.Encode(os.Args[2])
 	check(err)
-	stream, err := e.Submit(context.Background(), engine.Request{Prompt: prompt, MaxTokens: 100})
+	ctx := context.Background()
+	stream, err := e.Submit(ctx, engine.Request{Prompt: prompt, MaxTokens: 100, Sampling: engine.Sampling{Logprobs: -1}})
 	check(err)
 	decoder := text.NewDecoder(true)
-	for ev, ok := stream.Next(context.Background()); ok; ev, ok = stream.Next(context.Background()) {
-		fmt.Print(decoder.Next(ev.Token))
+	for ev, ok := stream.Next(ctx); ok; ev, ok = stream.Next(ctx) {
+		check(ev.Err)
+		if ev.HasToken {
+			fmt.Print(decoder.Next(ev.Token))
+		}
 	}
 	fmt.Println(decoder.Flush())
 }

@@ -34,12 +34,13 @@ func (a adaptedEngine) Info() Info {
 		out.Generation = Generation{
 			Temperature: g.Temperature, TopP: g.TopP, TopK: g.TopK, MinP: g.MinP,
 			RepetitionPenalty: g.RepetitionPenalty, MaxNewTokens: g.MaxNewTokens,
+			Greedy: g.DoSample != nil && !*g.DoSample,
 		}
 	}
 	// The settings that vLLM shows as labels, by their names there.
 	labels := map[string]string{
 		"gpu-memory-utilization": "gpu_memory_utilization", "enable-prefix-caching": "enable_prefix_caching",
-		"swap-space": "swap_space", "kv-cache-memory-bytes": "kv_cache_memory_bytes",
+		"swap-space": "swap_space",
 	}
 	for _, setting := range a.Settings() {
 		if label, ok := labels[setting.Name]; ok {

@@ -144,7 +144,6 @@ func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generatio
 	}
 	g.id = prefix + w.Header().Get(requestIDHeader)
 	for _, ids := range g.prompts {
-		s.metrics.promptTokens.Observe(float64(len(ids)))
 		if len(ids)+max(1, g.r.maxTokens) > s.info.MaxModelLen {
 			s.writeError(w, tooLong(param, len(ids), g.r.maxTokens, s.info.MaxModelLen))
 			return
@@ -153,6 +152,9 @@ func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generatio
 	if err := g.submit(ctx); err != nil {
 		s.writeError(w, s.mapError(err, param))
 		return
+	}
+	for _, ids := range g.prompts {
+		s.metrics.promptTokens.Observe(float64(len(ids)))
 	}
 	if g.r.stream {
 		if object == "chat.completion" {
@@ -210,12 +212,14 @@ type stream struct {
 // run writes the events of one choice.
 func (st *stream) run(ctx context.Context, c *choice) error {
 	r := st.g.r
+	opened := false
 	for first := true; ; {
 		d, err := c.next(ctx)
 		if err != nil {
 			return err
 		}
-		if first {
+		if !opened {
+			opened = true
 			if opening := st.shape.opening(c); opening != nil {
 				if err := st.write(c, opening, true); err != nil {
 					return err
@@ -273,6 +277,7 @@ func (s *Server) fail(ctx context.Context, w http.ResponseWriter, g *generation,
 	e := s.mapError(err, param)
 	if out != nil && out.started {
 		if werr := out.event(e); werr != nil {
+			g.countUnfinished(engine.FinishAbort) // the client does not take what is written
 			s.log.Debug("client went away", "id", g.id, "err", werr)
 			return
 		}

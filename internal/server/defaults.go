@@ -16,6 +16,9 @@ func (s *Server) defaults() request {
 	g := s.info.Generation
 	r := request{n: 1, skipSpecial: true, addSpecial: true, addGenerationPrompt: true}
 	r.sampling.Temperature = orDefault(g.Temperature, 1)
+	if g.Greedy {
+		r.sampling.Temperature = 0
+	}
 	r.sampling.TopP = orDefault(g.TopP, 1)
 	r.sampling.MinP = orDefault(g.MinP, 0)
 	r.sampling.RepetitionPenalty = orDefault(g.RepetitionPenalty, 1)
@@ -48,7 +51,7 @@ func (s *Server) Defaults() []engine.Setting {
 		maxTokens.Value = fmt.Sprintf("chat: %d; completions: %d", r.defaultMaxTokens, completionMaxTokens)
 	}
 	return []engine.Setting{
-		row("temperature", r.sampling.Temperature, g.Temperature != nil),
+		row("temperature", r.sampling.Temperature, g.Greedy || g.Temperature != nil),
 		row("top_p", r.sampling.TopP, g.TopP != nil),
 		row("top_k", float32(r.sampling.TopK), g.TopK != nil),
 		row("min_p", r.sampling.MinP, g.MinP != nil),

@@ -44,6 +44,7 @@ type Info struct {
 type Generation struct {
 	Temperature, TopP, MinP, RepetitionPenalty *float64
 	TopK, MaxNewTokens                         *int
+	Greedy                                     bool // do_sample is false
 }
 
 // Tokenizer encodes prompts and decodes tokens; AdaptTokenizer makes one of a

@@ -3,6 +3,8 @@ package server
 import (
 	"math"
 	"time"
+
+	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // Hard limits, checked before anything is allocated by them.
@@ -17,9 +19,9 @@ const (
 	maxChoices     = 1024 // prompts × n
 	maxStops       = 16
 	maxStopBytes   = 256 // of one stop string
-	maxStopIDs     = 128
-	maxLogitBias   = 1024
-	maxSaltBytes   = 1 << 10
+	maxStopIDs     = engine.MaxStopIDs
+	maxLogitBias   = engine.MaxLogitBias
+	maxSaltBytes   = engine.MaxCacheSalt
 	maxMetadataLen = 16 << 10 // bytes of a field that has no effect
 )
 
