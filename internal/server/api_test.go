@@ -124,6 +124,14 @@ func TestChatStreamProtocol(t *testing.T) {
 	}, got)
 }
 
+// TestRoleIsSentOnce: the first tokens show nothing, a character and a stop
+// string being under way.
+func TestRoleIsSentOnce(t *testing.T) {
+	h := newTestServer(t, newFakeEngine("éab!"), Config{}).Handler()
+	w := do(h, "POST", "/v1/chat/completions", chatBody(`,"stream":true,"stop":["éabc"]`))
+	require.Equal(t, 1, strings.Count(w.Body.String(), `"role":"assistant"`))
+}
+
 func TestLogprobs(t *testing.T) {
 	f := newFakeEngine("\xc3\xa9")
 	h := newTestServer(t, f, Config{}).Handler()
