@@ -7,16 +7,21 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/pflag"
 
 	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // printPlan prints what the engine made of its configuration: effective values
-// with their reasons, and where the memory goes.
-func printPlan(w io.Writer, e *engine.Engine, took time.Duration) {
+// with their reasons, and where the memory goes. What the engine takes as given
+// may be the command's own default.
+func printPlan(w io.Writer, e *engine.Engine, flags *pflag.FlagSet, took time.Duration) {
 	settings := newTable(w)
 	settings.AppendHeader(table.Row{"setting", "value", "because"})
 	for _, s := range e.Settings() {
+		if flag := flags.Lookup(s.Name); s.Reason == "given" && flag != nil && !flag.Changed {
+			s.Reason = "default of this command"
+		}
 		settings.AppendRow(table.Row{s.Name, s.Value, s.Reason})
 	}
 	settings.Render()

@@ -56,7 +56,7 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 		return nil, err
 	}
 	if !f.quiet {
-		printPlan(os.Stderr, s.engine, time.Since(start))
+		printPlan(os.Stderr, s.engine, cmd.Flags(), time.Since(start))
 	}
 	return s, nil
 }
