@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// TestLogits: every position's logits, chunk by chunk, between the steps of a
+// request that runs.
+func TestLogits(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.MaxNumBatchedTokens = 13
+		e := startFake(t, &fake{}, c)
+		r := Request{Prompt: prompt(1, 60), MaxTokens: 800, IgnoreEOS: true}
+		s, err := e.Submit(context.Background(), r)
+		require.NoError(t, err)
+		ids := prompt(1, 100) // shares a prefix with the request
+		rows, err := e.Logits(context.Background(), ids)
+		require.NoError(t, err)
+		require.Len(t, rows, len(ids))
+		h := uint64(0)
+		for i, row := range rows {
+			h = extend(h, ids[i])
+			require.Len(t, row, fakeVocab)
+			require.Equal(t, float32(extend(h, 7)>>40), row[7], "position %d", i)
+		}
+		got, _ := readAll(t, s)
+		want, _ := expect(&r, 800, 0)
+		require.Equal(t, want, got)
+		_, err = e.Logits(context.Background(), nil)
+		require.ErrorIs(t, err, ErrInvalid)
+		_, err = e.Logits(context.Background(), prompt(1, 64*16+1))
+		require.ErrorIs(t, err, ErrTooLong)
+		_, err = e.Probe(context.Background())
+		require.ErrorContains(t, err, "cannot measure")
+	})
+}
+
+// prober is a device that can measure itself.
+type prober struct{ *fake }
+
+func (prober) Probe() kernels.Ceilings { return kernels.Ceilings{ReadBytesPerSecond: 7} }
+
+func TestProbe(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		f := &fake{}
+		c = quiet(c)
+		require.NoError(t, c.validate())
+		src := fakeSource(f, 1<<12)
+		src.open = func(*Config) (kernels.Backend, error) { return prober{f}, nil }
+		e, err := start(c, src)
+		require.NoError(t, err)
+		s, err := e.Submit(context.Background(), Request{Prompt: prompt(1, 9), MaxTokens: 300, IgnoreEOS: true})
+		require.NoError(t, err)
+		ceilings, err := e.Probe(context.Background())
+		require.NoError(t, err)
+		require.EqualValues(t, 7, ceilings.ReadBytesPerSecond)
+		got, _ := readAll(t, s)
+		require.Len(t, got, 300)
+		require.NoError(t, e.Close())
+	})
+}
+
+// TestJobIsGivenUp: a job that cannot run ends with its context; a later one, on
+// an engine that is idle by then, runs.
+func TestJobIsGivenUp(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		e := startFake(t, &fake{}, c)
+		ctx, cancel := context.WithCancel(context.Background())
+		tried, failed := make(chan struct{}), make(chan error)
+		go func() {
+			failed <- e.alone(ctx, func(*loop) bool {
+				select {
+				case <-tried:
+				default:
+					close(tried)
+				}
+				return false
+			})
+		}()
+		<-tried
+		cancel()
+		require.ErrorIs(t, <-failed, context.Canceled)
+		rows, err := e.Logits(context.Background(), prompt(2, 5))
+		require.NoError(t, err)
+		require.Len(t, rows, 5)
+	})
+}
