@@ -10,10 +10,7 @@ source=.cache/tokenizers/lib.rs
 library=.cache/lib/libtokenizers.a
 stamp=.cache/lib/libtokenizers.version
 
-need() {
-	command -v "$1" >/dev/null 2>&1 || { echo "$1 not found: install $2" >&2; exit 1; }
-}
-need go "Go 1.26+ (https://go.dev/dl)"
+scripts/need.sh go
 module=github.com/daulet/tokenizers
 version=$(sed -n "s|^.*$module \(v[^ ]*\).*$|\1|p" go.mod)
 
@@ -22,8 +19,7 @@ if [ -f "$library" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$version" ] &&
 	exit 0
 fi
 
-need cargo "Rust 1.95+ (https://rustup.rs)"
-need gcc "a C compiler and the C++ library (Debian: apt-get install gcc g++)"
+scripts/need.sh cargo gcc g++
 
 dir=$(go mod download -json "$module@$version" | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p')
 mkdir -p .cache/tokenizers .cache/lib
