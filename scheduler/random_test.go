@@ -38,7 +38,7 @@ func newDriver(t *testing.T, seed uint64, states *rareStates) *driver {
 		NumBlocks: 2 + 64/size + r.IntN(200/size), BlockSize: size, DisablePrefixCaching: r.IntN(4) == 0,
 	})
 	require.NoError(t, err)
-	cfg := Config{MaxNumSeqs: 1 + r.IntN(8)}
+	cfg := Config{Limits: Limits{MaxNumSeqs: 1 + r.IntN(8)}}
 	cfg.MaxBatchedTokens = cfg.MaxNumSeqs + r.IntN(64)
 	if r.IntN(2) == 0 {
 		cfg.Policy = Priority
@@ -98,9 +98,9 @@ func (d *driver) step() {
 	out := d.s.Schedule()
 	d.verify(out)
 	d.states.steps++
-	d.states.preempted += len(out.Preempted)
-	d.states.hits += out.HitTokens
-	d.states.evictions += out.Evictions
+	d.states.preempted += out.NumPreempted()
+	d.states.hits += out.HitTokens()
+	d.states.evictions += len(out.Evicted)
 	if !out.Empty() {
 		d.inFlight = append(d.inFlight, out)
 	}
@@ -143,9 +143,6 @@ func (d *driver) verify(out *Output) {
 	}
 	require.Equal(d.t, out.NumTokens, tokens)
 	require.LessOrEqual(d.t, tokens, d.s.cfg.MaxBatchedTokens)
-	for i := range out.Preempted {
-		require.Equal(d.t, Waiting, out.Preempted[i].Status)
-	}
 }
 
 func b2i(b bool) int {
@@ -171,7 +168,7 @@ func (d *driver) update(out *Output) {
 		results[i].Token = int32(d.r.IntN(3))
 		results[i].Finish = len(e.Seq.Tokens)+1 == e.Seq.MaxLen || d.r.IntN(25) == 0
 	}
-	d.s.Update(out, results)
+	d.s.Update(out, results, 0)
 	for q := range d.live {
 		if q.Status == Finished {
 			d.states.finished++
@@ -223,7 +220,7 @@ func TestRandom(t *testing.T) {
 func TestOrderSurvivesExtremePriorities(t *testing.T) {
 	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 11, BlockSize: 16})
 	require.NoError(t, err)
-	s, err := New(Config{MaxNumSeqs: 1, MaxBatchedTokens: 16, Policy: Priority}, kv)
+	s, err := New(Config{Limits: Limits{1, 16}, Policy: Priority}, kv)
 	require.NoError(t, err)
 	for _, priority := range []int{1, math.MinInt, 2, math.MaxInt, -2} {
 		s.Add(&Sequence{Tokens: []int32{1}, MaxLen: 2, Priority: priority})
@@ -232,7 +229,7 @@ func TestOrderSurvivesExtremePriorities(t *testing.T) {
 	for s.NumWaiting() > 0 {
 		out := s.Schedule()
 		got = append(got, out.Scheduled[0].Seq.Priority)
-		s.Update(out, []Result{{Token: 1, Finish: true}})
+		s.Update(out, []Result{{Token: 1, Finish: true}}, 0)
 	}
 	require.Equal(t, []int{math.MinInt, -2, 1, 2, math.MaxInt}, got)
 }
@@ -243,7 +240,7 @@ func TestOrderSurvivesExtremePriorities(t *testing.T) {
 func TestRefusedHeadTriesAgainWhenItsPrefixIsThere(t *testing.T) {
 	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 16, BlockSize: 16})
 	require.NoError(t, err)
-	s, err := New(Config{MaxNumSeqs: 4, MaxBatchedTokens: 256, LongPrefillThreshold: 64}, kv)
+	s, err := New(Config{Limits: Limits{4, 256}, LongPrefillThreshold: 64}, kv)
 	require.NoError(t, err)
 	prompt := make([]int32, 170)
 	s.Add(&Sequence{Tokens: slices.Clone(prompt), MaxLen: 200})
@@ -253,7 +250,7 @@ func TestRefusedHeadTriesAgainWhenItsPrefixIsThere(t *testing.T) {
 		require.Equal(t, Waiting, second.Status)
 		out := s.Schedule()
 		results := make([]Result, len(out.Scheduled))
-		s.Update(out, results)
+		s.Update(out, results, 0)
 		if second.Status == Running {
 			break
 		}
@@ -266,7 +263,7 @@ func TestRefusedHeadTriesAgainWhenItsPrefixIsThere(t *testing.T) {
 func BenchmarkStep(b *testing.B) {
 	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 1 << 18, BlockSize: 16})
 	require.NoError(b, err)
-	s, err := New(Config{MaxNumSeqs: 256, MaxBatchedTokens: 8192}, kv)
+	s, err := New(Config{Limits: Limits{256, 8192}}, kv)
 	require.NoError(b, err)
 	for i := range 256 {
 		q := &Sequence{Tokens: make([]int32, 16, 1<<16), MaxLen: 1 << 16}
@@ -277,6 +274,6 @@ func BenchmarkStep(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		out := s.Schedule()
-		s.Update(out, results[:len(out.Scheduled)])
+		s.Update(out, results[:len(out.Scheduled)], 0)
 	}
 }
