@@ -17,11 +17,11 @@ func (e *Engine) Logits(ctx context.Context, ids []int32) ([][]float32, error) {
 	if err := e.checkPrompt(&Request{Prompt: ids}); err != nil {
 		return nil, err
 	}
-	if len(ids) > e.info.MaxModelLen {
-		return nil, fmt.Errorf("%w: %d tokens, max_model_len is %d", ErrTooLong, len(ids), e.info.MaxModelLen)
+	if len(ids) > e.Info().MaxModelLen {
+		return nil, fmt.Errorf("%w: %d tokens, max_model_len is %d", ErrTooLong, len(ids), e.Info().MaxModelLen)
 	}
-	if need := blocksFor(len(ids), e.info.BlockSize); need > e.info.NumBlocks {
-		return nil, fmt.Errorf("%w: %d tokens take %d blocks, the pool has %d", ErrNeverFits, len(ids), need, e.info.NumBlocks)
+	if need := blocksFor(len(ids), e.info.BlockSize); need > e.Info().NumBlocks {
+		return nil, fmt.Errorf("%w: %d tokens take %d blocks, the pool has %d", ErrNeverFits, len(ids), need, e.Info().NumBlocks)
 	}
 	var rows [][]float32
 	var failed error

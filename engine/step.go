@@ -35,10 +35,10 @@ func judge(token int32, n, minTokens, maxTokens int, stopIDs []int32) verdict {
 	return verdict{keep: true}
 }
 
-// records is a ring of the last steps.
+// records is a ring of the last steps. Its entries' slices are reused.
 type records struct {
-	ring []StepRecord
-	next int // total so far; the next goes to ring[next % len]
+	ring  []StepRecord
+	count int // so far; the next goes to ring[count % len]
 }
 
 // keptSteps is how many records are kept: some seconds of a fast GPU.
@@ -46,17 +46,20 @@ const keptSteps = 4096
 
 func newRecords() records { return records{ring: make([]StepRecord, keptSteps)} }
 
-func (r *records) add(s StepRecord) {
-	r.ring[r.next%len(r.ring)] = s
-	r.next++
+// next is the entry to fill.
+func (r *records) next() *StepRecord {
+	r.count++
+	return &r.ring[(r.count-1)%len(r.ring)]
 }
 
 // last copies the last n records, oldest first.
 func (r *records) last(n int) []StepRecord {
-	n = max(min(n, r.next, len(r.ring)), 0)
+	n = max(min(n, r.count, len(r.ring)), 0)
 	out := make([]StepRecord, n)
 	for i := range out {
-		out[i] = r.ring[(r.next-n+i)%len(r.ring)]
+		from := &r.ring[(r.count-n+i)%len(r.ring)]
+		out[i] = *from
+		out[i].Record = from.Record.Clone()
 	}
 	return out
 }

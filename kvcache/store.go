@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/pagoda-engine/pagoda/kernels"
 )
@@ -63,8 +64,10 @@ func (s *Store) convert(copies []Copy) []kernels.BlockCopy {
 }
 
 // Done says whether the copies of a SwapOut or SwapIn are finished, and with wait
-// blocks until they are.
-func (s *Store) Done(t kernels.Ticket, wait bool) (bool, error) { return s.pool.SwapDone(t, wait) }
+// blocks until they are; took is the time that the copying took.
+func (s *Store) Done(t kernels.Ticket, wait bool) (took time.Duration, done bool, err error) {
+	return s.pool.SwapDone(t, wait)
+}
 
 // BlockBytes is the size of a block.
 func (s *Store) BlockBytes() int64 { return s.pool.KV().BlockBytes() }
