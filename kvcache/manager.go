@@ -103,6 +103,9 @@ func NewManager(cfg Config) (*Manager, error) {
 // BlockSize is the tokens of a block.
 func (m *Manager) BlockSize() int { return m.cfg.BlockSize }
 
+// PrefixCaching says whether blocks are published.
+func (m *Manager) PrefixCaching() bool { return !m.cfg.DisablePrefixCaching }
+
 // Capacity is the number of blocks that can be handed out.
 func (m *Manager) Capacity() int { return m.limit - 1 }
 

@@ -9,7 +9,7 @@ import (
 // Check verifies I3, I7 and I8 and the Manager's invariants. It takes time in the
 // number of blocks.
 func (s *Scheduler) Check() error {
-	var tables []*kvcache.BlockTable
+	tables := []*kvcache.BlockTable{&s.borrowed}
 	var hosts []*kvcache.HostTable
 	for i, q := range s.running.all() {
 		if err := s.checkRunning(q); err != nil {

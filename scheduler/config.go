@@ -44,6 +44,9 @@ type Config struct {
 	// SwapOut and SwapIn are the times that copying one block takes, as first
 	// measured; CopyDone keeps them current. 0 = unknown.
 	SwapOut, SwapIn time.Duration
+	// Trace is called with every input and every decision, in order, before the
+	// call that it belongs to returns; nil = off. The line is valid during the call.
+	Trace func(*TraceLine)
 }
 
 // Limits are the parts of a Config that SetLimits changes while sequences run.

@@ -213,6 +213,7 @@ func (s *Scheduler) CopyDone(id TransferID, took time.Duration) {
 		if t.id != id {
 			continue
 		}
+		s.trace.emit(func(l *TraceLine) { l.CopyDone = &TraceCopy{id, took} })
 		s.kv.Copied(t.copies, t.toHost)
 		for _, q := range t.seqs {
 			s.arrived(q, id)
@@ -270,6 +271,7 @@ func (s *Scheduler) SetLimits(l Limits, blocks, host int) error {
 	if err := l.validate(); err != nil {
 		return err
 	}
+	s.trace.emit(func(line *TraceLine) { line.Limits = &TraceLimits{l.MaxNumSeqs, l.MaxBatchedTokens, blocks, host} })
 	s.cfg.Limits = l
 	s.kv.SetLimits(blocks, host)
 	s.shrinking = s.kv.Excess() > 0

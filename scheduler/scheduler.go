@@ -36,6 +36,9 @@ type Scheduler struct {
 	promised int   // blocks in flight that sequences of this step wait for
 	inFlight int   // Outputs with work that were not updated
 	updated  int64 // step of the last Update
+
+	trace    *tracer            // nil = off
+	borrowed kvcache.BlockTable // see Borrow
 }
 
 // New makes a Scheduler over a Manager. The error lists every problem of the
@@ -48,6 +51,7 @@ func New(cfg Config, kv *kvcache.Manager) (*Scheduler, error) {
 	s.waiting.priority = cfg.Policy == Priority
 	s.running.priority = s.waiting.priority
 	s.reserveOutputs()
+	s.traceConfig()
 	return s, nil
 }
 
@@ -76,6 +80,7 @@ func (s *Scheduler) Add(q *Sequence) {
 	}
 	s.nextID++
 	q.ID, q.PromptLen, q.Status = s.nextID, len(q.Tokens), Waiting
+	s.traceSubmit(q)
 	if p := q.Parent; p != nil && p.Status != Finished && p.NumComputed < p.PromptLen {
 		for p.parked { // a choice of a choice: they all wait for the first
 			p = p.Parent
@@ -108,9 +113,15 @@ func (s *Scheduler) unpark(q *Sequence) {
 // named by copies under way once CopyDone reports them: the device orders their
 // reuse after the steps in flight. Aborting a finished sequence does nothing.
 func (s *Scheduler) Abort(q *Sequence) {
+	if q.Status != Finished {
+		s.trace.emit(func(l *TraceLine) { l.Abort = q.ID })
+		s.finish(q)
+	}
+}
+
+// finish takes q out of its queue and gives back what it holds.
+func (s *Scheduler) finish(q *Sequence) {
 	switch {
-	case q.Status == Finished:
-		return
 	case q.parked:
 		s.unparkOne(q)
 	case q.Status == Running:
@@ -206,6 +217,7 @@ func (s *Scheduler) Schedule() *Output {
 	if !out.Empty() {
 		s.inFlight++
 	}
+	s.traceRecord(out)
 	return out
 }
 

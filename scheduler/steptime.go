@@ -7,10 +7,10 @@ import (
 
 // Load is what a step's time is predicted from.
 type Load struct {
-	PrefillTokens int
-	PrefillPairs  int64 // Σ over prefill tokens of the positions they attend to
-	Decodes       int
-	Context       int64 // Σ of the lengths that decodes attend to
+	PrefillTokens int   `json:"prefill_tokens,omitempty"`
+	PrefillPairs  int64 `json:"prefill_pairs,omitempty"` // Σ over prefill tokens of the positions they attend to
+	Decodes       int   `json:"decodes,omitempty"`
+	Context       int64 `json:"context,omitempty"` // Σ of the lengths that decodes attend to
 }
 
 // add counts n tokens of one sequence from position start on.

@@ -105,7 +105,7 @@ func (p *player) command(line string) string {
 		})
 		require.NoError(p.t, err)
 		p.s, err = New(Config{
-			Limits: Limits{number("seqs", 4), number("budget", 64)},
+			Limits:               Limits{number("seqs", 4), number("budget", 64)},
 			LongPrefillThreshold: number("threshold", 0), Policy: Policy(args["policy"]), PreemptionMode: Mode(args["mode"]),
 			Watermark: float64(number("watermark", -100)) / 100,
 		}, p.kv)

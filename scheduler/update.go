@@ -21,6 +21,7 @@ func (s *Scheduler) Update(out *Output, results []Result, took time.Duration) {
 	}
 	s.updated = out.Step
 	s.inFlight--
+	s.traceUpdate(out, results, took)
 	s.model.Observe(out.Load, took)
 	for i := range out.Scheduled {
 		e, r := &out.Scheduled[i], results[i]
@@ -38,7 +39,7 @@ func (s *Scheduler) Update(out *Output, results []Result, took time.Duration) {
 			s.computed(q, e.Start+e.NumTokens)
 		}
 		if e.Sample && r.Finish {
-			s.Abort(q)
+			s.finish(q)
 		}
 	}
 }
