@@ -158,6 +158,17 @@ func (o *Output) NumPreempted() int {
 	return n
 }
 
+// shortage says that a sequence lost its blocks because another needed them, and
+// not for a limit's sake.
+func (o *Output) shortage() bool {
+	for i := range o.Decisions {
+		if d := &o.Decisions[i]; d.Means != ByWaiting && d.For != nil {
+			return true
+		}
+	}
+	return false
+}
+
 func (o *Output) reset(step int64) {
 	*o = Output{
 		Step: step, Scheduled: o.Scheduled[:0], Decisions: o.Decisions[:0], Admitted: o.Admitted[:0],
