@@ -54,39 +54,33 @@ func TestRefusedHeadTriesAgainWhenItsPrefixIsThere(t *testing.T) {
 	require.Positive(t, second.CachedTokens)
 }
 
-// BenchmarkStep is the scheduler's own cost of a step of 256 decodes. Sequences
-// that reach their end are replaced, as in a server.
+// BenchmarkStep is the scheduler's own cost of a step of 256 decodes. At their full
+// length the sequences are replaced, off the clock.
 func BenchmarkStep(b *testing.B) {
-	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 1 << 15, BlockSize: 16})
-	require.NoError(b, err)
-	s, err := New(Config{Limits: Limits{256, 8192}}, kv)
-	require.NoError(b, err)
-	const maxLen = 1 << 10
+	const maxLen = 1 << 12
+	var s *Scheduler
 	all := make([]Sequence, 256)
-	add := func(i int) {
-		tokens := all[i].Tokens[:0]
-		if tokens == nil {
-			tokens = make([]int32, 0, maxLen)
+	fill := func() {
+		kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 1 << 17, BlockSize: 16})
+		require.NoError(b, err)
+		s, err = New(Config{Limits: Limits{256, 8192}}, kv)
+		require.NoError(b, err)
+		for i := range all {
+			all[i] = Sequence{Tokens: append(make([]int32, 0, maxLen), make([]int32, 16)...), MaxLen: maxLen}
+			all[i].Tokens[0] = int32(i)
+			s.Add(&all[i])
 		}
-		all[i] = Sequence{Tokens: append(tokens, make([]int32, 16)...), MaxLen: maxLen}
-		all[i].Tokens[0] = int32(i)
-		s.Add(&all[i])
 	}
-	for i := range all {
-		add(i)
-	}
+	fill()
 	results := make([]Result, 256)
 	b.ReportAllocs()
 	for b.Loop() {
+		if len(all[0].Tokens) == maxLen-1 {
+			b.StopTimer()
+			fill()
+			b.StartTimer()
+		}
 		out := s.Schedule()
 		s.Update(out, results[:len(out.Scheduled)], time.Millisecond)
-		b.StopTimer()
-		for i := range all {
-			if len(all[i].Tokens) == maxLen-1 {
-				s.Abort(&all[i])
-				add(i)
-			}
-		}
-		b.StartTimer()
 	}
 }
