@@ -16,7 +16,7 @@ STATICCHECK := .cache/bin/staticcheck
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: all build run test race lint bench fmt clean help test-model golden verify
+.PHONY: all build run test race soak mutants lint bench fmt clean help test-model golden verify
 
 all: build
 
@@ -42,6 +42,16 @@ test: $(TOKENIZERS) test-model
 ## race: the same tests under the race detector
 race: $(TOKENIZERS) test-model
 	$(GO) test -race -short ./...
+
+## soak: the state machine of kvcache and scheduler: 100,000,000 operations over
+## 40,000 seeds (OPS=…), and 10,000 seeds of a pool for one request
+OPS ?= 100000000
+soak:
+	$(GO) test ./scheduler -count=1 -timeout 24h -run 'TestSoak|TestPoolForOne' -soak $(OPS) -full -v | grep -v '^=== '
+
+## mutants: seeded bugs in kvcache and scheduler; each must fail a test
+mutants:
+	$(GO) run ./internal/mutants
 
 ## lint: go vet, gofmt and staticcheck
 lint: $(TOKENIZERS) $(STATICCHECK)

@@ -14,7 +14,7 @@ func (s *Scheduler) makeRoom(out *Output, q *Sequence, i int) bool {
 		// Blocks on their way out are as good as free, one step later.
 		if s.kv.NumInFlight() > s.promised {
 			s.promised++
-			out.Decisions = append(out.Decisions, Decision{Means: ByWaiting, Seq: q, For: q, Swap: -1, Recompute: -1})
+			out.Decisions = append(out.Decisions, Decision{Means: ByWaiting, Seq: q, For: q, Swap: -1, Recompute: -1, Wait: -1})
 			return false
 		}
 		d := s.choose(q, i)

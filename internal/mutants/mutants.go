@@ -132,6 +132,18 @@ var mutants = []mutant{
 		{"s.kv.Retired(&q.Table) {", "s.kv.Retired(&q.Table) && s.step < 0 {"}}},
 	{"loading sequence swapped out", "scheduler/limits.go", []edit{
 		{"	if q.transfer != 0 {\n		d.Means = ByRecompute\n	}\n", ""}}},
+	{"retired blocks expected back", "kvcache/manager.go", []edit{
+		{"if b := &m.blocks[m.limit+i]; b.refs == 0 && b.copies > 0 {", "if b := &m.blocks[m.limit+i]; b.refs > 0 && b.copies > 9 {"}}},
+
+	// scheduler: the model of a step's time.
+	{"negative times", "scheduler/steptime.go", []edit{
+		{"max(0, m.w[i]+r/m.a[i][i])", "m.w[i] + r/m.a[i][i]"}}},
+	{"spikes heard in full", "scheduler/steptime.go", []edit{
+		{"		if t > 3*p {", "		if t > 1e9*p {"}}},
+	{"error after learning", "scheduler/steptime.go", []edit{
+		{"	m.count++\n	m.solve()\n", "	m.count++\n	m.solve()\n	m.error = math.Abs(m.predict(&l)-t) / t\n"}}},
+	{"target_itl ignores the decodes", "scheduler/prefill.go", []edit{
+		{"		with := load\n", "		with := Load{}\n"}}},
 	{"lower max_num_seqs ignored", "scheduler/limits.go", []edit{
 		{"	for s.running.len() > s.cfg.MaxNumSeqs {\n", "	for s.running.len() > s.cfg.MaxNumSeqs && s.step < 0 {\n"}}},
 }
