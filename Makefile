@@ -47,7 +47,8 @@ race: $(TOKENIZERS) test-model
 ## 40,000 seeds (OPS=…), and 10,000 seeds of a pool for one request
 OPS ?= 100000000
 soak:
-	$(GO) test ./scheduler -count=1 -timeout 24h -run 'TestSoak|TestPoolForOne' -soak $(OPS) -full -v | grep -v '^=== '
+	@set -o pipefail; $(GO) test ./scheduler -count=1 -timeout 24h -run 'TestSoak|TestPoolForOne' -soak $(OPS) -full -v | \
+		awk '/^=== / {next} /^soak: / {n = $$2} {print} END {print n}'
 
 ## mutants: seeded bugs in kvcache and scheduler; each must fail a test
 mutants:
