@@ -104,7 +104,7 @@ func (m *mutant) test(dir string, verbose bool) (by string, err error) {
 	if strings.HasPrefix(m.file, "kvcache/") {
 		packages = []string{"./kvcache", "./scheduler"}
 	}
-	args := append([]string{"test", "-short", "-vet=off", "-count=1", "-timeout=60s", "-overlay", overlay}, packages...)
+	args := append([]string{"test", "-short", "-vet=off", "-count=1", "-timeout=5m", "-overlay", overlay}, packages...)
 	out, err := exec.Command("go", args...).CombinedOutput()
 	if verbose {
 		os.Stdout.Write(out)
@@ -119,8 +119,11 @@ func (m *mutant) test(dir string, verbose bool) (by string, err error) {
 	for _, match := range failed.FindAllStringSubmatch(string(out), -1) {
 		names = append(names, match[1])
 	}
+	if strings.Contains(string(out), "panic: test timed out") {
+		names = append(names, "a timeout")
+	}
 	if len(names) == 0 {
-		names = append(names, "a panic outside any test")
+		return "", fmt.Errorf("no test failed, the run did:\n%s", out)
 	}
 	if n := len(names); n > 3 {
 		names = append(names[:3], fmt.Sprintf("and %d more", n-3))
