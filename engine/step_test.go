@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -161,7 +162,7 @@ func abortAt(t *testing.T, async string, uncached bool, at int) bool {
 	}
 	require.NoError(t, l.sched.Check())
 	require.Zero(t, l.kv.Stats().Used)
-	require.Len(t, l.runner.free, 3)
+	require.Len(t, l.runner.free, l.maxima.MaxSeqs)
 	l.stop(nil)
 	return hit
 }
@@ -170,9 +171,13 @@ func abortAt(t *testing.T, async string, uncached bool, at int) bool {
 func TestStatsWords(t *testing.T) {
 	var s Stats
 	v := reflect.ValueOf(&s).Elem()
-	require.Equal(t, statWords, v.NumField())
+	require.Equal(t, statWords, v.NumField(), "a field is no word")
 	for i := range v.NumField() {
-		v.Field(i).SetInt(int64(100 + i))
+		if f := v.Field(i); f.CanInt() {
+			f.SetInt(int64(100 + i))
+		} else {
+			f.SetFloat(0.5 + float64(i))
+		}
 	}
 	var cell statsCell
 	cell.store(&s)
@@ -205,7 +210,7 @@ func TestRecords(t *testing.T) {
 	r := newRecords()
 	require.Empty(t, r.last(5))
 	for i := range int64(keptSteps + 10) {
-		r.add(StepRecord{Step: i})
+		r.add(&scheduler.Record{Step: i, Scheduled: make([]scheduler.RecordScheduled, 1+i%40)}, time.Time{}, 0, 0)
 	}
 	require.Len(t, r.last(1<<20), keptSteps)
 	last := r.last(3)
@@ -213,4 +218,11 @@ func TestRecords(t *testing.T) {
 	require.EqualValues(t, keptSteps+7, last[0].Step)
 	require.EqualValues(t, keptSteps+9, last[2].Step)
 	require.Empty(t, r.last(-1))
+	for _, s := range r.last(keptSteps) {
+		require.Len(t, s.Scheduled, 1+int(s.Step)%40)
+	}
+	for i := range int64(5) { // large steps push out many small ones
+		r.add(&scheduler.Record{Step: i, Scheduled: make([]scheduler.RecordScheduled, keptParts/4)}, time.Time{}, 0, 0)
+	}
+	require.Len(t, r.last(keptSteps), 4)
 }

@@ -157,6 +157,17 @@ func (o *Output) NumPreempted() int {
 	return n
 }
 
+// short says whether somebody was preempted for want of blocks, and not only for a
+// limit's sake.
+func (o *Output) short() bool {
+	for i := range o.Decisions {
+		if d := &o.Decisions[i]; d.Means != ByWaiting && d.For != nil {
+			return true
+		}
+	}
+	return false
+}
+
 func (o *Output) reset(step int64) {
 	*o = Output{
 		Step: step, Scheduled: o.Scheduled[:0], Decisions: o.Decisions[:0], Admitted: o.Admitted[:0],
