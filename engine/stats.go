@@ -91,3 +91,6 @@ type StepRecord struct {
 	Host   time.Duration `json:"host_ns"`   // the engine's own time: schedule, pack, launch, deliver
 	Device time.Duration `json:"device_ns"` // the device's time
 }
+
+// Decision is what was done about a shortage of KV blocks, as a StepRecord has it.
+type Decision = scheduler.RecordDecision
