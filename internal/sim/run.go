@@ -208,6 +208,11 @@ func (m *simulation) receive() {
 func (m *simulation) submit(a *arrival) {
 	q := &request{arrival: a, seqs: make([]choice, len(a.outputs)), open: len(a.outputs)}
 	m.tally.arrive(a.at)
+	if a.maxLen > m.cfg.sequenceLimit() {
+		m.tally.sum.Refused++
+		m.ended++
+		return
+	}
 	prompt := a.prompt
 	for i := range q.seqs {
 		c := &q.seqs[i]
@@ -308,10 +313,9 @@ func (m *simulation) collect() {
 // token is the next token of c, and whether it is the last.
 func (m *simulation) token(c *choice) (r scheduler.Result) {
 	n := len(c.Tokens) - c.PromptLen
-	switch {
-	case c.of.tokens != nil:
+	if n < len(c.of.tokens) {
 		r.Token = c.of.tokens[n]
-	default:
+	} else {
 		r.Token = madeUp(^c.of.seed+uint64(c.index), n)
 	}
 	r.Finish = n+1 >= c.output

@@ -15,6 +15,7 @@ type Summary struct {
 	Requests int64 `json:"requests"` // that arrived
 	Finished int64 `json:"finished"` // that were answered whole
 	Aborted  int64 `json:"aborted"`
+	Refused  int64 `json:"refused,omitempty"` // that could never fit
 
 	Steps                int64   `json:"steps"` // with work
 	Preemptions          int64   `json:"preemptions"`
@@ -141,7 +142,7 @@ func (s *Summary) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	line("requests", "%d", s.Requests)
-	line("finished", "%d (%d aborted)", s.Finished, s.Aborted)
+	line("finished", "%d (%d aborted, %d refused)", s.Finished, s.Aborted, s.Refused)
 	line("steps", "%d, %.1f sequences each, %d waiting at most", s.Steps, s.MeanBatch, s.MostWaiting)
 	line("preemptions", "%d: %d by swap, %d by recompute (%d of these for a full swap pool); %d shortages waited out",
 		s.Preemptions, s.PreemptionsSwap, s.PreemptionsRecompute, s.SwapFull, s.Waits)
