@@ -14,7 +14,8 @@ import (
 type Replayed struct {
 	Steps     int64 // records compared, empty ones included
 	Inputs    int64
-	Submitted int64 // sequences
+	Submitted int64         // sequences
+	Cache     kvcache.Stats // at the end
 }
 
 // ErrDiffers marks a replay that decided something else than the trace says.
@@ -36,6 +37,7 @@ func Replay(trace *TraceReader, each func(*TraceLine)) (Replayed, error) {
 			if p.s == nil {
 				return p.done, errors.New("the trace is empty")
 			}
+			p.done.Cache = p.kv.Stats()
 			return p.done, nil
 		}
 		if err != nil {

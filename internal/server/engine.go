@@ -17,6 +17,8 @@ type Engine interface {
 	ResetPrefixCache(ctx context.Context) error
 	// Stats may be called at any time, from any goroutine.
 	Stats() engine.Stats
+	// Steps returns the records of the last n steps that are kept, oldest first.
+	Steps(n int) []engine.StepRecord
 	// Info does not change while the engine lives.
 	Info() Info
 	// Done is closed when the engine has stopped, by itself or not; Err then says

@@ -38,6 +38,7 @@ type fakeEngine struct {
 	fail   error         // the final event after the reply
 	info   Info
 	stats  engine.Stats
+	steps  []engine.StepRecord
 
 	mu       sync.Mutex
 	requests []engine.Request
@@ -63,7 +64,10 @@ func ids(text string) []int32 {
 	return out
 }
 
-func (f *fakeEngine) Stats() engine.Stats   { return f.stats }
+func (f *fakeEngine) Stats() engine.Stats { return f.stats }
+func (f *fakeEngine) Steps(n int) []engine.StepRecord {
+	return f.steps[max(0, len(f.steps)-n):]
+}
 func (f *fakeEngine) Info() Info            { return f.info }
 func (f *fakeEngine) Done() <-chan struct{} { return f.done }
 func (f *fakeEngine) Err() error            { return f.err }
