@@ -26,6 +26,7 @@ type loop struct {
 	fault      error // of the device, met outside a step
 	stats      Stats
 	records    records
+	trace      *trace
 	copiesOnly scheduler.Record // of a step without tokens
 
 	transfers []transfer // swap copies under way, oldest first
@@ -149,6 +150,7 @@ func (l *loop) idle() {
 	}
 	l.publish()
 	l.check()
+	l.trace.flush(l.e.cfg.Log)
 	select {
 	case q := <-l.e.inbox:
 		l.add(q)
@@ -413,6 +415,7 @@ func (l *loop) stop(cause error) {
 		j.drop()
 	}
 	l.publish()
+	l.trace.flush(e.cfg.Log)
 	if err := l.backend.Close(); err != nil && cause == nil {
 		cause = errors.Join(ErrDevice, err)
 	}

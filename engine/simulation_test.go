@@ -116,7 +116,7 @@ func (w *world) submit() {
 	if w.r.IntN(4) == 0 {
 		choices = 1 + w.r.IntN(4)
 	}
-	streams, err := w.e.SubmitChoices(context.Background(), *q, choices)
+	streams, err := w.e.SubmitChoices(slices.Repeat([]context.Context{context.Background()}, choices), *q)
 	w.e.state.Store(stateDraining)
 	require.NoError(w.t, err)
 	for i, stream := range streams {

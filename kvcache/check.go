@@ -1,12 +1,17 @@
 package kvcache
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Check verifies the invariants of the package, given every live table, every
 // live host table, and the swap copies under way in each direction. It takes time
 // in the number of blocks; tests and the idle engine call it.
 func (m *Manager) Check(tables []*BlockTable, hosts []*HostTable, out, in [][]Copy) error {
-	refs := make([]int32, len(m.blocks))
+	c := &m.scratch
+	c.clear(len(m.blocks), len(m.host.blocks))
+	refs := c.refs
 	for n, t := range tables {
 		for i, id := range t.ids {
 			if id <= 0 || int(id) >= len(m.blocks) {
@@ -18,28 +23,46 @@ func (m *Manager) Check(tables []*BlockTable, hosts []*HostTable, out, in [][]Co
 			return fmt.Errorf("table %d published %d of %d blocks", n, t.hashed, len(t.ids))
 		}
 	}
-	copies := make([]int32, len(m.blocks))
-	hostCopies := make([]int8, len(m.host.blocks))
 	for i, lists := range [][][]Copy{out, in} {
 		for _, list := range lists {
-			for _, c := range list {
+			for _, p := range list {
 				if i == 0 {
-					copies[c.Src]++
-					hostCopies[c.Dst]++
+					c.copies[p.Src]++
+					c.hostCopies[p.Dst]++
 				} else {
-					copies[c.Dst]++
-					hostCopies[c.Src]++
+					c.copies[p.Dst]++
+					c.hostCopies[p.Src]++
 				}
 			}
 		}
 	}
-	if err := m.checkBlocks(refs, copies); err != nil {
+	if err := m.checkBlocks(refs, c.copies); err != nil {
 		return err
 	}
-	if err := m.host.check(hosts, hostCopies); err != nil {
+	if err := m.host.check(hosts, c); err != nil {
 		return err
 	}
 	return m.checkIndex()
+}
+
+// checkScratch is the memory that Check counts in, kept because the tests call it
+// after every operation.
+type checkScratch struct {
+	refs, copies        []int32 // by block
+	hostCopies, holders []int8  // by host block
+	free                []bool  // by host block
+}
+
+func (c *checkScratch) clear(blocks, host int) {
+	c.refs, c.copies = zeros(c.refs, blocks), zeros(c.copies, blocks)
+	c.hostCopies, c.holders, c.free = zeros(c.hostCopies, host), zeros(c.holders, host), zeros(c.free, host)
+}
+
+// zeros returns n zeros, in s if they fit.
+func zeros[T any](s []T, n int) []T {
+	s = slices.Grow(s[:0], n)[:n]
+	clear(s)
+	return s
 }
 
 // checkQueue walks the free queue, marks its blocks in refs with −1, and verifies
@@ -108,8 +131,8 @@ func (m *Manager) checkBlocks(refs, copies []int32) error {
 }
 
 // check verifies I1 and I2 of the host blocks.
-func (p *hostPool) check(hosts []*HostTable, copies []int8) error {
-	holders := make([]int, len(p.blocks))
+func (p *hostPool) check(hosts []*HostTable, c *checkScratch) error {
+	copies, holders, free := c.hostCopies, c.holders, c.free
 	for _, h := range hosts {
 		for _, id := range h.ids {
 			if id != dropped {
@@ -117,7 +140,6 @@ func (p *hostPool) check(hosts []*HostTable, copies []int8) error {
 			}
 		}
 	}
-	free := make([]bool, len(p.blocks))
 	for _, id := range p.free {
 		if free[id] || int(id) >= p.limit {
 			return fmt.Errorf("host block %d is free twice, or beyond the limit %d", id, p.limit)

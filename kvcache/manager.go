@@ -82,6 +82,9 @@ type Manager struct {
 	free    int // length of the free queue
 	cached  int // published blocks in it
 	changes uint64
+	era     int // counts ResetPrefixCache
+
+	scratch checkScratch
 
 	used, inFlight, shared, extra int
 	evicted                       []BlockID // since TakeEvicted
@@ -156,7 +159,7 @@ func (m *Manager) Admit(t *BlockTable, tokens []int32, salt string, reserve int)
 	if !m.claim(t, len(tokens), reserve) {
 		return 0, false
 	}
-	cached = t.hashed * m.cfg.BlockSize
+	cached, t.era = t.hashed*m.cfg.BlockSize, m.era
 	m.queries += int64(len(tokens))
 	m.hits += int64(cached)
 	return cached, true
@@ -201,7 +204,7 @@ func (m *Manager) Grow(t *BlockTable, tokens int) (ok bool) {
 // Fork gives an empty table blocks for tokens tokens, of which the first computed
 // have their KV in parent: full blocks are shared, a partial last one is copied,
 // because both sequences are about to write to it. The caller performs copies
-// before the next step. ok is false, and nothing has changed, when fewer than
+// before the next step. The first computed tokens of both are the same. ok is false, and nothing has changed, when fewer than
 // reserve blocks would remain free.
 func (m *Manager) Fork(t, parent *BlockTable, tokens, computed, reserve int, copies []Copy) (_ []Copy, ok bool) {
 	size := m.cfg.BlockSize
@@ -216,6 +219,10 @@ func (m *Manager) Fork(t, parent *BlockTable, tokens, computed, reserve int, cop
 	if computed%size != 0 {
 		copies = append(copies, Copy{Src: int32(parent.ids[full]), Dst: int32(t.ids[full])})
 		m.copied++
+	}
+	t.era, t.hashed = parent.era, min(parent.hashed, full)
+	if len(t.hashes) < t.hashed {
+		t.hashes = append(t.hashes[:0], parent.hashes[:t.hashed]...)
 	}
 	m.forks++
 	m.queries += int64(tokens)

@@ -82,10 +82,11 @@ func (m *Manager) holds(id BlockID, tokens []int32) bool {
 // Publish enters the blocks that computed tokens fill into the prefix index.
 // tokens are the sequence's ids, at least computed of them; computed never
 // covers a token whose KV a launched step has yet to write. salt is the
-// sequence's.
+// sequence's. A table with content from before a ResetPrefixCache publishes
+// nothing.
 func (m *Manager) Publish(t *BlockTable, tokens []int32, salt string, computed int) {
 	size := m.cfg.BlockSize
-	if (t.hashed+1)*size > computed || m.cfg.DisablePrefixCaching {
+	if (t.hashed+1)*size > computed || t.era != m.era || m.cfg.DisablePrefixCaching {
 		return
 	}
 	if computed > len(tokens) || computed/size > len(t.ids) {
@@ -119,12 +120,14 @@ func (m *Manager) unpublish(id BlockID) {
 }
 
 // ResetPrefixCache forgets all published content, so that nothing computed before
-// is hit again. Sequences that share blocks keep them.
+// is hit again. Sequences keep their blocks, but what they hold by now is not
+// published any more, nor what they compute on top of it.
 func (m *Manager) ResetPrefixCache() {
 	for id := range m.blocks {
 		m.blocks[id].published = false
 	}
 	m.index.clear()
+	m.era++
 	m.cached = 0
 	m.changes++
 }

@@ -95,10 +95,7 @@ func (m *Manager) unpin(id BlockID) {
 // reused first; to the head when it is not, for nobody can ask for it.
 func (m *Manager) release(id BlockID) {
 	switch b := &m.blocks[id]; {
-	case m.retired(id):
-		if b.published {
-			m.evict(id)
-		}
+	case m.retired(id): // nothing: it left the index when the limit was lowered
 	case b.published:
 		m.insert(id, m.blocks[0].prev, 0)
 	default:

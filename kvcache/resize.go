@@ -1,6 +1,9 @@
 package kvcache
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // SetLimits changes the size of the pools: blocks, the reserved block 0 included,
 // and host blocks. Growing takes effect at once. Shrinking takes the ids beyond
@@ -26,9 +29,9 @@ func (m *Manager) setDeviceLimit(limit int) {
 	}
 	old := m.limit
 	m.limit = limit
-	for id := BlockID(old); int(id) < limit; id++ {
+	for id := BlockID(limit - 1); int(id) >= old; id-- { // to the head, before what is cached
 		if b := &m.blocks[id]; b.refs == 0 && b.copies == 0 {
-			m.insert(id, m.blocks[0].prev, 0)
+			m.insert(id, 0, m.blocks[0].next)
 		}
 	}
 	for id := BlockID(limit); int(id) < old; id++ {
@@ -50,7 +53,7 @@ func (p *hostPool) setLimit(limit int) {
 		p.blocks = append(p.blocks, make([]hostBlock, more)...)
 	}
 	p.limit = limit
-	p.free = p.free[:0]
+	p.free = slices.Grow(p.free[:0], limit)
 	for id := limit - 1; id >= 0; id-- {
 		if b := p.blocks[id]; !b.held && b.copies == 0 {
 			p.free = append(p.free, HostID(id))

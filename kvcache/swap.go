@@ -92,6 +92,7 @@ func (m *Manager) SwapOut(t *BlockTable, h *HostTable, computed int, copies []Co
 		m.blocks[id].copies++
 		m.host.blocks[host].copies++
 	}
+	h.era = t.era
 	m.Release(t)
 	return copies
 }
@@ -120,9 +121,9 @@ func (m *Manager) SwapIn(t *BlockTable, h *HostTable, tokens []int32, salt strin
 		end++
 	}
 	m.DropHost(h)
-	usable = hits * m.cfg.BlockSize
+	usable, t.era = hits*m.cfg.BlockSize, m.era
 	if end > hits {
-		usable = min(computed, end*m.cfg.BlockSize)
+		usable, t.era = min(computed, end*m.cfg.BlockSize), h.era
 	}
 	m.queries += int64(len(tokens))
 	m.hits += int64(hits * m.cfg.BlockSize)

@@ -26,6 +26,7 @@ type Copy struct{ Src, Dst int32 }
 type BlockTable struct {
 	ids    []BlockID
 	hashed int // leading blocks that were offered to the prefix index
+	era    int // of the Manager when the oldest of the content was computed
 	// hashes is the chain of the sequence's full blocks as far as it was
 	// needed. It outlives Release: a sequence's tokens only grow, so that it is
 	// hashed once however often it is refused or preempted.
@@ -43,6 +44,7 @@ func (t *BlockTable) Len() int { return len(t.ids) }
 // of its former BlockTable. The zero value is empty.
 type HostTable struct {
 	ids []HostID
+	era int // of the BlockTable
 }
 
 // Len is the number of entries, those that were not copied included.

@@ -62,6 +62,9 @@ func (s *Scheduler) whyWait(out *Output, q *Sequence, budget int) WaitReason {
 // prefix index knows, and fresh ones for the rest.
 func (s *Scheduler) place(out *Output, q *Sequence) (a Admission, ok bool) {
 	a.Seq = q
+	if !s.promisable(q) {
+		return a, false
+	}
 	reserve := s.reserve(q)
 	switch {
 	case q.Status == Swapped:
@@ -114,11 +117,6 @@ func (s *Scheduler) swapBack(q *Sequence, a Admission, reserve int) (_ Admission
 	return a, true
 }
 
-// protectAfter is the number of preemptions after which a sequence comes back only
-// when it, and all that run, can grow to their full lengths: then it is not
-// preempted again, unless by others of higher priority.
-const protectAfter = 3
-
 // reserve is the number of blocks that must stay free when q is admitted. Alone it
 // may have all.
 //
@@ -126,23 +124,35 @@ const protectAfter = 3
 //   - The watermark, for the growth of those that run.
 //   - After a preemption, one for each that runs, doubled each time, so that it
 //     does not come back only to be preempted by their next blocks.
-//   - After protectAfter preemptions, all that anybody can come to need.
 func (s *Scheduler) reserve(q *Sequence) int {
 	if s.running.len() == 0 {
 		return 0
 	}
 	next := s.kv.BlocksFor(min(q.known()+1, q.MaxLen-1)) - s.kv.BlocksFor(q.known())
 	margin := int(s.cfg.Watermark * float64(s.kv.Capacity()))
-	switch {
-	case q.Preemptions >= protectAfter:
-		rest := s.BlocksNeeded(q.MaxLen) - s.kv.BlocksFor(q.known())
-		for _, r := range s.running.all() {
-			rest += s.BlocksNeeded(r.MaxLen) - r.Table.Len()
-		}
-		return rest
-	case q.Preemptions > 0:
-		margin = max(margin, s.running.len()<<(q.Preemptions-1))
+	if n := min(q.Preemptions, protectAfter); n > 0 {
+		margin = max(margin, s.running.len()<<(n-1))
 	}
 	// A margin that the pool could never leave is as good as none.
 	return max(next, min(next+margin, s.kv.Capacity()-s.kv.BlocksFor(q.known())))
+}
+
+// promisable says whether, with q, the protected sequences can grow to their full
+// lengths beside any one of the others. As nobody is admitted who would break
+// this, a protected sequence never has to be preempted: the others can be, one by
+// one, until a single one is left.
+func (s *Scheduler) promisable(q *Sequence) bool {
+	var protected, largest int
+	count := func(r *Sequence) {
+		if need := s.BlocksNeeded(r.MaxLen); r.protected() {
+			protected += need
+		} else {
+			largest = max(largest, need)
+		}
+	}
+	count(q)
+	for _, r := range s.running.all() {
+		count(r)
+	}
+	return protected == 0 || protected+largest <= s.kv.Capacity()
 }

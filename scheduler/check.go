@@ -6,62 +6,87 @@ import (
 	"github.com/pagoda-engine/pagoda/kvcache"
 )
 
+// checkScratch is the memory of Check, kept because the tests call it after every
+// operation.
+type checkScratch struct {
+	tables  []*kvcache.BlockTable
+	hosts   []*kvcache.HostTable
+	out, in [][]kvcache.Copy
+}
+
 // Check verifies I3, I7 and I8 and the Manager's invariants. It takes time in the
 // number of blocks.
 func (s *Scheduler) Check() error {
-	tables := []*kvcache.BlockTable{&s.borrowed}
-	var hosts []*kvcache.HostTable
-	for i, q := range s.running.all() {
+	c := &s.scratch
+	c.tables, c.hosts = append(c.tables[:0], &s.borrowed), c.hosts[:0]
+	for _, q := range s.running.all() {
 		if err := s.checkRunning(q); err != nil {
 			return err
 		}
-		if i > 0 && s.running.before(s.running.all()[i-1], q) >= 0 {
-			return fmt.Errorf("sequence %d is out of order in the running queue", q.ID)
-		}
-		tables = append(tables, &q.Table)
+		c.tables = append(c.tables, &q.Table)
 	}
-	parked := s.countForks(s.running.all()) + s.countForks(s.waiting.all())
-	for i, q := range s.waiting.all() {
+	for _, q := range s.waiting.all() {
 		if err := s.checkWaiting(q); err != nil {
 			return err
 		}
-		if i > 0 && s.waiting.before(s.waiting.all()[i-1], q) >= 0 {
-			return fmt.Errorf("sequence %d is out of order in the waiting queue", q.ID)
-		}
-		hosts = append(hosts, &q.Host)
+		c.hosts = append(c.hosts, &q.Host)
 	}
-	if n := s.running.len(); n > s.cfg.MaxNumSeqs {
-		return fmt.Errorf("%d sequences run, at most %d may", n, s.cfg.MaxNumSeqs)
+	if err := s.checkQueues(); err != nil {
+		return err
 	}
-	swapped := 0
-	for _, q := range s.waiting.all() {
-		if q.Status == Swapped {
-			swapped++
-		}
-	}
-	if swapped != s.swapped {
-		return fmt.Errorf("%d sequences are swapped out, counted %d", swapped, s.swapped)
-	}
-	if parked != s.parked {
-		return fmt.Errorf("%d forks are parked, counted %d", parked, s.parked)
-	}
-	var out, in [][]kvcache.Copy
+	c.out, c.in = c.out[:0], c.in[:0]
 	for i := range s.transfers {
 		if t := &s.transfers[i]; t.toHost {
-			out = append(out, t.copies)
+			c.out = append(c.out, t.copies)
 		} else {
-			in = append(in, t.copies)
+			c.in = append(c.in, t.copies)
 		}
 	}
-	return s.kv.Check(tables, hosts, out, in)
+	return s.kv.Check(c.tables, c.hosts, c.out, c.in)
 }
 
-func (s *Scheduler) countForks(all []*Sequence) int {
-	n := 0
-	for _, q := range all {
-		n += len(q.forks)
+// checkQueues verifies order, limits and counts.
+func (s *Scheduler) checkQueues() error {
+	parked, swapped := 0, 0
+	for _, queue := range []*queue{&s.running, &s.waiting} {
+		for i, q := range queue.all() {
+			if i > 0 && queue.before(queue.all()[i-1], q) >= 0 {
+				return fmt.Errorf("sequence %d is out of order in its queue", q.ID)
+			}
+			if q.Status == Swapped {
+				swapped++
+			}
+			for _, f := range q.forks {
+				if !f.parked || f.Parent != q || f.Status != Waiting || f.Table.Len() != 0 || len(f.forks) != 0 {
+					return fmt.Errorf("sequence %d is among the parked forks of %d and %v (parked %t) with %d blocks", f.ID, q.ID, f.Status, f.parked, f.Table.Len())
+				}
+				parked++
+			}
+		}
 	}
-	return n
+	switch n := s.running.len(); {
+	case n > s.cfg.MaxNumSeqs && !s.lowered:
+		return fmt.Errorf("%d sequences run, at most %d may", n, s.cfg.MaxNumSeqs)
+	case swapped != s.swapped:
+		return fmt.Errorf("%d sequences are swapped out, counted %d", swapped, s.swapped)
+	case parked != s.parked:
+		return fmt.Errorf("%d forks are parked, counted %d", parked, s.parked)
+	}
+	return nil
+}
+
+// checkTransfer verifies that what q waits for is under way, in the direction
+// that its state asks for.
+func (s *Scheduler) checkTransfer(q *Sequence, toHost bool) error {
+	if q.transfer == 0 {
+		return nil
+	}
+	for i := range s.transfers {
+		if t := &s.transfers[i]; t.id == q.transfer && t.toHost == toHost {
+			return nil
+		}
+	}
+	return fmt.Errorf("sequence %d is %v and waits for transfer %d, which is not under way", q.ID, q.Status, q.transfer)
 }
 
 func (s *Scheduler) checkRunning(q *Sequence) error {
@@ -85,6 +110,9 @@ func (s *Scheduler) checkRunning(q *Sequence) error {
 			return fmt.Errorf("sequence %d, %d tokens computed, shares block %d, its entry %d", q.ID, q.NumComputed, id, i)
 		}
 	}
+	if err := s.checkTransfer(q, false); err != nil {
+		return err
+	}
 	return s.kv.CheckChain(&q.Table, q.Tokens, q.CacheSalt)
 }
 
@@ -97,5 +125,5 @@ func (s *Scheduler) checkWaiting(q *Sequence) error {
 	case (q.Status == Swapped) != (q.Host.Len() > 0) || q.Host.Len() != s.kv.BlocksFor(q.onHost):
 		return fmt.Errorf("sequence %d is %v with %d host blocks for %d tokens", q.ID, q.Status, q.Host.Len(), q.onHost)
 	}
-	return nil
+	return s.checkTransfer(q, true)
 }

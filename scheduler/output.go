@@ -32,7 +32,7 @@ func (s *Scheduled) Live() bool { return s.Seq.Status != Finished }
 
 // Result is what a step brought for one Scheduled that has Sample set.
 type Result struct {
-	// Token is appended to the sequence; a negative one is not.
+	// Token is appended to the sequence; a negative one is not, and must Finish.
 	Token int32
 	// Finish ends the sequence after Token. The caller decides on stop ids and
 	// lengths; MaxLen is a bound that a sequence reaches only by being finished.
@@ -108,9 +108,8 @@ const (
 )
 
 // Output is one step. The caller performs SwapOut, SwapIn and Copies in this
-// order, then launches Scheduled. Its slices are reused: it is valid until the
-// second Schedule after the one that returned it, that is, until its Update at
-// least.
+// order, then launches Scheduled. Its slices are reused: it is valid until its Update, or,
+// without work, until the second Schedule after the one that returned it.
 type Output struct {
 	Step       int64
 	SwapOut    Transfer
@@ -131,6 +130,8 @@ type Output struct {
 	ChunkReason WaitReason    // what bounded the prefill: the budget or target_itl; "" = nothing
 	Load        Load          // what the step's time is predicted from
 	Predicted   time.Duration // 0 = the model knows too little yet
+
+	inFlight bool
 }
 
 // Empty says that there is nothing to launch; copies may have to be performed all

@@ -39,11 +39,12 @@ func pairs(start, n int) int64 { return int64(n)*int64(start) + int64(n)*int64(n
 //
 // Features are scaled to about 1, for the conditioning of the equations.
 type StepModel struct {
-	a     [features][features]float64
-	b     [features]float64
-	w     [features]float64 // seconds a scaled unit
-	count int64             // observations
-	error float64           // moving mean of |predicted − t| / t
+	a      [features][features]float64
+	b      [features]float64
+	w      [features]float64 // seconds a scaled unit
+	count  int64             // observations
+	misses int64             // of these, predicted before
+	error  float64           // moving mean of |predicted − t| / t
 }
 
 const (
@@ -51,6 +52,7 @@ const (
 	forget   = 0.998 // half of the weight is on the last 350 steps
 	sweeps   = 6
 	minSteps = 8 // observations before the model is asked
+	tiny     = 1e-100
 )
 
 var featureScale = [features]float64{1, 1.0 / 256, 1.0 / 64, 1.0 / 65536, 1.0 / (256 * 1024)}
@@ -73,7 +75,8 @@ func (m *StepModel) Observe(l Load, took time.Duration) {
 	if m.Ready() {
 		p := m.predict(&l)
 		miss := math.Abs(p-t) / t
-		m.error += (miss - m.error) / 64
+		m.misses++
+		m.error += (miss - m.error) / float64(min(m.misses, 64))
 		if t > 3*p { // another process had the machine: hear it, but softly
 			weight *= 9 * p * p / (t * t)
 		}
@@ -93,7 +96,7 @@ func (m *StepModel) Observe(l Load, took time.Duration) {
 func (m *StepModel) solve() {
 	for range sweeps {
 		for i := range m.w {
-			if m.a[i][i] <= 0 {
+			if m.a[i][i] < tiny { // never seen, or forgotten: what was learned stands
 				continue
 			}
 			r := m.b[i]

@@ -21,6 +21,7 @@ func (s *Scheduler) Update(out *Output, results []Result, took time.Duration) {
 	}
 	s.updated = out.Step
 	s.inFlight--
+	out.inFlight = false
 	s.traceUpdate(out, results, took)
 	s.model.Observe(out.Load, took)
 	for i := range out.Scheduled {
@@ -31,6 +32,9 @@ func (s *Scheduler) Update(out *Output, results []Result, took time.Duration) {
 		}
 		if q.Status == Finished {
 			continue
+		}
+		if e.Sample && r.Token < 0 && !r.Finish {
+			panic(fmt.Sprintf("scheduler: sequence %d got no token and does not finish", q.ID))
 		}
 		if e.Sample && r.Token >= 0 {
 			q.Tokens = append(q.Tokens, r.Token)
