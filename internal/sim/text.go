@@ -12,7 +12,7 @@ import (
 
 // Text writes steps for people: one line a step, and one for each reason. Steps
 // that repeat the one before, with no reason to tell, are counted in one line
-// unless Every is set.
+// when there are two or more, unless Every is set.
 //
 //	step      start     took  run  wait  tokens    kv
 //	 212    1.204 s  12.1 ms   31     5     511  98 %  decode 4 5 9, prefill 18 [128,609)
@@ -30,6 +30,7 @@ type Text struct {
 	batch string        // of the last step that was written
 	alike int           // steps since that repeat it
 	until time.Duration // the end of the latest of them
+	first string        // the line of the first of them
 }
 
 // NewText writes to w, with only ≠ 0 the steps that have to do with that sequence.
@@ -44,7 +45,9 @@ func (t *Text) Step(s *Step) error {
 	}
 	said, batch := append(reasons(s), t.news(waitText(s))...), batchText(s)
 	if len(said) == 0 && batch == t.batch && !t.Every {
-		t.alike++
+		if t.alike++; t.alike == 1 {
+			t.first = line(s, batch)
+		}
 		t.until = s.End()
 		return nil
 	}
@@ -55,13 +58,7 @@ func (t *Text) Step(s *Step) error {
 		t.head = true
 		fmt.Fprintf(&t.buf, "%8s %12s %10s %5s %6s %7s %6s\n", "step", "start", "took", "run", "wait", "tokens", "kv")
 	}
-	used := 100 * ratio(float64(s.Pool.Used), float64(s.Pool.Total()))
-	took := formatDuration(s.Took)
-	if !s.Measured && s.Took > 0 {
-		took = "~" + took
-	}
-	fmt.Fprintf(&t.buf, "%8d %12s %10s %5d %6d %7d %4.0f %%  %s\n",
-		s.Record.Step, formatDuration(s.Start), took, s.Running, s.Waiting, s.Tokens, used, batch)
+	t.buf.WriteString(line(s, batch))
 	for _, reason := range said {
 		fmt.Fprintf(&t.buf, "%*s%s\n", reasonIndent, "", reason)
 	}
@@ -69,9 +66,23 @@ func (t *Text) Step(s *Step) error {
 	return err
 }
 
+// line is the one line that each step has.
+func line(s *Step, batch string) string {
+	used := 100 * ratio(float64(s.Pool.Used), float64(s.Pool.Total()))
+	took := formatDuration(s.Took)
+	if !s.Measured && s.Took > 0 {
+		took = "~" + took
+	}
+	return fmt.Sprintf("%8d %12s %10s %5d %6d %7d %4.0f %%  %s\n",
+		s.Record.Step, formatDuration(s.Start), took, s.Running, s.Waiting, s.Tokens, used, batch)
+}
+
 // fold tells of the steps that were not written.
 func (t *Text) fold() {
-	if t.alike > 0 {
+	switch {
+	case t.alike == 1:
+		t.buf.WriteString(t.first)
+	case t.alike > 1:
 		fmt.Fprintf(&t.buf, "%8s %12s %10s %d more like it, until %s\n", "...", "", "", t.alike, formatDuration(t.until))
 	}
 	t.alike = 0
