@@ -151,8 +151,8 @@ func (p *replayer) submit(t *TraceSubmit) error {
 		Tokens: slices.Clip(t.Tokens), MaxLen: t.MaxLen, Priority: t.Priority, CacheSalt: t.Salt,
 		Parent: p.sequences[t.Parent], // one that ended is as good as none
 	}
-	if q.Parent != nil && !slices.Equal(q.Tokens, q.Parent.Tokens[:q.Parent.PromptLen]) {
-		return fmt.Errorf("sequence %d has another prompt than its parent %d", t.ID, t.Parent)
+	if p := q.Parent; p != nil && (q.CacheSalt != p.CacheSalt || !slices.Equal(q.Tokens, p.Tokens[:p.PromptLen])) {
+		return fmt.Errorf("sequence %d has another prompt or salt than its parent %d", t.ID, t.Parent)
 	}
 	p.s.Add(q)
 	p.sequences[q.ID] = q
@@ -190,6 +190,9 @@ func (p *replayer) update(u *TraceUpdate) error {
 		p.results[i] = Result{Token: tokens[n], Finish: slices.Contains(u.Finish, n)}
 		if q := out.Scheduled[i].Seq; q.Status != Finished && !p.results[i].Finish && len(q.Tokens)+1 >= q.MaxLen {
 			return fmt.Errorf("update of step %d: sequence %d reaches its %d tokens and does not end", u.Step, q.ID, q.MaxLen)
+		}
+		if p.results[i].Token < 0 && !p.results[i].Finish {
+			return fmt.Errorf("update of step %d: token %d for a sequence that does not end", u.Step, p.results[i].Token)
 		}
 		n++
 	}

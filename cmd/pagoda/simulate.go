@@ -216,6 +216,9 @@ func (f *simulateFlags) simulate(cmd *cobra.Command) (s sim.Summary, err error) 
 		s, err = sim.Simulate(ctx, cfg, f.workload)
 	}
 	s.WallSeconds = time.Since(begin).Seconds()
+	if errors.Is(err, sim.ErrConfig) {
+		err = usageError{err}
+	}
 	return s, err
 }
 

@@ -25,6 +25,7 @@ type traceFlags struct {
 	format   string
 	sequence int64
 	last     int
+	every    bool
 	out      string
 }
 
@@ -57,7 +58,9 @@ Times are the device's where they were measured; ~ marks predicted ones.`,
 	flags.StringVar(&f.format, "format", "text", "text or perfetto")
 	flags.Int64Var(&f.sequence, "request", 0, "only the steps that have to do with this sequence (each choice of a request is one)")
 	flags.IntVarP(&f.last, "steps", "n", 0, "only the last N steps (0: all of a file, 100 of a server)")
+	flags.BoolVar(&f.every, "every-step", false, "in text, write steps that repeat the one before, too")
 	flags.StringVarP(&f.out, "output", "o", "", "file to write (default: standard output)")
+	addNegations(flags)
 	return cmd
 }
 
@@ -96,7 +99,9 @@ func (f *traceFlags) writer(w io.Writer) (step func(*sim.Step) error, end func()
 		p := sim.NewPerfetto(w, only)
 		return p.Step, p.Close
 	}
-	return sim.NewText(w, only).Step, func() error { return nil }
+	t := sim.NewText(w, only)
+	t.Every = f.every
+	return t.Step, t.Close
 }
 
 func (f *traceFlags) fromFile(path string, step func(*sim.Step) error) error {
