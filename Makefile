@@ -16,7 +16,7 @@ STATICCHECK := .cache/bin/staticcheck
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: all build run test race soak mutants lint bench fmt clean help test-model golden verify
+.PHONY: all build run test metamorphic race soak mutants lint bench fmt clean help test-model golden verify
 
 all: build
 
@@ -53,6 +53,10 @@ soak:
 ## mutants: seeded bugs in kvcache and scheduler; each must fail a test
 mutants:
 	$(GO) run ./internal/mutants
+
+## metamorphic: greedy tokens of 1,000 prompts under 13 configurations (half an hour)
+metamorphic: $(TOKENIZERS) test-model
+	$(GO) test -tags invariants -run Metamorphic -v -timeout 3h ./cmd/pagoda -metamorphic-prompts 1000
 
 ## lint: go vet, gofmt and staticcheck
 lint: $(TOKENIZERS) $(STATICCHECK)

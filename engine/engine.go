@@ -59,9 +59,9 @@ type Engine struct {
 	inbox        chan *request
 	queued       atomic.Int64
 	queuedTokens atomic.Int64
-	aborts atomic.Pointer[request] // stack, linked by abortNext
-	calls  chan func(*loop)        // unbuffered: a call that was sent is executed
-	wake   chan struct{}           // one slot
+	aborts       atomic.Pointer[request] // stack, linked by abortNext
+	calls        chan func(*loop)        // unbuffered: a call that was sent is executed
+	wake         chan struct{}           // one slot
 
 	// gate orders Submit against the end: once a writer of state held it, no
 	// further request enters inbox.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/pagoda-engine/pagoda/kernels"
-	"github.com/pagoda-engine/pagoda/kvcache"
 )
 
 // Logits returns the model's logits after each token of ids, [len(ids)][vocab],
@@ -98,11 +97,11 @@ func (l *loop) runJobs() {
 // logits computes ids as a sequence of its own, in a row and blocks that it
 // borrows. done is false, and nothing has happened, when there are none.
 func (l *loop) logits(ids []int32) (rows [][]float32, done bool, err error) {
-	var table kvcache.BlockTable
-	if len(l.runner.free) == 0 || !l.kv.Grow(&table, len(ids)) {
+	if len(l.runner.free) == 0 || l.kv.NumFree() < l.kv.BlocksFor(len(ids)) {
 		return nil, false, nil
 	}
-	defer l.kv.Release(&table)
+	table, _ := l.sched.Borrow(len(ids))
+	defer l.sched.GiveBack()
 	row := l.runner.free[len(l.runner.free)-1]
 	blocks := make([]int32, table.Len())
 	for i, id := range table.IDs() {

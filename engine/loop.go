@@ -14,18 +14,20 @@ import (
 // loop is the state of the engine's goroutine, which alone touches it and all
 // below it.
 type loop struct {
-	e        *Engine
-	backend  kernels.Backend
-	runner   *runner
-	sched    *scheduler.Scheduler
-	kv       *kvcache.Manager
-	store    *kvcache.Store
-	requests map[*scheduler.Sequence]*request
-	of       func(*scheduler.Sequence) *request // looks up requests
-	jobs     []job
-	fault    error // of the device, met outside a step
-	stats    Stats
-	records  records
+	e          *Engine
+	backend    kernels.Backend
+	runner     *runner
+	sched      *scheduler.Scheduler
+	kv         *kvcache.Manager
+	store      *kvcache.Store
+	requests   map[*scheduler.Sequence]*request
+	of         func(*scheduler.Sequence) *request // looks up requests
+	jobs       []job
+	fault      error // of the device, met outside a step
+	stats      Stats
+	records    records
+	trace      *trace
+	copiesOnly scheduler.Record // of a step without tokens
 
 	transfers []transfer // swap copies under way, oldest first
 	pending   *effective // limits that are coming into force
@@ -148,6 +150,7 @@ func (l *loop) idle() {
 	}
 	l.publish()
 	l.check()
+	l.trace.flush(l.e.cfg.Log)
 	select {
 	case q := <-l.e.inbox:
 		l.add(q)
@@ -251,9 +254,14 @@ func (l *loop) schedule() *step {
 	l.move(out)
 	l.check()
 	if out.Empty() {
+		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
+			l.sched.Record(out, &l.copiesOnly)
+			l.records.add(&l.copiesOnly, begin, time.Since(begin), 0)
+		}
 		return nil
 	}
 	s := l.runner.pack(out, l.of)
+	l.sched.Record(out, &s.record)
 	for i := range out.Scheduled {
 		if q := s.requests[i]; !q.started {
 			l.markStarted(q)
@@ -358,9 +366,7 @@ func (l *loop) judge(s *step, result *kernels.Result) {
 
 // record keeps what the step was.
 func (l *loop) record(s *step) {
-	r := l.records.next()
-	l.sched.Record(s.out, &r.Record)
-	r.Start, r.Host, r.Device = s.start, s.host, l.stats.LastStep
+	l.records.add(&s.record, s.start, s.host, l.stats.LastStep)
 }
 
 // publish shows the present numbers to Stats.
@@ -409,6 +415,7 @@ func (l *loop) stop(cause error) {
 		j.drop()
 	}
 	l.publish()
+	l.trace.flush(e.cfg.Log)
 	if err := l.backend.Close(); err != nil && cause == nil {
 		cause = errors.Join(ErrDevice, err)
 	}

@@ -195,11 +195,12 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDevice, err)
 	}
+	trace := newTrace(c.Trace)
 	sched, err := scheduler.New(scheduler.Config{
 		Limits: scheduler.Limits{MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens},
 		Policy: scheduler.Policy(c.SchedulingPolicy), PreemptionMode: scheduler.Mode(c.PreemptionMode),
 		Watermark: c.Watermark, LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
-		SwapOut: swapOut, SwapIn: swapIn,
+		SwapOut: swapOut, SwapIn: swapIn, Trace: trace.hook(),
 	}, kv)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
@@ -209,6 +210,7 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, rows),
 		requests: make(map[*scheduler.Sequence]*request, c.MaxNumSeqs),
 		records:  newRecords(),
+		trace:    trace,
 	}
 	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }
 	l.stats.BlockSize, l.stats.BlockBytes = c.BlockSize, e.info.BlockBytes

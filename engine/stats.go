@@ -39,6 +39,9 @@ type Stats struct {
 // KVUsage is used ÷ total blocks, 0–1.
 func (s Stats) KVUsage() float64 { return share(s.BlocksUsed, s.BlocksTotal) }
 
+// HostUsage is held ÷ total blocks of the swap pool, 0–1.
+func (s Stats) HostUsage() float64 { return share(s.HostBlocksUsed, s.HostBlocksTotal) }
+
 // BlockUtilization is used ÷ allocated slots of the referenced blocks, 0–1: what
 // PagedAttention's paper calls effective memory usage. 0 with nothing allocated.
 func (s Stats) BlockUtilization() float64 { return share(s.SlotsUsed, s.BlocksUsed*s.BlockSize) }
@@ -88,3 +91,6 @@ type StepRecord struct {
 	Host   time.Duration `json:"host_ns"`   // the engine's own time: schedule, pack, launch, deliver
 	Device time.Duration `json:"device_ns"` // the device's time
 }
+
+// Decision is what was done about a shortage of KV blocks, as a StepRecord has it.
+type Decision = scheduler.RecordDecision

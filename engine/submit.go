@@ -48,28 +48,18 @@ func (r *request) outputs() int { return len(r.seq.Tokens) - r.seq.PromptLen }
 // not wait: ErrQueueFull says that MaxQueuedReqs requests have yet to start, or
 // MaxQueuedTokens tokens of their prompts.
 func (e *Engine) Submit(ctx context.Context, r Request) (*Stream, error) {
-	streams, err := e.SubmitChoices(ctx, r, 1)
+	streams, err := e.SubmitChoices([]context.Context{ctx}, r)
 	if err != nil {
 		return nil, err
 	}
 	return streams[0], nil
 }
 
-// SubmitChoices is Submit for several choices of one prompt, all or none: choice i
-// has Sampling.Choice r.Sampling.Choice + i. The prompt is computed once; the
-// choices share its KV blocks and differ from their first token on. Each counts
-// as a request, in MaxNumSeqs, too.
-func (e *Engine) SubmitChoices(ctx context.Context, r Request, n int) ([]*Stream, error) {
-	ctxs := make([]context.Context, max(n, 0))
-	for i := range ctxs {
-		ctxs[i] = ctx
-	}
-	return e.SubmitChoicesWith(ctxs, r)
-}
-
-// SubmitChoicesWith is SubmitChoices with a context for each choice, so that one
-// may be aborted and the others go on.
-func (e *Engine) SubmitChoicesWith(ctxs []context.Context, r Request) ([]*Stream, error) {
+// SubmitChoices is Submit for several choices of one prompt, one a context, all or
+// none: choice i has Sampling.Choice r.Sampling.Choice + i. The prompt is computed
+// once; the choices share its KV blocks and differ from their first token on. Each
+// counts as a request, in MaxNumSeqs, too.
+func (e *Engine) SubmitChoices(ctxs []context.Context, r Request) ([]*Stream, error) {
 	n := len(ctxs)
 	if n < 1 || n > MaxChoices {
 		return nil, invalid("n", "is %d, want 1 to %d", n, MaxChoices)
