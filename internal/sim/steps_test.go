@@ -74,7 +74,7 @@ func TestDecisionText(t *testing.T) {
 			Means: scheduler.ByRecompute, Seq: 5, For: 5, Blocks: 9, Swap: -1, Wait: -1},
 		"5 leaves for the host, because a limit was lowered: frees 9; costs: swap 20.0 us": {
 			Means: scheduler.BySwap, Seq: 5, Blocks: 9, Swap: 20 * time.Microsecond},
-		"5 sits this step out, because blocks come free soon; costs: swap 1.500 s, wait 1.0 us": {
+		"5 sits this step out, until a block comes free; costs: swap 1.500 s, wait 1.0 us": {
 			Means: scheduler.ByWaiting, Seq: 5, For: 5, Swap: 1500 * time.Millisecond, Recompute: -1, Wait: 1000},
 	} {
 		require.Equal(t, want, decisionText(&d))
