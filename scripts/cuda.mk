@@ -13,7 +13,7 @@ NVCCFLAGS := -std=c++17 -O3 --Werror all-warnings -fatbin \
 	-gencode arch=compute_90a,code=sm_90a
 IMAGES := $(patsubst kernels/cuda/%.cu,kernels/cuda/cubin/%.fatbin,$(wildcard kernels/cuda/*.cu))
 
-export CGO_CFLAGS  := -O2 -g -I$(CURDIR)/third_party/cuda-shim -I$(CUDA_HOME)/include
+export CGO_CFLAGS  := -O2 -g -Wno-deprecated-declarations -I$(CURDIR)/third_party/cuda-shim -I$(CUDA_HOME)/include
 export CGO_LDFLAGS := -L$(CURDIR)/.cache/cuda-build
 
 CUDA := $(TRAMPOLINE) cuda-images

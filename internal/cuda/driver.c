@@ -35,6 +35,10 @@ int pg_replay(uintptr_t stream, CUgraphExec exec, uint64_t dst, const void *src,
 	return r;
 }
 
+int pg_elapsed(uintptr_t start, uintptr_t end, float *ms) {
+	return cuEventElapsedTime(ms, (CUevent)start, (CUevent)end);
+}
+
 int pg_capture_end(uintptr_t stream, CUgraphExec *exec, size_t *nodes) {
 	CUgraph graph = NULL;
 	CUresult r = cuStreamEndCapture((CUstream)stream, &graph);

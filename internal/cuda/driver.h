@@ -20,6 +20,9 @@ int pg_launch(uintptr_t function, uintptr_t stream, const struct pg_launch *l, v
 // two events (0 = none), all in one call.
 int pg_replay(uintptr_t stream, CUgraphExec exec, uint64_t dst, const void *src, size_t bytes, uintptr_t start, uintptr_t end);
 
+// pg_elapsed is the time between two events in ms.
+int pg_elapsed(uintptr_t start, uintptr_t end, float *ms);
+
 int pg_capture_end(uintptr_t stream, CUgraphExec *exec, size_t *nodes);
 
 // A range of device addresses, of which chunks [0, mapped) have memory behind

@@ -8,6 +8,8 @@ package cuda
 // #cgo nocallback pg_launch
 // #cgo noescape pg_replay
 // #cgo nocallback pg_replay
+// #cgo noescape pg_elapsed
+// #cgo nocallback pg_elapsed
 import "C"
 
 import (
@@ -80,7 +82,7 @@ func (e *Event) Sync() error {
 // Since is the time from the earlier event to e; both must be done.
 func (e *Event) Since(earlier *Event) (time.Duration, error) {
 	var ms C.float
-	err := check("cuEventElapsedTime", C.int(C.cuEventElapsedTime(&ms, earlier.c(), e.c())))
+	err := check("cuEventElapsedTime", C.pg_elapsed(raw(&earlier.Event), raw(&e.Event), &ms))
 	return time.Duration(float64(ms) * float64(time.Millisecond)), err
 }
 
@@ -173,3 +175,6 @@ func (g *Graph) Replay(s *Stream, dst Ptr, src unsafe.Pointer, bytes int, start,
 func (g *Graph) Destroy() error {
 	return check("cuGraphExecDestroy", C.int(C.cuGraphExecDestroy(g.exec)))
 }
+
+// Unload frees the module.
+func (m Module) Unload() error { return m.Module.Unload() }

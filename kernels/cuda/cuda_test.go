@@ -5,18 +5,30 @@ package cuda
 import (
 	"flag"
 	"math"
+	"os"
 	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pagoda-engine/pagoda/internal/cuda"
 	"github.com/pagoda-engine/pagoda/kernels"
 	"github.com/pagoda-engine/pagoda/kernels/kernelstest"
 )
 
 // forcePath restricts the GPU tests to one code path.
 var forcePath = flag.String("path", "", "code path to test: sm_90a, generic or plain")
+
+// TestMain keeps a context for the process: making one takes longer than a case.
+func TestMain(m *testing.M) {
+	if Available() == nil {
+		if _, err := cuda.Open(0); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // paths are the code paths that this machine's GPU has; without one, the test is
 // skipped.
