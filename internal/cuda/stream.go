@@ -104,6 +104,7 @@ func LoadModule(image string) (Module, error) {
 type Kernel struct {
 	fn     cu.Function
 	shared uint32 // the dynamic shared memory it was allowed so far
+	waits  bool   // it was compiled for an architecture that can wait for its predecessor
 }
 
 // Kernel finds a kernel by its C name.
@@ -112,15 +113,21 @@ func (m Module) Kernel(name string) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", name, err)
 	}
-	return &Kernel{fn: fn}, nil
+	k := &Kernel{fn: fn}
+	var version C.int
+	err = check("cuFuncGetAttribute", C.int(C.cuFuncGetAttribute(&version, C.CU_FUNC_ATTRIBUTE_PTX_VERSION, k.c())))
+	k.waits = version >= 90
+	return k, err
 }
+
+func (k *Kernel) c() C.CUfunction { return *(*C.CUfunction)(unsafe.Pointer(&k.fn)) }
 
 // Launch is a launch's shape: grid and CTA in CTAs and threads.
 type Launch struct {
 	Grid, CTA [3]uint32
 	Shared    uint32 // bytes of dynamic shared memory
 	Cluster   uint32 // CTAs of a cluster along x; 0 = none
-	PDL       uint32 // 1: may start before the kernel ahead of it has ended
+	PDL       uint32 // 1: may start before the kernel ahead of it has ended, if its code waits for that
 }
 
 var _ [unsafe.Sizeof(Launch{})]byte = [C.sizeof_struct_pg_launch]byte{}
@@ -131,13 +138,16 @@ const staticShared = 48 << 10
 // Launch queues the kernel. params points to its params struct, which is copied.
 func (k *Kernel) Launch(s *Stream, l *Launch, params unsafe.Pointer) error {
 	if l.Shared > staticShared && l.Shared > k.shared {
-		fn := *(*C.CUfunction)(unsafe.Pointer(&k.fn))
-		if err := check("cuFuncSetAttribute", C.int(C.cuFuncSetAttribute(fn, C.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, C.int(l.Shared)))); err != nil {
+		if err := check("cuFuncSetAttribute", C.int(C.cuFuncSetAttribute(k.c(), C.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, C.int(l.Shared)))); err != nil {
 			return err
 		}
 		k.shared = l.Shared
 	}
-	return check("cuLaunchKernelEx", C.pg_launch(raw(&k.fn), s.raw(), (*C.struct_pg_launch)(unsafe.Pointer(l)), params))
+	local := *l
+	if !k.waits {
+		local.PDL = 0
+	}
+	return check("cuLaunchKernelEx", C.pg_launch(raw(&k.fn), s.raw(), (*C.struct_pg_launch)(unsafe.Pointer(&local)), params))
 }
 
 // Graph is captured work that one call launches.

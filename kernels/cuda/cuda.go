@@ -36,6 +36,10 @@ type Config struct {
 	// ascending; nil = 1, 2, 4, then multiples of 8 to 256, of 32 to 512 and of 64
 	// to MaxSeqs. A step takes the next larger one.
 	GraphSizes []int
+
+	// lazy loads images when a kernel of theirs is first run: for tests, which
+	// make many Backends.
+	lazy bool
 }
 
 // The code paths.
@@ -66,8 +70,11 @@ type Backend struct {
 	pool   pool
 	loader loader
 
+	decode    decodeLaunches
+	gemmPlans map[gemmShape]gemmPlan
+	identity  []int32 // 0, 1, 2, …: query starts of decodes
+
 	tableLen []int32 // by row: entries in use
-	tables   []int32 // [MaxSeqs][stride] as on the device
 	updates  updates
 	pinned   []unsafe.Pointer // to free
 
@@ -156,23 +163,47 @@ func (b *Backend) init() error {
 	return b.loadModules()
 }
 
-// loadModules loads every image and finds its kernels when they are first run.
+// loadModules loads every image; its kernels are found when they are first run.
 func (b *Backend) loadModules() error {
 	files, err := images.ReadDir("cubin")
-	if err != nil {
+	if err != nil || b.cfg.lazy {
 		return err
 	}
 	for _, f := range files {
-		image, err := images.ReadFile("cubin/" + f.Name())
-		if err != nil {
+		if err := b.loadModule(strings.TrimSuffix(f.Name(), ".fatbin")); err != nil {
 			return err
-		}
-		name := strings.TrimSuffix(f.Name(), ".fatbin")
-		if b.modules[name], err = cuda.LoadModule(string(image)); err != nil {
-			return fmt.Errorf("loading the kernels of %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+func (b *Backend) loadModule(name string) error {
+	image, err := images.ReadFile("cubin/" + name + ".fatbin")
+	if err != nil {
+		return err
+	}
+	if b.modules[name], err = cuda.LoadModule(string(image)); err != nil {
+		return fmt.Errorf("loading the kernels of %s: %w", name, err)
+	}
+	return nil
+}
+
+// kernel finds a kernel of an image.
+func (b *Backend) kernel(image, name string) (k *cuda.Kernel, err error) {
+	if k = b.kernels[name]; k != nil {
+		return k, nil
+	}
+	module, ok := b.modules[image]
+	if !ok {
+		if err := b.loadModule(image); err != nil {
+			return nil, err
+		}
+		module = b.modules[image]
+	}
+	if k, err = module.Kernel(name); err == nil {
+		b.kernels[name] = k
+	}
+	return k, err
 }
 
 // Info implements kernels.Backend.
@@ -222,8 +253,11 @@ func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
 		return fmt.Errorf("cuda: clearing the workspace: %w", err)
 	}
 	b.initActivations()
-	table := ceilDiv(limits.MaxModelLen, limits.BlockSize)
-	b.tableLen, b.tables = make([]int32, limits.MaxSeqs), make([]int32, limits.MaxSeqs*table)
+	b.tableLen, b.identity, b.gemmPlans = make([]int32, limits.MaxSeqs), make([]int32, limits.MaxSeqs+1), map[gemmShape]gemmPlan{}
+	for i := range b.identity {
+		b.identity[i] = int32(i)
+	}
+	b.decode.layer, b.decode.plan, b.decode.ok = planAttentionDecode(shapeOfHeads(shape), b.arch, limits.MaxSeqs)
 	b.updates = newUpdates(limits)
 	b.graphs = newGraphs(&b.cfg, limits)
 	for _, init := range []func() error{b.initPool, b.initSteps, b.initRope} {
@@ -264,14 +298,10 @@ func (b *Backend) launch(op kernels.Op, l launch, params unsafe.Pointer) {
 	if b.err != nil {
 		return
 	}
-	k := b.kernels[l.kernel]
-	if k == nil {
-		var err error
-		if k, err = b.modules[l.image].Kernel(l.kernel); err != nil {
-			b.fail(op, err)
-			return
-		}
-		b.kernels[l.kernel] = k
+	k, err := b.kernel(l.image, l.kernel)
+	if err != nil {
+		b.fail(op, err)
+		return
 	}
 	if err := k.Launch(&b.compute, &l.Launch, params); err != nil {
 		b.fail(op, fmt.Errorf("%s, grid %v: %w", l.kernel, l.Grid, err))

@@ -16,5 +16,5 @@ var _ [48]byte = [unsafe.Sizeof(embedParams{})]byte{}
 
 // planEmbed is a CTA a token.
 func planEmbed(tokens, hidden int) launch {
-	return grid("embed", "embed", tokens, 1, min(256, roundUp(ceilDiv(hidden, 2), 32)))
+	return grid("embed", "embed", tokens, 1, min(256, roundUp(ceilDiv(hidden, 2), 32))).overlapped()
 }

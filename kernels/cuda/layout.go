@@ -98,6 +98,13 @@ func grid(image, kernel string, x, y, threads int) launch {
 	}}
 }
 
+// overlapped lets the launch start while its predecessor ends: its kernel calls
+// grid_wait before it reads what that wrote.
+func (l launch) overlapped() launch {
+	l.PDL = 1
+	return l
+}
+
 // Widths and row counts of device arrays: see common.cuh.
 const (
 	widthUnit  = 64  // elements

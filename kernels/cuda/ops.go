@@ -4,7 +4,6 @@ package cuda
 
 import (
 	"fmt"
-	"math"
 	"unsafe"
 
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -125,23 +124,31 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 	ld := stride(b.shape.Width(x.like))
 	e.rows, e.cols = int32(m), int32(w.rows)
 	shape := gemmShape{m: m, n: w.rows, k: w.ld, kind: kind, invariant: b.limits.BatchInvariant}
+	if plan, ok := b.planGemm(shape); ok {
+		p := plan.params(shape, b.ws.gemm)
+		p.x, p.w, p.ldX, p.ldW, p.e = x.data, w.data, int64(ld), int64(w.ld), e
+		b.launch(op, plan.launch, unsafe.Pointer(&p))
+		return
+	}
 	p := gemmPlainParams{x: x.data, w: w.data, ldX: int64(ld), ldW: int64(w.ld), k: int32(w.ld), e: e}
 	b.launch(op, planGemmPlain(shape), unsafe.Pointer(&p))
 }
 
-// attention runs the attention of the step in the layer.
-func (b *Backend) attention(layer int) {
-	s := &b.shape
-	p := attentionPlainParams{
-		query: b.ws.query, attn: b.ws.attn, ld: int64(stride(s.Heads * s.HeadDim)), batch: b.ws.batch, kv: b.pool.kv,
-		layer: int32(layer), heads: int32(s.Heads), kvHeads: int32(s.KVHeads), headDim: int32(s.HeadDim),
-		scale: float32(1 / math.Sqrt(float64(s.HeadDim))), tokens: int32(b.run.tokens),
+// planGemm plans each shape once.
+func (b *Backend) planGemm(s gemmShape) (gemmPlan, bool) {
+	if b.info.Path == pathPlain {
+		return gemmPlan{}, false
 	}
-	b.launch(kernels.OpAttention, planAttentionPlain(b.run.tokens, s.Heads), unsafe.Pointer(&p))
+	plan, ok := b.gemmPlans[s]
+	if !ok {
+		plan, ok = planGemm(s, b.arch)
+		if !ok {
+			return plan, false
+		}
+		b.gemmPlans[s] = plan
+	}
+	return plan, true
 }
-
-// scratchBytes is what the kernels of a step need beside the activations.
-func scratchBytes(s kernels.Shape, l kernels.Limits, a arch) int64 { return 0 }
 
 // begin starts an operation: it must be issued by Launch's forward.
 func (b *Backend) begin(op kernels.Op) {

@@ -17,6 +17,7 @@ static_assert(sizeof(RMSNormParams) == 56, "rmsnorm.go");
 
 PG_KERNEL void __launch_bounds__(512) rmsnorm(const __grid_constant__ RMSNormParams p) {
 	grid_wait();
+	grid_trigger();
 	__shared__ float sums[16];
 	int64_t row = p.rows ? p.rows[blockIdx.x] : blockIdx.x;
 	const float4 *x = reinterpret_cast<const float4 *>(p.hidden + row * p.ld);

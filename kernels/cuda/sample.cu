@@ -68,6 +68,7 @@ static __device__ void raw_stats(Part &part, const float *z, int n, bool sum, fl
 
 PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ SampleParams p) {
 	grid_wait();
+	grid_trigger();
 	if (blockIdx.y >= p.header[H_SAMPLES]) return;
 	__shared__ float z[SPLIT], shared[8];
 	__shared__ Largest best[8];
@@ -109,6 +110,7 @@ static __device__ Row row_of(const SampleParams &p, int entry) {
 
 PG_KERNEL void __launch_bounds__(512) sample_draw(const __grid_constant__ SampleParams p) {
 	grid_wait();
+	grid_trigger();
 	if (blockIdx.y >= p.header[H_SAMPLES]) return;
 	SampleEntry e = p.entries[blockIdx.y];
 	const RowParams r = p.state[e.row].params;
@@ -146,6 +148,7 @@ static __device__ int drawn(const SampleParams &p, const RowParams &r, const Row
 
 PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ SampleParams p) {
 	grid_wait();
+	grid_trigger();
 	int entry = blockIdx.x;
 	if (entry >= p.header[H_SAMPLES]) return;
 	SampleEntry e = p.entries[entry];

@@ -22,8 +22,8 @@ var _ [144]byte = [unsafe.Sizeof(sampleParams{})]byte{}
 func planSample(n, vocab int) [3]launch {
 	splits := ceilDiv(vocab, splitIDs)
 	return [3]launch{
-		grid("sample", "sample_edit", splits, n, 256),
-		grid("sample", "sample_draw", splits+1, n, 512),
-		grid("sample", "sample_finish", n, 1, 512),
+		grid("sample", "sample_edit", splits, n, 256).overlapped(),
+		grid("sample", "sample_draw", splits+1, n, 512).overlapped(),
+		grid("sample", "sample_finish", n, 1, 512).overlapped(),
 	}
 }

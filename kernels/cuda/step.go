@@ -41,8 +41,7 @@ type runState struct {
 	tokens, seqs int // with the padding of a graph
 	logits       int
 	step         *step
-	decodeOnly   bool
-	planned      bool // what is planned once a step was
+	attention    attentionPlan
 }
 
 func (b *Backend) resultWords() int { return b.limits.MaxLogitRows * (3 + 2*b.limits.MaxTopLogprobs) }
@@ -113,22 +112,22 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 	b.updates.take(&s.message)
 	s.message.batch(batch, tokens, seqs)
 	if s.graph == nil {
-		b.runForward(s, forward)
+		b.runForward(s, batch.QueryStart, batch.NumDecodes, forward)
 	}
 }
 
 // runForward issues the step op by op.
-func (b *Backend) runForward(s *step, forward func()) {
+func (b *Backend) runForward(s *step, queryStart []int32, decodes int, forward func()) {
 	b.fail("launch", s.start.Record(&b.compute))
 	b.send(&s.message)
-	b.issue(s, s.tokens, s.seqs, s.logits, forward)
+	b.issue(s, queryStart, decodes, s.logits, forward)
 }
 
-// issue calls forward for a step of the shape.
-func (b *Backend) issue(s *step, tokens, seqs, logits int, forward func()) {
-	b.run = runState{
-		issuing: true, layer: -1, tokens: tokens, seqs: seqs, logits: logits, step: s, decodeOnly: tokens == seqs,
-	}
+// issue calls forward for a step of the sequences.
+func (b *Backend) issue(s *step, queryStart []int32, decodes, logits int, forward func()) {
+	seqs := len(queryStart) - 1
+	b.run = runState{issuing: true, layer: -1, tokens: int(queryStart[seqs]), seqs: seqs, logits: logits, step: s}
+	b.planAttention(queryStart, decodes)
 	forward()
 	b.run.issuing = false
 }
@@ -141,7 +140,7 @@ func (b *Backend) flush() {
 		s.graph, s.forward = nil, nil
 		s.message.set(mTokens, s.tokens)
 		s.message.set(mSeqs, s.seqs)
-		b.runForward(s, forward)
+		b.runForward(s, b.identity[:s.seqs+1], s.seqs, forward)
 	}
 }
 

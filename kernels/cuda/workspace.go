@@ -23,7 +23,9 @@ type workspace struct {
 	state, stopIDs, bias, counts ptr // by row
 	ids                          ptr // of a row whose penalty state is made
 
-	kernels ptr // scratch of the fast kernels, scratchBytes
+	gemm                        gemmScratch
+	decode                      decodeScratch
+	prefillHeader, prefillItems ptr
 
 	bytes int64
 }
@@ -76,6 +78,14 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, a arch, base ptr) worksp
 	w.bias = take(seqs*maxBias, 8)
 	w.counts = take(seqs*countStride(s.Vocab), 2)
 	w.ids = take(l.MaxModelLen+1, 4)
-	w.kernels = take(int(scratchBytes(s, l, a)), 1)
+
+	heads := shapeOfHeads(s)
+	var n int64
+	w.gemm, n = layoutGemmScratch(a, base+ptr(w.bytes))
+	take(int(n), 1)
+	w.decode, n = layoutDecodeScratch(heads, a, seqs, base+ptr(w.bytes))
+	take(int(n), 1)
+	w.prefillHeader, w.prefillItems, n = layoutPrefillScratch(heads, l.MaxBatchedTokens, seqs, base+ptr(w.bytes))
+	take(int(n), 1)
 	return w
 }
