@@ -65,6 +65,38 @@ func TestPlanGemm(t *testing.T) {
 	}
 }
 
+// TestPlanGemmSM90: the same of the Hopper kernel, one CTA a multiprocessor.
+func TestPlanGemmSM90(t *testing.T) {
+	a := archs[0]
+	_, scratch := layoutGemmScratch(a, 0)
+	for _, s := range gemmShapes() {
+		name := fmt.Sprintf("%+v", s)
+		g, ok := planGemmSM90(s, a)
+		require.Equal(t, s.m > 64, ok, name)
+		if !ok {
+			continue
+		}
+		var bn int
+		_, err := fmt.Sscanf(g.kernel, "gemm_sm90_%d", &bn)
+		require.NoError(t, err, name)
+		require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
+		require.LessOrEqual(t, int(g.Shared), a.shared, name)
+		require.LessOrEqual(t, int(g.Grid[0]), a.sms, name)
+		tiles, steps := ceilDiv(s.m, 128)*int(g.tiles), s.k/sm90Step
+		if g.per > 0 {
+			require.EqualValues(t, ceilDiv(tiles*steps, int(g.per)), g.Grid[0], name)
+			require.LessOrEqual(t, tiles, maxCutTiles, name)
+			require.LessOrEqual(t, int64(2*g.Grid[0])*int64(128*bn*4)+maxCutTiles*4, scratch, name)
+		}
+	}
+	for _, s := range []gemmShape{{m: 128, n: 256, k: 64, invariant: true}, {m: 128, n: 257, k: 64}} {
+		_, ok := planGemmSM90(s, a)
+		require.False(t, ok, "%+v", s)
+	}
+	_, ok := planGemmSM90(gemmShape{m: 128, n: 256, k: 64}, archs[1])
+	require.False(t, ok, "not on an A100")
+}
+
 // TestPlanGemmRefuses: widths that the kernels' 16-byte accesses do not cover.
 func TestPlanGemmRefuses(t *testing.T) {
 	for _, s := range []gemmShape{{m: 1, n: 257, k: 64}, {m: 1, n: 64, k: 72}, {m: 0, n: 64, k: 64}} {
