@@ -26,7 +26,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all build run test metamorphic race lint bench fmt clean help test-model golden verify
+.PHONY: all bench build clean fmt golden help lint metamorphic mutants race run soak test test-model verify
 
 all: build
 
@@ -52,6 +52,17 @@ test: $(TOKENIZERS) $(CUDA) test-model
 ## race: the same tests under the race detector
 race: $(TOKENIZERS) test-model
 	$(GO) test -race -short ./...
+
+## soak: the state machine of kvcache and scheduler: 100,000,000 operations over
+## 40,000 seeds (OPS=…), and 10,000 seeds of a pool for one request
+OPS ?= 100000000
+soak:
+	@set -o pipefail; $(GO) test ./scheduler -count=1 -timeout 24h -run 'TestSoak|TestPoolForOne' -soak $(OPS) -full -v | \
+		awk '/^=== / {next} /^soak: / {n = $$2} {print} END {print n}'
+
+## mutants: seeded bugs in kvcache and scheduler; each must fail a test
+mutants:
+	$(GO) run ./internal/mutants
 
 ## metamorphic: greedy tokens of 1,000 prompts under 13 configurations (half an hour)
 metamorphic: $(TOKENIZERS) test-model

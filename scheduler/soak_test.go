@@ -194,7 +194,7 @@ func playSeed(seed uint64, ops int, c *counts) (err error) {
 func TestSoak(t *testing.T) {
 	total := 1_000_000
 	if testing.Short() {
-		total = 50_000
+		total = 150_000
 	}
 	if *soakOps > 0 {
 		total = *soakOps

@@ -10,6 +10,7 @@ const (
 	preemptSwap
 	waitForCopies
 	waitForEnd
+	waitForOlder
 	swapFull
 	preemptParent
 	shrinkOwner
@@ -45,7 +46,7 @@ const (
 )
 
 var stateNames = [numStates]string{
-	"preempted by recompute", "preempted by swap", "waited for copies", "waited for another's end", "swap pool full",
+	"preempted by recompute", "preempted by swap", "waited for copies", "waited as cheaper than to preempt", "waited for older ones", "swap pool full",
 	"parent of parked forks preempted", "owner preempted by a shrinking pool", "host copy dropped by a shrinking swap pool",
 	"preempted by a lower max_num_seqs", "resumed by recompute", "resumed by swap in", "rematched on the way in", "protected sequence admitted",
 	"forked", "copied on write", "prefix hit", "block evicted", "prefill in chunks", "chunk cut for target_itl", "fork parked", "fork promoted",
@@ -114,10 +115,12 @@ func (m *machine) countOutput(out *Output, o owners) {
 	for i := range out.Decisions {
 		d := &out.Decisions[i]
 		switch {
-		case d.Means == ByWaiting && d.Wait > 0:
+		case d.Means == ByWaiting && d.Recompute >= 0:
 			c.add(waitForEnd)
-		case d.Means == ByWaiting:
+		case d.Means == ByWaiting && len(m.moving) > 0:
 			c.add(waitForCopies)
+		case d.Means == ByWaiting:
+			c.add(waitForOlder)
 		case d.Means == BySwap:
 			c.add(preemptSwap)
 		default:
