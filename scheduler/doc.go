@@ -42,6 +42,13 @@
 // preempted while another runs, and alone it fits, because Add refused what could
 // not: it always makes progress.
 //
+// # Records and traces
+//
+// Record writes a step down by value, with its reasons. With Config.Trace every
+// input and every record goes out as a TraceLine; since equal calls give equal
+// data, Replay feeds the inputs of a trace to a fresh Scheduler and wants the same
+// records, down to block ids.
+//
 // # Invariants
 //
 //	I7  A table has room for every launched token; launched ≤ known tokens.
