@@ -38,7 +38,7 @@ func (s *Scheduler) admit(out *Output, budget int) int {
 // cache is asked.
 func (s *Scheduler) whyWait(out *Output, q *Sequence, budget int) WaitReason {
 	switch {
-	case out.short():
+	case out.shortage():
 		return WaitPreempted
 	case s.shrinking:
 		return WaitShrink
