@@ -342,7 +342,7 @@ func TestHistogram(t *testing.T) {
 // TestManyRequests is the long run, with memory that does not grow with it: no
 // sequence outlives its request.
 func TestManyRequests(t *testing.T) {
-	n := 20000
+	n := 100000
 	if testing.Short() {
 		n = 2000
 	}
