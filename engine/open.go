@@ -113,7 +113,7 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	}()
 	device := backend.Info()
 	c.resolve(device.Backend)
-	shape, most := src.shape, maxima(c, src.modelMaxLen)
+	shape, most := src.shape, maxima(c, device.Backend, src.modelMaxLen)
 	shape.SampleVocab = e.info.SampleVocab
 	total, from := deviceMemory(c, device)
 	lim := workspaceLimits(c, src.modelMaxLen)

@@ -147,9 +147,13 @@ const (
 	reservedTokens = 8192
 )
 
-// maxima are the hard maxima that addresses are reserved for.
-func maxima(c *Config, modelMaxLen int) kernels.Limits {
+// maxima are the hard maxima that addresses are reserved for. Where a reservation
+// takes memory, on a GPU, they are what was configured.
+func maxima(c *Config, backend string, modelMaxLen int) kernels.Limits {
 	most := *c
+	if backend != deviceCPU {
+		return workspaceLimits(&most, modelMaxLen)
+	}
 	most.MaxNumSeqs = max(c.MaxNumSeqs, reservedSeqs)
 	most.MaxNumBatchedTokens = max(c.MaxNumBatchedTokens, reservedTokens)
 	return workspaceLimits(&most, modelMaxLen)

@@ -99,6 +99,13 @@
 //   - Lowered limits hold from the next Schedule on; admission resumes once what the
 //     pools lose is out of use, that is when the copies under way are reported.
 //
+// # Records and traces
+//
+// Record writes a step down by value, with its reasons. With Config.Trace every
+// input and every record goes out as a TraceLine; since equal calls give equal
+// data, Replay feeds the inputs of a trace to a fresh Scheduler and wants the same
+// records, down to block ids.
+//
 // # Invariants
 //
 //	I3  A block that two sequences name holds computed tokens only.

@@ -23,7 +23,8 @@ var ErrDiffers = errors.New("the replay differs from the trace")
 
 // Replay feeds the inputs of a trace to a fresh Scheduler and Manager and compares
 // each decision with the recorded one. The error is an ErrDiffers with the step
-// and the first difference, or says why the trace cannot be replayed. each, if not
+// and the first difference, an io.ErrUnexpectedEOF when all is equal up to a last
+// line that was cut off, or says why the trace cannot be replayed. each, if not
 // nil, sees every line.
 //
 // Equal inputs give equal decisions, down to block ids: the key of the prefix
@@ -31,20 +32,26 @@ var ErrDiffers = errors.New("the replay differs from the trace")
 // differ by a rounding of floating point; what is decided from them may not.
 func Replay(trace *TraceReader, each func(*TraceLine)) (Replayed, error) {
 	p := replayer{sequences: map[SequenceID]*Sequence{}}
+	err := p.run(trace, each)
+	if p.kv != nil {
+		p.done.Cache = p.kv.Stats()
+	}
+	return p.done, err
+}
+
+func (p *replayer) run(trace *TraceReader, each func(*TraceLine)) error {
 	for {
 		l, err := trace.Next()
-		if errors.Is(err, io.EOF) {
-			if p.s == nil {
-				return p.done, errors.New("the trace is empty")
-			}
-			p.done.Cache = p.kv.Stats()
-			return p.done, nil
-		}
-		if err != nil {
-			return p.done, err
+		switch {
+		case errors.Is(err, io.EOF) && p.s == nil:
+			return errors.New("the trace is empty")
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
 		}
 		if err := p.play(l); err != nil {
-			return p.done, fmt.Errorf("trace line %d: %w", trace.Line(), err)
+			return fmt.Errorf("trace line %d: %w", trace.Line(), err)
 		}
 		if each != nil {
 			each(l)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,7 +84,7 @@ Equal flags give equal results, byte for byte.`,
 	flags := cmd.Flags()
 	flags.StringVar(&f.trace, "trace", "", "recorded trace to replay")
 	flags.BoolVar(&f.whatIf, "what-if", false, "with --trace: its requests under other settings")
-	flags.StringVar(&f.record, "record", "", "file to write the decision trace to (some 50 bytes a token)")
+	flags.StringVar(&f.record, "record", "", "file to write the decision trace to (some 100 bytes a generated token)")
 	flags.BoolVar(&f.json, "json", false, "print the summary as one JSON object")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but the summary")
 	addNegations(flags)
@@ -175,7 +176,10 @@ func (f *simulateFlags) replay(cmd *cobra.Command) error {
 	defer in.Close()
 	begin := time.Now()
 	summary, done, err := sim.Replay(scheduler.NewTraceReader(in))
-	if err != nil {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF) && done.Steps > 0: // the process that wrote it was killed
+		fmt.Fprintf(os.Stderr, "%s: %v: what is before it is replayed\n", f.trace, err)
+	case err != nil:
 		return fmt.Errorf("%s: after %d steps: %w", f.trace, done.Steps, err)
 	}
 	summary.WallSeconds = time.Since(begin).Seconds()
@@ -242,6 +246,13 @@ func (f *simulateFlags) config(cmd *cobra.Command, recorded *sim.Recorded) (sim.
 	if err != nil {
 		return sim.Config{}, usageError{fmt.Errorf("--preset: %w", err)}
 	}
+	if recorded != nil && !cmd.Flags().Changed("preset") {
+		if cmd.Flags().Changed("swap-space") {
+			return sim.Config{}, usageError{errors.New("a trace does not say how large a block is: give --num-cpu-blocks instead of --swap-space, or a --preset")}
+		}
+		p.BlockBytes = 0 // unknown
+		p.SwapOut, p.SwapIn = cmp.Or(recorded.Config.SwapOut, p.SwapOut), cmp.Or(recorded.Config.SwapIn, p.SwapIn)
+	}
 	if err := f.time(&p); err != nil {
 		return sim.Config{}, err
 	}
@@ -252,8 +263,12 @@ func (f *simulateFlags) config(cmd *cobra.Command, recorded *sim.Recorded) (sim.
 		p.MaxBatchedTokens = f.tokens
 	}
 	host := f.hostBlock
-	if !cmd.Flags().Changed("num-cpu-blocks") && host == 0 {
+	if !cmd.Flags().Changed("num-cpu-blocks") && host == 0 && p.BlockBytes > 0 {
 		host = int(f.swapSpace.bytes / p.BlockBytes)
+	}
+	if !f.quiet && !f.json {
+		fmt.Fprintf(os.Stderr, "%d blocks of %d tokens, %d on the host; max_num_seqs %d, max_num_batched_tokens %d; step time %s (%s)\n",
+			p.Blocks, f.blockSize, host, f.seqs, p.MaxBatchedTokens, p.StepTime, p.From)
 	}
 	if f.watermark == 0 {
 		f.watermark = -1 // in Config 0 is the default
@@ -282,8 +297,7 @@ func (f *simulateFlags) adopt(cmd *cobra.Command, recorded *sim.Recorded) {
 	keep("num-gpu-blocks-override", func() { f.blocks = c.Blocks - 1 })
 	if !cmd.Flags().Changed("swap-space") {
 		keep("num-cpu-blocks", func() {
-			f.hostBlock = c.HostBlocks
-			if c.HostBlocks == 0 {
+			if f.hostBlock = c.HostBlocks; f.hostBlock == 0 {
 				f.swapSpace.bytes = 0
 			}
 		})
@@ -318,14 +332,13 @@ func (f *simulateFlags) time(p *sim.Preset) error {
 		if fitted.SwapIn > 0 {
 			p.SwapIn = fitted.SwapIn
 		}
-		if !f.quiet && !f.json {
-			fmt.Fprintf(os.Stderr, "step time fitted to %d steps, off by %.1f %% on average: %s\n", fitted.Steps, 100*fitted.Error, fitted.StepTime)
-		}
+		p.From = fmt.Sprintf("fitted to %d steps of %s, off by %.1f %% on average", fitted.Steps, f.fit, 100*fitted.Error)
 	}
 	if f.stepTime != "" {
 		if err := p.StepTime.Set(f.stepTime); err != nil {
 			return usageError{fmt.Errorf("--step-time: %w", err)}
 		}
+		p.From = "--step-time over " + p.From
 	}
 	return nil
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -86,9 +88,21 @@ func TestSimulate(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(what), &other))
 	require.LessOrEqual(t, other["mean_running"], 3.0)
 	require.EqualValues(t, 400, other["num_gpu_blocks"])
+	_, err = command("simulate", "--trace", path, "--what-if", "--swap-space", "1")
+	require.ErrorContains(t, err, "--num-cpu-blocks")
 
 	trace, err := os.ReadFile(path)
 	require.NoError(t, err)
+	zipped, err := os.Create(filepath.Join(dir, "cut.trace.gz"))
+	require.NoError(t, err)
+	zip := gzip.NewWriter(zipped)
+	_, err = zip.Write(trace[:len(trace)/2])
+	require.NoError(t, errors.Join(err, zip.Close(), zipped.Close()))
+	half, err := command("simulate", "--trace", zipped.Name())
+	require.NoError(t, err)
+	require.Contains(t, half, "identical decisions: ")
+	require.NotEqual(t, replayed, half)
+
 	require.NoError(t, os.WriteFile(path, bytes.Replace(trace, []byte(`"waiting":1,`), []byte(`"waiting":2,`), 1), 0o644))
 	_, err = command("simulate", "--trace", path)
 	require.ErrorContains(t, err, "the replay differs from the trace: step ")

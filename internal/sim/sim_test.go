@@ -334,12 +334,15 @@ func TestHistogram(t *testing.T) {
 		require.True(t, float64(v) < high || v == math.MaxInt64)
 	}
 	require.Zero(t, (&histogram{}).describe())
+	var one histogram
+	one.add(12345678)
+	require.InEpsilon(t, 12.345678, one.describe().Median, 1e-9)
 }
 
 // TestManyRequests is the long run, with memory that does not grow with it: no
 // sequence outlives its request.
 func TestManyRequests(t *testing.T) {
-	n := 20000
+	n := 100000
 	if testing.Short() {
 		n = 2000
 	}
