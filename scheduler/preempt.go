@@ -32,7 +32,7 @@ const maxCandidates = 64
 
 // protectAfter is the number of preemptions after which a sequence is protected:
 // it is admitted only when all that are protected can grow to their full lengths
-// beside any one other (promisable), and from then on the others go.
+// (promisable), and from then on the others go.
 const protectAfter = 3
 
 func (q *Sequence) protected() bool { return q.Preemptions >= protectAfter }
