@@ -48,7 +48,7 @@ func (s *Server) handleCompletions(w http.ResponseWriter, req *http.Request) {
 	}
 	g := &generation{s: s, r: &r, arrival: arrival}
 	for _, p := range r.prompts {
-		ids, err := s.encodePrompt(p, r.addSpecial)
+		ids, err := s.encodePrompt(&r, p)
 		if err != nil {
 			s.writeError(w, err)
 			return
@@ -84,14 +84,14 @@ func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table m
 }
 
 // encodePrompt makes ids of a raw prompt; special tokens in it are parsed.
-func (s *Server) encodePrompt(p prompt, addSpecial bool) ([]int32, *apiError) {
+func (s *Server) encodePrompt(r *request, p prompt) ([]int32, *apiError) {
 	ids := p.ids
 	if ids == nil {
 		if s.tokenizer == nil {
 			return nil, badField("prompt", "must be token ids: this model has no tokenizer")
 		}
 		var err error
-		if addSpecial {
+		if r.addSpecial {
 			ids, err = s.tokenizer.Encode(p.text)
 		} else {
 			ids, err = s.tokenizer.EncodeRendered(p.text, nil)
@@ -104,7 +104,7 @@ func (s *Server) encodePrompt(p prompt, addSpecial bool) ([]int32, *apiError) {
 	if len(ids) == 0 {
 		return nil, badField("prompt", "must not be empty")
 	}
-	return ids, nil
+	return r.cut(ids, s.info.MaxModelLen), nil
 }
 
 // encodeChat renders and encodes messages. Their contents are data.
@@ -113,12 +113,19 @@ func (s *Server) encodeChat(r *request) ([]int32, *apiError) {
 		return nil, badField("messages", "need a chat template and a tokenizer, this model has none; use /v1/completions")
 	}
 	rendered, err := s.template.Render(chat.Input{
-		Messages: r.messages, Tools: r.tools, AddGenerationPrompt: r.addGenerationPrompt, ParseArguments: true,
+		Messages: r.messages, Tools: r.tools, Documents: r.documents, Kwargs: r.kwargs, ParseArguments: true,
+		AddGenerationPrompt: r.addGenerationPrompt, ContinueFinalMessage: r.continueFinal,
 	})
 	if err != nil {
 		e := badRequest("%s", err)
 		e.param = "messages"
 		return nil, e
+	}
+	if prefix := r.tooling.prefix(); prefix != "" {
+		if at := len(rendered.Text); !plainName(prefix[len(callOpen):]) {
+			rendered.Literal = append(rendered.Literal, [2]int{at + len(callOpen), at + len(prefix)})
+		}
+		rendered.Text += prefix
 	}
 	if s.parseSpecial {
 		rendered.Literal = nil
@@ -131,7 +138,7 @@ func (s *Server) encodeChat(r *request) ([]int32, *apiError) {
 	if len(ids) == 0 {
 		return nil, badField("messages", "are rendered to an empty prompt")
 	}
-	return ids, nil
+	return r.cut(ids, s.info.MaxModelLen), nil
 }
 
 // generate runs g and answers, by events or by one body.
@@ -227,7 +234,7 @@ func (st *stream) run(ctx context.Context, c *choice) error {
 			}
 		}
 		// A character or a stop string may be under way, and nothing to show.
-		if d.text != "" || d.finish != engine.FinishNone || r.logprobs || r.returnTokenIDs || first && r.echo {
+		if d.text != "" || len(d.calls) > 0 || d.finish != engine.FinishNone || r.logprobs || r.returnTokenIDs || first && r.echo {
 			if err := st.write(c, st.shape.chunk(c, d, first), false); err != nil {
 				return err
 			}

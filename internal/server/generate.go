@@ -30,6 +30,7 @@ type choice struct {
 	cancel  context.CancelFunc
 	decoder Decoder // nil without a tokenizer
 	stops   *stopMatcher
+	tools   *toolParser // nil: calls are text
 
 	tokens      int // generated
 	cached      int // prompt tokens that came from the cache
@@ -40,6 +41,8 @@ type choice struct {
 // delta is what a token added to a choice.
 type delta struct {
 	text       string
+	calls      []callDelta // of a stream
+	called     []toolCall  // of a whole answer
 	ids        []int32
 	logprobs   []tokenLogprob
 	finish     engine.FinishReason
@@ -67,8 +70,12 @@ func (g *generation) submit(ctx context.Context) error {
 		for i := range choices {
 			c := &choice{g: g, index: p*g.r.n + i, prompt: ids, stops: newStopMatcher(g.r.stops)}
 			ctxs[i], c.cancel = context.WithCancel(ctx)
+			if g.r.tooling.parsed() {
+				c.tools = newToolParser(g.r.tooling.prefix(), g.r.tooling.limit())
+			}
 			if g.s.tokenizer != nil {
-				c.decoder = g.s.tokenizer.NewDecoder(g.r.skipSpecial)
+				// Some models' tags of tool calls are special tokens.
+				c.decoder = g.s.tokenizer.NewDecoder(g.r.skipSpecial && c.tools == nil)
 			}
 			choices[i] = c
 		}
@@ -106,6 +113,11 @@ func (c *choice) next(ctx context.Context) (delta, error) {
 		return delta{}, engine.ErrClosed // nobody on this side asked for it
 	}
 	d := delta{finish: ev.Finish}
+	if c.g.r.scoreOnly {
+		d.finish = engine.FinishLength
+		c.finish(d.finish)
+		return d, nil
+	}
 	if ev.HasToken {
 		c.count(ev)
 		if c.g.r.returnTokenIDs {
@@ -116,6 +128,9 @@ func (c *choice) next(ctx context.Context) (delta, error) {
 		}
 	}
 	c.show(&d, ev)
+	if c.tools != nil {
+		c.showCalls(&d)
+	}
 	if d.finish != engine.FinishNone {
 		c.finish(d.finish)
 	}
@@ -150,6 +165,36 @@ func (c *choice) show(d *delta, ev engine.Event) {
 			d.stopReason = ev.StopID
 		}
 	}
+}
+
+// showCalls tells the calls in d's text from the rest, and ends the choice when it
+// has as many as were asked for.
+func (c *choice) showCalls(d *delta) {
+	d.text, d.calls = c.tools.feed(d.text)
+	if c.tools.full() && d.finish == engine.FinishNone {
+		d.finish = engine.FinishStop
+	}
+	if d.finish != engine.FinishNone {
+		text, calls := c.tools.flush()
+		for i := range calls {
+			calls[i].at += len(d.text)
+		}
+		d.text, d.calls = d.text+text, append(d.calls, calls...)
+	}
+}
+
+// reason is why the choice ended, as OpenAI says it: with tool calls, unless the
+// end cut one, or the client itself had named the function.
+func (c *choice) reason(f engine.FinishReason) *string {
+	s := string(f)
+	switch {
+	case f == engine.FinishNone:
+		return nil
+	case c.tools == nil || c.tools.whole == 0 || c.g.r.tooling.mode == toolsNamed:
+	case f == engine.FinishStop, f == engine.FinishLength && !c.tools.torn:
+		s = "tool_calls"
+	}
+	return &s
 }
 
 // stopsAt says whether the client named id in stop_token_ids.
@@ -228,18 +273,19 @@ func (g *generation) collect(ctx context.Context) ([]delta, error) {
 	results := make([]delta, len(g.choices))
 	err := g.each(ctx, func(ctx context.Context, c *choice) error {
 		var text []byte
+		var calls callJoiner
 		res := &results[c.index]
 		for res.finish == engine.FinishNone {
 			d, err := c.next(ctx)
 			if err != nil {
 				return err
 			}
-			text = append(text, d.text...)
+			text = append(text, calls.add(d.text, d.calls)...)
 			res.ids = append(res.ids, d.ids...)
 			res.logprobs = append(res.logprobs, d.logprobs...)
 			res.finish, res.stopReason = d.finish, d.stopReason
 		}
-		res.text = string(text)
+		res.text, res.called = string(text), calls.calls()
 		return nil
 	})
 	return results, err
@@ -247,6 +293,9 @@ func (g *generation) collect(ctx context.Context) ([]delta, error) {
 
 // promptText is the text of a choice's prompt, for echo.
 func (g *generation) promptText(c *choice) string {
+	if g.r.messages != nil {
+		return g.r.lastAnswer()
+	}
 	if in := g.r.prompts[c.index/g.r.n]; in.ids == nil {
 		return in.text
 	}

@@ -15,6 +15,9 @@ const (
 
 	maxMessages    = 2048
 	maxTools       = 128
+	maxDocuments   = 1024
+	maxKwargsBytes = 16 << 10
+	maxKwargsDepth = 5
 	maxNameBytes   = 256  // tool names, request ids, model names
 	maxChoices     = 1024 // prompts × n
 	maxStops       = 16
@@ -47,20 +50,21 @@ type numberRange struct{ lo, hi float64 }
 // top_logprobs and logprobs are limited further by the engine's MaxLogprobs,
 // token ids by the vocabulary, and max_tokens by the context.
 var limits = map[string]numberRange{
-	"n":                     {1, 16},
-	"best_of":               {1, 16},
-	"max_tokens":            {1, math.MaxInt32},
-	"max_completion_tokens": {1, math.MaxInt32},
-	"min_tokens":            {0, math.MaxInt32},
-	"temperature":           {0, 100},
-	"top_p":                 {0, 1},
-	"top_k":                 {-1, math.MaxInt32}, // −1 and 0: off
-	"min_p":                 {0, 1},
-	"repetition_penalty":    {0.01, 100},
-	"presence_penalty":      {-2, 2},
-	"frequency_penalty":     {-2, 2},
-	"logit_bias":            {-100, 100}, // of each entry
-	"logprobs":              {0, 20},
-	"top_logprobs":          {0, 20},
-	"priority":              {math.MinInt32, math.MaxInt32},
+	"n":                      {1, 16},
+	"best_of":                {1, 16},
+	"max_tokens":             {0, math.MaxInt32}, // 0 with echo only
+	"max_completion_tokens":  {1, math.MaxInt32},
+	"min_tokens":             {0, math.MaxInt32},
+	"temperature":            {0, 100},
+	"top_p":                  {0, 1},
+	"top_k":                  {-1, math.MaxInt32}, // −1 and 0: off
+	"min_p":                  {0, 1},
+	"repetition_penalty":     {0.01, 100},
+	"presence_penalty":       {-2, 2},
+	"frequency_penalty":      {-2, 2},
+	"logit_bias":             {-100, 100}, // of each entry
+	"logprobs":               {0, 20},
+	"top_logprobs":           {0, 20},
+	"truncate_prompt_tokens": {-1, math.MaxInt32}, // −1: what the context leaves room for
+	"priority":               {math.MinInt32, math.MaxInt32},
 }

@@ -74,7 +74,7 @@ func (s *Server) tokenize(w http.ResponseWriter, req *http.Request, r *request) 
 	case r.prompts[0].text == "":
 		return []int32{}, nil
 	}
-	return s.encodePrompt(r.prompts[0], r.addSpecial)
+	return s.encodePrompt(r, r.prompts[0])
 }
 
 func (s *Server) handleDetokenize(w http.ResponseWriter, req *http.Request) {
