@@ -215,7 +215,7 @@ func (l *loop) end(q *request, v verdict) {
 
 // finish shows the final event.
 func (q *request) finish(v verdict) {
-	q.stream.finish(q.outputs(), Event{HasToken: v.keep, Finish: v.finish, StopID: v.stopID, Err: v.err})
+	q.stream.finish(q.outputs(), Event{HasToken: v.keep, Finish: v.finish, StopID: v.stopID, Preemptions: q.seq.Preemptions, Err: v.err})
 }
 
 // forget takes back what a request had.
@@ -265,7 +265,7 @@ func (l *loop) schedule() *step {
 	for i := range out.Scheduled {
 		if q := s.requests[i]; !q.started {
 			l.markStarted(q)
-			q.stream.cached = q.seq.CachedTokens // before the first token: from then on readers look
+			q.stream.cached, q.stream.admitted = q.seq.CachedTokens, begin // before the first token: from then on readers look
 		}
 	}
 	s.host = time.Since(begin)

@@ -22,7 +22,7 @@ func (s *Server) handleChat(w http.ResponseWriter, req *http.Request) {
 		s.writeError(w, err)
 		return
 	}
-	ids, err := s.encodeChat(&r)
+	ids, err := s.encodeChat(req.Context(), &r)
 	if err != nil {
 		s.writeError(w, err)
 		return
@@ -48,7 +48,7 @@ func (s *Server) handleCompletions(w http.ResponseWriter, req *http.Request) {
 	}
 	g := &generation{s: s, r: &r, arrival: arrival}
 	for _, p := range r.prompts {
-		ids, err := s.encodePrompt(&r, p)
+		ids, err := s.encodePrompt(req.Context(), &r, p)
 		if err != nil {
 			s.writeError(w, err)
 			return
@@ -84,7 +84,7 @@ func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table m
 }
 
 // encodePrompt makes ids of a raw prompt; special tokens in it are parsed.
-func (s *Server) encodePrompt(r *request, p prompt) ([]int32, *apiError) {
+func (s *Server) encodePrompt(ctx context.Context, r *request, p prompt) ([]int32, *apiError) {
 	ids := p.ids
 	if ids == nil {
 		if s.tokenizer == nil {
@@ -108,7 +108,7 @@ func (s *Server) encodePrompt(r *request, p prompt) ([]int32, *apiError) {
 }
 
 // encodeChat renders and encodes messages. Their contents are data.
-func (s *Server) encodeChat(r *request) ([]int32, *apiError) {
+func (s *Server) encodeChat(ctx context.Context, r *request) ([]int32, *apiError) {
 	if s.template == nil || s.tokenizer == nil {
 		return nil, badField("messages", "need a chat template and a tokenizer, this model has none; use /v1/completions")
 	}
@@ -145,23 +145,9 @@ func (s *Server) encodeChat(r *request) ([]int32, *apiError) {
 func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generation, prefix, object, param string, shape shape) {
 	ctx, cancel := context.WithCancel(req.Context())
 	defer cancel() // frees whatever still runs
-	g.created = g.arrival.Unix()
-	if g.r.id != "" {
-		w.Header().Set(requestIDHeader, g.r.id)
-	}
-	g.id = prefix + w.Header().Get(requestIDHeader)
-	for _, ids := range g.prompts {
-		if len(ids)+max(1, g.r.maxTokens) > s.info.MaxModelLen {
-			s.writeError(w, tooLong(param, len(ids), g.r.maxTokens, s.info.MaxModelLen))
-			return
-		}
-	}
-	if err := g.submit(ctx); err != nil {
-		s.writeError(w, s.mapError(err, param))
+	if err := s.start(ctx, w, g, prefix, param); err != nil {
+		s.writeError(w, err)
 		return
-	}
-	for _, ids := range g.prompts {
-		s.metrics.promptTokens.Observe(float64(len(ids)))
 	}
 	if g.r.stream {
 		if object == "chat.completion" {
@@ -184,6 +170,27 @@ func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generatio
 		body.PromptTokenIDs = g.prompts[0]
 	}
 	s.writeJSON(w, http.StatusOK, body)
+}
+
+// start submits g, whose prompts are encoded.
+func (s *Server) start(ctx context.Context, w http.ResponseWriter, g *generation, prefix, param string) *apiError {
+	g.created = g.arrival.Unix()
+	if g.r.id != "" {
+		w.Header().Set(requestIDHeader, g.r.id)
+	}
+	g.id = prefix + w.Header().Get(requestIDHeader)
+	for _, ids := range g.prompts {
+		if len(ids)+max(1, g.r.maxTokens) > s.info.MaxModelLen {
+			return tooLong(param, len(ids), g.r.maxTokens, s.info.MaxModelLen)
+		}
+	}
+	if err := g.submit(ctx); err != nil {
+		return s.mapError(err, param)
+	}
+	for _, ids := range g.prompts {
+		s.metrics.promptTokens.Observe(float64(len(ids)))
+	}
+	return nil
 }
 
 func (g *generation) response(object string) *response {

@@ -146,5 +146,9 @@ func (s *Server) writeError(w http.ResponseWriter, e *apiError) {
 	if e.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(e.retryAfter))
 	}
+	if t, ok := w.(*trackedWriter); ok && t.anthropic {
+		s.writeJSON(w, e.status, anthropicError{e, w.Header().Get(requestIDHeader)})
+		return
+	}
 	s.writeJSON(w, e.status, e)
 }

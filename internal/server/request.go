@@ -13,7 +13,9 @@ import (
 type request struct {
 	// What to complete: messages and tools as the client spelled them, or prompts.
 	messages            json.RawMessage
+	system              string          // a system prompt that stands apart from messages
 	tools               json.RawMessage // nil = none
+	shownTools          json.RawMessage // as /v1/responses was given them
 	tooling             toolOptions
 	documents           json.RawMessage
 	kwargs              map[string]json.RawMessage // of the template

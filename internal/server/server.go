@@ -97,6 +97,9 @@ func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/chat/completions", s.accepting(s.handleChat))
 	mux.HandleFunc("POST /v1/completions", s.accepting(s.handleCompletions))
+	mux.HandleFunc("POST /v1/responses", s.accepting(s.handleResponses))
+	mux.HandleFunc("POST /v1/messages", s.accepting(s.handleMessages))
+	mux.HandleFunc("POST /v1/messages/count_tokens", s.accepting(s.handleCountTokens))
 	mux.HandleFunc("GET /v1/models", s.handleModels)
 	mux.HandleFunc("GET /v1/models/{id...}", s.handleModel)
 	mux.HandleFunc("POST /tokenize", s.handleTokenize)
@@ -122,7 +125,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, req *http.Request) {
 		id = newID()
 	}
 	w.Header().Set(requestIDHeader, id)
-	tracked := &trackedWriter{ResponseWriter: w}
+	tracked := &trackedWriter{ResponseWriter: w, anthropic: isAnthropic(req)}
 	defer s.recoverPanic(tracked, id)
 	if req.ContentLength != 0 { // −1 = unknown
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.bodyTimeout))
@@ -190,12 +193,20 @@ func (s *Server) authorized(req *http.Request) bool {
 		return true
 	}
 	scheme, key, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	if given := req.Header.Get("X-Api-Key"); scheme == "" && given != "" && isAnthropic(req) {
+		scheme, key = "Bearer", given
+	}
 	sum := sha256.Sum256([]byte(key))
 	found := 0
 	for i := range s.keys {
 		found |= subtle.ConstantTimeCompare(sum[:], s.keys[i][:])
 	}
 	return found == 1 && strings.EqualFold(scheme, "Bearer")
+}
+
+// isAnthropic says that a request is one of Anthropic's API.
+func isAnthropic(req *http.Request) bool {
+	return req.URL.Path == "/v1/messages" || strings.HasPrefix(req.URL.Path, "/v1/messages/")
 }
 
 // recoverPanic turns a bug in a handler into a 500 on that request alone.
@@ -216,7 +227,8 @@ func (s *Server) recoverPanic(w *trackedWriter, id string) {
 // trackedWriter knows whether an answer has begun.
 type trackedWriter struct {
 	http.ResponseWriter
-	wrote bool
+	wrote     bool
+	anthropic bool // errors have Anthropic's shape
 }
 
 // WriteHeader implements http.ResponseWriter.
