@@ -317,7 +317,7 @@ func (l *loop) collect(s *step) error {
 // deliver shows the step's tokens to their readers, and before that its numbers
 // to Stats.
 func (l *loop) deliver(s *step, device time.Duration) {
-	l.stats.Steps++
+	l.stats.countStep(s.out.NumTokens)
 	l.stats.LastStep, l.stats.PredictedStep, l.stats.StepTimeError = device, s.out.Predicted, l.sched.Model().Error()
 	for i, v := range s.verdicts {
 		if v.keep {

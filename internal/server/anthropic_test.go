@@ -38,7 +38,7 @@ func TestMessages(t *testing.T) {
 		"<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", prompt)
 
 	count := do(s.Handler(), "POST", "/v1/messages/count_tokens", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`)
-	require.JSONEq(t, `{"input_tokens":51}`, count.Body.String())
+	require.JSONEq(t, `{"input_tokens":21}`, count.Body.String())
 }
 
 func TestMessagesStream(t *testing.T) {

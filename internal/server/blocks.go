@@ -60,7 +60,9 @@ func (s *Server) answer(w http.ResponseWriter, req *http.Request, r *request, ar
 	}
 	if r.stream {
 		st := &blockStream{g: g, out: s.newEventWriter(w), p: p}
-		if err := st.run(ctx, g.choices[0]); err != nil {
+		err := st.run(ctx, g.choices[0])
+		g.countLongest()
+		if err != nil {
 			st.fail(ctx, w, err, param)
 		} else {
 			st.out.done()
@@ -68,6 +70,7 @@ func (s *Server) answer(w http.ResponseWriter, req *http.Request, r *request, ar
 		return
 	}
 	results, err := g.collect(ctx)
+	g.countLongest()
 	if err != nil {
 		s.fail(ctx, w, g, nil, err, param)
 		return

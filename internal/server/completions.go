@@ -74,6 +74,7 @@ func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table m
 		return err
 	}
 	r.normalize()
+	r.cacheSalt = s.salted(req, r.cacheSalt)
 	if s.tokenizer == nil {
 		r.returnTokenIDs = true // there is no other answer
 		if len(r.stops) > 0 {
@@ -90,15 +91,13 @@ func (s *Server) encodePrompt(ctx context.Context, r *request, p prompt) ([]int3
 		if s.tokenizer == nil {
 			return nil, badField("prompt", "must be token ids: this model has no tokenizer")
 		}
-		var err error
-		if r.addSpecial {
-			ids, err = s.tokenizer.Encode(p.text)
-		} else {
-			ids, err = s.tokenizer.EncodeRendered(p.text, nil)
+		encode := s.tokenizer.Encode
+		if !r.addSpecial {
+			encode = func(text string) ([]int32, error) { return s.tokenizer.EncodeRendered(text, nil) }
 		}
-		if err != nil {
-			s.log.Debug("prompt not encoded", "err", err)
-			return nil, badField("prompt", "cannot be encoded")
+		var err *apiError
+		if ids, err = s.encode(ctx, r, "prompt", p.text, func() ([]int32, error) { return encode(p.text) }); err != nil {
+			return nil, err
 		}
 	}
 	if len(ids) == 0 {
@@ -130,10 +129,11 @@ func (s *Server) encodeChat(ctx context.Context, r *request) ([]int32, *apiError
 	if s.parseSpecial {
 		rendered.Literal = nil
 	}
-	ids, err := s.tokenizer.EncodeRendered(rendered.Text, rendered.Literal)
-	if err != nil {
-		s.log.Debug("messages not encoded", "err", err)
-		return nil, badField("messages", "cannot be encoded")
+	ids, bad := s.encode(ctx, r, "messages", rendered.Text, func() ([]int32, error) {
+		return s.tokenizer.EncodeRendered(rendered.Text, rendered.Literal)
+	})
+	if bad != nil {
+		return nil, bad
 	}
 	if len(ids) == 0 {
 		return nil, badField("messages", "are rendered to an empty prompt")
@@ -157,6 +157,7 @@ func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generatio
 		return
 	}
 	results, err := g.collect(ctx)
+	g.countLongest()
 	if err != nil {
 		s.fail(ctx, w, g, nil, err, param)
 		return
@@ -185,11 +186,10 @@ func (s *Server) start(ctx context.Context, w http.ResponseWriter, g *generation
 		}
 	}
 	if err := g.submit(ctx); err != nil {
+		s.metrics.refused(err)
 		return s.mapError(err, param)
 	}
-	for _, ids := range g.prompts {
-		s.metrics.promptTokens.Observe(float64(len(ids)))
-	}
+	s.metrics.submitted(g.r, g.prompts)
 	return nil
 }
 
@@ -200,7 +200,9 @@ func (g *generation) response(object string) *response {
 // stream answers by events: deltas of all choices as they come, usage, [DONE].
 func (s *Server) stream(ctx context.Context, w http.ResponseWriter, g *generation, object, param string, shape shape) {
 	st := &stream{g: g, out: s.newEventWriter(w), object: object, shape: shape}
-	if err := g.each(ctx, st.run); err != nil {
+	err := g.each(ctx, st.run)
+	g.countLongest()
+	if err != nil {
 		s.fail(ctx, w, g, st.out, err, param)
 		return
 	}

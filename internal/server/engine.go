@@ -42,6 +42,7 @@ type Info struct {
 	Priority    bool // the scheduling policy is "priority"
 	Generation  Generation
 	CacheConfig map[string]string // labels of vllm:cache_config_info
+	Settings    []engine.Setting  // the effective configuration
 }
 
 // Generation holds the sampling defaults of generation_config.json; nil = the

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strconv"
@@ -17,8 +18,10 @@ type generation struct {
 	id      string // of the response: "chatcmpl-…"
 	created int64
 	arrival time.Time
-	prompts [][]int32
-	choices []*choice // of prompt p: choices[p·n] … choices[p·n + n − 1]
+	// submitted is when the engine got it.
+	submitted time.Time
+	prompts   [][]int32
+	choices   []*choice // of prompt p: choices[p·n] … choices[p·n + n − 1]
 }
 
 // choice is one engine request and the way from its tokens to text.
@@ -35,7 +38,9 @@ type choice struct {
 	tokens      int // generated
 	cached      int // prompt tokens that came from the cache
 	done        bool
-	first, last time.Time
+	preemptions int
+	// admitted is when the engine first had a place for it.
+	admitted, first, last time.Time
 }
 
 // delta is what a token added to a choice.
@@ -59,6 +64,7 @@ type tokenLogprob struct {
 // submit hands every prompt with its choices to the engine. The caller cancels
 // ctx when it fails.
 func (g *generation) submit(ctx context.Context) error {
+	g.submitted = time.Now()
 	for p, ids := range g.prompts {
 		// The last token is never computed, so it needs no place in the pool.
 		room := min(g.s.info.MaxModelLen, g.s.info.PoolTokens+1) - len(ids)
@@ -104,6 +110,9 @@ func (c *choice) next(ctx context.Context) (delta, error) {
 	case !ok:
 		return delta{}, errStreamEnded
 	case ev.Finish == engine.FinishError && ev.Err != nil:
+		if errors.Is(ev.Err, engine.ErrNotNumbers) {
+			c.g.s.metrics.corrupted.Inc()
+		}
 		return delta{}, ev.Err
 	case ev.Finish == engine.FinishError:
 		return delta{}, errStreamEnded
@@ -205,43 +214,6 @@ func (r *request) stopsAt(id int32) bool {
 		}
 	}
 	return false
-}
-
-// count takes the times of a token.
-func (c *choice) count(ev engine.Event) {
-	now := time.Now()
-	if c.tokens == 0 {
-		c.first, c.cached = now, ev.CachedTokens
-		c.g.s.metrics.ttft.Observe(now.Sub(c.g.arrival).Seconds())
-	} else {
-		c.g.s.metrics.itl.Observe(now.Sub(c.last).Seconds())
-	}
-	c.tokens++
-	c.last = now
-}
-
-// finish frees what the engine still holds and counts the choice.
-func (c *choice) finish(reason engine.FinishReason) {
-	c.done = true
-	c.cancel()
-	m := c.g.s.metrics
-	m.success.WithLabelValues(string(reason)).Inc()
-	seconds := time.Since(c.g.arrival).Seconds()
-	m.e2e.Observe(seconds)
-	c.g.s.observeSeconds(seconds)
-	m.generatedCount.Observe(float64(c.tokens))
-	if c.tokens > 1 {
-		m.tpot.Observe(c.last.Sub(c.first).Seconds() / float64(c.tokens-1))
-	}
-}
-
-// countUnfinished counts the choices that did not get to their end.
-func (g *generation) countUnfinished(reason engine.FinishReason) {
-	for _, c := range g.choices {
-		if !c.done {
-			g.s.metrics.success.WithLabelValues(string(reason)).Inc()
-		}
-	}
 }
 
 func (c *choice) tokenLogprob(ev engine.Event) tokenLogprob {

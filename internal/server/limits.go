@@ -28,6 +28,36 @@ const (
 	maxMetadataLen = 16 << 10 // bytes of a field that has no effect
 )
 
+// requestCap is the most of something in a request, and the status beyond.
+type requestCap struct {
+	name   string
+	most   int64
+	status int
+}
+
+// caps is the table of all limits that are not a number's range. The engine has
+// those of its own lists under the same names, and checks them again.
+var caps = []requestCap{
+	{"header_bytes", maxHeaderBytes, 431},
+	{"body_bytes", maxBodyBytes, 413},
+	{"json_depth", maxJSONDepth, 400},
+	{"messages", maxMessages, 400},
+	{"tools", maxTools, 400},
+	{"documents", maxDocuments, 400},
+	{"chat_template_kwargs_bytes", maxKwargsBytes, 400},
+	{"chat_template_kwargs_depth", maxKwargsDepth, 400},
+	{"name_bytes", maxNameBytes, 400},
+	{"choices", maxChoices, 400},
+	{"stop_strings", maxStops, 400},
+	{"stop_string_bytes", maxStopBytes, 400},
+	{"stop_token_ids", maxStopIDs, 400},
+	{"logit_bias", maxLogitBias, 400},
+	{"cache_salt_bytes", maxSaltBytes, 400},
+	{"metadata_bytes", maxMetadataLen, 400},
+	{"n", 16, 400},
+	{"top_logprobs", 20, 400},
+}
+
 // Deadlines of a connection.
 const (
 	headerTimeout = 10 * time.Second
