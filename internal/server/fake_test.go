@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -85,7 +86,7 @@ func (f *fakeEngine) SubmitChoices(ctxs []context.Context, r engine.Request) ([]
 		}
 		f.open.Add(1)
 		context.AfterFunc(ctx, func() { f.open.Add(-1) })
-		streams = append(streams, &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r)})
+		streams = append(streams, &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r), admitted: time.Now()})
 	}
 	return streams, nil
 }
@@ -109,6 +110,8 @@ type fakeStream struct {
 	tokens []int32
 	n      int
 	ended  bool
+
+	admitted time.Time
 }
 
 func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
@@ -137,7 +140,7 @@ func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
 		token = s.tokens[s.n]
 	}
 	s.n++
-	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2}
+	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2, Admitted: s.admitted}
 	if n := s.r.Sampling.Logprobs; n >= 0 {
 		ev.Logprob = -0.5
 		for i := range n {
