@@ -167,6 +167,9 @@ func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generatio
 		body.Choices = append(body.Choices, shape.whole(g.choices[i], res))
 	}
 	body.Usage = g.usage()
+	if g.r.promptGiven && g.r.messages != nil {
+		body.PromptLogprobs = s.shownScores(g.r, g.scores[0])
+	}
 	if g.r.returnTokenIDs && g.r.prompts == nil {
 		body.PromptTokenIDs = g.prompts[0]
 	}
@@ -184,6 +187,9 @@ func (s *Server) start(ctx context.Context, w http.ResponseWriter, g *generation
 		if len(ids)+max(1, g.r.maxTokens) > s.info.MaxModelLen {
 			return tooLong(param, len(ids), g.r.maxTokens, s.info.MaxModelLen)
 		}
+	}
+	if err := g.score(ctx); err != nil {
+		return s.mapError(err, param)
 	}
 	if err := g.submit(ctx); err != nil {
 		s.metrics.refused(err)

@@ -96,6 +96,19 @@ func (f *fakeEngine) ResetPrefixCache(context.Context) error {
 	return f.err
 }
 
+// PromptLogprobs gives token i −i/8, and the ids after it as the likelier ones.
+func (f *fakeEngine) PromptLogprobs(_ context.Context, ids []int32, top int) ([]engine.PromptLogprob, error) {
+	out := make([]engine.PromptLogprob, len(ids))
+	for i := 1; i < len(ids); i++ {
+		out[i] = engine.PromptLogprob{Logprob: -float32(i) / 8, Rank: int32(top + 1)}
+		for k := range top {
+			out[i].TopIDs = append(out[i].TopIDs, (ids[i]+1+int32(k))%testVocab)
+			out[i].TopLogprobs = append(out[i].TopLogprobs, -float32(k+1)/64)
+		}
+	}
+	return out, f.submit
+}
+
 func (f *fakeEngine) last(t *testing.T) engine.Request {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -68,6 +68,7 @@ var samplingFields = map[string]field{
 	"include_stop_str_in_output": boolean(func(r *request) *bool { return &r.includeStop }),
 	"ignore_eos":                 boolean(func(r *request) *bool { return &r.ignoreEOS }),
 
+	"prompt_logprobs":        integer(func(r *request, v int64) { r.promptLogprobs, r.promptGiven = int(v), true }),
 	"truncate_prompt_tokens": truncatePrompt,
 	"truncation_side":        truncationSide,
 
@@ -126,7 +127,6 @@ var refusedFields = map[string]field{
 	"guided_regex":          only(),
 	"guided_choice":         only(),
 	"guided_grammar":        only(),
-	"prompt_logprobs":       only(),
 	"logprob_token_ids":     only(),
 	"allowed_token_ids":     only(),
 	"bad_words":             only(`[]`),

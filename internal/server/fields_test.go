@@ -46,7 +46,7 @@ var sharedEdges = []edge{
 	{`"request_id":"r-1"`, ""}, {`"request_id":"a b"`, "request_id"},
 	{`"unknown_field":{"a":[1]}`, ""}, {`"Temperature":"ignored, names are exact"`, ""},
 	{`"response_format":{"type": "text"}`, ""}, {`"response_format":{"type":"json_object"}`, "response_format"},
-	{`"prompt_logprobs":0`, "prompt_logprobs"}, {`"length_penalty":1.0`, ""}, {`"length_penalty":1.1`, "length_penalty"}, {`"use_beam_search":true`, "use_beam_search"},
+	{`"prompt_logprobs":0`, ""}, {`"prompt_logprobs":20`, ""}, {`"prompt_logprobs":21`, "prompt_logprobs"}, {`"prompt_logprobs":-1`, "prompt_logprobs"}, {`"prompt_logprobs":1,"stream":true`, "prompt_logprobs"}, {`"length_penalty":1.0`, ""}, {`"length_penalty":1.1`, "length_penalty"}, {`"use_beam_search":true`, "use_beam_search"},
 	{`"bad_words":[]`, ""}, {`"bad_words":["x"]`, "bad_words"}, {`"allowed_token_ids":[1]`, "allowed_token_ids"}, {`"truncate_prompt_tokens":5`, ""}, {`"truncate_prompt_tokens":-1`, ""}, {`"truncate_prompt_tokens":0`, "truncate_prompt_tokens"}, {`"truncate_prompt_tokens":-2`, "truncate_prompt_tokens"}, {`"truncation_side":"right"`, ""}, {`"truncation_side":"up"`, "truncation_side"},
 	{`"guided_json":{}`, "guided_json"}, {`"guided_regex":"a"`, "guided_regex"}, {`"guided_choice":["a"]`, "guided_choice"}, {`"guided_grammar":"a"`, "guided_grammar"}, {`"structured_outputs":{"regex":"a"}`, "structured_outputs"},
 	{`"kv_transfer_params":{}`, "kv_transfer_params"}, {`"vllm_xargs":{"a":1}`, "vllm_xargs"}, {`"thinking_token_budget":1`, "thinking_token_budget"}, {`"repetition_detection":{}`, "repetition_detection"}, {`"logprob_token_ids":[1]`, "logprob_token_ids"}, {`"stream_interval":2`, "stream_interval"},
@@ -76,7 +76,7 @@ var completionEdges = []edge{
 	{`"prompt":""`, "prompt"}, {`"prompt":[]`, "prompt"}, {`"prompt":[[]]`, "prompt"}, {`"prompt":[""]`, "prompt"}, {`"prompt":[1,"a"]`, "prompt"}, {`"prompt":["a",1]`, "prompt"}, {`"prompt":["a",[1]]`, ""}, {`"prompt":[259]`, "prompt"}, {`"prompt":[-1]`, "prompt"}, {`"prompt":[1e3]`, "prompt"}, {`"prompt":[null]`, "prompt"}, {`"prompt":{}`, "prompt"}, {`"prompt":[[[1]]]`, "prompt"}, {`"prompt":["a",null]`, "prompt"}, {`"prompt":7`, "prompt"},
 	{`"prompt":[` + joinN(1025, func(int) string { return `"a"` }) + `]`, "prompt"}, {`"n":16,"prompt":[` + joinN(65, func(int) string { return `"a"` }) + `]`, "n"},
 	{`"logprobs":0`, ""}, {`"logprobs":20`, ""}, {`"logprobs":21`, "logprobs"}, {`"logprobs":-1`, "logprobs"}, {`"logprobs":true`, "logprobs"},
-	{`"echo":true`, ""}, {`"echo":true,"max_tokens":0`, ""}, {`"echo":true,"logprobs":1`, "echo"}, {`"best_of":1`, ""}, {`"n":2,"best_of":2`, ""}, {`"best_of":3`, "best_of"}, {`"best_of":0`, "best_of"}, {`"suffix":""`, ""}, {`"suffix":"s"`, "suffix"}, {`"add_special_tokens":false`, ""},
+	{`"echo":true`, ""}, {`"echo":true,"max_tokens":0`, ""}, {`"echo":true,"logprobs":1`, ""}, {`"best_of":1`, ""}, {`"n":2,"best_of":2`, ""}, {`"best_of":3`, "best_of"}, {`"best_of":0`, "best_of"}, {`"suffix":""`, ""}, {`"suffix":"s"`, "suffix"}, {`"add_special_tokens":false`, ""},
 	{`"max_tokens":4095,"prompt":"x"`, ""}, {`"max_tokens":4096,"prompt":"x"`, "prompt"},
 }
 

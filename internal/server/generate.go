@@ -21,7 +21,8 @@ type generation struct {
 	// submitted is when the engine got it.
 	submitted time.Time
 	prompts   [][]int32
-	choices   []*choice // of prompt p: choices[p·n] … choices[p·n + n − 1]
+	scores    [][]tokenLogprob // of the prompts, where asked for
+	choices   []*choice        // of prompt p: choices[p·n] … choices[p·n + n − 1]
 }
 
 // choice is one engine request and the way from its tokens to text.
@@ -59,6 +60,8 @@ type tokenLogprob struct {
 	id      int32
 	logprob float32
 	top     []tokenLogprob
+	rank    int32 // of a prompt's token
+	first   bool  // nothing stands before it: it has no log probability
 }
 
 // submit hands every prompt with its choices to the engine. The caller cancels

@@ -94,6 +94,7 @@ var limits = map[string]numberRange{
 	"frequency_penalty":      {-2, 2},
 	"logit_bias":             {-100, 100}, // of each entry
 	"logprobs":               {0, 20},
+	"prompt_logprobs":        {0, 20},
 	"top_logprobs":           {0, 20},
 	"truncate_prompt_tokens": {-1, math.MaxInt32}, // −1: what the context leaves room for
 	"priority":               {math.MinInt32, math.MaxInt32},

@@ -39,6 +39,8 @@ type request struct {
 	skipSpecial     bool // in outputs
 	logprobs        bool
 	topLogprobs     int
+	promptLogprobs  int  // likeliest ids beside each token of the prompt
+	promptGiven     bool // prompt_logprobs was
 
 	// What to draw, and when to stop.
 	n           int
@@ -85,8 +87,10 @@ func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
 		return badField("tool_choice", "can only be required or name a function where the prompt ends with the head of the answer (add_generation_prompt)")
 	case r.bestOf > 1 && r.bestOf != r.n:
 		return unsupported("best_of", "is only supported when it equals n")
-	case r.echo && r.logprobs && r.messages == nil:
-		return unsupported("echo", "is not supported together with logprobs")
+	case r.promptGiven && r.stream:
+		return badField("prompt_logprobs", "cannot be streamed")
+	case r.promptLogprobs > maxLogprobs:
+		return badField("prompt_logprobs", "may ask for at most %d tokens (--max-logprobs)", maxLogprobs)
 	case r.priority != 0 && !priorityPolicy:
 		return badField("priority", "needs a server with --scheduling-policy priority")
 	}

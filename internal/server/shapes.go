@@ -69,6 +69,12 @@ func (f *textShape) whole(c *choice, r delta) any {
 	if c.g.r.echo {
 		out.Text = c.g.promptText(c) + out.Text
 	}
+	if c.g.r.echo && c.g.r.logprobs {
+		r.logprobs = append(c.score(), r.logprobs...)
+	}
+	if c.g.r.promptGiven {
+		out.PromptProbs = f.s.shownScores(c.g.r, c.score())
+	}
 	out.Logprobs, _ = f.s.textLogprobs(c.g.r, r.logprobs, 0)
 	if c.g.r.returnTokenIDs {
 		out.TokenIDs, out.PromptIDs = r.ids, c.prompt
@@ -82,6 +88,9 @@ func (f *textShape) chunk(c *choice, d delta, first bool) any {
 	out := textChoice{Index: c.index, Text: d.text, FinishReason: c.reason(d.finish), StopReason: d.stopReason}
 	if first && c.g.r.echo {
 		out.Text = c.g.promptText(c) + out.Text
+	}
+	if first && c.g.r.echo && c.g.r.logprobs {
+		d.logprobs = append(c.score(), d.logprobs...)
 	}
 	out.Logprobs, f.offsets[c.index] = f.s.textLogprobs(c.g.r, d.logprobs, f.offsets[c.index])
 	if c.g.r.returnTokenIDs {

@@ -182,3 +182,36 @@ func TestFinishOfChoices(t *testing.T) {
 	require.Equal(t, "stop", *choices[0].FinishReason)
 	require.Equal(t, "tool_calls", *choices[1].FinishReason)
 }
+
+// TestPromptScores: prompt_logprobs, and echo with logprobs as evaluation
+// harnesses use it.
+func TestPromptScores(t *testing.T) {
+	h := newTestServer(t, newFakeEngine("xy"), Config{}).Handler()
+	w := do(h, "POST", "/v1/completions", `{"prompt":"abc","echo":true,"max_tokens":0,"logprobs":1}`)
+	require.Equal(t, 200, w.Code, w.Body)
+	require.Contains(t, w.Body.String(), `"text":"abc","logprobs":{"text_offset":[0,1,2],"token_logprobs":[null,-0.125,-0.25],"tokens":["a","b","c"],"top_logprobs":[null,{"b":-0.125,"c":-0.015625},{"c":-0.25,"d":-0.015625}]}`)
+
+	w = do(h, "POST", "/v1/completions", `{"prompt":"ab","prompt_logprobs":1,"max_tokens":1}`)
+	require.Contains(t, w.Body.String(), `"prompt_logprobs":[null,{"98":{"logprob":-0.125,"rank":2,"decoded_token":"b"},"99":{"logprob":-0.015625,"rank":1,"decoded_token":"c"}}]`)
+	w = do(h, "POST", "/v1/chat/completions", chatBody(`,"prompt_logprobs":0`))
+	require.Contains(t, w.Body.String(), `"prompt_logprobs":[null,{`)
+
+	// A stream says the same.
+	const body = `{"prompt":"abc","echo":true,"max_tokens":2,"logprobs":0`
+	whole := decode[struct{ Choices []textChoice }](t, do(h, "POST", "/v1/completions", body+"}").Body.String()).Choices[0]
+	var joined textLogprobs
+	text := ""
+	for _, e := range events(t, do(h, "POST", "/v1/completions", body+`,"stream":true}`).Body) {
+		if e == "[DONE]" {
+			continue
+		}
+		c := decode[struct{ Choices []textChoice }](t, e).Choices[0]
+		text += c.Text
+		joined.Tokens = append(joined.Tokens, c.Logprobs.Tokens...)
+		joined.TextOffset = append(joined.TextOffset, c.Logprobs.TextOffset...)
+		joined.TokenLogprobs = append(joined.TokenLogprobs, c.Logprobs.TokenLogprobs...)
+		joined.TopLogprobs = append(joined.TopLogprobs, c.Logprobs.TopLogprobs...)
+	}
+	require.Equal(t, "abcxy", text)
+	require.Equal(t, *whole.Logprobs, joined)
+}
