@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/pagoda-engine/pagoda/kernels"
-	"github.com/pagoda-engine/pagoda/kvcache"
 )
 
 // Logits returns the model's logits after each token of ids, [len(ids)][vocab],
@@ -17,11 +16,11 @@ func (e *Engine) Logits(ctx context.Context, ids []int32) ([][]float32, error) {
 	if err := e.checkPrompt(&Request{Prompt: ids}); err != nil {
 		return nil, err
 	}
-	if len(ids) > e.info.MaxModelLen {
-		return nil, fmt.Errorf("%w: %d tokens, max_model_len is %d", ErrTooLong, len(ids), e.info.MaxModelLen)
+	if len(ids) > e.Info().MaxModelLen {
+		return nil, fmt.Errorf("%w: %d tokens, max_model_len is %d", ErrTooLong, len(ids), e.Info().MaxModelLen)
 	}
-	if need := blocksFor(len(ids), e.info.BlockSize); need > e.info.NumBlocks {
-		return nil, fmt.Errorf("%w: %d tokens take %d blocks, the pool has %d", ErrNeverFits, len(ids), need, e.info.NumBlocks)
+	if need := blocksFor(len(ids), e.info.BlockSize); need > e.Info().NumBlocks {
+		return nil, fmt.Errorf("%w: %d tokens take %d blocks, the pool has %d", ErrNeverFits, len(ids), need, e.Info().NumBlocks)
 	}
 	var rows [][]float32
 	var failed error
@@ -98,11 +97,11 @@ func (l *loop) runJobs() {
 // logits computes ids as a sequence of its own, in a row and blocks that it
 // borrows. done is false, and nothing has happened, when there are none.
 func (l *loop) logits(ids []int32) (rows [][]float32, done bool, err error) {
-	var table kvcache.BlockTable
-	if len(l.runner.free) == 0 || !l.kv.Grow(&table, len(ids)) {
+	if len(l.runner.free) == 0 || l.kv.NumFree() < l.kv.BlocksFor(len(ids)) {
 		return nil, false, nil
 	}
-	defer l.kv.Release(&table)
+	table, _ := l.sched.Borrow(len(ids))
+	defer l.sched.GiveBack()
 	row := l.runner.free[len(l.runner.free)-1]
 	blocks := make([]int32, table.Len())
 	for i, id := range table.IDs() {

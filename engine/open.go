@@ -115,9 +115,10 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	}()
 	device := backend.Info()
 	c.resolve(device.Backend)
-	shape, lim := src.shape, limits(c, src.modelMaxLen)
+	shape, most := src.shape, maxima(c, device.Backend, src.modelMaxLen)
 	shape.SampleVocab = e.info.SampleVocab
 	total, from := deviceMemory(c, device)
+	lim := workspaceLimits(c, src.modelMaxLen)
 	sz := sizes{
 		limit: total, limitFrom: from, weights: src.weights, workspace: backend.WorkspaceBytes(shape, lim),
 		block: kernels.NewPagedKV(shape, c.BlockSize).BlockBytes(), modelMaxLen: src.modelMaxLen,
@@ -126,10 +127,10 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := backend.Setup(shape, lim); err != nil {
+	if err := reserve(backend, shape, most, lim); err != nil {
 		return nil, fmt.Errorf("%w: workspace of %s: %w", ErrMemory, bytesText(sz.workspace), err)
 	}
-	store, err := kvcache.NewStore(backend, plan.blocks, 0)
+	store, err := kvcache.NewStore(backend, plan.blocks, plan.hostBlocks)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMemory, err)
 	}
@@ -140,43 +141,81 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	for _, text := range append(m.notes, plan.warnings...) {
 		c.Log.Warn(text)
 	}
-	e.describe(device, &plan, m.weightBytes)
-	e.settings, e.ledger = settings(c, &e.info, &plan, total, from), plan.ledger
-	return e.newLoop(backend, store, m.forward, plan.blocks)
+	e.describe(device, &sz, m.weightBytes)
+	now := &effective{cfg: *c, info: e.info, limit: total, from: from}
+	now.set(&plan)
+	e.info = now.info
+	e.effective.Store(now)
+	l, err := e.newLoop(backend, store, m.forward, most.MaxSeqs)
+	if err != nil {
+		return nil, err
+	}
+	l.sizes, l.shape, l.maxima = sz, shape, most
+	return l, nil
 }
 
-// describe fills in the rest of Info.
-func (e *Engine) describe(device kernels.Info, p *memoryPlan, weightBytes int64) {
+// reserve sets addresses aside for the maxima and memory for the limits.
+func reserve(backend kernels.Backend, shape kernels.Shape, most, lim kernels.Limits) error {
+	if err := backend.Setup(shape, most); err != nil {
+		return err
+	}
+	return backend.SetLimits(lim)
+}
+
+// describe fills in the part of Info that no Reconfigure changes.
+func (e *Engine) describe(device kernels.Info, sz *sizes, weightBytes int64) {
 	c, i := &e.cfg, &e.info
-	i.Device, i.MaxModelLen, i.WeightBytes = device, p.maxModelLen, weightBytes
-	i.BlockSize, i.NumBlocks = c.BlockSize, p.blocks-1
-	i.MaxNumSeqs, i.MaxLogprobs = c.MaxNumSeqs, c.MaxLogprobs
+	i.Device, i.WeightBytes = device, weightBytes
+	i.BlockSize, i.BlockBytes, i.MaxLogprobs = c.BlockSize, sz.block, c.MaxLogprobs
 	i.Priority = c.SchedulingPolicy == string(scheduler.Priority)
 	i.Overlapped = c.AsyncScheduling == "on" || c.AsyncScheduling == "auto" && device.Overlap
 }
 
+// set takes over a memory plan. The first one settles max_model_len: clients were
+// told it.
+func (n *effective) set(p *memoryPlan) {
+	n.info.NumBlocks, n.info.HostBlocks, n.info.MaxNumSeqs = p.blocks-1, p.hostBlocks, n.cfg.MaxNumSeqs
+	if n.info.MaxModelLen == 0 {
+		n.info.MaxModelLen = p.maxModelLen
+	}
+	n.settings, n.ledger = settings(&n.cfg, &n.info, p, n.limit, n.from), p.ledger
+}
+
 // newLoop makes the state of the engine's goroutine.
-func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward func(*kernels.Batch), blocks int) (*loop, error) {
+func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward func(*kernels.Batch), rows int) (*loop, error) {
 	c := &e.cfg
-	kvConfig := kvcache.Config{NumBlocks: blocks, BlockSize: c.BlockSize, DisablePrefixCaching: c.DisablePrefixCaching, Model: e.info.Model}
+	kvConfig := kvcache.Config{
+		NumBlocks: e.info.NumBlocks + 1, HostBlocks: e.info.HostBlocks, BlockSize: c.BlockSize,
+		DisablePrefixCaching: c.DisablePrefixCaching, Model: e.info.Model,
+	}
 	_, _ = rand.Read(kvConfig.Key[:]) // never fails (crypto/rand)
 	kv, err := kvcache.NewManager(kvConfig)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	swapOut, swapIn, err := measureSwap(store, e.info.NumBlocks+1, e.info.HostBlocks)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDevice, err)
+	}
+	trace := newTrace(c.Trace)
 	sched, err := scheduler.New(scheduler.Config{
-		MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens, Policy: scheduler.Policy(c.SchedulingPolicy),
+		Limits: scheduler.Limits{MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens},
+		Policy: scheduler.Policy(c.SchedulingPolicy), PreemptionMode: scheduler.Mode(c.PreemptionMode),
+		Watermark: c.Watermark, LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
+		SwapOut: swapOut, SwapIn: swapIn, Trace: trace.hook(),
 	}, kv)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	l := &loop{
 		e: e, backend: backend, sched: sched, kv: kv, store: store,
-		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, c.MaxNumSeqs),
+		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, rows),
 		requests: make(map[*scheduler.Sequence]*request, c.MaxNumSeqs),
 		records:  newRecords(),
+		trace:    trace,
 	}
 	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }
+	l.stats.BlockSize, l.stats.BlockBytes = c.BlockSize, e.info.BlockBytes
 	l.publish()
 	return l, nil
 }
@@ -227,7 +266,8 @@ func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) 
 		{"gpu-memory-utilization", strconv.FormatFloat(c.GPUMemoryUtilization, 'g', 4, 64), reason(c.GPUMemoryUtilization == defaultUtilization)},
 		{"num-gpu-blocks", strconv.Itoa(i.NumBlocks), p.blocksReason},
 		{"block-size", strconv.Itoa(c.BlockSize), reason(c.BlockSize == defaultBlockSize)},
-		{"swap-space", "0 B", "preemption is by recompute"},
+		{"swap-space", fmt.Sprintf("%s (%d blocks)", bytesText(int64(i.HostBlocks)*i.BlockBytes), i.HostBlocks), p.hostReason},
+		{"preemption-mode", c.PreemptionMode, reason(c.PreemptionMode == "auto")},
 		{"max-model-len", strconv.Itoa(i.MaxModelLen), p.lenReason},
 		{"max-num-seqs", strconv.Itoa(c.MaxNumSeqs), reason(c.MaxNumSeqs == defaultMaxNumSeqs)},
 		{"max-num-batched-tokens", strconv.Itoa(c.MaxNumBatchedTokens), reason(c.MaxNumBatchedTokens == batched)},

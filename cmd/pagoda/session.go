@@ -28,6 +28,7 @@ type session struct {
 	engine    *engine.Engine
 	tokenizer *tokenizer.Tokenizer
 	template  *chat.Template
+	trace     *os.File // of --trace-file; nil = none
 	log       *slog.Logger
 }
 
@@ -44,6 +45,13 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 	}
 	if s.tokenizer != nil {
 		config.SampleVocab = s.tokenizer.VocabSize()
+	}
+	if f.traceFile != "" {
+		if s.trace, err = os.Create(f.traceFile); err != nil {
+			s.close()
+			return nil, usageError{fmt.Errorf("--trace-file: %w", err)}
+		}
+		config.Trace = s.trace
 	}
 	progress := newProgress(f.quiet)
 	config.Progress = progress.update
@@ -113,6 +121,9 @@ func (f *engineFlags) openText(s *session, modelArg string) error {
 func (s *session) close() {
 	if s.engine != nil {
 		_ = s.engine.Close() // nothing is left to do about a failure
+	}
+	if s.trace != nil {
+		_ = s.trace.Close() // the engine has told of a failed write
 	}
 	if s.tokenizer != nil {
 		s.tokenizer.Close()

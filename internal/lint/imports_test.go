@@ -39,6 +39,7 @@ var importTable = map[string][]string{
 	"internal/nvml":        {},
 	"internal/invariant":   {},
 	"internal/lint":        {},
+	"internal/mutants":     {},
 	"examples/embed":       {"engine", "model/tokenizer", "model/chat"},
 	"scripts/demo_model":   {},
 	"third_party/licenses": {},

@@ -121,7 +121,7 @@ func (s *Server) mapError(err error, promptParam string) *apiError {
 func (s *Server) retryAfter() int {
 	st := s.engine.Stats()
 	mean := math.Float64frombits(s.meanSeconds.Load())
-	wait := mean * float64(st.Waiting+st.Swapped) / float64(max(1, st.Running))
+	wait := mean * float64(st.Waiting) / float64(max(1, st.Running))
 	return int(math.Ceil(min(max(wait, 1), 60)))
 }
 

@@ -38,10 +38,12 @@ type fakeEngine struct {
 	fail   error         // the final event after the reply
 	info   Info
 	stats  engine.Stats
+	steps  []engine.StepRecord
 
 	mu       sync.Mutex
 	requests []engine.Request
 	open     atomic.Int64
+	resets   atomic.Int64
 	done     chan struct{}
 	err      error
 }
@@ -62,22 +64,35 @@ func ids(text string) []int32 {
 	return out
 }
 
-func (f *fakeEngine) Stats() engine.Stats   { return f.stats }
+func (f *fakeEngine) Stats() engine.Stats { return f.stats }
+func (f *fakeEngine) Steps(n int) []engine.StepRecord {
+	return f.steps[max(0, len(f.steps)-n):]
+}
 func (f *fakeEngine) Info() Info            { return f.info }
 func (f *fakeEngine) Done() <-chan struct{} { return f.done }
 func (f *fakeEngine) Err() error            { return f.err }
 
-func (f *fakeEngine) Submit(ctx context.Context, r engine.Request) (Stream, error) {
-	f.mu.Lock()
-	f.requests = append(f.requests, r)
-	refuse := f.submit != nil && len(f.requests) > f.accept
-	f.mu.Unlock()
-	if refuse {
-		return nil, f.submit
+func (f *fakeEngine) SubmitChoices(ctxs []context.Context, r engine.Request) ([]Stream, error) {
+	var streams []Stream
+	for i, ctx := range ctxs {
+		r.Sampling.Choice = int32(i)
+		f.mu.Lock()
+		f.requests = append(f.requests, r)
+		refuse := f.submit != nil && len(f.requests) > f.accept
+		f.mu.Unlock()
+		if refuse {
+			return nil, f.submit
+		}
+		f.open.Add(1)
+		context.AfterFunc(ctx, func() { f.open.Add(-1) })
+		streams = append(streams, &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r)})
 	}
-	f.open.Add(1)
-	context.AfterFunc(ctx, func() { f.open.Add(-1) })
-	return &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r)}, nil
+	return streams, nil
+}
+
+func (f *fakeEngine) ResetPrefixCache(context.Context) error {
+	f.resets.Add(1)
+	return f.err
 }
 
 func (f *fakeEngine) last(t *testing.T) engine.Request {

@@ -53,28 +53,36 @@ type tokenLogprob struct {
 	top     []tokenLogprob
 }
 
-// submit hands every choice to the engine. The caller cancels ctx when it fails.
+// submit hands every prompt with its choices to the engine. The caller cancels
+// ctx when it fails.
 func (g *generation) submit(ctx context.Context) error {
 	for p, ids := range g.prompts {
 		// The last token is never computed, so it needs no place in the pool.
 		room := min(g.s.info.MaxModelLen, g.s.info.PoolTokens+1) - len(ids)
-		for i := range g.r.n {
-			ctx, cancel := context.WithCancel(ctx)
-			c := &choice{g: g, index: p*g.r.n + i, prompt: ids, cancel: cancel, stops: newStopMatcher(g.r.stops)}
+		id := g.id
+		if len(g.prompts) > 1 {
+			id += "-" + strconv.Itoa(p)
+		}
+		ctxs, choices := make([]context.Context, g.r.n), make([]*choice, g.r.n)
+		for i := range choices {
+			c := &choice{g: g, index: p*g.r.n + i, prompt: ids, stops: newStopMatcher(g.r.stops)}
+			ctxs[i], c.cancel = context.WithCancel(ctx)
 			if g.s.tokenizer != nil {
 				c.decoder = g.s.tokenizer.NewDecoder(g.r.skipSpecial)
 			}
-			id := g.id
-			if len(g.prompts)*g.r.n > 1 {
-				id += "-" + strconv.Itoa(c.index)
-			}
-			var err error
-			if c.stream, err = g.s.engine.Submit(ctx, g.r.engineRequest(id, ids, i, room)); err != nil {
-				cancel()
-				return err
-			}
-			g.choices = append(g.choices, c)
+			choices[i] = c
 		}
+		streams, err := g.s.engine.SubmitChoices(ctxs, g.r.engineRequest(id, ids, room))
+		if err != nil {
+			for _, c := range choices {
+				c.cancel()
+			}
+			return err
+		}
+		for i, c := range choices {
+			c.stream = streams[i]
+		}
+		g.choices = append(g.choices, choices...)
 	}
 	return nil
 }

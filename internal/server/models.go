@@ -57,6 +57,15 @@ func (s *Server) handleHealth(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
+// handleResetPrefixCache answers once nothing that was cached before is hit again.
+func (s *Server) handleResetPrefixCache(w http.ResponseWriter, req *http.Request) {
+	if err := s.engine.ResetPrefixCache(req.Context()); err != nil {
+		s.writeError(w, s.mapError(err, ""))
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
 func (s *Server) handleVersion(w http.ResponseWriter, _ *http.Request) {
 	s.writeJSON(w, http.StatusOK, map[string]string{"version": s.version})
 }

@@ -77,11 +77,10 @@ func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
 	return nil
 }
 
-// engineRequest is the request for one choice of a prompt. room is how many
+// engineRequest is the request for the choices of a prompt. room is how many
 // tokens fit behind it; what the client did not ask for must not be refused.
-func (r *request) engineRequest(id string, ids []int32, choice, room int) engine.Request {
+func (r *request) engineRequest(id string, ids []int32, room int) engine.Request {
 	sampling := r.sampling
-	sampling.Choice = int32(choice)
 	if !r.seeded {
 		sampling.Seed = rand.Uint64()
 	}

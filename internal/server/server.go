@@ -106,6 +106,8 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("POST /ping", s.handleHealth)
 	mux.HandleFunc("GET /version", s.handleVersion)
 	mux.HandleFunc("GET /metrics", s.handleMetrics)
+	mux.HandleFunc("POST /reset_prefix_cache", s.handleResetPrefixCache)
+	mux.HandleFunc("GET /debug/steps", s.handleSteps)
 	return mux
 }
 

@@ -86,6 +86,8 @@ type Backend struct {
 	acts           [kernels.Logits + 1]activation
 
 	numBlocks, hostBlocks int // of the pool
+	swaps                 kernels.Ticket
+	swapTook              [16]time.Duration // of the last swaps
 
 	steps     [C.PG_STEPS]step
 	issued    kernels.Ticket // steps launched so far
@@ -243,6 +245,15 @@ func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
 	}
 	b.initRows()
 	b.initActivations()
+	return nil
+}
+
+// SetLimits implements kernels.Backend. Pages that a smaller step does not touch
+// cost nothing, so there is nothing to do.
+func (b *Backend) SetLimits(l kernels.Limits) error {
+	if l.MaxBatchedTokens > b.limits.MaxBatchedTokens || l.MaxSeqs > b.limits.MaxSeqs || l.MaxLogitRows > b.limits.MaxLogitRows {
+		return fmt.Errorf("cpu: limits %+v exceed those of Setup, %+v", l, b.limits)
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package kernelstest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -61,15 +62,16 @@ func (s *suite) copyAndSwap(p *pair) {
 	require.Equal(t, blocks[1], p.got.ReadBlock(2))
 
 	out := p.got.SwapOut([]kernels.BlockCopy{{Src: 7, Dst: 1}, {Src: 4, Dst: 3}})
-	done, err := p.got.SwapDone(out, true)
+	took, done, err := p.got.SwapDone(out, true)
 	require.NoError(t, err)
 	require.True(t, done)
+	require.GreaterOrEqual(t, took, time.Duration(0))
 	p.got.WriteBlock(7, blocks[8])
 	in := p.got.SwapIn([]kernels.BlockCopy{{Src: 3, Dst: 5}, {Src: 1, Dst: 6}})
-	done, err = p.got.SwapDone(in, true)
+	_, done, err = p.got.SwapDone(in, true)
 	require.NoError(t, err)
 	require.True(t, done)
-	done, err = p.got.SwapDone(in, false)
+	_, done, err = p.got.SwapDone(in, false)
 	require.NoError(t, err)
 	require.True(t, done, "a finished copy stays finished")
 	want := map[int32]int{0: 0, 1: 1, 2: 1, 3: 3, 4: 4, 5: 4, 6: 3, 7: 8, 8: 8}

@@ -33,7 +33,7 @@ func Float32() Tolerance {
 // BFloat16 is for Backends that round activations, and probabilities before the
 // product with V, to bfloat16 (8 bits of mantissa).
 func BFloat16() Tolerance {
-	return Tolerance{Rel: 1.0 / 128, Abs: 1.0 / 64, Diff: 5e-5, Flips: 0.02, Margin: 0.5, BF16: true}
+	return Tolerance{Rel: 1.0 / 128, Abs: 1.0 / 64, Diff: 5e-5, Flips: 0.02, Margin: 0.1, BF16: true}
 }
 
 // compare returns what is wrong with the rows of got, or nil.
