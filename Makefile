@@ -2,12 +2,13 @@
 #
 # Two commands are all a newcomer needs: `make run` and `make test`. Both build
 # what they need, from nothing: the Rust static library (tokenizers), bin/pagoda
-# and, for what runs on real weights, the test model.
+# and, for the tests, a second model beside the one in the binary.
 
 SHELL  := /bin/bash
 GO     ?= go
-PROMPT ?= Why is the sky blue? Answer in two sentences.
-MODEL  ?= .cache/models/smollm2-135m
+PROMPT ?= Tell me a story about a fox.
+MODEL  ?= demo
+TEST_MODEL := .cache/models/smollm2-135m
 
 # What is built lies under .cache and bin; Go modules go where Go keeps them.
 export GOCACHE    ?= $(CURDIR)/.cache/go-build
@@ -39,9 +40,9 @@ $(TOKENIZERS): third_party/tokenizers-ffi/Cargo.toml third_party/tokenizers-ffi/
 	@scripts/build-tokenizers.sh
 	@touch $@
 
-## run: answer PROMPT with the test model (PROMPT="…" MODEL=dir to change)
-run: build test-model
-	@bin/pagoda run '$(MODEL)' '$(subst ','\'',$(PROMPT))' --max-tokens 120 --temperature 0
+## run: answer PROMPT with the model in the binary (PROMPT="…" MODEL=dir to change)
+run: build
+	@bin/pagoda run '$(MODEL)' '$(subst ','\'',$(PROMPT))' --max-tokens 200
 
 ## test: every test that needs no GPU
 test: $(TOKENIZERS) $(CUDA) test-model

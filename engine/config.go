@@ -10,8 +10,9 @@ import (
 // default; where a default is not wanted, a negative number turns it off. New
 // reports every problem at once.
 type Config struct {
-	// Model is a directory with config.json and safetensors, or, with
-	// LoadFormat "dummy", a built-in shape such as "qwen2.5-0.5b".
+	// Model is a directory with config.json and safetensors; "demo", the model
+	// inside the binary; or, with LoadFormat "dummy", a built-in shape such as
+	// "qwen2.5-0.5b".
 	Model string
 	// LoadFormat is "auto" (safetensors, the default) or "dummy" (random weights
 	// from config.json or a built-in shape).

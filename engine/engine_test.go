@@ -145,7 +145,7 @@ func TestJudge(t *testing.T) {
 		{42, 5, 0, 5, verdict{keep: true, finish: FinishStop, stopID: 42}}, // stop before length
 		{42, 3, 5, 9, verdict{keep: true}},                                 // min tokens
 		{42, 5, 5, 9, verdict{keep: true, finish: FinishStop, stopID: 42}},
-		{kernels.InvalidToken, 1, 0, 5, verdict{finish: FinishError, err: errNotNumbers}},
+		{kernels.InvalidToken, 1, 0, 5, verdict{finish: FinishError, err: ErrNotNumbers}},
 	} {
 		require.Equal(t, c.want, judge(c.token, c.n, c.lo, c.hi, stops), "%+v", c)
 	}

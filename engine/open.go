@@ -9,6 +9,7 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels"
 	"github.com/pagoda-engine/pagoda/kvcache"
 	"github.com/pagoda-engine/pagoda/model"
+	"github.com/pagoda-engine/pagoda/model/demo"
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
@@ -24,11 +25,9 @@ func openModel(c *Config) (source, error) {
 	var weights model.Source = model.Dummy{}
 	closeWeights := func() {}
 	if c.LoadFormat != "dummy" {
-		checkpoint, err := model.OpenCheckpoint(c.Model)
-		if err != nil {
+		if weights, closeWeights, err = openWeights(c.Model); err != nil {
 			return source{}, fmt.Errorf("%w: %w", ErrModel, err)
 		}
-		weights, closeWeights = checkpoint, func() { _ = checkpoint.Close() } // read-only: nothing can be lost
 	}
 	src := source{
 		info:        describe(c, config, generation),
@@ -59,6 +58,9 @@ func readConfigs(c *Config) (*model.Config, *model.GenerationConfig, error) {
 		if config, ok := model.BuiltinShape(c.Model); ok {
 			return config, &model.GenerationConfig{}, nil
 		}
+	}
+	if c.Model == demo.Name {
+		return readDemoConfigs()
 	}
 	config, err := model.ReadConfig(c.Model)
 	if err != nil {

@@ -46,7 +46,8 @@ func (a adaptedEngine) Info() Info {
 		"gpu-memory-utilization": "gpu_memory_utilization", "enable-prefix-caching": "enable_prefix_caching",
 		"swap-space": "swap_space",
 	}
-	for _, setting := range a.Settings() {
+	out.Settings = a.Settings()
+	for _, setting := range out.Settings {
 		if label, ok := labels[setting.Name]; ok {
 			out.CacheConfig[label] = setting.Value
 		}

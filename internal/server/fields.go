@@ -51,7 +51,7 @@ var samplingFields = map[string]field{
 	"skip_special_tokens":        boolean(func(r *request) *bool { return &r.skipSpecial }),
 
 	"n":                  integer(func(r *request, v int64) { r.n = int(v) }),
-	"max_tokens":         integer(func(r *request, v int64) { r.maxTokens = int(v) }),
+	"max_tokens":         positive(func(r *request, v int64) { r.maxTokens = int(v) }),
 	"min_tokens":         integer(func(r *request, v int64) { r.sampling.MinTokens = int32(v) }),
 	"temperature":        number(func(r *request) *float32 { return &r.sampling.Temperature }),
 	"top_p":              number(func(r *request) *float32 { return &r.sampling.TopP }),
@@ -68,6 +68,10 @@ var samplingFields = map[string]field{
 	"include_stop_str_in_output": boolean(func(r *request) *bool { return &r.includeStop }),
 	"ignore_eos":                 boolean(func(r *request) *bool { return &r.ignoreEOS }),
 
+	"prompt_logprobs":        integer(func(r *request, v int64) { r.promptLogprobs, r.promptGiven = int(v), true }),
+	"truncate_prompt_tokens": truncatePrompt,
+	"truncation_side":        truncationSide,
+
 	"cache_salt": cacheSalt,
 	"priority":   integer(func(r *request, v int64) { r.priority = int(v) }),
 }
@@ -77,6 +81,7 @@ var completionFields = merge(samplingFields, refusedFields, noEffectFields, map[
 	"prompt":             decodePrompts,
 	"echo":               boolean(func(r *request) *bool { return &r.echo }),
 	"logprobs":           integer(func(r *request, v int64) { r.logprobs, r.topLogprobs = true, int(v) }),
+	"max_tokens":         integer(func(r *request, v int64) { r.maxTokens, r.scoreOnly = int(v), v == 0 }),
 	"best_of":            integer(func(r *request, v int64) { r.bestOf = int(v) }),
 	"add_special_tokens": boolean(func(r *request) *bool { return &r.addSpecial }),
 	"suffix":             only(`""`),
@@ -87,24 +92,24 @@ var chatFields = merge(samplingFields, refusedFields, noEffectFields, map[string
 	"messages":              decodeMessages,
 	"tools":                 decodeTools,
 	"tool_choice":           toolChoice,
-	"parallel_tool_calls":   only(`true`),
-	"add_generation_prompt": boolean(func(r *request) *bool { return &r.addGenerationPrompt }),
+	"parallel_tool_calls":   parallelToolCalls,
+	"add_generation_prompt": addGenerationPrompt,
 	// max_completion_tokens sorts before max_tokens; both given must agree in
 	// effect, so the smaller counts.
 	"max_completion_tokens": integer(func(r *request, v int64) { r.maxTokens = int(v) }),
-	"max_tokens": integer(func(r *request, v int64) {
+	"max_tokens": positive(func(r *request, v int64) {
 		if r.maxTokens == 0 || int(v) < r.maxTokens {
 			r.maxTokens = int(v)
 		}
 	}),
 	"logprobs":               boolean(func(r *request) *bool { return &r.logprobs }),
 	"top_logprobs":           integer(func(r *request, v int64) { r.topLogprobs, r.topGiven = int(v), true }),
-	"echo":                   only(`false`),
-	"continue_final_message": only(`false`),
+	"echo":                   boolean(func(r *request) *bool { return &r.echo }),
+	"continue_final_message": boolean(func(r *request) *bool { return &r.continueFinal }),
 	"add_special_tokens":     only(`false`),
 	"chat_template":          only(),
-	"chat_template_kwargs":   only(`{}`),
-	"documents":              only(`[]`),
+	"chat_template_kwargs":   templateKwargs,
+	"documents":              documents,
 	"functions":              only(`[]`),
 	"function_call":          only(`"none"`),
 	"modalities":             only(`["text"]`),
@@ -116,28 +121,26 @@ var chatFields = merge(samplingFields, refusedFields, noEffectFields, map[string
 // refusedFields would change the answer and are not implemented: any value but
 // the neutral one is a 400.
 var refusedFields = map[string]field{
-	"response_format":        only(`{"type":"text"}`),
-	"structured_outputs":     only(),
-	"guided_json":            only(),
-	"guided_regex":           only(),
-	"guided_choice":          only(),
-	"guided_grammar":         only(),
-	"prompt_logprobs":        only(),
-	"logprob_token_ids":      only(),
-	"allowed_token_ids":      only(),
-	"bad_words":              only(`[]`),
-	"truncate_prompt_tokens": only(),
-	"length_penalty":         only(`1`, `1.0`),
-	"use_beam_search":        only(`false`),
-	"kv_transfer_params":     only(),
-	"vllm_xargs":             only(`{}`),
-	"repetition_detection":   only(),
-	"thinking_token_budget":  only(),
-	"logits_processors":      only(`[]`),
-	"mm_processor_kwargs":    only(),
-	"moderation":             only(),
-	"stream_interval":        only(`1`),
-	"prompt_embeds":          only(),
+	"response_format":       only(`{"type":"text"}`),
+	"structured_outputs":    only(),
+	"guided_json":           only(),
+	"guided_regex":          only(),
+	"guided_choice":         only(),
+	"guided_grammar":        only(),
+	"logprob_token_ids":     only(),
+	"allowed_token_ids":     only(),
+	"bad_words":             only(`[]`),
+	"length_penalty":        only(`1`, `1.0`),
+	"use_beam_search":       only(`false`),
+	"kv_transfer_params":    only(),
+	"vllm_xargs":            only(`{}`),
+	"repetition_detection":  only(),
+	"thinking_token_budget": only(),
+	"logits_processors":     only(`[]`),
+	"mm_processor_kwargs":   only(),
+	"moderation":            only(),
+	"stream_interval":       only(`1`),
+	"prompt_embeds":         only(),
 }
 
 // noEffectFields are accepted: they do not change the answer of a text model on
@@ -149,7 +152,6 @@ var noEffectFields = func() map[string]field {
 		"prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
 		"reasoning_effort", "include_reasoning", // no thinking to steer or to hide
 		"spaces_between_special_tokens", // byte-level tokenizers put none
-		"truncation_side",               // nothing is truncated
 		"guided_decoding_backend", "guided_whitespace_pattern",
 	} {
 		table[name] = noEffect
@@ -231,6 +233,16 @@ func integer(set func(*request, int64)) field {
 		}
 		set(r, v)
 		return nil
+	}
+}
+
+// positive is integer without 0.
+func positive(set func(*request, int64)) field {
+	return func(r *request, name string, value json.RawMessage) *apiError {
+		if v, ok := parseInteger(value); ok && v == 0 {
+			return badField(name, "is 0, must be at least 1")
+		}
+		return integer(set)(r, name, value)
 	}
 }
 

@@ -68,13 +68,13 @@ func (s *Server) tokenize(w http.ResponseWriter, req *http.Request, r *request) 
 	case r.prompts != nil && r.messages != nil:
 		return nil, badField("prompt", "and messages are both given")
 	case r.messages != nil:
-		return s.encodeChat(r)
+		return s.encodeChat(req.Context(), r)
 	case r.prompts == nil:
 		return nil, badField("prompt", "or messages must be given")
 	case r.prompts[0].text == "":
 		return []int32{}, nil
 	}
-	return s.encodePrompt(r.prompts[0], r.addSpecial)
+	return s.encodePrompt(req.Context(), r, r.prompts[0])
 }
 
 func (s *Server) handleDetokenize(w http.ResponseWriter, req *http.Request) {
