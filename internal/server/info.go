@@ -8,9 +8,11 @@ func (s *Server) handleLoad(w http.ResponseWriter, _ *http.Request) {
 
 // handleServerInfo shows the effective configuration and the limits of requests.
 func (s *Server) handleServerInfo(w http.ResponseWriter, _ *http.Request) {
-	config := map[string]any{"max_model_len": s.info.MaxModelLen, "max_logprobs": s.info.MaxLogprobs, "served_model_name": s.names}
+	config := map[string]any{"max_model_len": s.info.MaxModelLen, "max_logprobs": s.info.MaxLogprobs, "served_model_name": s.names[0]}
 	for _, setting := range s.info.Settings {
-		config[setting.Name] = setting.Value
+		if setting.Name != "model" { // a path, which no key protects here
+			config[setting.Name] = setting.Value
+		}
 	}
 	defaults := map[string]string{}
 	for _, row := range s.Defaults() {

@@ -212,7 +212,7 @@ func TestProbes(t *testing.T) {
 func TestInfoEndpoints(t *testing.T) {
 	f := newFakeEngine("x")
 	f.gate = make(chan struct{})
-	f.info.Settings = []engine.Setting{{Name: "max-num-seqs", Value: "7"}}
+	f.info.Settings = []engine.Setting{{Name: "max-num-seqs", Value: "7"}, {Name: "model", Value: "/a/path"}}
 	s := newTestServer(t, f, Config{Version: "v"})
 	done := make(chan *httptest.ResponseRecorder)
 	go func() { done <- do(s.Handler(), "POST", "/v1/completions", `{"prompt":"x"}`) }()
@@ -226,6 +226,7 @@ func TestInfoEndpoints(t *testing.T) {
 		Config map[string]any   `json:"vllm_config"`
 		Limits map[string]int64 `json:"request_limits"`
 	}](t, do(s.Handler(), "GET", "/server_info", "").Body.String())
+	require.NotContains(t, info.Config, "model")
 	require.Equal(t, "7", info.Config["max-num-seqs"])
 	require.Equal(t, int64(8<<20), info.Limits["body_bytes"])
 	require.Contains(t, do(s.Handler(), "GET", "/tokenizer_info", "").Body.String(), `"vocab_size":259`)
