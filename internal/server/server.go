@@ -70,8 +70,9 @@ type Server struct {
 
 	saltByKey             bool
 	logRequests, logStats bool
-	longestToken          int // bytes
-	shortTexts, longTexts byteBudget
+	longestToken          int        // bytes
+	shortTexts, longTexts byteBudget // that are encoded
+	bodies                byteBudget // that are not short
 	stall                 time.Duration
 	progress              progress
 	load                  atomic.Int64 // generating requests that are open
@@ -98,6 +99,7 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		created: time.Now().Unix(), log: cfg.Log,
 		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout,
 		shortTexts: byteBudget{total: encodingBytes}, longTexts: byteBudget{total: encodingBytes},
+		bodies:       byteBudget{total: bodyBytes},
 		drainTimeout: cfg.DrainTimeout, headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout,
 	}
 	if s.log == nil {
