@@ -42,3 +42,8 @@ func (s *Server) handleTokenizerInfo(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) handleVersion(w http.ResponseWriter, _ *http.Request) {
 	s.writeJSON(w, http.StatusOK, map[string]string{"version": s.version})
 }
+
+// handleIsSleeping is for routers that ask before they send: it never sleeps.
+func (s *Server) handleIsSleeping(w http.ResponseWriter, _ *http.Request) {
+	s.writeJSON(w, http.StatusOK, map[string]bool{"is_sleeping": false})
+}

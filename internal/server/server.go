@@ -142,6 +142,8 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("GET /version", s.handleVersion)
 	mux.HandleFunc("GET /metrics", s.handleMetrics)
 	mux.HandleFunc("POST /reset_prefix_cache", s.handleResetPrefixCache)
+	mux.HandleFunc("POST /flush_cache", s.handleResetPrefixCache) // SGLang's name
+	mux.HandleFunc("GET /is_sleeping", s.handleIsSleeping)
 	mux.HandleFunc("GET /debug/steps", s.handleSteps)
 	return mux
 }
@@ -162,14 +164,14 @@ func (s *Server) serveHTTP(w http.ResponseWriter, req *http.Request) {
 	if req.ContentLength != 0 { // −1 = unknown
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.bodyTimeout))
 	}
+	handler, pattern := s.mux.Handler(req)
+	defer func(begin time.Time) { s.metrics.http.observe(pattern, req, tracked, begin) }(time.Now())
 	if strings.HasPrefix(req.URL.Path, "/v1/") && !s.authorized(req) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		s.writeError(tracked, &apiError{status: http.StatusUnauthorized, kind: typeInvalidRequest, code: "invalid_api_key",
 			message: "a valid API key is needed: Authorization: Bearer KEY"})
 		return
 	}
-	handler, pattern := s.mux.Handler(req)
-	defer func(begin time.Time) { s.metrics.http.observe(pattern, req, tracked, begin) }(time.Now())
 	if pattern == "" {
 		s.writeError(tracked, noRoute(handler, tracked, req))
 		return
