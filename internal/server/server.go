@@ -73,6 +73,7 @@ type Server struct {
 	longestToken          int        // bytes
 	shortTexts, longTexts byteBudget // that are encoded
 	bodies                byteBudget // that are not short
+	scoring               byteBudget // of one prompt at a time
 	stall                 time.Duration
 	progress              progress
 	load                  atomic.Int64 // generating requests that are open
