@@ -46,6 +46,7 @@ var messagesFields = map[string]field{
 func (s *Server) handleMessages(w http.ResponseWriter, req *http.Request) {
 	arrival := time.Now()
 	r := s.defaults()
+	defer r.encoded()
 	err := s.decodeMessagesRequest(w, req, &r)
 	if err == nil && r.maxTokens == 0 {
 		err = badField("max_tokens", "is missing")
@@ -59,6 +60,7 @@ func (s *Server) handleMessages(w http.ResponseWriter, req *http.Request) {
 
 func (s *Server) handleCountTokens(w http.ResponseWriter, req *http.Request) {
 	r := s.defaults()
+	defer r.encoded()
 	err := s.decodeMessagesRequest(w, req, &r)
 	var ids []int32
 	if err == nil {

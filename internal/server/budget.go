@@ -13,6 +13,10 @@ import (
 const (
 	shortText     = 64 << 10
 	encodingBytes = maxBodyBytes // of short texts at one time, and of long ones
+
+	// bodyBytes is the sum of all bodies that are not short and are being read,
+	// decoded or encoded.
+	bodyBytes = 16 * maxBodyBytes
 )
 
 // byteBudget lets work on a bounded number of bytes go on at one time, in the

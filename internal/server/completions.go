@@ -14,6 +14,7 @@ import (
 func (s *Server) handleChat(w http.ResponseWriter, req *http.Request) {
 	arrival := time.Now()
 	r := s.defaults()
+	defer r.encoded()
 	err := s.decodeRequest(w, req, chatFields, &r)
 	if err == nil && r.messages == nil {
 		err = badField("messages", "is missing")
@@ -34,6 +35,7 @@ func (s *Server) handleChat(w http.ResponseWriter, req *http.Request) {
 func (s *Server) handleCompletions(w http.ResponseWriter, req *http.Request) {
 	arrival := time.Now()
 	r := s.defaults()
+	defer r.encoded()
 	r.defaultMaxTokens = completionMaxTokens
 	err := s.decodeRequest(w, req, completionFields, &r)
 	if err == nil && r.prompts == nil {
@@ -60,7 +62,7 @@ func (s *Server) handleCompletions(w http.ResponseWriter, req *http.Request) {
 
 // decodeRequest reads the body into r, which holds the defaults.
 func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table map[string]field, r *request) *apiError {
-	body, err := readBody(w, req)
+	body, err := s.readBody(w, req, r)
 	if err != nil {
 		return err
 	}
@@ -178,6 +180,7 @@ func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generatio
 
 // start submits g, whose prompts are encoded.
 func (s *Server) start(ctx context.Context, w http.ResponseWriter, g *generation, prefix, param string) *apiError {
+	g.r.encoded()
 	g.created = g.arrival.Unix()
 	if g.r.id != "" {
 		w.Header().Set(requestIDHeader, g.r.id)

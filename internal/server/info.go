@@ -8,9 +8,11 @@ func (s *Server) handleLoad(w http.ResponseWriter, _ *http.Request) {
 
 // handleServerInfo shows the effective configuration and the limits of requests.
 func (s *Server) handleServerInfo(w http.ResponseWriter, _ *http.Request) {
-	config := map[string]any{"max_model_len": s.info.MaxModelLen, "max_logprobs": s.info.MaxLogprobs, "served_model_name": s.names}
+	config := map[string]any{"max_model_len": s.info.MaxModelLen, "max_logprobs": s.info.MaxLogprobs, "served_model_name": s.names[0]}
 	for _, setting := range s.info.Settings {
-		config[setting.Name] = setting.Value
+		if setting.Name != "model" { // a path, which no key protects here
+			config[setting.Name] = setting.Value
+		}
 	}
 	defaults := map[string]string{}
 	for _, row := range s.Defaults() {
@@ -39,4 +41,9 @@ func (s *Server) handleTokenizerInfo(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) handleVersion(w http.ResponseWriter, _ *http.Request) {
 	s.writeJSON(w, http.StatusOK, map[string]string{"version": s.version})
+}
+
+// handleIsSleeping is for routers that ask before they send: it never sleeps.
+func (s *Server) handleIsSleeping(w http.ResponseWriter, _ *http.Request) {
+	s.writeJSON(w, http.StatusOK, map[string]bool{"is_sleeping": false})
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -235,4 +236,56 @@ func TestRetryAfterFollowsTheModel(t *testing.T) {
 	require.Equal(t, 60, s.retryAfter())
 	f.stats.Waiting = 0
 	require.Equal(t, 1, s.retryAfter())
+}
+
+// TestBodiesAreBounded: bodies that arrive slowly hold no more than the budget,
+// and short ones pass them by.
+func TestBodiesAreBounded(t *testing.T) {
+	f := newFakeEngine("x")
+	s := serve(t, f, Config{}, func(s *Server) { s.bodies.total = 3 * shortText })
+	long := `{"max_tokens":1,"truncate_prompt_tokens":9,"prompt":"` + strings.Repeat("x", 2*shortText) + `"}`
+	type slow struct {
+		pipe *io.PipeWriter
+		code chan int
+	}
+	send := func() slow {
+		body, pipe := io.Pipe()
+		out := slow{pipe, make(chan int, 1)}
+		req, err := http.NewRequest("POST", "http://"+s.addr+"/v1/completions", body)
+		require.NoError(t, err)
+		req.ContentLength = int64(len(long))
+		go func() {
+			resp, err := http.DefaultClient.Do(req)
+			if err == nil {
+				resp.Body.Close()
+				out.code <- resp.StatusCode
+				return
+			}
+			out.code <- 0
+		}()
+		_, err = io.WriteString(pipe, long[:shortText+100])
+		require.NoError(t, err)
+		return out
+	}
+	state := func() (used, waiting int) {
+		s.bodies.mu.Lock()
+		defer s.bodies.mu.Unlock()
+		return s.bodies.used, len(s.bodies.waiting)
+	}
+	first := send()
+	eventually(t, "the first has its place", func() bool { used, _ := state(); return used == len(long) })
+	second := send()
+	eventually(t, "the second waits", func() bool { _, waiting := state(); return waiting == 1 })
+	resp, err := s.post(t, t.Context(), `{"prompt":"short"}`)
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+	resp.Body.Close()
+	for _, one := range []slow{first, second} {
+		_, err := io.WriteString(one.pipe, long[shortText+100:])
+		require.NoError(t, err)
+		require.NoError(t, one.pipe.Close())
+		require.Equal(t, 200, <-one.code)
+	}
+	used, waiting := state()
+	require.Zero(t, used+waiting)
 }

@@ -102,6 +102,13 @@ func TestRejectionsAreCounted(t *testing.T) {
 	}
 }
 
+// TestRefusalsAreCounted: those without a key, too.
+func TestRefusalsAreCounted(t *testing.T) {
+	s := newTestServer(t, newFakeEngine("x"), Config{APIKeys: []string{"k"}})
+	require.Equal(t, 401, do(s.Handler(), "POST", "/v1/completions", "{}").Code)
+	require.Contains(t, scrape(t, s), `http_requests_total{handler="/v1/completions",method="POST",status="4xx"} 1`)
+}
+
 // TestUnknownPathsMakeNoSeries: a client cannot grow the registry.
 func TestUnknownPathsMakeNoSeries(t *testing.T) {
 	s := newTestServer(t, newFakeEngine("x"), Config{})
@@ -212,7 +219,7 @@ func TestProbes(t *testing.T) {
 func TestInfoEndpoints(t *testing.T) {
 	f := newFakeEngine("x")
 	f.gate = make(chan struct{})
-	f.info.Settings = []engine.Setting{{Name: "max-num-seqs", Value: "7"}}
+	f.info.Settings = []engine.Setting{{Name: "max-num-seqs", Value: "7"}, {Name: "model", Value: "/a/path"}}
 	s := newTestServer(t, f, Config{Version: "v"})
 	done := make(chan *httptest.ResponseRecorder)
 	go func() { done <- do(s.Handler(), "POST", "/v1/completions", `{"prompt":"x"}`) }()
@@ -221,11 +228,15 @@ func TestInfoEndpoints(t *testing.T) {
 	f.gate <- struct{}{}
 	require.Equal(t, 200, (<-done).Code)
 	require.JSONEq(t, `{"server_load":0}`, do(s.Handler(), "GET", "/load", "").Body.String())
+	require.JSONEq(t, `{"is_sleeping":false}`, do(s.Handler(), "GET", "/is_sleeping", "").Body.String())
+	require.Equal(t, 200, do(s.Handler(), "POST", "/flush_cache", "").Code)
+	require.Equal(t, int64(1), f.resets.Load())
 	require.JSONEq(t, `{"version":"v"}`, do(s.Handler(), "GET", "/version", "").Body.String())
 	info := decode[struct {
 		Config map[string]any   `json:"vllm_config"`
 		Limits map[string]int64 `json:"request_limits"`
 	}](t, do(s.Handler(), "GET", "/server_info", "").Body.String())
+	require.NotContains(t, info.Config, "model")
 	require.Equal(t, "7", info.Config["max-num-seqs"])
 	require.Equal(t, int64(8<<20), info.Limits["body_bytes"])
 	require.Contains(t, do(s.Handler(), "GET", "/tokenizer_info", "").Body.String(), `"vocab_size":259`)

@@ -57,9 +57,29 @@ type request struct {
 
 	defaultMaxTokens int // 0 = as many as fit
 
+	release func() // gives back the body's place in the budget; nil = it has none
+
 	streamOptions   bool // stream_options was given
 	generationGiven bool // add_generation_prompt was given
 	topGiven        bool // top_logprobs was given
+}
+
+// encoded forgets what only the prompt was made of, and gives its memory back to
+// the others. It may be called twice.
+func (r *request) encoded() {
+	if !r.echo {
+		if r.messages != nil {
+			r.messages = json.RawMessage("[]")
+		}
+		for i := range r.prompts {
+			r.prompts[i].text = ""
+		}
+	}
+	r.tools, r.documents, r.kwargs = nil, nil, nil
+	if r.release != nil {
+		r.release()
+		r.release = nil
+	}
 }
 
 // prompt is one prompt of a completions request: text, or ids.

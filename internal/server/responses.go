@@ -39,6 +39,7 @@ var responsesFields = merge(samplingFields, refusedFields, noEffectFields, map[s
 func (s *Server) handleResponses(w http.ResponseWriter, req *http.Request) {
 	arrival := time.Now()
 	r := s.defaults()
+	defer r.encoded()
 	err := s.decodeRequest(w, req, responsesFields, &r)
 	if err == nil && r.messages == nil {
 		err = badField("input", "is missing")

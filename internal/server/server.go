@@ -70,8 +70,10 @@ type Server struct {
 
 	saltByKey             bool
 	logRequests, logStats bool
-	longestToken          int // bytes
-	shortTexts, longTexts byteBudget
+	longestToken          int        // bytes
+	shortTexts, longTexts byteBudget // that are encoded
+	bodies                byteBudget // that are not short
+	scoring               byteBudget // of one prompt at a time
 	stall                 time.Duration
 	progress              progress
 	load                  atomic.Int64 // generating requests that are open
@@ -98,6 +100,7 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		created: time.Now().Unix(), log: cfg.Log,
 		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout,
 		shortTexts: byteBudget{total: encodingBytes}, longTexts: byteBudget{total: encodingBytes},
+		bodies:       byteBudget{total: bodyBytes},
 		drainTimeout: cfg.DrainTimeout, headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout,
 	}
 	if s.log == nil {
@@ -140,6 +143,8 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("GET /version", s.handleVersion)
 	mux.HandleFunc("GET /metrics", s.handleMetrics)
 	mux.HandleFunc("POST /reset_prefix_cache", s.handleResetPrefixCache)
+	mux.HandleFunc("POST /flush_cache", s.handleResetPrefixCache) // SGLang's name
+	mux.HandleFunc("GET /is_sleeping", s.handleIsSleeping)
 	mux.HandleFunc("GET /debug/steps", s.handleSteps)
 	return mux
 }
@@ -160,14 +165,14 @@ func (s *Server) serveHTTP(w http.ResponseWriter, req *http.Request) {
 	if req.ContentLength != 0 { // −1 = unknown
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.bodyTimeout))
 	}
+	handler, pattern := s.mux.Handler(req)
+	defer func(begin time.Time) { s.metrics.http.observe(pattern, req, tracked, begin) }(time.Now())
 	if strings.HasPrefix(req.URL.Path, "/v1/") && !s.authorized(req) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		s.writeError(tracked, &apiError{status: http.StatusUnauthorized, kind: typeInvalidRequest, code: "invalid_api_key",
 			message: "a valid API key is needed: Authorization: Bearer KEY"})
 		return
 	}
-	handler, pattern := s.mux.Handler(req)
-	defer func(begin time.Time) { s.metrics.http.observe(pattern, req, tracked, begin) }(time.Now())
 	if pattern == "" {
 		s.writeError(tracked, noRoute(handler, tracked, req))
 		return

@@ -44,6 +44,7 @@ func detokenizeTokens(r *request, name string, value json.RawMessage) *apiError 
 
 func (s *Server) handleTokenize(w http.ResponseWriter, req *http.Request) {
 	r := s.defaults()
+	defer r.encoded()
 	ids, err := s.tokenize(w, req, &r)
 	if err != nil {
 		s.writeError(w, err)
@@ -79,6 +80,7 @@ func (s *Server) tokenize(w http.ResponseWriter, req *http.Request, r *request) 
 
 func (s *Server) handleDetokenize(w http.ResponseWriter, req *http.Request) {
 	r := s.defaults()
+	defer r.encoded()
 	r.skipSpecial = false
 	err := s.decodeTokenizer(w, req, detokenizeFields, &r)
 	if err == nil && r.prompts == nil {
@@ -98,7 +100,7 @@ func (s *Server) decodeTokenizer(w http.ResponseWriter, req *http.Request, table
 	if s.tokenizer == nil {
 		return &apiError{status: http.StatusNotFound, kind: typeInvalidRequest, message: "this model has no tokenizer"}
 	}
-	body, err := readBody(w, req)
+	body, err := s.readBody(w, req, r)
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,7 @@ func TestToolCalls(t *testing.T) {
 		{"cut", sunny[:40], weatherTool + `,"max_tokens":40`, chatAnswer{text(sunny[:40]), nil, "length"}},
 		{"required", `weather", "arguments": {"x": 1}}</tool_call>`, weatherTool + `,"tool_choice":"required"`, chatAnswer{nil, []toolCall{call("weather", `{"x": 1}`)}, "tool_calls"}},
 		{"named", ` {"x": 1}} and more`, weatherTool + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, chatAnswer{nil, []toolCall{call("time", `{"x": 1}`)}, "stop"}},
+		{"named, then anything", ` {"x": 1} Sure!`, weatherTool + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, chatAnswer{nil, []toolCall{call("time", `{"x": 1}`)}, "stop"}},
 		{"named and broken", ` x`, weatherTool + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, chatAnswer{text("<tool_call>\n{\"name\": \"time\", \"arguments\": x"), nil, "stop"}},
 	} {
 		s := newTestServer(t, newFakeEngine(c.answer), Config{})
