@@ -17,7 +17,7 @@ export CGO_CFLAGS  := -O2 -g -Wno-deprecated-declarations -I$(CURDIR)/third_part
 export CGO_LDFLAGS := -L$(CURDIR)/.cache/cuda-build
 
 CUDA := $(TRAMPOLINE) cuda-images
-.PHONY: cuda-images dist
+.PHONY: cuda-images test-cuda dist
 
 $(NVCC): requirements-cuda.txt
 	@scripts/need.sh python3
@@ -35,7 +35,12 @@ cuda-images: $(NVCC)
 
 kernels/cuda/cubin/%.fatbin: kernels/cuda/%.cu $(wildcard kernels/cuda/*.cuh) scripts/cuda.mk
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCCFLAGS) -o $@ $<
+	@echo nvcc $<
+	@$(NVCC) $(NVCCFLAGS) -o $@ $<
+
+# What the tag adds: plans, layouts and messages; on a GPU, everything else too.
+test-cuda: $(CUDA)
+	$(GO) test $(TAGS) ./kernels/cuda ./internal/cuda ./internal/nvml ./engine
 
 ## dist: an archive for a GPU machine that has no Go, under dist/ (BACKEND=cuda)
 dist: $(TOKENIZERS) $(CUDA)
