@@ -152,13 +152,22 @@ func TestPlanAttention(t *testing.T) {
 
 	p, ok := planAttentionPrefill(qwen, archs[0], []int32{5, 6, 8197}, false)
 	require.True(t, ok)
-	require.Equal(t, "attention_prefill_128", p.layer.kernel)
+	require.Equal(t, "attention_sm90_128", p.layer.kernel)
 	require.Equal(t, 1+448, p.items)
-	require.EqualValues(t, 96<<10, p.layer.Shared)
-	short, ok := planAttentionPrefill(qwen, archs[0], []int32{0, 100}, false)
+	require.LessOrEqual(t, int(p.layer.Shared), archs[0].shared)
+	for _, a := range archs[1:] {
+		p, ok := planAttentionPrefill(qwen, a, []int32{5, 6, 8197}, false)
+		require.True(t, ok)
+		require.Equal(t, "attention_prefill_128", p.layer.kernel)
+		require.EqualValues(t, 96<<10, p.layer.Shared)
+		p, ok = planAttentionPrefill(qwen, a, []int32{5, 6, 8197}, true)
+		require.True(t, ok)
+		require.Equal(t, "attention_prefill_128_short", p.layer.kernel)
+	}
+	short, ok := planAttentionPrefill(qwen, archs[0], []int32{0, 90}, false)
 	require.True(t, ok)
 	require.Equal(t, "attention_prefill_128_short", short.layer.kernel)
-	require.EqualValues(t, 4*11, short.layer.Grid[0])
+	require.EqualValues(t, 4*10, short.layer.Grid[0])
 	_, items, room := layoutPrefillScratch(qwen, 8192, 256, 0)
 	require.GreaterOrEqual(t, room-int64(items), int64(8*(prefillItems([]int32{0, 8192}, 7, prefillShort)+255)))
 }
