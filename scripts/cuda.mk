@@ -20,10 +20,7 @@ CUDA := $(TRAMPOLINE) cuda-images
 .PHONY: cuda-images test-cuda dist
 
 $(NVCC): requirements-cuda.txt
-	@scripts/need.sh python3
-	rm -rf .cache/cuda
-	python3 -m pip install --quiet --no-deps --require-hashes --target .cache/cuda -r $<
-	@touch $@
+	scripts/cuda-compiler.sh
 
 $(TRAMPOLINE): scripts/cuda-trampoline.sh third_party/cuda-shim/trampoline.c third_party/cuda-shim/cuda.h $(NVCC)
 	@scripts/need.sh gcc
