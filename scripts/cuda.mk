@@ -28,6 +28,7 @@ $(TRAMPOLINE): scripts/cuda-trampoline.sh third_party/cuda-shim/trampoline.c thi
 
 # The files compile side by side, whatever make was told.
 cuda-images: $(NVCC)
+	@rm -f $(filter-out $(IMAGES),$(wildcard kernels/cuda/cubin/*.fatbin))
 	@$(MAKE) --no-print-directory -j$(shell nproc) BACKEND=cuda $(IMAGES)
 
 kernels/cuda/cubin/%.fatbin: kernels/cuda/%.cu $(wildcard kernels/cuda/*.cuh) scripts/cuda.mk
