@@ -97,6 +97,35 @@ func TestPlanGemmSM90(t *testing.T) {
 	require.False(t, ok, "not on an A100")
 }
 
+// TestPlanGemmStream: a tile has the steps of a cluster or of the line.
+func TestPlanGemmStream(t *testing.T) {
+	a := archs[0]
+	_, scratch := layoutGemmScratch(a, 0)
+	for _, s := range gemmShapes() {
+		name := fmt.Sprintf("%+v", s)
+		g, xBox, ok := planGemmStream(s, a)
+		require.Equal(t, s.m > 8 && s.m <= 256, ok, name)
+		if !ok {
+			continue
+		}
+		var mt int
+		_, err := fmt.Sscanf(g.kernel, "gemm_stream_%d", &mt)
+		require.NoError(t, err, name)
+		require.GreaterOrEqual(t, mt, s.m, name)
+		require.Zero(t, mt%xBox, name)
+		require.LessOrEqual(t, int(g.Shared), a.shared, name)
+		steps := s.k / sm90Step
+		require.EqualValues(t, ceilDiv(s.n, streamRows), g.tiles, name)
+		if g.per > 0 {
+			require.EqualValues(t, ceilDiv(int(g.tiles)*steps, int(g.per)), g.Grid[0], name)
+			require.LessOrEqual(t, int64(2*g.Grid[0])*int64(streamRows*mt*4)+maxCutTiles*4, scratch, name)
+		} else {
+			require.EqualValues(t, g.tiles*int32(g.Cluster), g.Grid[0], name)
+			require.LessOrEqual(t, int(g.Cluster), min(8, steps), name)
+		}
+	}
+}
+
 // TestPlanGemmRefuses: widths that the kernels' 16-byte accesses do not cover.
 func TestPlanGemmRefuses(t *testing.T) {
 	for _, s := range []gemmShape{{m: 1, n: 257, k: 64}, {m: 1, n: 64, k: 72}, {m: 0, n: 64, k: 64}} {
@@ -123,13 +152,22 @@ func TestPlanAttention(t *testing.T) {
 
 	p, ok := planAttentionPrefill(qwen, archs[0], []int32{5, 6, 8197}, false)
 	require.True(t, ok)
-	require.Equal(t, "attention_prefill_128", p.layer.kernel)
+	require.Equal(t, "attention_sm90_128", p.layer.kernel)
 	require.Equal(t, 1+448, p.items)
-	require.EqualValues(t, 96<<10, p.layer.Shared)
-	short, ok := planAttentionPrefill(qwen, archs[0], []int32{0, 100}, false)
+	require.LessOrEqual(t, int(p.layer.Shared), archs[0].shared)
+	for _, a := range archs[1:] {
+		p, ok := planAttentionPrefill(qwen, a, []int32{5, 6, 8197}, false)
+		require.True(t, ok)
+		require.Equal(t, "attention_prefill_128", p.layer.kernel)
+		require.EqualValues(t, 96<<10, p.layer.Shared)
+		p, ok = planAttentionPrefill(qwen, a, []int32{5, 6, 8197}, true)
+		require.True(t, ok)
+		require.Equal(t, "attention_prefill_128_short", p.layer.kernel)
+	}
+	short, ok := planAttentionPrefill(qwen, archs[0], []int32{0, 90}, false)
 	require.True(t, ok)
 	require.Equal(t, "attention_prefill_128_short", short.layer.kernel)
-	require.EqualValues(t, 4*11, short.layer.Grid[0])
+	require.EqualValues(t, 4*10, short.layer.Grid[0])
 	_, items, room := layoutPrefillScratch(qwen, 8192, 256, 0)
 	require.GreaterOrEqual(t, room-int64(items), int64(8*(prefillItems([]int32{0, 8192}, 7, prefillShort)+255)))
 }
