@@ -37,7 +37,7 @@ static PG_AVX512 void rmsnorm_avx512(const float *x, const float *w, float *y, i
 
 static void norm_row(const struct pg_device *d, const float *x, const struct pg_weight *w, float *y) {
 #ifdef __x86_64__
-	if (d->isa == PG_ISA_AVX512) return rmsnorm_avx512(x, w->bias, y, d->shape.hidden, d->shape.rms_eps);
+	if (d->isa >= PG_ISA_AVX512) return rmsnorm_avx512(x, w->bias, y, d->shape.hidden, d->shape.rms_eps);
 #endif
 	rmsnorm_scalar(x, w->bias, y, d->shape.hidden, d->shape.rms_eps);
 }

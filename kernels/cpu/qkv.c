@@ -129,7 +129,7 @@ void pg_qkv_epilogue(const struct pg_device *d, struct pg_step *s, const struct 
 		const float *rope = rotate ? s->rope + (int64_t)token * m->head_dim : NULL;
 		struct dest to = dest_of(d, s, op->layer, head, token);
 #ifdef __x86_64__
-		if (d->isa == PG_ISA_AVX512) {
+		if (d->isa >= PG_ISA_AVX512) {
 			finish_avx512(tile + r * PG_COLUMNS, bias, rope, to, h, i, n);
 			continue;
 		}

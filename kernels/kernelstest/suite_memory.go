@@ -152,5 +152,5 @@ func (s *suite) fromDevice(t *testing.T) {
 	second.Tokens[0], second.Tokens[1] = kernels.FromDevice, kernels.FromDevice
 	p.poison(kernels.Hidden)
 	p.step(second, func(b kernels.Backend, ws []kernels.Weight) { b.Embed(ws[w]) })
-	require.Equal(t, p.want.ReadActivation(kernels.Hidden, 3), p.got.ReadActivation(kernels.Hidden, 3))
+	p.sameRows(3)
 }
