@@ -278,6 +278,7 @@ func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) 
 		{"model", c.Model, "given"},
 		{"load-format", c.LoadFormat, reason(c.LoadFormat == "auto")},
 		{"device", i.Device.Backend + " (" + device + ")", reason(c.Device == "auto")},
+		{"quantization", c.Quantization, reason(c.Quantization == "none")},
 		{"memory-limit", bytesText(total), totalFrom},
 		{"gpu-memory-utilization", strconv.FormatFloat(c.GPUMemoryUtilization, 'g', 4, 64), reason(c.GPUMemoryUtilization == defaultUtilization)},
 		{"num-gpu-blocks", strconv.Itoa(i.NumBlocks), p.blocksReason},

@@ -23,8 +23,10 @@
 #include "gemm.h"
 
 #include <math.h>
+#include <string.h>
 
 #ifdef __x86_64__
+#include "avx2.h"
 #include "avx512.h"
 #endif
 
@@ -81,6 +83,18 @@ static PG_AVX512 void gate_up_row_avx512(const float *tile, float *y, int n) {
 }
 #endif
 
+#ifdef __x86_64__
+static PG_AVX2 void gate_up_row_avx2(const float *tile, float *y, int n) {
+	float out[16];
+	for (int c = 0; c < 16; c += 8) {
+		__m256 g = _mm256_load_ps(tile + c), u = _mm256_load_ps(tile + 16 + c);
+		__m256 e = pg_exp256(_mm256_sub_ps(_mm256_setzero_ps(), g));
+		_mm256_storeu_ps(out + c, _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1), e)), u));
+	}
+	memcpy(y, out, n * sizeof *y);
+}
+#endif
+
 static void gate_up_row(const float *tile, float *y, int n) {
 	for (int c = 0; c < n; c++) y[c] = tile[c] / (1 + expf(-tile[c])) * tile[16 + c];
 }
@@ -94,6 +108,7 @@ static void gate_up_epilogue(const struct pg_device *d, struct pg_step *s, const
 	void (*row)(const float *, float *, int) = gate_up_row;
 #ifdef __x86_64__
 	if (d->isa >= PG_ISA_AVX512) row = gate_up_row_avx512;
+	else if (d->isa >= PG_ISA_AVX2) row = gate_up_row_avx2;
 #endif
 	for (int m = 0; m < rows; m++) row(tile + m * PG_COLUMNS, d->mlp + (row0 + m) * ld + panel * 16, n);
 }

@@ -140,11 +140,7 @@ func (s *suite) tapped(t *testing.T) {
 		if want[i].op == kernels.OpQKV || want[i].op == kernels.OpAttention {
 			require.Equal(t, want[i].layer, got[i].layer)
 		}
-		tol := BFloat16().loosened(4)
-		if s.tol.LossyWeights {
-			tol = s.tol.loosened(4)
-		}
-		require.NoError(t, tol.compare(got[i].values, want[i].values, p.shape.Width(want[i].out)), want[i].op)
+		require.NoError(t, s.tol.chained(4).compare(got[i].values, want[i].values, p.shape.Width(want[i].out)), want[i].op)
 	}
 	p.each(func(b kernels.Backend, _ []kernels.Weight) { b.SetTap(nil) })
 	p.step(p.batch([]span{{0, 1}, {0, 12}}), m.forward)
