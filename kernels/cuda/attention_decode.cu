@@ -21,6 +21,9 @@
 // Oᵀ [d, 8 heads] += Vᵀ·Pᵀ; the transposed fragment of P comes from movmatrix.
 //
 // Bytes: 4·d·len a (sequence, KV head), once. FLOPs: 4·d·len a query head.
+// Measured: H100 80GB HBM3 (3.35 TB/s by its datasheet), 2026-11-25, in a graph with dependent
+// launch, bench/decode.cu: 28/4 heads of 128 at 1,184 tokens, batch 1 8.8 µs, 32
+// 31 µs (2.48 TB/s), 64 53 (2.94), 128 109 (2.85), 256 216 (2.87: 86 %).
 #include "mma.cuh"
 
 namespace {

@@ -4,9 +4,7 @@
 // Layout: x [m][k] and w [n][k] bf16, k contiguous, read through tensor maps (box
 // 64 columns × 128 rows, SWIZZLE_128B); what lies past the maps reads as zero.
 //
-// Work: tiles of 128 tokens × BN outputs. One CTA a multiprocessor. In pairs, the two
-// CTAs of a cluster have tiles below each other and bring half of the weights each
-// for both. Whole tiles are
+// Work: tiles of 128 tokens × BN outputs. One CTA a multiprocessor. Whole tiles are
 // taken in turn, n-major within groups of 8 tiles of tokens, so that those under
 // way at a time share rows in L2. With few tiles (per > 0) k is cut: the steps
 // of 64 columns of all tiles lie in one line, of which a CTA takes `per`; the
@@ -20,6 +18,10 @@
 // not depend on the kernel before: they are requested before it has finished.
 //
 // Bytes: 2·m·n·k·(1/128 + 1/BN) from L2. FLOPs: 2·m·n·k.
+// Measured: H100 80GB HBM3 (3.35 TB/s by its datasheet), 2026-11-25, in a graph with dependent
+// launch, bench/sm90.cu, 7B at 1,024 / 2,048 / 8,192 tokens, TFLOP/s: qkv 438 / 504 / 608,
+// o 547 / 553 / 626, gate_up 664 / 703 / 635, down 685 / 705 / 761 (cuBLASLt: 770 to 790 at
+// its best).
 #include "gemm.cuh"
 #include "wgmma.cuh"
 
@@ -35,7 +37,7 @@ constexpr int CONSUMERS = 2, THREADS = (CONSUMERS + 1) * 128; // warpgroups, and
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-constexpr int BM = 128, BK = 64;
+constexpr int BM = 128, BK = 64, GROUP = 8;
 constexpr int BOX = 128 * BK * 2; // bytes
 
 // Piece is a run of steps of a tile.
@@ -45,16 +47,14 @@ struct Piece {
 };
 
 // Line deals out the pieces: the same to producer and consumers.
-template <int PAIR> struct Line {
-	static constexpr int GROUP = 8 / PAIR;
+struct Line {
 	int rows, columns, steps, at, end, stride;
 
-	// Of a pair, rows are pairs of rows until next has found its own.
 	__device__ __forceinline__ explicit Line(const GemmParams &p) {
-		rows = (p.m + PAIR * BM - 1) / (PAIR * BM), columns = p.tiles, steps = p.k / BK;
-		at = blockIdx.x / PAIR * (p.per ? p.per : steps);
+		rows = (p.m + BM - 1) / BM, columns = p.tiles, steps = p.k / BK;
+		at = blockIdx.x * (p.per ? p.per : steps);
 		end = p.per ? min(at + p.per, rows * columns * steps) : rows * columns * steps;
-		stride = p.per ? 0 : gridDim.x / PAIR * steps;
+		stride = p.per ? 0 : gridDim.x * steps;
 	}
 	__device__ __forceinline__ bool next(Piece &piece) {
 		if (at >= end) return false;
@@ -63,7 +63,7 @@ template <int PAIR> struct Line {
 		piece.tile = tile;
 		piece.first = at - tile * steps;
 		piece.steps = min(steps - piece.first, end - at);
-		piece.row = (above + rest % height) * PAIR + (PAIR > 1 ? cluster_rank() : 0);
+		piece.row = above + rest % height;
 		piece.column = rest / height;
 		at += stride ? stride : piece.steps;
 		return true;
@@ -83,24 +83,19 @@ template <int BN> struct Place {
 	}
 };
 
-template <int BN, int PAIR> __device__ __forceinline__ void produce(const Sm90Params &p, uint32_t ring, uint32_t full, uint32_t empty) {
+template <int BN> __device__ __forceinline__ void produce(const Sm90Params &p, uint32_t ring, uint32_t full, uint32_t empty) {
 	using R = Ring<BN>;
 	auto weights = [&](const Piece &t, int step, int stage) {
 		barrier_expect(full + 8 * stage, R::STAGE);
-		if constexpr (PAIR > 1) {
-			int half = cluster_rank();
-			copy_box_both(ring + stage * R::STAGE + (1 + half) * BOX, p.w, (t.first + step) * BK, t.column * BN + half * 128, full + 8 * stage);
-		} else {
-			for (int i = 0; i < BN / 128; i++)
-				copy_box(ring + stage * R::STAGE + (1 + i) * BOX, p.w, (t.first + step) * BK, t.column * BN + i * 128, full + 8 * stage);
-		}
+		for (int i = 0; i < BN / 128; i++)
+			copy_box(ring + stage * R::STAGE + (1 + i) * BOX, p.w, (t.first + step) * BK, t.column * BN + i * 128, full + 8 * stage);
 	};
 	auto tokens = [&](const Piece &t, int step, int stage) {
 		copy_box(ring + stage * R::STAGE, p.x, (t.first + step) * BK, t.row * BM, full + 8 * stage);
 	};
 	prefetch_map(p.x);
 	prefetch_map(p.w);
-	Line<PAIR> line(p.g);
+	Line line(p.g);
 	Piece t;
 	if (!line.next(t)) return;
 	int early = min(t.steps, R::STAGES);
@@ -184,17 +179,14 @@ template <int BN> __device__ __forceinline__ void meet(const GemmParams &p, cons
 	sync_consumers(); // `last` may be written again
 }
 
-template <int BN, int PAIR> __device__ __forceinline__ void consume(const Sm90Params &p, uint32_t ring, float *out, uint32_t full, uint32_t empty) {
+template <int BN> __device__ __forceinline__ void consume(const Sm90Params &p, uint32_t ring, float *out, uint32_t full, uint32_t empty) {
 	using R = Ring<BN>;
 	int group = threadIdx.x / 128 - 1; // of consumers
 	float *mine = out + (threadIdx.x / 32 - 4) * 16 * R::LD;
 	grid_wait();
-	Line<PAIR> line(p.g);
+	Line line(p.g);
 	Piece t;
 	Place<BN> at;
-	auto release = [&](int stage) { // of this warp
-		if (threadIdx.x % 32 < PAIR) PAIR > 1 ? barrier_arrive_at(empty + 8 * stage, threadIdx.x % 32) : barrier_arrive(empty + 8 * stage);
-	};
 	float c[BN / 2];
 	while (line.next(t)) {
 		int before = 0; // the stage whose products may be under way
@@ -207,11 +199,11 @@ template <int BN, int PAIR> __device__ __forceinline__ void consume(const Sm90Pa
 			for (int k = 0; k < BK / 16; k++) wgmma(c, a + 2 * k, b + 2 * k, step > 0 || k > 0);
 			wgmma_commit();
 			wgmma_wait<1>();
-			if (step > 0) release(before);
+			if (step > 0 && threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * before);
 			before = at.stage;
 		}
 		wgmma_wait<0>();
-		release(before);
+		if (threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * before);
 		if (t.steps == line.steps)
 			each<BN>(c, mine, group, [&](int m, int n, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * BM + m, t.column * BN + n, y); });
 		else
@@ -219,7 +211,7 @@ template <int BN, int PAIR> __device__ __forceinline__ void consume(const Sm90Pa
 	}
 }
 
-template <int BN, int PAIR> __device__ __forceinline__ void project(const Sm90Params &p) {
+template <int BN> __device__ __forceinline__ void project(const Sm90Params &p) {
 	using R = Ring<BN>;
 	extern __shared__ char memory[];
 	char *ring = reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(memory) + 1023) / 1024 * 1024);
@@ -228,32 +220,29 @@ template <int BN, int PAIR> __device__ __forceinline__ void project(const Sm90Pa
 	if (threadIdx.x == 0) {
 		for (int i = 0; i < R::STAGES; i++) {
 			barrier_init(full + 8 * i, 1);
-			barrier_init(empty + 8 * i, CONSUMERS * 4 * PAIR);
+			barrier_init(empty + 8 * i, CONSUMERS * 4);
 		}
 		barriers_ready();
 	}
-	PAIR > 1 ? cluster_sync() : __syncthreads(); // the other's barriers, too, are ready
+	__syncthreads();
 	if (threadIdx.x < 128) {
 		fewer_registers<40>();
-		if (threadIdx.x == 0) produce<BN, PAIR>(p, shared_address(ring), full, empty);
+		if (threadIdx.x == 0) produce<BN>(p, shared_address(ring), full, empty);
 		grid_wait();
 		grid_trigger();
-		__syncwarp();
 	} else {
 		more_registers<232>();
-		consume<BN, PAIR>(p, shared_address(ring), out, full, empty);
+		consume<BN>(p, shared_address(ring), out, full, empty);
 	}
-	if (PAIR > 1) cluster_sync(); // the other may still arrive here
 }
 
 #else
 
-template <int BN, int PAIR> __device__ void project(const Sm90Params &) {}
+template <int BN> __device__ void project(const Sm90Params &) {}
 
 #endif
 
 } // namespace
 
-PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_256(const __grid_constant__ Sm90Params p) { project<256, 1>(p); }
-PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_128(const __grid_constant__ Sm90Params p) { project<128, 1>(p); }
-PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_pair(const __grid_constant__ Sm90Params p) { project<256, 2>(p); }
+PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_256(const __grid_constant__ Sm90Params p) { project<256>(p); }
+PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_128(const __grid_constant__ Sm90Params p) { project<128>(p); }

@@ -25,9 +25,11 @@ func (v streamVariant) xBox() int {
 	return sm90BoxRows
 }
 
-// planGemmStream takes 9 to 256 tokens on Hopper; its parameters are sm90Params
-// with a map of x whose boxes have xBox rows. Few tiles go to clusters that share
-// the device's slots, many are dealt out as a line.
+// planGemmStream takes 9 to 256 tokens on Hopper, but not where gemm_sm90.cu was
+// found faster: more than 64 tokens with tiles for every slot, more than 128 with a
+// short k. Its parameters are sm90Params with a map of x whose boxes have xBox rows.
+// Clusters are as large as lets all tiles be under way at once, four at most from 33
+// tokens on, where what CTAs read of each other weighs more.
 func planGemmStream(s gemmShape, a arch) (g gemmPlan, xBox int, ok bool) {
 	if !a.hopper || s.invariant || s.m <= 8 || s.m > 256 || s.n%8 != 0 || s.k%sm90Step != 0 {
 		return gemmPlan{}, 0, false
@@ -38,22 +40,18 @@ func planGemmStream(s gemmShape, a arch) (g gemmPlan, xBox int, ok bool) {
 			break
 		}
 	}
-	if v.shared() > a.shared {
+	tiles, steps, slots := ceilDiv(s.n, streamRows), s.k/sm90Step, v.ctas*a.sms
+	if v.shared() > a.shared || s.m > 64 && tiles > slots || s.m > 128 && steps < 70 {
 		return gemmPlan{}, 0, false
 	}
-	tiles, steps, slots := ceilDiv(s.n, streamRows), s.k/sm90Step, v.ctas*a.sms
-	g = gemmPlan{launch: grid("gemm_stream", fmt.Sprintf("gemm_stream_%d", v.mt), tiles, 1, v.threads), tiles: int32(tiles)}
-	g.Shared, g.PDL = uint32(v.shared()), 1
-	if tiles > slots && tiles <= maxCutTiles {
-		g.per = int32(ceilDiv(tiles*steps, slots))
-		g.Grid[0] = uint32(ceilDiv(tiles*steps, int(g.per)))
-		return g, v.xBox(), true
+	cluster, most := 1, 8
+	if s.m > 32 {
+		most = 4
 	}
-	cluster := 1
-	for cluster < 8 && 2*cluster <= steps && tiles*2*cluster <= slots {
+	for cluster < most && 2*cluster <= steps && tiles*2*cluster <= slots {
 		cluster *= 2
 	}
-	g.Grid[0] *= uint32(cluster)
-	g.Cluster = uint32(cluster)
+	g = gemmPlan{launch: grid("gemm_stream", fmt.Sprintf("gemm_stream_%d", v.mt), tiles*cluster, 1, v.threads), tiles: int32(tiles)}
+	g.Shared, g.PDL, g.Cluster = uint32(v.shared()), 1, uint32(cluster)
 	return g, v.xBox(), true
 }
