@@ -16,7 +16,7 @@ STATICCHECK := .cache/bin/staticcheck
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: all build run test metamorphic race lint bench fmt clean help test-model golden verify
+.PHONY: all build run test metamorphic race lint bench bench-peers fmt clean help test-model golden verify
 
 all: build
 
@@ -60,6 +60,10 @@ $(STATICCHECK):
 ## bench: speed beside this machine's read bandwidth and FMA peak, in one run
 bench: build
 	bin/pagoda bench roofline qwen2.5-0.5b --load-format dummy
+
+## bench-peers: Pagoda and llama.cpp in turn, bf16 and 8-bit, with ratios (builds llama.cpp; MODELS="…" REPEATS=3)
+bench-peers: build
+	@scripts/bench-peers.sh
 
 ## verify: the engine's logits against an independent forward pass (gomlx)
 verify: $(TOKENIZERS) test-model
