@@ -42,7 +42,7 @@ func BFloat16() Tolerance {
 // BFloat16Products is for Backends that keep activations in float32 and round what
 // enters a matrix product to bfloat16.
 func BFloat16Products() Tolerance {
-	return Tolerance{Rel: 1.0 / 256, Abs: 1.0 / 128, Diff: 1e-5, Flips: 0.02, Margin: 0.2, BF16: true}
+	return Tolerance{Rel: 1.0 / 256, Abs: 1.0 / 128, Diff: 1e-5, Flips: 0.02, Margin: 0.1, BF16: true}
 }
 
 // Int8Weights is for Backends that keep linear weights and what enters a product
