@@ -2,12 +2,13 @@
 #
 # Two commands are all a newcomer needs: `make run` and `make test`. Both build
 # what they need, from nothing: the Rust static library (tokenizers), bin/pagoda
-# and, for what runs on real weights, the test model.
+# and, for the tests, a second model beside the one in the binary.
 
 SHELL  := /bin/bash
 GO     ?= go
-PROMPT ?= Why is the sky blue? Answer in two sentences.
-MODEL  ?= .cache/models/smollm2-135m
+PROMPT ?= Tell me a story about a fox.
+MODEL  ?= demo
+TEST_MODEL := .cache/models/smollm2-135m
 
 # What is built lies under .cache and bin; Go modules go where Go keeps them.
 export GOCACHE    ?= $(CURDIR)/.cache/go-build
@@ -16,42 +17,63 @@ STATICCHECK := .cache/bin/staticcheck
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: all build run test metamorphic race lint bench fmt clean help test-model golden verify
+# BACKEND is cpu, or cuda (which runs --device cpu, too); the default is cuda
+# where there is an NVIDIA driver. No CUDA toolkit is needed for either.
+BACKEND ?= $(if $(wildcard /proc/driver/nvidia/version),cuda,cpu)
+ifeq ($(filter $(BACKEND),cpu cuda),)
+$(error BACKEND=$(BACKEND): want cpu or cuda)
+endif
+ifeq ($(BACKEND),cuda)
+include scripts/cuda.mk
+endif
+
+.PHONY: all bench build clean fmt golden help lint metamorphic mutants race run soak test test-model verify
 
 all: build
 
-## build: the Rust static library and bin/pagoda
-build: $(TOKENIZERS)
+## build: the Rust static library and bin/pagoda (BACKEND=cpu|cuda)
+build: $(TOKENIZERS) $(CUDA)
 	@scripts/need.sh go gcc g++
-	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pagoda
+	$(GO) build $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pagoda
 
 $(TOKENIZERS): third_party/tokenizers-ffi/Cargo.toml third_party/tokenizers-ffi/Cargo.lock third_party/tokenizers-ffi/src/lib.rs go.mod
 	@scripts/build-tokenizers.sh
 	@touch $@
 
-## run: answer PROMPT with the test model (PROMPT="…" MODEL=dir to change)
-run: build test-model
-	@bin/pagoda run '$(MODEL)' '$(subst ','\'',$(PROMPT))' --max-tokens 120 --temperature 0
+## run: answer PROMPT with the model in the binary (PROMPT="…" MODEL=dir to change)
+run: build
+	@bin/pagoda run '$(MODEL)' '$(subst ','\'',$(PROMPT))' --max-tokens 200
 
 ## test: every test that needs no GPU
-test: $(TOKENIZERS) test-model
+test: $(TOKENIZERS) $(CUDA) test-model
 	@scripts/need.sh go gcc g++
-	$(GO) vet ./...
-	$(GO) test ./...
+	$(GO) vet $(TAGS) ./...
+	$(GO) test $(TAGS) ./...
 
 ## race: the same tests under the race detector
 race: $(TOKENIZERS) test-model
 	$(GO) test -race -short ./...
+
+## soak: the state machine of kvcache and scheduler: 100,000,000 operations over
+## 40,000 seeds (OPS=…), and 10,000 seeds of a pool for one request
+OPS ?= 100000000
+soak:
+	@set -o pipefail; $(GO) test ./scheduler -count=1 -timeout 24h -run 'TestSoak|TestPoolForOne' -soak $(OPS) -full -v | \
+		awk '/^=== / {next} /^soak: / {n = $$2} {print} END {print n}'
+
+## mutants: seeded bugs in kvcache and scheduler; each must fail a test
+mutants:
+	$(GO) run ./internal/mutants
 
 ## metamorphic: greedy tokens of 1,000 prompts under 13 configurations (half an hour)
 metamorphic: $(TOKENIZERS) test-model
 	$(GO) test -tags invariants -run Metamorphic -v -timeout 3h ./cmd/pagoda -metamorphic-prompts 1000
 
 ## lint: go vet, gofmt and staticcheck
-lint: $(TOKENIZERS) $(STATICCHECK)
+lint: $(TOKENIZERS) $(CUDA) $(STATICCHECK)
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt: $$files"; exit 1; }
-	$(GO) vet ./...
-	$(STATICCHECK) ./...
+	$(GO) vet $(TAGS) ./...
+	$(STATICCHECK) $(TAGS) ./...
 
 $(STATICCHECK):
 	@scripts/need.sh go
@@ -79,7 +101,7 @@ fmt:
 
 ## clean: remove what make built; downloads in .cache stay
 clean:
-	rm -rf bin dist .cache/lib .cache/tokenizers .cache/cargo .cache/go-build
+	rm -rf bin dist kernels/cuda/cubin .cache/cuda-build .cache/lib .cache/tokenizers .cache/cargo .cache/go-build
 
 ## help: this list
 help:

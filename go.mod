@@ -3,6 +3,7 @@ module github.com/pagoda-engine/pagoda
 go 1.26.0
 
 require (
+	github.com/NVIDIA/go-nvml v0.13.4-1
 	github.com/daulet/tokenizers v1.27.0
 	github.com/gomlx/gomlx v0.27.3
 	github.com/jedib0t/go-pretty/v6 v6.8.3
@@ -16,6 +17,8 @@ require (
 	go.uber.org/goleak v1.3.0
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.44.0
+	gorgonia.org/cu v0.9.6
+	pgregory.net/rapid v1.3.0
 )
 
 require (
@@ -25,6 +28,7 @@ require (
 	github.com/coder/websocket v1.8.15 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/go-logr/logr v1.4.3 // indirect
+	github.com/google/uuid v1.6.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/json-iterator/go v1.1.12 // indirect
 	github.com/mattn/go-runewidth v0.0.21 // indirect

@@ -43,9 +43,9 @@ func (x *index) probe(h *Hash, blocks []block) int {
 // find returns the block published under h; 0 = none.
 func (x *index) find(h *Hash, blocks []block) BlockID { return x.slots[x.probe(h, blocks)] }
 
-// add enters a block whose hash is not there.
-func (x *index) add(id BlockID, blocks []block) {
-	x.slots[x.probe(&blocks[id].hash, blocks)] = id
+// add enters a block at the empty slot that probe found for its hash.
+func (x *index) add(slot int, id BlockID) {
+	x.slots[slot] = id
 	x.count++
 }
 

@@ -3,6 +3,7 @@ package kvcache
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Config configures a Manager.
@@ -117,7 +118,15 @@ func (m *Manager) NumFree() int { return m.free }
 
 // NumInFlight is the number of blocks that will be free once the copies under way
 // are finished.
-func (m *Manager) NumInFlight() int { return m.inFlight }
+func (m *Manager) NumInFlight() int {
+	n := m.inFlight
+	for i := range m.blocks[m.limit:] { // those go out of circulation
+		if b := &m.blocks[m.limit+i]; b.refs == 0 && b.copies > 0 {
+			n--
+		}
+	}
+	return n
+}
 
 // Changes counts what may change the answer of an Admit: blocks that were taken,
 // given back or published.
@@ -165,6 +174,10 @@ func (m *Manager) Admit(t *BlockTable, tokens []int32, salt string, reserve int)
 	return cached, true
 }
 
+// spare is the room in a table for blocks beyond those of its admission, so that
+// decodes seldom allocate.
+const spare = 32
+
 // claim pins the blocks that the table names and appends fresh ones for tokens.
 // When fewer than reserve blocks would remain free it empties the table instead.
 func (m *Manager) claim(t *BlockTable, tokens, reserve int) bool {
@@ -182,6 +195,8 @@ func (m *Manager) claim(t *BlockTable, tokens, reserve int) bool {
 	for _, id := range t.ids {
 		m.pin(id)
 	}
+	t.ids = slices.Grow(t.ids, need+spare)
+	t.hashes = slices.Grow(t.hashes, max(hits+need+spare-len(t.hashes), 0))
 	for range need {
 		t.ids = append(t.ids, m.take())
 	}
@@ -191,6 +206,10 @@ func (m *Manager) claim(t *BlockTable, tokens, reserve int) bool {
 // Grow extends the table to hold tokens. ok is false, and nothing has changed,
 // when too few blocks are free.
 func (m *Manager) Grow(t *BlockTable, tokens int) (ok bool) {
+	return tokens <= len(t.ids)*m.cfg.BlockSize || m.grow(t, tokens) // most decodes need no block
+}
+
+func (m *Manager) grow(t *BlockTable, tokens int) (ok bool) {
 	need := m.BlocksFor(tokens) - len(t.ids)
 	if need > m.free {
 		return false

@@ -85,8 +85,14 @@ func (m *Manager) holds(id BlockID, tokens []int32) bool {
 // sequence's. A table with content from before a ResetPrefixCache publishes
 // nothing.
 func (m *Manager) Publish(t *BlockTable, tokens []int32, salt string, computed int) {
+	if (t.hashed+1)*m.cfg.BlockSize <= computed { // most decodes fill no block
+		m.publishFull(t, tokens, salt, computed)
+	}
+}
+
+func (m *Manager) publishFull(t *BlockTable, tokens []int32, salt string, computed int) {
 	size := m.cfg.BlockSize
-	if (t.hashed+1)*size > computed || t.era != m.era || m.cfg.DisablePrefixCaching {
+	if t.era != m.era || m.cfg.DisablePrefixCaching {
 		return
 	}
 	if computed > len(tokens) || computed/size > len(t.ids) {
@@ -103,13 +109,14 @@ func (m *Manager) publish(t *BlockTable, i int, tokens []int32, salt string) {
 	size := m.cfg.BlockSize
 	hash := m.chain(t, i, tokens, salt)
 	id := t.ids[i]
-	if m.index.find(hash, m.blocks) != 0 || m.retired(id) {
+	at := m.index.probe(hash, m.blocks)
+	if m.index.slots[at] != 0 || m.retired(id) {
 		return
 	}
 	b := &m.blocks[id]
 	b.published, b.hash, b.parent = true, *hash, m.parent(t, i, salt)
 	copy(m.tokens[int(id)*size:], tokens[i*size:(i+1)*size])
-	m.index.add(id, m.blocks)
+	m.index.add(at, id)
 	m.changes++
 }
 

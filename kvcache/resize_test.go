@@ -108,7 +108,7 @@ func TestIndexDeletionClosesTheGap(t *testing.T) {
 			home := uint64(len(x.slots)-3) + uint64(r.IntN(5)) // around the end of the table
 			binary.LittleEndian.PutUint64(blocks[id].hash[:], home)
 			blocks[id].hash[31] = byte(id)
-			x.add(BlockID(id), blocks)
+			x.add(x.probe(&blocks[id].hash, blocks), BlockID(id))
 		}
 		order := r.Perm(n)
 		for i, gone := range order {

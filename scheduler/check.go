@@ -101,6 +101,8 @@ func (s *Scheduler) checkRunning(q *Sequence) error {
 		return fmt.Errorf("sequence %d launched %d tokens in %d blocks of %d", q.ID, q.Launched, q.Table.Len(), size)
 	case q.Table.Len() > s.BlocksNeeded(q.MaxLen):
 		return fmt.Errorf("sequence %d has %d blocks, it can need %d", q.ID, q.Table.Len(), s.BlocksNeeded(q.MaxLen))
+	case s.kv.Retired(&q.Table) && !s.lowered:
+		return fmt.Errorf("sequence %d has blocks beyond the limit", q.ID)
 	case q.Host.Len() != 0:
 		return fmt.Errorf("sequence %d runs and has %d host blocks", q.ID, q.Host.Len())
 	}

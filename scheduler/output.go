@@ -56,7 +56,7 @@ type Means string
 const (
 	ByRecompute Means = "recompute" // it gives its blocks back and computes them again
 	BySwap      Means = "swap"      // its blocks go to the host and come back
-	ByWaiting   Means = "wait"      // nobody is preempted: blocks come free soon
+	ByWaiting   Means = "wait"      // nobody is preempted: it sits this step out
 )
 
 // Decision is what was done about a shortage of blocks, with what each means was
@@ -158,9 +158,9 @@ func (o *Output) NumPreempted() int {
 	return n
 }
 
-// short says whether somebody was preempted for want of blocks, and not only for a
-// limit's sake.
-func (o *Output) short() bool {
+// shortage says that a sequence lost its blocks because another needed them, and
+// not for a limit's sake.
+func (o *Output) shortage() bool {
 	for i := range o.Decisions {
 		if d := &o.Decisions[i]; d.Means != ByWaiting && d.For != nil {
 			return true

@@ -6,15 +6,15 @@ import "time"
 // instead of preempting one.
 const waitSteps = 8
 
-// makeRoom finds a block for the next token of q, the i-th running sequence: by
-// waiting for one that comes free anyhow, or by preempting others that come after
-// q, or q itself. It is false when q does not run in this step.
+// makeRoom finds a block for the next token of q, the i-th running sequence, by
+// preempting others that come after it. It is false when q is to wait for a block
+// instead: then it does not run in this step.
 func (s *Scheduler) makeRoom(out *Output, q *Sequence, i int) bool {
 	for !s.kv.Grow(&q.Table, q.Launched+1) {
 		// Blocks on their way out are as good as free, one step later.
 		if s.kv.NumInFlight() > s.promised {
 			s.promised++
-			out.Decisions = append(out.Decisions, Decision{Means: ByWaiting, Seq: q, For: q, Swap: -1, Recompute: -1})
+			out.Decisions = append(out.Decisions, Decision{Means: ByWaiting, Seq: q, For: q, Swap: -1, Recompute: -1, Wait: -1})
 			return false
 		}
 		d := s.choose(q, i)
@@ -23,9 +23,6 @@ func (s *Scheduler) makeRoom(out *Output, q *Sequence, i int) bool {
 			return false
 		}
 		s.preempt(out, &d)
-		if d.Seq == q {
-			return false
-		}
 	}
 	return true
 }
@@ -35,31 +32,27 @@ const maxCandidates = 64
 
 // protectAfter is the number of preemptions after which a sequence is protected:
 // it is admitted only when all that are protected can grow to their full lengths
-// beside any one other (promisable), and from then on the others go.
+// (promisable), and from then on the others go.
 const protectAfter = 3
 
 func (q *Sequence) protected() bool { return q.Preemptions >= protectAfter }
 
 // choose decides whom to preempt for q, the i-th running sequence, and how, or to
 // wait. The victim is one that comes after q; those before it are older and part
-// of the step by now. If there is none it is q itself, unless q is the oldest of
-// all, which goes on sooner or later, or protected.
+// of the step by now. If there is none q waits, and keeps its blocks: when an older
+// one needs them it is preempted, when that ends it need not be.
 func (s *Scheduler) choose(q *Sequence, i int) Decision {
 	best, loading := s.cheapest(i, false)
-	if best.Seq == nil && !loading { // what is being copied in can be preempted once it is there
-		switch {
-		case i == 0: // the promise to the protected did not outlive a shrinking of the pool
-			best, _ = s.cheapest(i, true)
-		case !q.protected():
-			best = s.estimate(q)
-		}
+	if best.Seq == nil && i == 0 && !loading { // the promise to the protected did not outlive a shrinking pool
+		best, _ = s.cheapest(i, true)
 	}
-	best.For, best.Wait = q, s.waitCost()
+	best.For, best.Wait = q, s.waitCost()*time.Duration(s.waiters+1)
 	switch {
 	case best.Seq == nil:
 		best.Means, best.Seq, best.Swap, best.Recompute = ByWaiting, q, -1, -1
 	case s.cfg.PreemptionMode == Auto && best.Wait >= 0 && best.Wait.Seconds() < s.cost(&best):
 		best.Means, best.Seq, best.Blocks = ByWaiting, q, 0
+		s.waiters++
 	}
 	return best
 }
@@ -146,7 +139,8 @@ func (s *Scheduler) shares(v *Sequence) (hits, private int) {
 
 // waitCost prices waiting for a running sequence that is sure to end within
 // waitSteps and needs no further block: its steps' time, for the share of the
-// batch that stands still. Negative = there is none.
+// batch that stands still. Negative = there is none. All that wait in a step count,
+// since one preemption would serve several of them.
 func (s *Scheduler) waitCost() time.Duration {
 	soonest := waitSteps + 1
 	for _, r := range s.running.all() {

@@ -77,7 +77,7 @@ func (s *Scheduler) schedulePrefills(out *Output, budget int) int {
 
 // mayAdmit says whether a waiting sequence could want a part of the step.
 func (s *Scheduler) mayAdmit(out *Output) bool {
-	return s.waiting.len() > 0 && s.running.len() < s.cfg.MaxNumSeqs && !out.short()
+	return s.waiting.len() > 0 && s.running.len() < s.cfg.MaxNumSeqs && !out.shortage()
 }
 
 // chunk bounds q's prefill by what is left of the budget, by the threshold for

@@ -23,7 +23,8 @@ var ErrDiffers = errors.New("the replay differs from the trace")
 
 // Replay feeds the inputs of a trace to a fresh Scheduler and Manager and compares
 // each decision with the recorded one. The error is an ErrDiffers with the step
-// and the first difference, or says why the trace cannot be replayed. each, if not
+// and the first difference, an io.ErrUnexpectedEOF when all is equal up to a last
+// line that was cut off, or says why the trace cannot be replayed. each, if not
 // nil, sees every line.
 //
 // Equal inputs give equal decisions, down to block ids: the key of the prefix
@@ -31,20 +32,26 @@ var ErrDiffers = errors.New("the replay differs from the trace")
 // differ by a rounding of floating point; what is decided from them may not.
 func Replay(trace *TraceReader, each func(*TraceLine)) (Replayed, error) {
 	p := replayer{sequences: map[SequenceID]*Sequence{}}
+	err := p.run(trace, each)
+	if p.kv != nil {
+		p.done.Cache = p.kv.Stats()
+	}
+	return p.done, err
+}
+
+func (p *replayer) run(trace *TraceReader, each func(*TraceLine)) error {
 	for {
 		l, err := trace.Next()
-		if errors.Is(err, io.EOF) {
-			if p.s == nil {
-				return p.done, errors.New("the trace is empty")
-			}
-			p.done.Cache = p.kv.Stats()
-			return p.done, nil
-		}
-		if err != nil {
-			return p.done, err
+		switch {
+		case errors.Is(err, io.EOF) && p.s == nil:
+			return errors.New("the trace is empty")
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
 		}
 		if err := p.play(l); err != nil {
-			return p.done, fmt.Errorf("trace line %d: %w", trace.Line(), err)
+			return fmt.Errorf("trace line %d: %w", trace.Line(), err)
 		}
 		if each != nil {
 			each(l)
@@ -151,8 +158,8 @@ func (p *replayer) submit(t *TraceSubmit) error {
 		Tokens: slices.Clip(t.Tokens), MaxLen: t.MaxLen, Priority: t.Priority, CacheSalt: t.Salt,
 		Parent: p.sequences[t.Parent], // one that ended is as good as none
 	}
-	if q.Parent != nil && !slices.Equal(q.Tokens, q.Parent.Tokens[:q.Parent.PromptLen]) {
-		return fmt.Errorf("sequence %d has another prompt than its parent %d", t.ID, t.Parent)
+	if p := q.Parent; p != nil && (q.CacheSalt != p.CacheSalt || !slices.Equal(q.Tokens, p.Tokens[:p.PromptLen])) {
+		return fmt.Errorf("sequence %d has another prompt or salt than its parent %d", t.ID, t.Parent)
 	}
 	p.s.Add(q)
 	p.sequences[q.ID] = q
@@ -190,6 +197,9 @@ func (p *replayer) update(u *TraceUpdate) error {
 		p.results[i] = Result{Token: tokens[n], Finish: slices.Contains(u.Finish, n)}
 		if q := out.Scheduled[i].Seq; q.Status != Finished && !p.results[i].Finish && len(q.Tokens)+1 >= q.MaxLen {
 			return fmt.Errorf("update of step %d: sequence %d reaches its %d tokens and does not end", u.Step, q.ID, q.MaxLen)
+		}
+		if p.results[i].Token < 0 && !p.results[i].Finish {
+			return fmt.Errorf("update of step %d: token %d for a sequence that does not end", u.Step, p.results[i].Token)
 		}
 		n++
 	}

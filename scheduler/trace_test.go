@@ -343,3 +343,10 @@ func BenchmarkTrace(b *testing.B) {
 		s.Update(out, results[:len(out.Scheduled)], 0)
 	}
 }
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,10 +24,12 @@ var rewrite = flag.Bool("rewrite", false, "write what the scheduler does into te
 // etcd raft's.
 //
 //	new blocks=11 size=16 seqs=4 budget=64 [host=0] [mode=swap] [watermark=10] [threshold=400] [policy=priority] [prefix=off]
+//	    [out=5 in=5] [itl=100]   µs to copy a block, target inter-token latency
 //	add NAME prompt=55 [max=70] [family=1] [salt=s] [priority=2] [parent=NAME]   prompts of a family share prefixes
 //	schedule                  the next step, now in flight
 //	update [NAME=stop …]      the oldest step in flight is done; names finish
-//	copied                    all swap copies under way are finished
+//	copied [N]                all swap copies under way are finished, or the first N batches
+//	learn step=10 prefill=2 decode=1   steps in µs, for the model of a step's time
 //	limits blocks=8 seqs=4 budget=64 host=0
 //	abort NAME
 //	run N                     schedule + update, N times
@@ -99,6 +102,8 @@ func (p *player) command(line string) string {
 	switch words[0] {
 	case "new":
 		p.inFlight = nil
+		clear(p.names)
+		clear(p.byName)
 		var err error
 		p.kv, err = kvcache.NewManager(kvcache.Config{
 			NumBlocks: number("blocks", 11), HostBlocks: number("host", 0), BlockSize: number("size", 16), DisablePrefixCaching: args["prefix"] == "off",
@@ -108,6 +113,8 @@ func (p *player) command(line string) string {
 			Limits:               Limits{number("seqs", 4), number("budget", 64)},
 			LongPrefillThreshold: number("threshold", 0), Policy: Policy(args["policy"]), PreemptionMode: Mode(args["mode"]),
 			Watermark: float64(number("watermark", -100)) / 100,
+			TargetITL: time.Duration(number("itl", 0)) * time.Microsecond,
+			SwapOut:   time.Duration(number("out", 0)) * time.Microsecond, SwapIn: time.Duration(number("in", 0)) * time.Microsecond,
 		}, p.kv)
 		if err != nil {
 			return "error: " + err.Error() + "\n"
@@ -116,11 +123,19 @@ func (p *player) command(line string) string {
 	case "add":
 		return p.add(plain[0], number("prompt", 1), number("max", 0), number("family", len(p.names)+1), number("priority", 0), args)
 	case "copied":
-		for _, id := range p.s.Transfers(nil) {
+		ids := p.s.Transfers(nil)
+		if len(plain) > 0 {
+			n, err := strconv.Atoi(plain[0])
+			require.NoError(p.t, err)
+			ids = ids[:n]
+		}
+		for _, id := range ids {
 			p.s.CopyDone(id, 0)
 		}
 		require.NoError(p.t, p.s.Check())
 		return p.pool()
+	case "learn":
+		return p.learn(number("step", 0), number("prefill", 0), number("decode", 0))
 	case "limits":
 		err := p.s.SetLimits(Limits{number("seqs", 4), number("budget", 64)}, number("blocks", 11), number("host", 0))
 		require.NoError(p.t, err)
@@ -197,7 +212,9 @@ func (p *player) decisions(b *strings.Builder, out *Output) {
 	for _, d := range out.Decisions {
 		switch d.Means {
 		case ByWaiting:
-			fmt.Fprintf(b, "%s waits for blocks\n", p.names[d.Seq])
+			fmt.Fprintf(b, "%s waits for blocks", p.names[d.Seq])
+			p.costs(b, &d)
+			b.WriteString("\n")
 		default:
 			fmt.Fprintf(b, "preempt %s by %s, %d blocks", p.names[d.Seq], d.Means, d.Blocks)
 			if d.For != nil {
@@ -206,6 +223,7 @@ func (p *player) decisions(b *strings.Builder, out *Output) {
 			if d.SwapFull {
 				b.WriteString(", swap pool full")
 			}
+			p.costs(b, &d)
 			b.WriteString("\n")
 		}
 	}
@@ -227,6 +245,32 @@ func (p *player) decisions(b *strings.Builder, out *Output) {
 	if len(out.Evicted) > 0 {
 		fmt.Fprintf(b, "evict %v\n", out.Evicted)
 	}
+}
+
+// costs prints what each means was estimated to cost.
+func (p *player) costs(b *strings.Builder, d *Decision) {
+	if !p.s.Model().Ready() {
+		return
+	}
+	separator := ":"
+	for _, c := range []struct {
+		means Means
+		cost  time.Duration
+	}{{BySwap, d.Swap}, {ByRecompute, d.Recompute}, {ByWaiting, d.Wait}} {
+		if c.cost >= 0 {
+			fmt.Fprintf(b, "%s %s %v", separator, c.means, c.cost.Round(time.Microsecond))
+			separator = ","
+		}
+	}
+}
+
+// learn shows the model steps that obey a law.
+func (p *player) learn(step, prefill, decode int) string {
+	for i := range 400 {
+		l := Load{PrefillTokens: i * 7 % 50, Decodes: i * 3 % 8}
+		p.s.Model().Observe(l, time.Duration(step+prefill*l.PrefillTokens+decode*l.Decodes)*time.Microsecond)
+	}
+	return ""
 }
 
 func (p *player) update(args map[string]string) string {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/model/chat"
+	"github.com/pagoda-engine/pagoda/model/demo"
 	"github.com/pagoda-engine/pagoda/model/tokenizer"
 )
 
@@ -82,11 +83,11 @@ func (f *engineFlags) openText(s *session, modelArg string) error {
 	if dir == "" {
 		dir = modelArg
 	}
-	if info, err := os.Stat(modelArg); f.config.LoadFormat != "dummy" && (err != nil || !info.IsDir()) {
-		return fmt.Errorf("%w: %s is no directory: give one with config.json, tokenizer.json and safetensors, or add --load-format dummy for a built-in shape",
+	if info, err := os.Stat(modelArg); f.config.LoadFormat != "dummy" && modelArg != demo.Name && (err != nil || !info.IsDir()) {
+		return fmt.Errorf("%w: %s is no directory: give one with config.json, tokenizer.json and safetensors, or demo for the model in the binary, or add --load-format dummy for a built-in shape",
 			engine.ErrModel, modelArg)
 	}
-	t, err := tokenizer.Open(dir)
+	t, err := openTokenizer(dir)
 	switch {
 	case err == nil:
 		s.tokenizer = t
@@ -111,7 +112,7 @@ func (f *engineFlags) openText(s *session, modelArg string) error {
 		}
 		return nil
 	}
-	s.template, err = chat.Load(dir, control)
+	s.template, err = loadTemplate(dir, control)
 	if err != nil && !errors.Is(err, chat.ErrNoTemplate) && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", engine.ErrModel, err)
 	}

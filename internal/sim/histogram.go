@@ -8,10 +8,10 @@ import (
 // histogram counts durations in buckets that are 1/64 of a power of two wide, so
 // that a quantile is off by less than 1.6 % however many values there are.
 type histogram struct {
-	counts []int64
-	n      int64
-	sum    float64 // ns
-	max    time.Duration
+	counts   []int64
+	n        int64
+	sum      float64 // ns
+	min, max time.Duration
 }
 
 const subBits = 6 // 64 buckets an octave
@@ -39,7 +39,10 @@ func (h *histogram) addMany(d time.Duration, n int64) {
 	h.counts[bucket(d)] += n
 	h.n += n
 	h.sum += float64(d) * float64(n)
-	h.max = max(h.max, d)
+	if h.n == n {
+		h.min = d
+	}
+	h.min, h.max = min(h.min, d), max(h.max, d)
 }
 
 // quantile in ns, 0 ≤ q ≤ 1, linear within the bucket; 0 for none.
@@ -49,7 +52,8 @@ func (h *histogram) quantile(q float64) float64 {
 	for b, n := range h.counts {
 		if n > 0 && rank < float64(seen+n) {
 			low, high := bounds(b)
-			return min(low+(high-low)*(rank-float64(seen))/float64(n), float64(h.max))
+			v := low + (high-low)*(rank-float64(seen)+0.5)/float64(n)
+			return min(max(v, float64(h.min)), float64(h.max))
 		}
 		seen += n
 	}

@@ -163,6 +163,9 @@ func (p *Perfetto) step(s *Step) {
 		if why := reasons(s); len(why) > 0 {
 			args["why"] = why
 		}
+		if wait := waitText(s); wait != "" {
+			args["wait"] = wait
+		}
 		p.complete(fmt.Sprintf("%d decode + %d prefill", s.Decodes, len(s.Scheduled)-s.Decodes), enginePid, stepTrack, s.Start, s.End(), args)
 	}
 	p.counter("kv blocks", s.Start, map[string]any{"used": s.Pool.Used, "cached": s.Pool.Cached, "in flight": s.Pool.InFlight, "free": s.Pool.Free})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/pagoda-engine/pagoda/scheduler"
@@ -112,7 +113,7 @@ func ReadRecorded(trace *scheduler.TraceReader) (*Recorded, error) {
 		case l.Submit != nil:
 			s := l.Submit
 			a := &arrival{
-				at: l.At, prompt: s.Tokens, maxLen: s.MaxLen, priority: s.Priority, salt: s.Salt,
+				at: l.At, prompt: slices.Clip(s.Tokens), maxLen: s.MaxLen, priority: s.Priority, salt: s.Salt,
 				id: s.ID, parent: s.Parent, tokens: []int32{}, seed: mix(uint64(s.ID)),
 			}
 			r.arrivals, live[s.ID] = append(r.arrivals, a), a

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -9,6 +10,9 @@ import (
 	"github.com/pagoda-engine/pagoda/kvcache"
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
+
+// ErrConfig marks a workload or a configuration that makes no sense.
+var ErrConfig = errors.New("cannot simulate that")
 
 // Config configures a simulation.
 type Config struct {
@@ -40,7 +44,7 @@ func (c *Config) sequenceLimit() int {
 func Simulate(ctx context.Context, cfg Config, w Workload) (Summary, error) {
 	g, err := newGenerator(w, cfg.sequenceLimit())
 	if err != nil {
-		return Summary{}, err
+		return Summary{}, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return run(ctx, cfg, g)
 }
@@ -97,14 +101,14 @@ func run(ctx context.Context, cfg Config, from source) (Summary, error) {
 	}
 	var err error
 	if m.kv, err = kvcache.NewManager(cfg.Cache); err != nil {
-		return Summary{}, err
+		return Summary{}, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	if cfg.Record != nil {
 		m.trace = scheduler.NewTraceWriter(cfg.Record, 0, func() time.Duration { return m.now })
 		cfg.Scheduler.Trace = m.trace.Line
 	}
 	if m.s, err = scheduler.New(cfg.Scheduler, m.kv); err != nil {
-		return Summary{}, err
+		return Summary{}, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	if err := m.loop(ctx); err != nil {
 		return Summary{}, err

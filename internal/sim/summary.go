@@ -159,7 +159,11 @@ func (s *Summary) Print(w io.Writer) error {
 	}{{"ttft", s.TTFT}, {"itl", s.ITL}, {"latency", s.Latency}} {
 		line(d.name, "median %.4g ms, mean %.4g, p90 %.4g, p99 %.4g, max %.4g", d.Median, d.Mean, d.P90, d.P99, d.Max)
 	}
-	line("time", "%.6g virtual seconds", s.VirtualSeconds)
+	if s.WallSeconds > 0 {
+		line("time", "%.6g virtual seconds in %.3g real ones", s.VirtualSeconds, s.WallSeconds)
+	} else {
+		line("time", "%.6g virtual seconds", s.VirtualSeconds)
+	}
 	return t.Flush()
 }
 

@@ -10,18 +10,27 @@ import (
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
-// Text writes steps for people: one line a step, and one for each reason.
+// Text writes steps for people: one line a step, and one for each reason. Steps
+// that repeat the one before, with no reason to tell, are counted in one line
+// when there are two or more, unless Every is set.
 //
-//	step        start       took  run  wait  tokens    kv
-//	 212      1.204 s    12.1 ms   31     5     511   98 %  decode 30, prefill 18 [0,481)
-//	                                   18 starts: 128 of its tokens are in the cache
-//	                                   12 leaves for the host, because 9 needs a block: frees 34; swap 1.2 ms, recompute 4.5 ms
-//	                                   5 wait, 19 first: kv blocks
+//	step      start     took  run  wait  tokens    kv
+//	 212    1.204 s  12.1 ms   31     5     511  98 %  decode 4 5 9, prefill 18 [128,609)
+//	                        12 leaves for the host, because 9 needs a block: frees 34; costs: swap 1.2 ms, recompute 4.5 ms
+//	                        18 starts: 128 of its tokens are cached
+//	                        5 wait, 19 first: kv blocks
 type Text struct {
-	w    io.Writer
-	only scheduler.SequenceID // 0 = all
-	buf  bytes.Buffer
-	head bool
+	Every bool
+
+	w     io.Writer
+	only  scheduler.SequenceID // 0 = all
+	buf   bytes.Buffer
+	head  bool
+	last  string        // why others waited; said again only when it changes
+	batch string        // of the last step that was written
+	alike int           // steps since that repeat it
+	until time.Duration // the end of the latest of them
+	first string        // the line of the first of them
 }
 
 // NewText writes to w, with only ≠ 0 the steps that have to do with that sequence.
@@ -34,23 +43,78 @@ func (t *Text) Step(s *Step) error {
 	if t.only != 0 && !s.About(t.only) || s.idle() {
 		return nil
 	}
+	said, batch := append(reasons(s), t.news(waitText(s))...), batchText(s)
+	if len(said) == 0 && batch == t.batch && !t.Every {
+		if t.alike++; t.alike == 1 {
+			t.first = line(s, batch)
+		}
+		t.until = s.End()
+		return nil
+	}
 	t.buf.Reset()
+	t.fold()
+	t.batch = batch
 	if !t.head {
 		t.head = true
 		fmt.Fprintf(&t.buf, "%8s %12s %10s %5s %6s %7s %6s\n", "step", "start", "took", "run", "wait", "tokens", "kv")
 	}
+	t.buf.WriteString(line(s, batch))
+	for _, reason := range said {
+		fmt.Fprintf(&t.buf, "%*s%s\n", reasonIndent, "", reason)
+	}
+	_, err := t.w.Write(t.buf.Bytes())
+	return err
+}
+
+// line is the one line that each step has.
+func line(s *Step, batch string) string {
 	used := 100 * ratio(float64(s.Pool.Used), float64(s.Pool.Total()))
 	took := formatDuration(s.Took)
 	if !s.Measured && s.Took > 0 {
 		took = "~" + took
 	}
-	fmt.Fprintf(&t.buf, "%8d %12s %10s %5d %6d %7d %4.0f %%  %s\n",
-		s.Record.Step, formatDuration(s.Start), took, s.Running, s.Waiting, s.Tokens, used, batchText(s))
-	for _, reason := range reasons(s) {
-		fmt.Fprintf(&t.buf, "%*s%s\n", reasonIndent, "", reason)
+	return fmt.Sprintf("%8d %12s %10s %5d %6d %7d %4.0f %%  %s\n",
+		s.Record.Step, formatDuration(s.Start), took, s.Running, s.Waiting, s.Tokens, used, batch)
+}
+
+// fold tells of the steps that were not written.
+func (t *Text) fold() {
+	switch {
+	case t.alike == 1:
+		t.buf.WriteString(t.first)
+	case t.alike > 1:
+		fmt.Fprintf(&t.buf, "%8s %12s %10s %d more like it, until %s\n", "...", "", "", t.alike, formatDuration(t.until))
 	}
+	t.alike = 0
+}
+
+// Close writes what is left to tell.
+func (t *Text) Close() error {
+	t.buf.Reset()
+	t.fold()
 	_, err := t.w.Write(t.buf.Bytes())
 	return err
+}
+
+// news is what was not said of the step before, as a list.
+func (t *Text) news(text string) []string {
+	if text == t.last || text == "" {
+		t.last = text
+		return nil
+	}
+	t.last = text
+	return []string{text}
+}
+
+// waitText says why others wait, "" if none does.
+func waitText(s *Step) string {
+	switch {
+	case s.Head != 0 && s.WaitReason != "":
+		return fmt.Sprintf("%d wait, %d first: %s", s.Waiting, s.Head, s.WaitReason)
+	case s.Head == 0 && s.Waiting > 0:
+		return fmt.Sprintf("%d forks wait for their prompts", s.Waiting)
+	}
+	return ""
 }
 
 // batchText says who ran.
@@ -96,14 +160,11 @@ func reasons(s *Step) []string {
 	for i := range s.Admitted {
 		out = append(out, admissionText(&s.Admitted[i]))
 	}
-	if s.ChunkReason != "" {
+	if s.ChunkReason != "" && (len(s.Scheduled) > s.Decodes || s.Waiting > 0) {
 		say("prefill ends here: %s", s.ChunkReason)
 	}
 	if s.Loading > 0 {
 		say("%d more run once their blocks are copied from the host", s.Loading)
-	}
-	if s.Head != 0 && s.WaitReason != "" {
-		say("%d wait, %d first: %s", s.Waiting, s.Head, s.WaitReason)
 	}
 	for _, t := range []struct {
 		scheduler.RecordTransfer
@@ -152,7 +213,7 @@ func decisionText(d *scheduler.RecordDecision) string {
 		why = "because it needs a block and no other is to give one"
 	}
 	if d.Means == scheduler.ByWaiting {
-		return fmt.Sprintf("%d sits this step out, because blocks come free soon%s", d.Seq, costText(d))
+		return fmt.Sprintf("%d sits this step out, until a block comes free%s", d.Seq, costText(d))
 	}
 	what := fmt.Sprintf("%d leaves for the host", d.Seq)
 	if d.Means == scheduler.ByRecompute {

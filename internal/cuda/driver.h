@@ -1,0 +1,39 @@
+// The driver calls of package cuda, with handles as integers. All return a
+// CUresult.
+#pragma once
+
+#include <cuda.h>
+#include <stdint.h>
+
+const char *pagoda_cuda_status(void); // third_party/cuda-shim/trampoline.c
+
+// A launch: grid, CTA and shared memory, then attributes.
+struct pg_launch {
+	uint32_t grid[3], cta[3];
+	uint32_t shared;  // bytes of dynamic shared memory
+	uint32_t cluster; // CTAs of a cluster along x; 0 = none
+	uint32_t pdl;     // 1: may start while the kernel before it ends
+};
+
+int pg_launch(uintptr_t function, uintptr_t stream, const struct pg_launch *l, void *params);
+// pg_replay copies a step's message to the device, launches its graph between
+// two events (0 = none), all in one call.
+int pg_replay(uintptr_t stream, CUgraphExec exec, uint64_t dst, const void *src, size_t bytes, uintptr_t start, uintptr_t end);
+
+// pg_elapsed is the time between two events in ms.
+int pg_elapsed(uintptr_t start, uintptr_t end, float *ms);
+
+int pg_capture_end(uintptr_t stream, CUgraphExec *exec, size_t *nodes);
+
+// A range of device addresses, of which chunks [0, mapped) have memory behind
+// them.
+int pg_range_reserve(uint64_t bytes, uint64_t *base);
+int pg_range_map(int device, uint64_t base, uint64_t chunk, uint64_t index, uint64_t *handle);
+int pg_range_unmap(uint64_t base, uint64_t chunk, uint64_t index, uint64_t handle);
+
+// pg_copy_batch copies n pairs of equal size; pairs is dst[n] then src[n]. It
+// uses one batched copy where the driver has it.
+int pg_copy_batch(uint64_t *dst, uint64_t *src, size_t *sizes, size_t n, uintptr_t stream);
+
+// A tiled tensor map of bfloat16 rows: [rows][cols], row stride in bytes.
+int pg_tensor_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_cols, int swizzle);

@@ -1,0 +1,150 @@
+//go:build cuda
+
+package cuda
+
+// #include "driver.h"
+//
+// #cgo noescape pg_copy_batch
+// #cgo nocallback pg_copy_batch
+import "C"
+
+import (
+	"unsafe"
+)
+
+// Ptr is a device address.
+type Ptr uint64
+
+// Malloc reserves device memory, aligned to 256 bytes.
+func Malloc(bytes int64) (Ptr, error) {
+	var p C.CUdeviceptr
+	err := check("cuMemAlloc", C.int(C.cuMemAlloc(&p, C.size_t(bytes))))
+	return Ptr(p), err
+}
+
+// Free returns Malloc's memory.
+func Free(p Ptr) error { return check("cuMemFree", C.int(C.cuMemFree(C.CUdeviceptr(p)))) }
+
+// HostAlloc reserves pinned host memory, which the device reads and writes at
+// the same address.
+func HostAlloc(bytes int64) (unsafe.Pointer, error) {
+	var p unsafe.Pointer
+	err := check("cuMemHostAlloc", C.int(C.cuMemHostAlloc(&p, C.size_t(bytes), C.CU_MEMHOSTALLOC_PORTABLE|C.CU_MEMHOSTALLOC_DEVICEMAP)))
+	return p, err
+}
+
+// HostFree returns HostAlloc's memory.
+func HostFree(p unsafe.Pointer) error { return check("cuMemFreeHost", C.int(C.cuMemFreeHost(p))) }
+
+// ToDevice copies pinned host memory to the device, in the stream's order.
+func (s *Stream) ToDevice(dst Ptr, src unsafe.Pointer, bytes int) error {
+	return check("cuMemcpyHtoDAsync", C.int(C.cuMemcpyHtoDAsync(C.CUdeviceptr(dst), src, C.size_t(bytes), s.c())))
+}
+
+// ToHost copies device memory to pinned host memory, in the stream's order.
+func (s *Stream) ToHost(dst unsafe.Pointer, src Ptr, bytes int) error {
+	return check("cuMemcpyDtoHAsync", C.int(C.cuMemcpyDtoHAsync(dst, C.CUdeviceptr(src), C.size_t(bytes), s.c())))
+}
+
+// Clear sets bytes of device memory, a multiple of 4, to zero, in the stream's
+// order.
+func (s *Stream) Clear(dst Ptr, bytes int64) error {
+	return check("cuMemsetD32Async", C.int(C.cuMemsetD32Async(C.CUdeviceptr(dst), 0, C.size_t(bytes/4), s.c())))
+}
+
+// CopyBatch queues copies of sizes[i] bytes from src[i] to dst[i], each a device
+// or pinned host address; they may run in any order among themselves.
+func (s *Stream) CopyBatch(dst, src []Ptr, sizes []uint64) error {
+	if len(dst) == 0 {
+		return nil
+	}
+	return check("cuMemcpyBatchAsync", C.pg_copy_batch((*C.uint64_t)(unsafe.Pointer(&dst[0])), (*C.uint64_t)(unsafe.Pointer(&src[0])),
+		(*C.size_t)(unsafe.Pointer(&sizes[0])), C.size_t(len(dst)), s.raw()))
+}
+
+// ChunkBytes is the unit in which a Range is backed: larger ones map faster,
+// smaller ones waste less.
+const ChunkBytes = 32 << 20
+
+// Range is a range of device addresses that was reserved once. Its first bytes
+// are backed by memory; backing more or less never moves it.
+type Range struct {
+	Base   Ptr
+	device int
+	size   uint64
+	chunks []C.uint64_t // handles of the memory behind the range's chunks
+}
+
+// NewRange reserves addresses for up to bytes; no memory yet.
+func (d *Device) NewRange(bytes int64) (*Range, error) {
+	size := (uint64(bytes) + ChunkBytes - 1) / ChunkBytes * ChunkBytes
+	var base C.uint64_t
+	if err := check("cuMemAddressReserve", C.pg_range_reserve(C.uint64_t(size), &base)); err != nil {
+		return nil, err
+	}
+	return &Range{Base: Ptr(base), device: int(d.dev), size: size}, nil
+}
+
+// Reserved is the most bytes that Resize can back.
+func (r *Range) Reserved() int64 { return int64(r.size) }
+
+// Backed is the bytes that are backed by memory.
+func (r *Range) Backed() int64 { return int64(len(r.chunks)) * ChunkBytes }
+
+// Resize backs the first bytes of the range, rounded up to chunks, and gives the
+// memory of the rest back. Nothing on the device may use what goes. On an error
+// the range is as it was.
+func (r *Range) Resize(bytes int64) error {
+	want := int((bytes + ChunkBytes - 1) / ChunkBytes)
+	before := len(r.chunks)
+	for len(r.chunks) < want {
+		var handle C.uint64_t
+		err := check("cuMemCreate", C.pg_range_map(C.int(r.device), C.uint64_t(r.Base), ChunkBytes, C.uint64_t(len(r.chunks)), &handle))
+		if err != nil {
+			_ = r.shrink(before) // the first error says more
+			return err
+		}
+		r.chunks = append(r.chunks, handle)
+	}
+	return r.shrink(want)
+}
+
+func (r *Range) shrink(want int) error {
+	for len(r.chunks) > want {
+		last := len(r.chunks) - 1
+		if err := check("cuMemUnmap", C.pg_range_unmap(C.uint64_t(r.Base), ChunkBytes, C.uint64_t(last), r.chunks[last])); err != nil {
+			return err
+		}
+		r.chunks = r.chunks[:last]
+	}
+	return nil
+}
+
+// Free gives memory and addresses back.
+func (r *Range) Free() error {
+	if err := r.shrink(0); err != nil {
+		return err
+	}
+	return check("cuMemAddressFree", C.int(C.cuMemAddressFree(C.CUdeviceptr(r.Base), C.size_t(r.size))))
+}
+
+// TensorMap is a CUtensorMap: how the bulk copy engine sees a matrix.
+type TensorMap [128]byte
+
+var _ TensorMap = [C.sizeof_CUtensorMap]byte{}
+
+// Swizzles of a tensor map's box in shared memory.
+const (
+	SwizzleNone = C.CU_TENSOR_MAP_SWIZZLE_NONE
+	Swizzle128B = C.CU_TENSOR_MAP_SWIZZLE_128B
+)
+
+// NewTensorMap describes a bfloat16 matrix [rows, cols] whose rows lie stride
+// bytes apart (a multiple of 16), read in boxes of boxRows × boxCols; what is
+// outside reads as zero.
+func NewTensorMap(base Ptr, rows, cols int, stride int64, boxRows, boxCols, swizzle int) (TensorMap, error) {
+	var m TensorMap
+	err := check("cuTensorMapEncodeTiled", C.pg_tensor_map(unsafe.Pointer(&m), C.uint64_t(base), C.uint64_t(rows), C.uint64_t(cols),
+		C.uint64_t(stride), C.uint32_t(boxRows), C.uint32_t(boxCols), C.int(swizzle)))
+	return m, err
+}

@@ -1,0 +1,93 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"math"
+	"unsafe"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// attentionPlan is how a step's attention is split among kernels: decodes, then
+// prefill chunks; all by the plain kernel where neither takes the heads.
+type attentionPlan struct {
+	plain           bool
+	decode, prefill bool
+	prefills        prefillPlan
+	withDecodes     bool // the prefill kernel takes the decodes, too
+}
+
+func shapeOfHeads(s kernels.Shape) attentionShape {
+	return attentionShape{heads: s.Heads, kvHeads: s.KVHeads, headDim: s.HeadDim}
+}
+
+// planAttention chooses for a step of the sequences, and issues what the kernels
+// need once a step.
+func (b *Backend) planAttention(queryStart []int32, decodes int) {
+	a := &b.run.attention
+	*a = attentionPlan{plain: true}
+	shape, invariant := shapeOfHeads(b.shape), b.limits.BatchInvariant
+	seqs := len(queryStart) - 1
+	if b.info.Path == pathPlain || seqs == 0 {
+		return
+	}
+	a.withDecodes = invariant || !b.decode.ok
+	first := decodes
+	if a.withDecodes {
+		first = 0
+	}
+	if first < seqs {
+		if a.prefills, a.prefill = planAttentionPrefill(shape, b.arch, queryStart[first:], invariant); !a.prefill {
+			return
+		}
+	}
+	a.plain, a.decode = false, !a.withDecodes && decodes > 0
+	if a.decode {
+		p := decodePlanParams{batch: b.ws.batch, plan: b.ws.decode.plan, kvHeads: int32(shape.kvHeads), grid: int32(b.decode.layer.Grid[0])}
+		b.launch(kernels.OpAttention, b.decode.plan, unsafe.Pointer(&p))
+	}
+	if a.prefill {
+		p := prefillPlanParams{batch: b.ws.batch, header: b.ws.prefillHeader, items: b.ws.prefillItems, group: int32(shape.group()), rows: int32(a.prefills.rows)}
+		if a.withDecodes {
+			p.decodes = 1
+		}
+		b.launch(kernels.OpAttention, a.prefills.plan, unsafe.Pointer(&p))
+	}
+}
+
+// decodeLaunches is the decode kernel's, planned at Setup.
+type decodeLaunches struct {
+	layer, plan launch
+	ok          bool
+}
+
+// attention runs the attention of the step in the layer.
+func (b *Backend) attention(layer int) {
+	shape, a := shapeOfHeads(b.shape), &b.run.attention
+	ld := int64(stride(b.shape.Heads * b.shape.HeadDim))
+	if a.plain {
+		p := attentionPlainParams{
+			query: b.ws.query, attn: b.ws.attn, ld: ld, batch: b.ws.batch, kv: b.pool.kv,
+			layer: int32(layer), heads: int32(shape.heads), kvHeads: int32(shape.kvHeads), headDim: int32(shape.headDim),
+			scale: float32(1 / math.Sqrt(float64(shape.headDim))), tokens: int32(b.run.tokens),
+		}
+		b.launch(kernels.OpAttention, planAttentionPlain(b.run.tokens, shape.heads), unsafe.Pointer(&p))
+		return
+	}
+	if a.decode {
+		p := decodeParams{
+			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, tables: b.ws.batch.tables, plan: b.ws.decode.plan,
+			partials: b.ws.decode.partials, counters: b.ws.decode.counters, ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads),
+			group: int32(shape.group()), grid: int32(b.decode.layer.Grid[0]), scale: shape.scale(),
+		}
+		b.launch(kernels.OpAttention, b.decode.layer, unsafe.Pointer(&p))
+	}
+	if a.prefill {
+		p := prefillParams{
+			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, batch: b.ws.batch, header: b.ws.prefillHeader, items: b.ws.prefillItems,
+			ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads), group: int32(shape.group()), scale: shape.scale(),
+		}
+		b.launch(kernels.OpAttention, a.prefills.layer, unsafe.Pointer(&p))
+	}
+}

@@ -1,0 +1,135 @@
+// Checks and times attention_prefill.cu.
+#include "../attention_prefill.cu"
+#include "attention_case.cuh"
+
+using namespace bench;
+
+// Of attention_sm90.cu, a translation unit of its own.
+PG_KERNEL void attention_sm90_64(const __grid_constant__ PrefillParams p);
+PG_KERNEL void attention_sm90_128(const __grid_constant__ PrefillParams p);
+
+namespace {
+
+struct Variant {
+	int head_dim, rows;
+	void (*kernel)(PrefillParams);
+	size_t shared;
+	int threads = 128;
+};
+
+template <int D, int MI> constexpr size_t shared_bytes() { return Attention<D, MI>::QUERY + 2 * Attention<D, MI>::STAGE; }
+
+const Variant variants[] = {
+	{64, 128, attention_prefill_64, shared_bytes<64, 2>()},
+	{128, 128, attention_prefill_128, shared_bytes<128, 2>()},
+	{64, 64, attention_prefill_64_short, shared_bytes<64, 1>()},
+	{128, 64, attention_prefill_128_short, shared_bytes<128, 1>()},
+	{64, 128, attention_sm90_64, 1024 + (128 + 4 * 128) * 64 * 2 + 72, 384},
+	{128, 128, attention_sm90_128, 1024 + (128 + 4 * 128) * 128 * 2 + 72, 384},
+};
+
+struct Prefill {
+	Pages &pages;
+	const Variant &v;
+	bool decodes;
+	int items = 0;
+	Memory<int32_t> header;
+	Memory<int2> list;
+
+	Prefill(Pages &pages, const Variant &v, bool decodes) : pages(pages), v(v), decodes(decodes), header(4) {
+		int group = pages.heads / pages.kv_heads;
+		for (size_t s = decodes ? 0 : pages.decodes; s < pages.spans.size(); s++) items += (pages.spans[s].query * group + v.rows - 1) / v.rows;
+		list.resize(items + 1);
+	}
+	void plan(cudaStream_t stream) {
+		PrefillPlanParams p{pages.batch, header.data, list.data, pages.heads / pages.kv_heads, v.rows, decodes, 0};
+		launch(attention_prefill_plan, dim3(1), 1024, 0, p, stream);
+	}
+	void run(cudaStream_t stream, int layer) {
+		PrefillParams p{pages.query.data, pages.out.data, pages.kv, pages.batch, header.data, list.data, pages.ld, layer, pages.kv_heads,
+		                pages.heads / pages.kv_heads, (float)(M_LOG2E / sqrt((double)pages.head_dim))};
+		launch(v.kernel, dim3((items + 2) * pages.kv_heads), v.threads, v.shared, p, stream); // two items too many, as under a graph
+	}
+};
+
+void check_case(int heads, int kv_heads, int d, int block, std::vector<Span> spans, int padding, const char *name) {
+	Pages pages(heads, kv_heads, d, block, 2, spans, padding);
+	for (const Variant &v : variants) {
+		if (v.head_dim != d) continue;
+		for (bool decodes : {false, true}) {
+			int first = decodes ? 0 : pages.decodes;
+			pages.reference(first, pages.tokens - first);
+			Prefill prefill(pages, v, decodes);
+			pages.out.set(0xFF);
+			prefill.plan(0);
+			prefill.run(0, pages.layer);
+			CHECK(cudaDeviceSynchronize());
+			compare("prefill " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + (v.threads == 128 ? " mma " : " sm90 ") + std::to_string(v.rows),
+			        pages.out.download(), pages.want, 6e-3);
+		}
+	}
+}
+
+// invariant checks that a token's result has the same bits alone and in its chunk.
+void check_invariant(int heads, int kv_heads, int d) {
+	const Variant &v = variants[d == 64 ? 2 : 3];
+	Pages whole(heads, kv_heads, d, 16, 2, {{0, 300}}, 0, true);
+	Prefill prefill(whole, v, true);
+	prefill.plan(0);
+	prefill.run(0, 1);
+	std::vector<bf16> want = whole.out.download();
+	int wrong = 0;
+	for (int at : {0, 1, 17, 63, 64, 200, 299}) {
+		Pages alone(heads, kv_heads, d, 16, 2, {{at, 1}}, 0, true);
+		Memory<int32_t> rows; // the same pool, table and query
+		alone.kv = whole.kv;
+		alone.batch.tables = whole.batch.tables, alone.batch.table_stride = whole.batch.table_stride, alone.batch.rows = whole.batch.rows;
+		CHECK(cudaMemcpy(alone.query.data, whole.query.data + at * whole.ld, whole.ld * 2, cudaMemcpyDeviceToDevice));
+		Prefill one(alone, v, true);
+		one.plan(0);
+		one.run(0, 1);
+		std::vector<bf16> got = alone.out.download();
+		if (memcmp(got.data(), want.data() + at * whole.ld, heads * d * 2)) wrong++;
+	}
+	if (wrong) failures++;
+	printf("%s prefill invariance %d/%d/%d: %d of 7 tokens differ\n", wrong ? "FAIL" : "ok  ", heads, kv_heads, d, wrong);
+}
+
+} // namespace
+
+void bench_prefill(bool check, bool times) {
+	const int geometries[][3] = {{28, 4, 128}, {14, 2, 64}, {12, 2, 128}, {9, 3, 64}, {8, 8, 128}, {16, 1, 64}};
+	if (check) {
+		for (auto &g : geometries) {
+			for (int block : {16, 32, 64}) {
+				check_case(g[0], g[1], g[2], block, {{0, 1}, {14, 1}, {64, 1}, {0, 15}, {0, 17}, {16, 3}, {15, 2}, {100, 64}}, 0, "edges");
+				check_case(g[0], g[1], g[2], block, {{0, 700}}, 0, "one");
+				check_case(g[0], g[1], g[2], block, {{1023, 1}, {1024, 1}, {511, 3}, {1400, 12}, {37, 64}}, 0, "mixed");
+			}
+			check_invariant(g[0], g[1], g[2]);
+		}
+		printf("prefill: checked, %d failures\n", failures);
+	}
+	if (!times) return;
+	printf("prefill: µs (TFLOP/s)\n");
+	for (auto &g : geometries) {
+		if (g[0] < 12 || g[1] == 1) continue;
+		const std::vector<Span> cases[] = {{{0, 512}}, {{0, 1024}}, {{0, 2048}}, {{0, 8192}}, {{0, 30000}}, {{6144, 2048}}, {{30000, 256}}, std::vector<Span>(8, Span{0, 1024}), {{30000, 8}}};
+		for (auto &spans : cases) {
+			Pages pages(g[0], g[1], g[2], 16, 2, spans, 0, true);
+			double flops = 0;
+			for (auto &s : spans) flops += 4.0 * g[2] * g[0] * (s.query * (double)s.context + s.query * (s.query + 1.0) / 2);
+			printf("%d/%d/%d %zu × %d after %d |", g[0], g[1], g[2], spans.size(), spans[0].query, spans[0].context);
+			for (const Variant &v : variants) {
+				if (v.head_dim != g[2]) continue;
+				Prefill prefill(pages, v, false);
+				prefill.plan(0);
+				double us = time(3, [&](int, cudaStream_t s) { prefill.run(s, 1); }, 5);
+				double plan = time(3, [&](int, cudaStream_t s) { prefill.plan(s); }, 5);
+				printf(" %s%d %.1f (%.0f) plan %.1f |", v.threads == 128 ? "mma " : "sm90 ", v.rows, us, flops / us / 1e6, plan);
+			}
+			printf("\n");
+			fflush(stdout);
+		}
+	}
+}

@@ -1,0 +1,164 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// benchModel is a model of true shape with a pool for the given tokens, whose KV
+// is random, too: a card draws less power on zeros.
+type benchModel struct {
+	*trueModel
+	be *Backend
+}
+
+func newBenchModel(b *testing.B, model trueShape, seqs, context int) *benchModel {
+	paths(b)
+	be := newBackend(b, Config{Path: *forcePath})
+	b.Cleanup(func() { _ = be.Close() })
+	s := model.full()
+	require.NoError(b, be.Setup(s, kernels.Limits{
+		MaxBatchedTokens: 8192, MaxSeqs: seqs, MaxModelLen: context + 512, MaxLogitRows: seqs, BlockSize: 16, MaxTopLogprobs: 20,
+	}))
+	per := ceilDiv(context+512, 16)
+	require.NoError(b, be.ResizePool(1+per*seqs, 0))
+	fill := loadParams{
+		dst: be.pool.kv.base, ld: be.pool.kv.block, rowStep: 1, rows: int32(be.pool.blocks), cols: int32(be.kv.BlockElems()), dtype: loadDummy, seed: 7, scale: 1,
+	}
+	be.launch("bench", planLoad(be.pool.blocks, be.kv.BlockElems()), unsafe.Pointer(&fill))
+	m := &benchModel{loadTrue(b, be, s, model.tied), be}
+	m.resetRows(seqs, per)
+	require.NoError(b, m.Sync())
+	return m
+}
+
+// run issues the step count times, two under way, and reports the time of one:
+// from wall clock, on the device, and of the host's calls.
+func (m *benchModel) run(b *testing.B, batch *kernels.Batch, sample *kernels.SampleBatch, count int) (wall, device, host time.Duration) {
+	runtime.LockOSThread() // a sub-benchmark has a goroutine of its own
+	defer runtime.UnlockOSThread()
+	require.NoError(b, m.be.device.Bind())
+	var last kernels.Ticket
+	wait := func() {
+		r, err := m.Wait(last)
+		require.NoError(b, err)
+		device += r.Duration
+	}
+	start := time.Now()
+	for range count {
+		before := time.Now()
+		m.Launch(batch, m.pass)
+		ticket := m.Sample(sample)
+		host += time.Since(before)
+		if last != 0 {
+			wait()
+		}
+		last = ticket
+	}
+	wait()
+	n := time.Duration(count)
+	return time.Since(start) / n, device / n, host / n
+}
+
+// BenchmarkDecode is a decode step at 1,184 tokens of context, greedy.
+func BenchmarkDecode(b *testing.B) {
+	const context = 1183
+	for _, model := range trueShapes {
+		b.Run(model.name, func(b *testing.B) {
+			m := newBenchModel(b, model, 256, context)
+			for _, n := range []int{1, 16, 32, 64, 128, 256} {
+				b.Run(fmt.Sprint(n), func(b *testing.B) {
+					batch, sample := m.spans(n, context, 1)
+					m.run(b, batch, sample, 6) // captures the graph
+					b.ResetTimer()
+					wall, device, host := m.run(b, batch, sample, b.N)
+					b.ReportMetric(float64(wall.Microseconds())/1e3, "ms/step")
+					b.ReportMetric(float64(device.Microseconds())/1e3, "gpu-ms/step")
+					b.ReportMetric(float64(host.Nanoseconds())/1e3, "host-µs/step")
+					b.ReportMetric(float64(n)/wall.Seconds(), "tok/s")
+				})
+			}
+		})
+	}
+}
+
+// BenchmarkPrefill is a step of prompts from their first token.
+func BenchmarkPrefill(b *testing.B) {
+	for _, model := range trueShapes {
+		b.Run(model.name, func(b *testing.B) {
+			m := newBenchModel(b, model, 8, 8192)
+			for _, c := range []struct{ seqs, query int }{{1, 128}, {1, 1024}, {8, 1024}, {1, 8192}} {
+				b.Run(fmt.Sprintf("%dx%d", c.seqs, c.query), func(b *testing.B) {
+					batch, sample := m.spans(c.seqs, 0, c.query)
+					m.run(b, batch, sample, 2)
+					b.ResetTimer()
+					wall, device, host := m.run(b, batch, sample, b.N)
+					b.ReportMetric(float64(wall.Microseconds())/1e3, "ms/step")
+					b.ReportMetric(float64(device.Microseconds())/1e3, "gpu-ms/step")
+					b.ReportMetric(float64(host.Nanoseconds())/1e3, "host-µs/step")
+					b.ReportMetric(float64(c.seqs*c.query)/wall.Seconds(), "tok/s")
+				})
+			}
+		})
+	}
+}
+
+// BenchmarkProfile prints the time of each operation of a decode step of the 7B,
+// summed over layers.
+func BenchmarkProfile(b *testing.B) {
+	for _, model := range trueShapes {
+		for _, n := range []int{1, 64} {
+			b.Run(fmt.Sprintf("%s/%d", model.name, n), func(b *testing.B) {
+				m := newBenchModel(b, model, 64, 1183)
+				batch, sample := m.spans(n, 1183, 1)
+				m.run(b, batch, sample, 3)
+				total := map[kernels.Op]time.Duration{}
+				m.SetProfiler(func(r kernels.OpRecord) { total[r.Op] += r.Duration })
+				for range b.N {
+					m.run(b, batch, sample, 1)
+				}
+				m.SetProfiler(nil)
+				for op, d := range total {
+					b.ReportMetric(float64(d.Microseconds())/float64(b.N), string(op)+"-µs")
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkSwap copies random blocks of the 7B each way.
+func BenchmarkSwap(b *testing.B) {
+	paths(b)
+	m := newBackend(b, Config{})
+	b.Cleanup(func() { _ = m.Close() })
+	require.NoError(b, m.Setup(trueShapes[2].full(), smallLimits))
+	const blocks = 1024
+	require.NoError(b, m.ResizePool(blocks+1, blocks))
+	copies := make([]kernels.BlockCopy, blocks/2)
+	for i := range copies {
+		copies[i] = kernels.BlockCopy{Src: int32(1 + i*37%(blocks-1)), Dst: int32(1 + i*53%(blocks-1))}
+	}
+	for name, swap := range map[string]func([]kernels.BlockCopy) kernels.Ticket{"out": m.SwapOut, "in": m.SwapIn} {
+		b.Run(name, func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			require.NoError(b, m.device.Bind())
+			start := time.Now()
+			for range b.N {
+				_, _, err := m.SwapDone(swap(copies), true)
+				require.NoError(b, err)
+			}
+			bytes := float64(b.N) * float64(len(copies)) * float64(m.kv.BlockBytes())
+			b.ReportMetric(bytes/time.Since(start).Seconds()/1e9, "GB/s")
+		})
+	}
+}

@@ -1,0 +1,206 @@
+// What every kernel shares: types, the paged KV pool, the arrays of a step, and
+// the epilogues of the projections. The Go side of each struct is in layout.go;
+// sizes and offsets are asserted on both sides.
+//
+// Layouts (W = row stride in elements):
+//   hidden   float  [tokens][W]   residual stream, never rounded
+//   normed   bf16   [tokens][W]   so are query [heads·headDim], attn, mlp
+//   logits   float  [rows][W]
+//   weights  bf16   [N][W], row-major as in the checkpoint, except
+//              qkv:     in each head of q, k and v, row 2i is i, row 2i+1 is
+//                       i + headDim/2: a pair that RoPE rotates is two columns
+//              gate_up: row 2i is gate i, row 2i+1 is up i
+//            biases are permuted alike, float [N]
+//   W is the width rounded up to 64 elements. What lies past the width is zero in
+//   weights and in bf16 activations, and stays so: K may be taken as W. Weights
+//   have rows up to a multiple of 128, the surplus zero; activations have rows up
+//   to a multiple of 256: tiles may read, not write, past M.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cuda_bf16.h>
+
+typedef __nv_bfloat16 bf16;
+
+#define PG_KERNEL extern "C" __global__
+
+// PagedKV: element d of the key of head h at token t of block b of layer l is
+// base[b·block + l·layer + h·head + t·token + d]; its value is `value` further.
+struct PagedKV {
+	bf16 *base;
+	int64_t block, layer, value, head, token; // strides in elements
+	int32_t block_size, block_shift;          // tokens of a block: 1 << block_shift
+};
+static_assert(sizeof(PagedKV) == 56, "layout.go: pagedKV");
+
+// Batch: the step as prepare.cu leaves it, in device memory at fixed addresses.
+// Under a graph the arrays are filled up to its bucket: padding tokens have id 0,
+// position 0 and slot 0 (block 0), padding sequences length 0 and no tokens.
+struct Batch {
+	const int32_t *header;      // [16] counts, H_*
+	const int32_t *tokens;      // [tokens] ids, resolved
+	const int32_t *token_seq;   // [tokens] sequence of each token
+	const int32_t *positions;   // [tokens]
+	const int32_t *slots;       // [tokens] block·block_size + offset, where its K and V go
+	const int32_t *rows;        // [seqs] row of each sequence
+	const int32_t *query_start; // [seqs + 1]
+	const int32_t *seq_lens;    // [seqs] length once the step is computed
+	const int32_t *logit_rows;  // [logits] token of each row of logits
+	const int32_t *tables;      // [max_seqs][table_stride] block ids by row
+	int64_t table_stride;
+};
+static_assert(sizeof(Batch) == 88, "layout.go: batchPtrs");
+
+enum { H_TOKENS, H_SEQS, H_DECODES, H_LOGITS, H_SAMPLES };
+
+// Block ids of sequence s.
+static __device__ __forceinline__ const int32_t *block_table(const Batch &b, int s) {
+	return b.tables + b.rows[s] * b.table_stride;
+}
+
+// First element of the key of head `head` at the position, of the layer.
+static __device__ __forceinline__ const bf16 *key_at(const PagedKV &kv, const int32_t *table, int layer, int head, int position) {
+	int64_t block = table[position >> kv.block_shift], token = position & (kv.block_size - 1);
+	return kv.base + block * kv.block + layer * kv.layer + head * kv.head + token * kv.token;
+}
+
+// --- Epilogues of the projections: y = x·wᵀ, two neighbouring columns at a time.
+
+enum EpilogueKind {
+	STORE,    // logits[m][n] = y, float
+	RESIDUAL, // hidden[m][n] += y, float
+	SWIGLU,   // mlp[m][n/2] = silu(y[n])·y[n+1], bf16
+	QKV,      // + bias, RoPE; q → query[m], k and v → the token's slot, bf16
+};
+
+struct Epilogue {
+	void *out;         // logits, hidden, mlp or query
+	int64_t ld;        // row stride of out, in its elements
+	int32_t rows, cols; // M, and N as in the weight; nothing is stored past them
+	// QKV only.
+	int32_t heads, kv_heads, head_dim, layer;
+	const float *bias;        // [N] or NULL
+	const float2 *rope;       // [max_model_len][head_dim/2] cos and sin, scaled
+	const int32_t *positions; // Batch.positions
+	const int32_t *slots;     // Batch.slots
+	PagedKV kv;
+};
+static_assert(sizeof(Epilogue) == 128 && offsetof(Epilogue, bias) == 40 && offsetof(Epilogue, kv) == 72, "layout.go: epilogue");
+
+static __device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+
+// Where the first element of the pair (n, n+1) goes; the second is head_dim/2
+// further.
+static __device__ __forceinline__ bf16 *qkv_destination(const Epilogue &e, int m, int n) {
+	int head = n / e.head_dim, i = (n - head * e.head_dim) / 2;
+	if (head < e.heads) return static_cast<bf16 *>(e.out) + m * e.ld + head * e.head_dim + i;
+	int slot = e.slots[m], h = head - e.heads;
+	bf16 *out = e.kv.base + (int64_t)(slot >> e.kv.block_shift) * e.kv.block + e.layer * e.kv.layer +
+	            (slot & (e.kv.block_size - 1)) * e.kv.token + i;
+	return out + (h < e.kv_heads ? h * e.kv.head : e.kv.value + (h - e.kv_heads) * e.kv.head);
+}
+
+// Adds the bias to PAIRS pairs from column n on, all of one head, and turns them
+// if they are of a query or key.
+template <int PAIRS>
+static __device__ __forceinline__ void qkv_turn(const Epilogue &e, int m, int n, float (&a)[PAIRS], float (&b)[PAIRS]) {
+	int head = n / e.head_dim, half = e.head_dim / 2, i = (n - head * e.head_dim) / 2;
+#pragma unroll
+	for (int j = 0; j < PAIRS; j++) {
+		if (e.bias) {
+			float2 bias = *reinterpret_cast<const float2 *>(e.bias + n + 2 * j);
+			a[j] += bias.x;
+			b[j] += bias.y;
+		}
+		if (head < e.heads + e.kv_heads) {
+			float2 r = e.rope[(int64_t)e.positions[m] * half + i + j];
+			float x = a[j] * r.x - b[j] * r.y;
+			b[j] = b[j] * r.x + a[j] * r.y;
+			a[j] = x;
+		}
+	}
+}
+
+// epilogue2 ends columns n and n+1 (n even) of row m. The same arithmetic in
+// every GEMM, so that two that agree on y agree on the result.
+template <int KIND> static __device__ __forceinline__ void epilogue2(const Epilogue &e, int m, int n, float a, float b) {
+	if (m >= e.rows || n >= e.cols) return;
+	if constexpr (KIND == STORE) {
+		float *out = static_cast<float *>(e.out) + m * e.ld + n;
+		out[0] = a;
+		if (n + 1 < e.cols) out[1] = b;
+	} else if constexpr (KIND == RESIDUAL) {
+		float *out = static_cast<float *>(e.out) + m * e.ld + n;
+		out[0] += a;
+		if (n + 1 < e.cols) out[1] += b;
+	} else if constexpr (KIND == SWIGLU) {
+		static_cast<bf16 *>(e.out)[m * e.ld + n / 2] = __float2bfloat16(silu(a) * b);
+	} else {
+		float x[1] = {a}, y[1] = {b};
+		bf16 *out = qkv_destination(e, m, n);
+		qkv_turn<1>(e, m, n, x, y);
+		out[0] = __float2bfloat16(x[0]);
+		out[e.head_dim / 2] = __float2bfloat16(y[0]);
+	}
+}
+
+static __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
+	__nv_bfloat162 v = __floats2bfloat162_rn(lo, hi);
+	return *reinterpret_cast<uint32_t *>(&v);
+}
+
+// epilogue8 ends columns n … n+7 (n a multiple of 8) of row m, with wide stores;
+// the same values as four epilogue2. cols must be a multiple of 8. A head's size
+// is a multiple of 16, so that the columns are of one head.
+template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilogue &e, int m, int n, const float (&y)[8]) {
+	if (m >= e.rows || n >= e.cols) return;
+	if constexpr (KIND == STORE || KIND == RESIDUAL) {
+		float4 *out = reinterpret_cast<float4 *>(static_cast<float *>(e.out) + m * e.ld + n);
+		float4 lo = {y[0], y[1], y[2], y[3]}, hi = {y[4], y[5], y[6], y[7]};
+		if constexpr (KIND == RESIDUAL) {
+			float4 a = out[0], b = out[1];
+			lo = {a.x + lo.x, a.y + lo.y, a.z + lo.z, a.w + lo.w};
+			hi = {b.x + hi.x, b.y + hi.y, b.z + hi.z, b.w + hi.w};
+		}
+		out[0] = lo;
+		out[1] = hi;
+	} else if constexpr (KIND == SWIGLU) {
+		uint2 v = {pack_bf16(silu(y[0]) * y[1], silu(y[2]) * y[3]), pack_bf16(silu(y[4]) * y[5], silu(y[6]) * y[7])};
+		*reinterpret_cast<uint2 *>(static_cast<bf16 *>(e.out) + m * e.ld + n / 2) = v;
+	} else {
+		float a[4] = {y[0], y[2], y[4], y[6]}, b[4] = {y[1], y[3], y[5], y[7]};
+		bf16 *out = qkv_destination(e, m, n);
+		qkv_turn<4>(e, m, n, a, b);
+		*reinterpret_cast<uint2 *>(out) = {pack_bf16(a[0], a[1]), pack_bf16(a[2], a[3])};
+		*reinterpret_cast<uint2 *>(out + e.head_dim / 2) = {pack_bf16(b[0], b[1]), pack_bf16(b[2], b[3])};
+	}
+}
+
+// --- Programmatic dependent launch: every kernel of the chain calls grid_wait
+// before it touches what an earlier one wrote; grid_trigger lets the next one
+// start. Without the launch attribute, and before sm_90, both do nothing.
+
+static __device__ __forceinline__ void grid_wait() {
+#if __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void grid_trigger() {
+#if __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// --- Reductions in a fixed order.
+
+static __device__ __forceinline__ float warp_sum(float x) {
+	for (int i = 16; i > 0; i /= 2) x += __shfl_xor_sync(~0u, x, i);
+	return x;
+}
+
+static __device__ __forceinline__ float warp_max(float x) {
+	for (int i = 16; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
+	return x;
+}

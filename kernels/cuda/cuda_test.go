@@ -1,0 +1,286 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/internal/cuda"
+	"github.com/pagoda-engine/pagoda/kernels"
+	"github.com/pagoda-engine/pagoda/kernels/kernelstest"
+)
+
+// forcePath restricts the GPU tests to one code path.
+var forcePath = flag.String("path", "", "code path to test: sm_90a, generic or plain")
+
+// TestMain keeps a context for the process: making one takes longer than a case.
+func TestMain(m *testing.M) {
+	if Available() == nil {
+		if _, err := cuda.Open(0); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// paths are the code paths that this machine's GPU has; without one, the test is
+// skipped.
+func paths(t testing.TB) []string {
+	if err := Available(); err != nil {
+		t.Skipf("no GPU: %v", err)
+	}
+	if *forcePath != "" {
+		return []string{*forcePath}
+	}
+	b := newBackend(t, Config{})
+	path := b.Info().Path
+	require.NoError(t, b.Close())
+	if path == pathGeneric {
+		return []string{pathPlain, pathGeneric}
+	}
+	return []string{pathPlain, pathGeneric, path}
+}
+
+func newBackend(t testing.TB, cfg Config) *Backend {
+	t.Helper()
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+	cfg.lazy = true
+	b, err := New(cfg)
+	require.NoError(t, err)
+	return b
+}
+
+func TestConformance(t *testing.T) {
+	for _, path := range paths(t) {
+		t.Run(path, func(t *testing.T) {
+			kernelstest.Run(t, kernelstest.BFloat16(), func(t *testing.T) kernels.Backend {
+				return newBackend(t, Config{Path: path})
+			})
+		})
+	}
+}
+
+// small is a shape with an odd vocabulary and padded widths.
+func small() kernels.Shape {
+	s := kernels.Shape{
+		Layers: 2, Hidden: 72, Intermediate: 100, Heads: 6, KVHeads: 2, HeadDim: 64, Vocab: 333, RMSEps: 1e-6, RopeScale: 1,
+	}
+	for i := range s.HeadDim / 2 {
+		s.InvFreq = append(s.InvFreq, float32(math.Pow(100, -float64(i)/32)))
+	}
+	return s
+}
+
+// tiny is a loaded model of shape small with a pool.
+type tiny struct {
+	*Backend
+	embedding, head, norm  kernels.Weight
+	qkv, out, gateUp, down kernels.Weight
+	pass                   func() // forward, bound once, as package model does
+}
+
+var smallLimits = kernels.Limits{MaxBatchedTokens: 64, MaxSeqs: 8, MaxModelLen: 200, MaxLogitRows: 8, BlockSize: 16, MaxTopLogprobs: 2}
+
+func newTiny(t testing.TB, cfg Config) *tiny { return newTinyOf(t, cfg, smallLimits) }
+
+func newTinyOf(t testing.TB, cfg Config, limits kernels.Limits) *tiny {
+	s, m := small(), &tiny{Backend: newBackend(t, cfg)}
+	t.Cleanup(func() { _ = m.Close() })
+	require.NoError(t, m.Setup(s, limits))
+	require.NoError(t, m.ResizePool(120, 4))
+	seed := uint64(0)
+	tensor := func(shape ...int) kernels.HostTensor {
+		seed++
+		return kernels.HostTensor{Name: "w", Shape: shape, Seed: seed, Scale: .3}
+	}
+	keep := func(w kernels.Weight, err error) kernels.Weight {
+		require.NoError(t, err)
+		return w
+	}
+	linear := func(kind kernels.LinearKind, parts ...kernels.HostTensor) kernels.Weight {
+		return keep(m.LoadLinear(kernels.LinearSpec{Kind: kind, Parts: parts}))
+	}
+	m.embedding = keep(m.LoadEmbedding(tensor(s.Vocab, s.Hidden), false))
+	m.head = linear(kernels.LinearHead, tensor(s.Vocab, s.Hidden))
+	m.norm = keep(m.LoadNorm(tensor(s.Hidden)))
+	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
+	m.qkv = linear(kernels.LinearQKV, tensor(q, s.Hidden), tensor(kv, s.Hidden), tensor(kv, s.Hidden))
+	m.out = linear(kernels.LinearPlain, tensor(s.Hidden, q))
+	m.gateUp = linear(kernels.LinearGateUp, tensor(s.Intermediate, s.Hidden), tensor(s.Intermediate, s.Hidden))
+	m.down = linear(kernels.LinearPlain, tensor(s.Hidden, s.Intermediate))
+	m.pass = m.forward
+	return m
+}
+
+func (m *tiny) forward() {
+	m.Embed(m.embedding)
+	for layer := range m.shape.Layers {
+		m.RMSNorm(m.norm)
+		m.QKV(layer, m.qkv)
+		m.PagedAttention(layer)
+		m.Linear(m.out, kernels.Attn)
+		m.RMSNorm(m.norm)
+		m.GateUp(m.gateUp)
+		m.Linear(m.down, kernels.MLP)
+	}
+	m.Head(m.norm, m.head)
+}
+
+// reset gives rows 0 … n−1 tables for the first token; the rest come later.
+func (m *tiny) reset(n int) {
+	for row := range n {
+		m.UpdateRows([]kernels.RowUpdate{{Row: int32(row), Reset: true, Blocks: []int32{block(row, 0)}, Sampling: kernels.Sampling{
+			Temperature: 0.8, Seed: uint64(row), Logprobs: 1, TopK: int32(row % 3 * 20), FrequencyPenalty: float32(row%2) * 0.1,
+		}, Prompt: []int32{3}}})
+	}
+}
+
+// block is the block of entry i of a row's table.
+func block(row, i int) int32 { return int32(1 + i*8 + row) }
+
+// decode issues one token for each row, taken from the device, with new blocks
+// where they begin. masked gives row 0 a mask that allows everything.
+func (m *tiny) decode(n, length int, masked bool) kernels.Ticket {
+	batch, sample := &kernels.Batch{QueryStart: []int32{0}, NumDecodes: n}, &kernels.SampleBatch{}
+	for row := range n {
+		if length > 1 && (length-1)%16 == 0 {
+			m.UpdateRows([]kernels.RowUpdate{{Row: int32(row), FirstBlock: int32(length-1) / 16, Blocks: []int32{block(row, (length-1)/16)}}})
+		}
+		batch.Tokens = append(batch.Tokens, kernels.FromDevice)
+		batch.Rows = append(batch.Rows, int32(row))
+		batch.QueryStart = append(batch.QueryStart, int32(row)+1)
+		batch.SeqLens = append(batch.SeqLens, int32(length))
+		batch.LogitRows = append(batch.LogitRows, int32(row))
+		sample.Index = append(sample.Index, int32(row))
+		sample.Rows = append(sample.Rows, int32(row))
+		sample.Positions = append(sample.Positions, int32(length))
+	}
+	if masked {
+		sample.Masks = make([][]uint32, n)
+		sample.Masks[0] = slices.Repeat([]uint32{math.MaxUint32}, maskWords(m.shape.Vocab))
+	}
+	m.Launch(batch, m.pass)
+	return m.Sample(sample)
+}
+
+// generate decodes 100 tokens of n rows, with up to two steps under way.
+func (m *tiny) generate(t *testing.T, n int, masked func(length int) bool) (tokens []int32, logprobs []float32) {
+	m.reset(n)
+	var last kernels.Ticket
+	collect := func(ticket kernels.Ticket) {
+		r, err := m.Wait(ticket)
+		require.NoError(t, err)
+		require.Positive(t, r.Duration)
+		tokens, logprobs = append(tokens, r.Tokens...), append(logprobs, r.Logprobs...)
+	}
+	for length := 1; length <= 100; length++ {
+		ticket := m.decode(n, length, masked(length))
+		if last != 0 {
+			collect(last)
+		}
+		last = ticket
+	}
+	collect(last)
+	return tokens, logprobs
+}
+
+func never(int) bool { return false }
+
+// TestGraphs: graphs change no bit, nor do steps with masks between them. A size
+// that a batch does not fill may change the split of a product, unless results may
+// not depend on the batch.
+func TestGraphs(t *testing.T) {
+	for _, path := range paths(t) {
+		for _, invariant := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/invariant_%v", path, invariant), func(t *testing.T) {
+				for _, n := range []int{1, 3, 8} {
+					sizes := []int{1, 4, 8}
+					if path != pathPlain && !invariant {
+						sizes = []int{n}
+					}
+					graphsAgree(t, path, invariant, n, sizes)
+				}
+			})
+		}
+	}
+}
+
+func graphsAgree(t *testing.T, path string, invariant bool, n int, sizes []int) {
+	limits := smallLimits
+	limits.BatchInvariant = invariant
+	eager := newTinyOf(t, Config{Path: path, Eager: true}, limits)
+	tokens, logprobs := eager.generate(t, n, never)
+	require.Empty(t, eager.graphs.all)
+	require.Greater(t, len(slices.Compact(slices.Sorted(slices.Values(tokens)))), 20)
+	m := newTinyOf(t, Config{Path: path, GraphSizes: sizes}, limits)
+	for round, masked := range []func(int) bool{never, func(n int) bool { return n%7 == 0 }, never} {
+		gotTokens, gotLogprobs := m.generate(t, n, masked)
+		require.Equal(t, tokens, gotTokens, "%d rows, round %d", n, round)
+		require.Equal(t, logprobs, gotLogprobs, "%d rows, round %d", n, round)
+	}
+	require.Len(t, m.graphs.all, 1)
+	require.Greater(t, m.graphs.all[0].exec.Nodes, 15)
+}
+
+// TestNoAllocations: a decode step that replays a graph allocates nothing.
+func TestNoAllocations(t *testing.T) {
+	paths(t)
+	m := newTiny(t, Config{})
+	m.reset(1)
+	batch := &kernels.Batch{
+		Tokens: []int32{5}, Rows: []int32{0}, QueryStart: []int32{0, 1}, SeqLens: []int32{1}, LogitRows: []int32{0}, NumDecodes: 1,
+	}
+	sample := &kernels.SampleBatch{Index: []int32{0}, Rows: []int32{0}, Positions: []int32{1}}
+	step := func() {
+		m.Launch(batch, m.pass)
+		if _, err := m.Wait(m.Sample(sample)); err != nil {
+			panic(err)
+		}
+	}
+	for range 3 {
+		step()
+	}
+	require.NotZero(t, m.graphs.all[0].exec.Nodes)
+	require.Zero(t, testing.AllocsPerRun(20, step))
+}
+
+// TestOutOfMemory: what the card cannot hold is an error that leaves the pool.
+func TestOutOfMemory(t *testing.T) {
+	paths(t)
+	m := newTiny(t, Config{})
+	require.ErrorContains(t, m.ResizePool(1<<40, 0), "blocks")
+	require.ErrorContains(t, m.ResizePool(0, 0), "0 device")
+	blocks := int(m.device.TotalMemory / m.kv.BlockBytes())
+	require.ErrorContains(t, m.ResizePool(blocks, 0), "memory")
+	m.WriteBlock(119, make([]uint16, m.KV().BlockElems())) // as it was
+	require.NoError(t, m.Sync())
+	_, err := New(Config{Path: "avx9000"})
+	require.ErrorContains(t, err, "avx9000")
+	_, err = New(Config{Device: 99})
+	require.ErrorContains(t, err, "99")
+}
+
+// TestDeviceFault: a kernel that writes where it may not makes the Backend fail
+// for good, with the error of the step that met it. It comes last: the context is
+// lost to the process.
+func TestZDeviceFault(t *testing.T) {
+	paths(t)
+	m := newTiny(t, Config{})
+	m.reset(1)
+	_, err := m.Wait(m.decode(1, 1, false))
+	require.NoError(t, err)
+	m.ws.hidden = 1 << 20 // nothing is mapped there
+	_, err = m.Wait(m.decode(1, 2, false))
+	require.ErrorContains(t, err, "illegal")
+	_, again := m.Wait(m.decode(1, 3, false))
+	require.Equal(t, err, again)
+}

@@ -1,0 +1,48 @@
+// Package cuda is the kernels.Backend of NVIDIA GPUs (build tag cuda).
+//
+// # Cast
+//
+//   - Backend: checks what it is given, keeps the pinned staging ring and
+//     launches. One op a file: <op>.cu holds the kernels, <op>.go the params
+//     struct that they take by value and a pure plan function that chooses kernel
+//     and grid from shape and architecture.
+//   - common.cuh, layout.go: what all kernels share, from both sides: strides of
+//     the paged KV pool, the step's arrays, the epilogues of the projections.
+//   - message: a step as the host sends it, one packed copy: new block ids,
+//     sampling parameters and the batch. prepare.cu unpacks it on the device,
+//     where the row state (tables, last tokens, penalty counts) lives.
+//   - graphs: a decode step captured by batch bucket and replayed as one launch.
+//   - package internal/cuda: driver calls that gorgonia.org/cu lacks.
+//
+// # Layouts
+//
+// The residual stream (Hidden) and Logits are float32, the other activations
+// bfloat16. Row strides are the width rounded up to 64 elements; the padding is
+// zero in weights and in bfloat16 activations, so that products may run over it.
+// Weights are bfloat16 [out, in] row-major as in the checkpoint, with rows up to a
+// multiple of 128, except
+//
+//	LinearQKV     in each head of q, k and v: rows 0, h, 1, h+1, … with h = headDim/2
+//	LinearGateUp  rows gate 0, up 0, gate 1, up 1, …
+//
+// so that the two values that RoPE rotates, and the two that SwiGLU multiplies,
+// are neighbouring columns of a product, in one thread's registers. Biases are
+// float32, in the same order.
+//
+// # Life of a step
+//
+// UpdateRows appends to the message under way. Launch appends the batch. A decode
+// step whose bucket has a graph waits for Sample, which sends message and graph
+// in one crossing to C; other steps are launched at once, op by op, on the same
+// stream. Sample's kernels write the results into mapped host memory; Wait waits
+// for the step's event.
+//
+// # Invariants
+//
+//  1. Nothing is allocated a step. Device addresses are fixed at Setup: graphs
+//     stay valid when the pool grows or shrinks (CUDA virtual memory).
+//  2. The plain kernels sum in one fixed order whatever the batch;
+//     Limits.BatchInvariant keeps to those kernels that do.
+//  3. Block 0 takes the writes of padding tokens. Nothing reads it.
+//  4. A failure sticks with the operation and its shape; Wait returns it.
+package cuda

@@ -1,0 +1,20 @@
+//go:build cuda
+
+package cuda
+
+import "unsafe"
+
+// embedParams is EmbedParams.
+type embedParams struct {
+	tokens, w, hidden ptr
+	ldW, ld           int64
+	width             int32
+	_                 int32
+}
+
+var _ [48]byte = [unsafe.Sizeof(embedParams{})]byte{}
+
+// planEmbed is a CTA a token.
+func planEmbed(tokens, hidden int) launch {
+	return grid("embed", "embed", tokens, 1, min(256, roundUp(ceilDiv(hidden, 2), 32))).overlapped()
+}

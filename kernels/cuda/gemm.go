@@ -1,0 +1,89 @@
+//go:build cuda
+
+package cuda
+
+import "unsafe"
+
+// gemmParams is GemmParams, of gemm_skinny.cu and gemm_mma.cu.
+type gemmParams struct {
+	x, w               ptr
+	ldX, ldW           int64
+	partials, counters ptr
+	m, n, k, kind      int32
+	per, tiles         int32
+	e                  epilogue
+}
+
+var (
+	_ [200]byte = [unsafe.Sizeof(gemmParams{})]byte{}
+	_ [48]byte  = [unsafe.Offsetof(gemmParams{}.m)]byte{}
+	_ [72]byte  = [unsafe.Offsetof(gemmParams{}.e)]byte{}
+)
+
+// index is the kind as the kernels that switch on it at run time count.
+func (k epilogueKind) index() int32 {
+	for i, kind := range []epilogueKind{epilogueStore, epilogueResidual, epilogueSwiGLU, epilogueQKV} {
+		if k == kind {
+			return int32(i)
+		}
+	}
+	panic("cuda: unknown epilogue " + string(k))
+}
+
+// gemmPlan is a launch of one of these kernels and how it deals out the work:
+// per is a CTA's share of the line of chunks, tiles the tiles along n.
+type gemmPlan struct {
+	launch
+	per, tiles int32
+}
+
+// params completes the parameters that depend on the plan.
+func (g gemmPlan) params(s gemmShape, scratch gemmScratch) gemmParams {
+	return gemmParams{
+		m: int32(s.m), n: int32(s.n), k: int32(s.k), kind: s.kind.index(), per: g.per, tiles: g.tiles,
+		partials: scratch.partials, counters: scratch.counters,
+	}
+}
+
+// planGemm chooses among the kernels that take any activations and weights; ok is
+// false where none does.
+func planGemm(s gemmShape, a arch) (g gemmPlan, ok bool) {
+	if s.n%8 != 0 || s.k%widthUnit != 0 || s.m < 1 {
+		return gemmPlan{}, false
+	}
+	if !s.invariant {
+		if g, ok := planGemmSkinny(s, a); ok {
+			return g, true
+		}
+	}
+	return planGemmMMA(s, a)
+}
+
+// deal cuts a line of tiles·chunks into runs of `per` chunks for at most slots
+// CTAs.
+func deal(image, kernel string, columns, tiles, chunks, slots, threads, shared int, whole bool) gemmPlan {
+	per := ceilDiv(tiles*chunks, slots)
+	if whole {
+		per = ceilDiv(tiles, slots) * chunks
+	}
+	l := grid(image, kernel, ceilDiv(tiles*chunks, per), 1, threads)
+	l.Shared, l.PDL = uint32(shared), 1
+	return gemmPlan{l, int32(per), int32(columns)}
+}
+
+// gemmScratch is the memory of tiles that several CTAs share.
+type gemmScratch struct{ partials, counters ptr }
+
+// maxCutTiles is the most tiles of a product that is cut along k.
+const maxCutTiles = 1 << 14
+
+// layoutGemmScratch places the scratch from base on and gives its size. The
+// counters are zero at Setup; the kernels leave them so.
+func layoutGemmScratch(a arch, base ptr) (gemmScratch, int64) {
+	partials := int64(2*slotsOf(a)) * mmaTile * mmaTile * 4
+	return gemmScratch{partials: base, counters: base + ptr(partials)}, partials + maxCutTiles*4
+}
+
+// slotsOf is the CTAs of 128 threads that are resident at a time, at two a
+// multiprocessor.
+func slotsOf(a arch) int { return 2 * a.sms }

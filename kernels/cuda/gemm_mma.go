@@ -1,0 +1,37 @@
+//go:build cuda
+
+package cuda
+
+// mmaTile is the side of gemm_mma_128_128's tiles.
+const mmaTile = 128
+
+const mmaStep = 64 // columns of k of a step
+
+// planGemmMMA takes any number of tokens. With few tiles k is cut, unless results
+// must not depend on the number of tokens; then few tokens have tiles of their
+// own, which sum in the same order.
+func planGemmMMA(s gemmShape, a arch) (gemmPlan, bool) {
+	steps := s.k / mmaStep
+	if s.m <= 16 {
+		const shared = 6 * (16 + 64) * mmaStep * 2
+		return wholeTiles("gemm_mma_16_64", 16, 64, shared, steps, s), shared <= a.shared
+	}
+	const shared = 3 * 2 * mmaTile * mmaStep * 2
+	if shared > a.shared {
+		return gemmPlan{}, false
+	}
+	tiles := ceilDiv(s.m, mmaTile) * ceilDiv(s.n, mmaTile)
+	rounds := float64(tiles) / float64(slotsOf(a))
+	// Cut where whole tiles would leave much of the last round idle.
+	if !s.invariant && steps > 1 && rounds < 4 && rounds/float64(ceilDiv(tiles, slotsOf(a))) < 0.8 {
+		return deal("gemm_mma", "gemm_mma_128_128", ceilDiv(s.n, mmaTile), tiles, steps, slotsOf(a), 128, shared, false), true
+	}
+	return wholeTiles("gemm_mma_128_128", mmaTile, mmaTile, shared, steps, s), true
+}
+
+// wholeTiles is a CTA a tile.
+func wholeTiles(kernel string, bm, bn, shared, steps int, s gemmShape) gemmPlan {
+	columns := ceilDiv(s.n, bn)
+	tiles := ceilDiv(s.m, bm) * columns
+	return deal("gemm_mma", kernel, columns, tiles, steps, tiles, 128, shared, true)
+}

@@ -1,0 +1,257 @@
+// Skinny projection, m ≤ 64 tokens: y = x·wᵀ at the speed the weights stream.
+//
+// Layout: w [n][k] and x [m][k] bf16, k contiguous. Products are swapped: the
+// weights are the 16-row operand of mma.m16n8k16, tokens its 8 columns, so a
+// single token wastes no row.
+//
+// Work: tiles of BN weight rows, cut along k into chunks. All chunks lie in one
+// line, k innermost, and each CTA takes `per` of it: whole tiles where the tiles
+// are many, pieces of tiles where they are few. A tile's pieces are left as float
+// partials, and the last CTA to arrive adds them in order of k: the result depends on the
+// shape alone.
+//
+// CTA: 4 warps; in each chunk warp w owns the w-th run of KS columns of k, of all
+// BN rows and all tokens, with a ring of its own in shared memory (cp.async,
+// 4 KiB of weights a stage), so that nothing is read twice from shared memory
+// and no barrier stands in the main loop. The warps' sums meet, in order, where a
+// piece ends; the ring runs on meanwhile. Weights do not depend on the kernel
+// before: the first stages are requested before it has finished.
+//
+// Bytes: 2·n·k of weights once, 2·m·k of tokens a tile from L2. FLOPs: 2·m·n·k.
+#include "gemm.cuh"
+
+namespace {
+
+constexpr int WARPS = 4, WEIGHT_BYTES = 4096;
+
+template <int BN, int MT, int STAGES> struct Skinny {
+	static constexpr int KS = WEIGHT_BYTES / 2 / BN;          // columns of k of a stage
+	static constexpr int CHUNK = WARPS * KS;                  // of all warps
+	static constexpr int STAGE = WEIGHT_BYTES + MT * KS * 2;  // bytes
+	static constexpr int RING = STAGES * STAGE;
+	static constexpr int EARLY = 2;                           // stages of weights before the wait
+	static constexpr int ROUND = BN * MT * 4 <= STAGE ? MT : MT / 2; // tokens merged at a time
+	static_assert(BN * ROUND * 4 <= STAGE && STAGES > EARLY, "a stage holds a merge");
+
+	float c[BN / 16][MT / 8][4];
+
+	// Offset of 16 bytes in a tile of KS columns: ldmatrix reads eight rows from
+	// eight different groups of banks.
+	static __device__ __forceinline__ uint32_t swizzled(int row, int chunk) {
+		constexpr int CHUNKS = KS / 8;
+		if constexpr (CHUNKS >= 8) return (row * CHUNKS + (chunk ^ (row & 7))) * 16;
+		else return (row * CHUNKS + (chunk ^ (row / 2 & 3))) * 16;
+	}
+
+	static __device__ __forceinline__ void copy_weights(const GemmParams &p, int tile, int k, uint32_t stage, uint64_t policy) {
+		constexpr int CHUNKS = KS / 8;
+		int lane = threadIdx.x % 32, chunk = lane % CHUNKS, row = lane / CHUNKS;
+		const bf16 *from = p.w + (int64_t)(tile * BN + row) * p.ldw + k + chunk * 8;
+		bool valid = k + chunk * 8 < p.k;
+#pragma unroll
+		for (int i = 0; i < BN; i += 32 / CHUNKS)
+			copy_async_once(stage + swizzled(row + i, chunk), from + i * p.ldw, valid, policy);
+	}
+
+	// Rows past m are left as they are: they reach only columns nobody stores.
+	static __device__ __forceinline__ void copy_tokens(const GemmParams &p, int k, uint32_t stage) {
+		constexpr int CHUNKS = KS / 8;
+		int lane = threadIdx.x % 32, chunk = lane % CHUNKS, row = lane / CHUNKS;
+		const bf16 *from = p.x + row * p.ldx + k + chunk * 8;
+		bool valid = k + chunk * 8 < p.k;
+#pragma unroll
+		for (int i = 0; i < MT; i += 32 / CHUNKS)
+			if (row + i < p.m) copy_async(stage + WEIGHT_BYTES + swizzled(row + i, chunk), from + i * p.ldx, valid);
+	}
+
+	__device__ __forceinline__ void clear() {
+#pragma unroll
+		for (int i = 0; i < BN / 16; i++)
+			for (int j = 0; j < MT / 8; j++)
+				for (int l = 0; l < 4; l++) c[i][j][l] = 0;
+	}
+
+	__device__ __forceinline__ void multiply(uint32_t stage) {
+		int lane = threadIdx.x % 32;
+#pragma unroll
+		for (int k = 0; k < KS / 16; k++) {
+			uint32_t b[MT / 8][2];
+			if constexpr (MT == 8) {
+				load_matrix_pair(b[0], stage + WEIGHT_BYTES + swizzled(lane % 8, 2 * k + lane / 8 % 2));
+			} else {
+#pragma unroll
+				for (int j = 0; j < MT / 16; j++) {
+					uint32_t four[4];
+					load_matrices(four, stage + WEIGHT_BYTES + swizzled(16 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+					b[2 * j][0] = four[0], b[2 * j][1] = four[1], b[2 * j + 1][0] = four[2], b[2 * j + 1][1] = four[3];
+				}
+			}
+#pragma unroll
+			for (int i = 0; i < BN / 16; i++) {
+				uint32_t a[4];
+				load_matrices(a, stage + swizzled(16 * i + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+				for (int j = 0; j < MT / 8; j++) multiply_add(c[i][j], a, b[j][0], b[j][1]);
+			}
+		}
+	}
+
+	// Index of (token, row) in a merge tile: groups of eight rows stay whole, and
+	// a fragment's stores fall into different banks.
+	static __device__ __forceinline__ int merged(int token, int row) { return token * BN + (row ^ ((token / 2 * 8) & (BN - 8) & 24)); }
+
+	// leave writes the sums of tokens first … first+ROUND−1 to the warp's stage.
+	__device__ __forceinline__ void leave(float *to, int round) const {
+		int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4;
+#pragma unroll
+		for (int j = 0; j < MT / 8; j++) {
+			if (j * 8 / ROUND != round) continue;
+#pragma unroll
+			for (int i = 0; i < BN / 16; i++)
+				for (int l = 0; l < 4; l++) to[merged(j * 8 % ROUND + 2 * q + l % 2, 16 * i + r + l / 2 * 8)] = c[i][j][l];
+		}
+	}
+};
+
+__device__ __forceinline__ void add8(float (&sum)[8], const float *from) {
+	float4 a = reinterpret_cast<const float4 *>(from)[0], b = reinterpret_cast<const float4 *>(from)[1];
+	sum[0] += a.x, sum[1] += a.y, sum[2] += a.z, sum[3] += a.w;
+	sum[4] += b.x, sum[5] += b.y, sum[6] += b.z, sum[7] += b.w;
+}
+
+// finish_tile adds the pieces that CTAs first..last left of the tile, in order,
+// and ends it. Four loads of a thread are under way at a time.
+template <int BN, int MT> __device__ __forceinline__ void finish_tile(const GemmParams &p, int tile, int first, int last) {
+	constexpr int AHEAD = 4;
+	for (int g = threadIdx.x; g < BN * MT / 8; g += WARPS * 32) {
+		int token = g / (BN / 8), row = g % (BN / 8) * 8;
+		if (token >= p.m) break;
+		float sum[8] = {};
+		for (int at = first; at <= last; at += AHEAD) {
+			float4 v[AHEAD][2];
+#pragma unroll
+			for (int i = 0; i < AHEAD; i++) {
+				int cta = min(at + i, last);
+				const float4 *from = reinterpret_cast<const float4 *>(p.partials + ((int64_t)(2 * cta + (cta == first)) * MT + token) * BN + row);
+				v[i][0] = __ldcg(from);
+				v[i][1] = __ldcg(from + 1);
+			}
+#pragma unroll
+			for (int i = 0; i < AHEAD; i++)
+				if (at + i <= last) add8(sum, reinterpret_cast<const float *>(v[i]));
+		}
+		end8(p.e, p.kind, token, tile * BN + row, sum);
+	}
+}
+
+// end_piece merges the warps' sums over chunks [begin, end) of a tile.
+template <class S, int BN, int MT>
+__device__ __forceinline__ void end_piece(const GemmParams &p, const S &s, char *stages, int tile, int begin, int end, int chunks) {
+	__shared__ bool last;
+	bool whole = begin == 0 && end == chunks;
+	char *mine = stages + threadIdx.x / 32 * S::RING;
+#pragma unroll
+	for (int round = 0; round < MT / S::ROUND; round++) {
+		__syncwarp();
+		s.leave(reinterpret_cast<float *>(mine), round);
+		__syncthreads();
+		for (int g = threadIdx.x; g < BN * S::ROUND / 8; g += WARPS * 32) {
+			int token = g / (BN / 8), row = g % (BN / 8) * 8, m = round * S::ROUND + token;
+			if (m >= p.m) break;
+			float sum[8] = {};
+			for (int w = 0; w < WARPS; w++) add8(sum, reinterpret_cast<float *>(stages + w * S::RING) + S::merged(token, row));
+			if (whole) {
+				end8(p.e, p.kind, m, tile * BN + row, sum);
+			} else {
+				float4 *to = reinterpret_cast<float4 *>(p.partials + ((int64_t)(2 * blockIdx.x + (begin == 0)) * MT + m) * BN + row);
+				to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+				to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
+			}
+		}
+		__syncthreads();
+	}
+	if (whole) return;
+	__threadfence();
+	__syncthreads();
+	int first_cta = tile * chunks / p.per, last_cta = (tile * chunks + chunks - 1) / p.per;
+	if (threadIdx.x == 0) {
+		last = atomicAdd(p.counters + tile, 1) == last_cta - first_cta;
+		if (last) p.counters[tile] = 0;
+	}
+	__syncthreads();
+	if (last) {
+		__threadfence();
+		finish_tile<BN, MT>(p, tile, first_cta, last_cta);
+	}
+}
+
+template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(const GemmParams &p) {
+	using S = Skinny<BN, MT, STAGES>;
+	extern __shared__ __align__(128) char memory[];
+	int warp = threadIdx.x / 32, chunks = (p.k + S::CHUNK - 1) / S::CHUNK;
+	uint32_t ring = shared_address(memory) + warp * S::RING;
+	uint64_t policy = evict_first_policy();
+
+	int first = blockIdx.x * p.per, count = min(p.per, p.tiles * chunks - first);
+	int tile = first / chunks, chunk = first % chunks, ahead_tile = tile, ahead_chunk = chunk;
+	auto column = [&](int at) { return at * S::CHUNK + warp * S::KS; }; // of k
+	auto issue_weights = [&](int t, int at, int i) {
+		if (column(at) < p.k) S::copy_weights(p, t, column(at), ring + i % STAGES * S::STAGE, policy);
+	};
+	auto issue_tokens = [&](int at, int i) {
+		if (column(at) < p.k) S::copy_tokens(p, column(at), ring + i % STAGES * S::STAGE);
+	};
+	auto advance = [&](int &t, int &at) {
+		if (++at == chunks) at = 0, t++;
+	};
+
+	for (int i = 0; i < S::EARLY && i < count; i++) {
+		issue_weights(ahead_tile, ahead_chunk, i);
+		advance(ahead_tile, ahead_chunk);
+	}
+	grid_wait();
+	grid_trigger();
+	ahead_tile = tile, ahead_chunk = chunk;
+	for (int i = 0; i < STAGES; i++) {
+		if (i < count) {
+			if (i >= S::EARLY) issue_weights(ahead_tile, ahead_chunk, i);
+			issue_tokens(ahead_chunk, i);
+			advance(ahead_tile, ahead_chunk);
+		}
+		copy_commit();
+	}
+
+	S s;
+	s.clear();
+	int begin = chunk;
+	for (int i = 0; i < count; i++) {
+		int stage = i % STAGES * S::STAGE;
+		copy_wait<STAGES - 1>();
+		__syncwarp();
+		if (column(chunk) < p.k) s.multiply(ring + stage);
+		if (chunk + 1 == chunks || i + 1 == count) {
+			end_piece<S, BN, MT>(p, s, memory + stage, tile, begin, chunk + 1, chunks);
+			s.clear();
+			begin = 0;
+		}
+		__syncwarp();
+		if (i + STAGES < count) {
+			issue_weights(ahead_tile, ahead_chunk, i);
+			issue_tokens(ahead_chunk, i);
+			advance(ahead_tile, ahead_chunk);
+		}
+		copy_commit();
+		advance(tile, chunk);
+	}
+}
+
+} // namespace
+
+#define SKINNY(BN, MT, STAGES) \
+	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_##MT(const __grid_constant__ GemmParams p) { project<BN, MT, STAGES>(p); }
+
+SKINNY(16, 8, 4)
+SKINNY(32, 8, 5)
+SKINNY(64, 16, 5)
+SKINNY(64, 32, 4)
+SKINNY(64, 64, 3)

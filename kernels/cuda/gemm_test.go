@@ -1,0 +1,173 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+var archs = []arch{{sms: 132, shared: 227 << 10, hopper: true}, {sms: 108, shared: 163 << 10}, {sms: 84, shared: 99 << 10}}
+
+// gemmShapes are the projections of Qwen2.5 and awkward ones.
+func gemmShapes() []gemmShape {
+	var shapes []gemmShape
+	for _, nk := range [][2]int{
+		{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}, {2048, 1536}, {1536, 1536}, {17920, 1536},
+		{1536, 8960}, {1152, 896}, {896, 896}, {9728, 896}, {896, 4864}, {151936, 896}, {8, 64}, {200, 128},
+	} {
+		for _, m := range []int{1, 2, 8, 9, 16, 17, 33, 64, 65, 128, 200, 256, 1000, 8192} {
+			shapes = append(shapes, gemmShape{m: m, n: nk[0], k: nk[1], kind: epilogueStore})
+		}
+	}
+	return shapes
+}
+
+// TestPlanGemm: every chunk of every tile belongs to one CTA, partials and
+// counters have room, and shared memory suffices.
+func TestPlanGemm(t *testing.T) {
+	for _, a := range archs {
+		_, scratch := layoutGemmScratch(a, 0)
+		for _, s := range gemmShapes() {
+			for _, s.invariant = range []bool{false, true} {
+				name := fmt.Sprintf("%+v on %+v", s, a)
+				g, ok := planGemm(s, a)
+				require.True(t, ok, name)
+				var bm, bn int
+				prefix, chunk := "gemm_mma", mmaStep
+				if g.image == "gemm_skinny" {
+					prefix = "gemm_skinny"
+				}
+				_, err := fmt.Sscanf(g.kernel, prefix+"_%d_%d", &bm, &bn)
+				require.NoError(t, err, name)
+				rows := 1
+				if prefix == "gemm_skinny" {
+					bm, bn = bn, bm
+					chunk = 4 * 2048 / bn
+					require.LessOrEqual(t, s.m, bm, name)
+				} else {
+					rows = ceilDiv(s.m, bm)
+				}
+				require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
+				chunks := ceilDiv(s.k, chunk)
+				total, per := rows*int(g.tiles)*chunks, int(g.per)
+				require.EqualValues(t, ceilDiv(total, per), g.Grid[0], name)
+				require.LessOrEqual(t, int(g.Shared), a.shared, name)
+				if per%chunks != 0 { // cut
+					require.False(t, s.invariant, name)
+					require.LessOrEqual(t, rows*int(g.tiles), maxCutTiles, name)
+					require.LessOrEqual(t, int64(2*g.Grid[0])*int64(bm*bn*4)+maxCutTiles*4, scratch, name)
+				}
+			}
+		}
+	}
+}
+
+// TestPlanGemmSM90: the same of the Hopper kernel, one CTA a multiprocessor.
+func TestPlanGemmSM90(t *testing.T) {
+	a := archs[0]
+	_, scratch := layoutGemmScratch(a, 0)
+	for _, s := range gemmShapes() {
+		name := fmt.Sprintf("%+v", s)
+		g, ok := planGemmSM90(s, a)
+		require.Equal(t, s.m > 64, ok, name)
+		if !ok {
+			continue
+		}
+		var bn int
+		_, err := fmt.Sscanf(g.kernel, "gemm_sm90_%d", &bn)
+		require.NoError(t, err, name)
+		require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
+		require.LessOrEqual(t, int(g.Shared), a.shared, name)
+		require.LessOrEqual(t, int(g.Grid[0]), a.sms, name)
+		tiles, steps := ceilDiv(s.m, 128)*int(g.tiles), s.k/sm90Step
+		if g.per > 0 {
+			require.EqualValues(t, ceilDiv(tiles*steps, int(g.per)), g.Grid[0], name)
+			require.LessOrEqual(t, tiles, maxCutTiles, name)
+			require.LessOrEqual(t, int64(2*g.Grid[0])*int64(128*bn*4)+maxCutTiles*4, scratch, name)
+		}
+	}
+	for _, s := range []gemmShape{{m: 128, n: 256, k: 64, invariant: true}, {m: 128, n: 257, k: 64}} {
+		_, ok := planGemmSM90(s, a)
+		require.False(t, ok, "%+v", s)
+	}
+	_, ok := planGemmSM90(gemmShape{m: 128, n: 256, k: 64}, archs[1])
+	require.False(t, ok, "not on an A100")
+}
+
+// TestPlanGemmStream: a tile has the steps of a cluster or of the line.
+func TestPlanGemmStream(t *testing.T) {
+	a := archs[0]
+	_, scratch := layoutGemmScratch(a, 0)
+	for _, s := range gemmShapes() {
+		name := fmt.Sprintf("%+v", s)
+		g, xBox, ok := planGemmStream(s, a)
+		require.Equal(t, s.m > 8 && s.m <= 256, ok, name)
+		if !ok {
+			continue
+		}
+		var mt int
+		_, err := fmt.Sscanf(g.kernel, "gemm_stream_%d", &mt)
+		require.NoError(t, err, name)
+		require.GreaterOrEqual(t, mt, s.m, name)
+		require.Zero(t, mt%xBox, name)
+		require.LessOrEqual(t, int(g.Shared), a.shared, name)
+		steps := s.k / sm90Step
+		require.EqualValues(t, ceilDiv(s.n, streamRows), g.tiles, name)
+		if g.per > 0 {
+			require.EqualValues(t, ceilDiv(int(g.tiles)*steps, int(g.per)), g.Grid[0], name)
+			require.LessOrEqual(t, int64(2*g.Grid[0])*int64(streamRows*mt*4)+maxCutTiles*4, scratch, name)
+		} else {
+			require.EqualValues(t, g.tiles*int32(g.Cluster), g.Grid[0], name)
+			require.LessOrEqual(t, int(g.Cluster), min(8, steps), name)
+		}
+	}
+}
+
+// TestPlanGemmRefuses: widths that the kernels' 16-byte accesses do not cover.
+func TestPlanGemmRefuses(t *testing.T) {
+	for _, s := range []gemmShape{{m: 1, n: 257, k: 64}, {m: 1, n: 64, k: 72}, {m: 0, n: 64, k: 64}} {
+		s.kind = epilogueStore
+		_, ok := planGemm(s, archs[0])
+		require.False(t, ok, "%+v", s)
+	}
+}
+
+func TestPlanAttention(t *testing.T) {
+	qwen := attentionShape{28, 4, 128}
+	layer, plan, ok := planAttentionDecode(qwen, archs[0], 256)
+	require.True(t, ok)
+	require.Equal(t, "attention_decode_128", layer.kernel)
+	require.EqualValues(t, 264, layer.Grid[0])
+	require.EqualValues(t, 257*4, plan.Shared)
+	for _, s := range []attentionShape{{4, 2, 16}, {16, 1, 64}, {2, 1, 256}} {
+		_, _, ok := planAttentionDecode(s, archs[0], 256)
+		require.False(t, ok, "%+v", s)
+	}
+	d, bytes := layoutDecodeScratch(qwen, archs[0], 256, 4096)
+	require.EqualValues(t, 4096, d.plan.header)
+	require.GreaterOrEqual(t, bytes, int64(d.counters-4096)+256*4*4)
+
+	p, ok := planAttentionPrefill(qwen, archs[0], []int32{5, 6, 8197}, false)
+	require.True(t, ok)
+	require.Equal(t, "attention_sm90_128", p.layer.kernel)
+	require.Equal(t, 1+448, p.items)
+	require.LessOrEqual(t, int(p.layer.Shared), archs[0].shared)
+	for _, a := range archs[1:] {
+		p, ok := planAttentionPrefill(qwen, a, []int32{5, 6, 8197}, false)
+		require.True(t, ok)
+		require.Equal(t, "attention_prefill_128", p.layer.kernel)
+		require.EqualValues(t, 96<<10, p.layer.Shared)
+		p, ok = planAttentionPrefill(qwen, a, []int32{5, 6, 8197}, true)
+		require.True(t, ok)
+		require.Equal(t, "attention_prefill_128_short", p.layer.kernel)
+	}
+	short, ok := planAttentionPrefill(qwen, archs[0], []int32{0, 90}, false)
+	require.True(t, ok)
+	require.Equal(t, "attention_prefill_128_short", short.layer.kernel)
+	require.EqualValues(t, 4*10, short.layer.Grid[0])
+	_, items, room := layoutPrefillScratch(qwen, 8192, 256, 0)
+	require.GreaterOrEqual(t, room-int64(items), int64(8*(prefillItems([]int32{0, 8192}, 7, prefillShort)+255)))
+}

@@ -1,0 +1,151 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"slices"
+	"unsafe"
+
+	"github.com/pagoda-engine/pagoda/internal/cuda"
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// graph is a decode step of one size: message, forward pass and sampler.
+type graph struct {
+	size    int    // tokens, sequences and logit rows
+	forward func() // that was captured; keeps its address from being used again
+	exec    cuda.Graph
+	failed  bool // capturing it failed: the size stays eager
+}
+
+// graphs are the captured decode steps.
+type graphs struct {
+	sizes  []int // ascending
+	all    []*graph
+	wanted *graph // to be captured once the step under way is issued
+	masked bool   // the last step had masks
+}
+
+func newGraphs(cfg *Config, l kernels.Limits) graphs {
+	if cfg.Eager {
+		return graphs{}
+	}
+	sizes := cfg.GraphSizes
+	if sizes == nil {
+		sizes = defaultGraphSizes(l.MaxSeqs)
+	}
+	most := min(l.MaxSeqs, l.MaxBatchedTokens)
+	g := graphs{}
+	for _, size := range sizes {
+		if size >= 1 && size <= most {
+			g.sizes = append(g.sizes, size)
+		}
+	}
+	return g
+}
+
+// defaultGraphSizes are dense where a padding row costs much and end at most.
+func defaultGraphSizes(most int) []int {
+	sizes := []int{1, 2, 4}
+	for n := 8; n < most; {
+		sizes = append(sizes, n)
+		switch {
+		case n < 256:
+			n += 8
+		case n < 512:
+			n += 32
+		default:
+			n += 64
+		}
+	}
+	return append(slices.DeleteFunc(sizes, func(n int) bool { return n >= most }), most)
+}
+
+// bucket is the size that a step of n sequences takes, 0 = none.
+func (g *graphs) bucket(n int) int {
+	i, _ := slices.BinarySearch(g.sizes, n)
+	if i == len(g.sizes) || n == 0 {
+		return 0
+	}
+	return g.sizes[i]
+}
+
+// address tells closures apart.
+func address(f func()) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&f)) }
+
+// find returns the graph for a step, or nil; then it may note that the step's
+// size is to be captured: the second time that the same closure runs it. With
+// masks, steps run eagerly: the forward pass must not wait for Sample.
+func (g *graphs) find(b *Backend, batch *kernels.Batch, forward func()) *graph {
+	g.wanted = nil
+	n := batch.NumSeqs()
+	if len(g.sizes) == 0 || b.tap != nil || b.profiler.fn != nil || batch.NumTokens() != n || batch.NumDecodes != n || len(batch.LogitRows) > n {
+		return nil
+	}
+	size := g.bucket(n)
+	if size == 0 {
+		return nil
+	}
+	at := slices.IndexFunc(g.all, func(e *graph) bool { return e.size == size })
+	if at < 0 {
+		g.all = append(g.all, &graph{size: size, forward: forward})
+		return nil
+	}
+	e := g.all[at]
+	switch {
+	case e.failed:
+		return nil
+	case address(e.forward) != address(forward):
+		b.fail("graph", e.destroy())
+		*e = graph{size: size, forward: forward}
+		return nil
+	case e.exec.Nodes == 0:
+		g.wanted = e
+		return nil
+	case g.masked:
+		return nil
+	}
+	return e
+}
+
+// captureWanted captures what find noted, while the device works on the step that
+// was issued eagerly.
+func (g *graphs) captureWanted(b *Backend) {
+	e := g.wanted
+	g.wanted = nil
+	if e == nil || b.err != nil {
+		return
+	}
+	// The step's own shape stays what Wait and errors report.
+	shape := b.run
+	defer func() { b.run = shape }()
+	if err := b.compute.BeginCapture(); err != nil {
+		b.fail("graph capture", err)
+		return
+	}
+	b.prepare()
+	b.issue(shape.step, b.identity[:e.size+1], e.size, e.size, e.forward)
+	b.runSample(e.size)
+	exec, err := b.compute.EndCapture()
+	if err != nil { // memory may be short: the size stays eager
+		e.failed = true
+		return
+	}
+	e.exec = exec
+}
+
+func (e *graph) destroy() error {
+	if e.exec.Nodes == 0 {
+		return nil
+	}
+	return e.exec.Destroy()
+}
+
+func (g *graphs) destroy() error {
+	for _, e := range g.all {
+		if err := e.destroy(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// Embed implements kernels.Backend. The layers follow it.
+func (b *Backend) Embed(weight kernels.Weight) {
+	w := b.operand(kernels.OpEmbed, weight, weightHead, b.shape.Vocab, b.shape.Hidden)
+	b.run.layer = -1
+	b.begin(kernels.OpEmbed)
+	p := embedParams{
+		tokens: b.ws.batch.tokens, w: w.data, hidden: b.ws.hidden,
+		ldW: int64(w.ld), ld: int64(stride(b.shape.Hidden)), width: int32(b.shape.Hidden),
+	}
+	b.launch(kernels.OpEmbed, planEmbed(b.run.tokens, b.shape.Hidden), unsafe.Pointer(&p))
+	b.finish(kernels.OpEmbed, kernels.Hidden, int64(b.run.tokens)*int64(b.shape.Hidden)*6, 0)
+	b.run.layer = 0
+}
+
+// RMSNorm implements kernels.Backend.
+func (b *Backend) RMSNorm(weight kernels.Weight) {
+	w := b.operand(kernels.OpRMSNorm, weight, weightNorm, b.shape.Hidden, 1)
+	b.begin(kernels.OpRMSNorm)
+	b.rmsnorm(kernels.OpRMSNorm, w, 0, b.ws.normed, b.run.tokens)
+	n := int64(b.run.tokens) * int64(b.shape.Hidden)
+	b.finish(kernels.OpRMSNorm, kernels.Normed, 6*n+4*int64(b.shape.Hidden), 4*n)
+}
+
+// rmsnorm norms n rows of Hidden, those of the index array rows or, with 0, the
+// first.
+func (b *Backend) rmsnorm(op kernels.Op, w *weight, rows, out ptr, n int) {
+	ld := int64(stride(b.shape.Hidden))
+	p := rmsnormParams{
+		hidden: b.ws.hidden, w: w.data, rows: rows, out: out, ld: ld, ldOut: ld, width: int32(b.shape.Hidden), eps: b.shape.RMSEps,
+	}
+	b.launch(op, planRMSNorm(n, b.shape.Hidden), unsafe.Pointer(&p))
+}
+
+// QKV implements kernels.Backend.
+func (b *Backend) QKV(layer int, weight kernels.Weight) {
+	b.setLayer(kernels.OpQKV, layer)
+	s := &b.shape
+	rows := (s.Heads + 2*s.KVHeads) * s.HeadDim
+	w := b.operand(kernels.OpQKV, weight, weightQKV, rows, s.Hidden)
+	b.begin(kernels.OpQKV)
+	b.gemm(kernels.OpQKV, epilogueQKV, operandX{b.ws.normed, kernels.Normed, &b.maps.normed}, b.run.tokens, w, epilogue{
+		out: b.ws.query, ld: int64(stride(s.Heads * s.HeadDim)), heads: int32(s.Heads), kvHeads: int32(s.KVHeads), headDim: int32(s.HeadDim),
+		layer: int32(layer), bias: w.bias, rope: b.ws.rope, positions: b.ws.batch.positions, slots: b.ws.batch.slots, kv: b.pool.kv,
+	})
+	b.finishProduct(kernels.OpQKV, kernels.Query, b.run.tokens, w, 2*rows)
+}
+
+// PagedAttention implements kernels.Backend.
+func (b *Backend) PagedAttention(layer int) {
+	b.setLayer(kernels.OpAttention, layer)
+	b.begin(kernels.OpAttention)
+	b.attention(layer)
+	s, step := &b.shape, b.run.step
+	n := int64(b.run.tokens) * int64(s.Heads*s.HeadDim)
+	b.finish(kernels.OpAttention, kernels.Attn, 4*step.context*int64(s.KVHeads*s.HeadDim)+4*n, 4*step.attended*int64(s.Heads*s.HeadDim))
+}
+
+func (b *Backend) setLayer(op kernels.Op, layer int) {
+	if layer < 0 || layer >= b.shape.Layers {
+		panic(fmt.Sprintf("cuda: %s: layer %d of %d", op, layer, b.shape.Layers))
+	}
+	b.run.layer = layer
+}
+
+// Linear implements kernels.Backend. The one that reads MLP ends a layer.
+func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
+	x := operandX{b.ws.attn, src, &b.maps.attn}
+	switch src {
+	case kernels.Attn:
+	case kernels.MLP:
+		x.data, x.tiles = b.ws.mlp, &b.maps.mlp
+	default:
+		panic(fmt.Sprintf("cuda: linear: source %d, want Attn or MLP", src))
+	}
+	w := b.operand(kernels.OpLinear, weight, weightPlain, b.shape.Hidden, b.shape.Width(src))
+	b.begin(kernels.OpLinear)
+	b.gemm(kernels.OpLinear, epilogueResidual, x, b.run.tokens, w, epilogue{out: b.ws.hidden, ld: int64(stride(b.shape.Hidden))})
+	b.finishProduct(kernels.OpLinear, kernels.Hidden, b.run.tokens, w, 8*b.shape.Hidden)
+	if src == kernels.MLP {
+		b.run.layer++
+	}
+}
+
+// GateUp implements kernels.Backend.
+func (b *Backend) GateUp(weight kernels.Weight) {
+	w := b.operand(kernels.OpGateUp, weight, weightGateUp, 2*b.shape.Intermediate, b.shape.Hidden)
+	b.begin(kernels.OpGateUp)
+	b.gemm(kernels.OpGateUp, epilogueSwiGLU, operandX{b.ws.normed, kernels.Normed, &b.maps.normed}, b.run.tokens, w, epilogue{out: b.ws.mlp, ld: int64(stride(b.shape.Intermediate))})
+	b.finishProduct(kernels.OpGateUp, kernels.MLP, b.run.tokens, w, 2*b.shape.Intermediate)
+}
+
+// Head implements kernels.Backend.
+func (b *Backend) Head(norm, weight kernels.Weight) {
+	b.run.layer = -1
+	n := b.operand(kernels.OpHead, norm, weightNorm, b.shape.Hidden, 1)
+	w := b.operand(kernels.OpHead, weight, weightHead, b.shape.Vocab, b.shape.Hidden)
+	b.begin(kernels.OpHead)
+	if b.run.logits > 0 {
+		b.rmsnorm(kernels.OpHead, n, b.ws.batch.logitRows, b.ws.headIn, b.run.logits)
+		b.gemm(kernels.OpHead, epilogueStore, operandX{b.ws.headIn, kernels.Normed, &b.maps.headIn}, b.run.logits, w, epilogue{out: b.ws.logits, ld: int64(stride(b.shape.Vocab))})
+	}
+	b.finishProduct(kernels.OpHead, kernels.Logits, b.run.logits, w, 4*b.shape.Vocab)
+}
+
+// operandX is the left side of a product: rows of the activation's width.
+type operandX struct {
+	data  ptr
+	like  kernels.Activation
+	tiles *xMaps
+}
+
+// xMaps are the tensor maps of a left side on Hopper: boxes of 128 rows, and of
+// 16 for few tokens.
+type xMaps struct{ tall, short tensorMap }
+
+type activationMaps struct{ normed, attn, mlp, headIn xMaps }
+
+func (b *Backend) initMaps() error {
+	s, tokens, logits := &b.shape, roundUp(b.limits.MaxBatchedTokens, rowUnit), roundUp(b.limits.MaxLogitRows, rowUnit)
+	for _, m := range []struct {
+		to          *xMaps
+		data        ptr
+		rows, width int
+	}{
+		{&b.maps.normed, b.ws.normed, tokens, s.Hidden}, {&b.maps.attn, b.ws.attn, tokens, s.Heads * s.HeadDim},
+		{&b.maps.mlp, b.ws.mlp, tokens, s.Intermediate}, {&b.maps.headIn, b.ws.headIn, logits, s.Hidden},
+	} {
+		var err error
+		if m.to.tall, err = b.tilesOf(m.data, m.rows, stride(m.width), sm90BoxRows); err != nil {
+			return err
+		}
+		if m.to.short, err = b.tilesOf(m.data, m.rows, stride(m.width), streamShortBox); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gemm multiplies m rows of x by w and ends with e.
+func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *weight, e epilogue) {
+	ld := stride(b.shape.Width(x.like))
+	e.rows, e.cols = int32(m), int32(w.rows)
+	shape := gemmShape{m: m, n: w.rows, k: w.ld, kind: kind, invariant: b.limits.BatchInvariant}
+	if plan, ok := b.planGemm(shape); ok {
+		p := plan.params(shape, b.ws.gemm)
+		p.x, p.w, p.ldX, p.ldW, p.e = x.data, w.data, int64(ld), int64(w.ld), e
+		if plan.xBox == 0 {
+			b.launch(op, plan.launch, unsafe.Pointer(&p))
+			return
+		}
+		tiled := sm90Params{x: x.tiles.tall, w: w.tiles, g: p}
+		if plan.xBox == streamShortBox {
+			tiled.x = x.tiles.short
+		}
+		b.launch(op, plan.launch, unsafe.Pointer(&tiled))
+		return
+	}
+	p := gemmPlainParams{x: x.data, w: w.data, ldX: int64(ld), ldW: int64(w.ld), k: int32(w.ld), e: e}
+	b.launch(op, planGemmPlain(shape), unsafe.Pointer(&p))
+}
+
+// productPlan is a planned product; xBox is the rows of a box of x's tensor map, 0
+// for kernels that take addresses.
+type productPlan struct {
+	gemmPlan
+	xBox int
+}
+
+// streamShortBox is streamVariant.xBox of few tokens.
+const streamShortBox = 16
+
+// planProduct chooses the fast kernel of a shape; ok is false where none takes it.
+func planProduct(s gemmShape, a arch) (productPlan, bool) {
+	if g, xBox, ok := planGemmStream(s, a); ok {
+		return productPlan{g, xBox}, true
+	}
+	if g, ok := planGemmSM90(s, a); ok {
+		return productPlan{g, sm90BoxRows}, true
+	}
+	g, ok := planGemm(s, a)
+	return productPlan{g, 0}, ok
+}
+
+// planGemm plans each shape once.
+func (b *Backend) planGemm(s gemmShape) (productPlan, bool) {
+	if b.info.Path == pathPlain {
+		return productPlan{}, false
+	}
+	plan, ok := b.products[s]
+	if !ok {
+		if plan, ok = planProduct(s, b.arch); !ok {
+			return plan, false
+		}
+		b.products[s] = plan
+	}
+	return plan, true
+}
+
+// begin starts an operation: it must be issued by Launch's forward.
+func (b *Backend) begin(op kernels.Op) {
+	if !b.run.issuing && op != kernels.OpSample {
+		panic(fmt.Sprintf("cuda: %s outside Launch", op))
+	}
+	b.profiler.begin(b)
+}
+
+// end notes the operation for the profiler.
+func (b *Backend) end(op kernels.Op, bytes, flops int64) { b.profiler.end(b, op, bytes, flops) }
+
+// finish ends an operation whose output is out.
+func (b *Backend) finish(op kernels.Op, out kernels.Activation, bytes, flops int64) {
+	b.end(op, bytes, flops)
+	if b.tap != nil {
+		b.runTap(op, out)
+	}
+}
+
+// finishProduct ends a product of n rows that write outBytes each.
+func (b *Backend) finishProduct(op kernels.Op, out kernels.Activation, n int, w *weight, outBytes int) {
+	b.finish(op, out, w.bytes+int64(n)*(2*int64(w.cols)+int64(outBytes)), 2*int64(n)*int64(w.rows)*int64(w.cols))
+}

@@ -1,0 +1,21 @@
+//go:build cuda
+
+package cuda
+
+import "unsafe"
+
+// rmsnormParams is RMSNormParams.
+type rmsnormParams struct {
+	hidden, w, rows, out ptr
+	ld, ldOut            int64
+	width                int32
+	eps                  float32
+}
+
+var _ [56]byte = [unsafe.Sizeof(rmsnormParams{})]byte{}
+
+// planRMSNorm is a CTA a row, at most four elements a thread of small rows. The
+// number of threads depends on the width alone: it decides the order of the sum.
+func planRMSNorm(rows, hidden int) launch {
+	return grid("rmsnorm", "rmsnorm", rows, 1, min(512, roundUp(ceilDiv(hidden, 4), 32))).overlapped()
+}

@@ -1,0 +1,186 @@
+// Sampling in the order of kernels.Sampling, without sorting. Three kernels:
+//
+//   sample_edit    steps 1 to 3 of a row's 8,192 ids by one CTA: maxima, the raw
+//                  log-sum's part, NaN. Rows that nothing changes are not copied.
+//   sample_draw    Gumbel-max over the same ids; one more CTA a row for those with
+//                  min_p, top_k or top_p, see sample_filter.cuh
+//   sample_finish  the row's token, its log probability and rank, the likeliest
+//                  ids, counts and last token; results go to mapped host memory
+//
+// Every number is summed in one order, or as integers, so that a row does not
+// depend on its neighbours nor on scheduling. Bytes: logits once or twice, edited
+// rows twice more, nearly all from L2.
+#include "sample_filter.cuh"
+
+static __device__ __forceinline__ bool has_edits(const RowParams &p, const SampleEntry &e) {
+	bool stops = e.position - p.prompt_len < p.min_tokens && p.num_stop_ids > 0;
+	return stops || e.mask >= 0 || p.num_bias > 0 || p.penalties;
+}
+
+// penalized is step 3 for an id with the count.
+static __device__ __forceinline__ float penalized(const RowParams &p, float z, uint32_t count) {
+	if (count == 0) return z;
+	float r = p.repetition == 0 ? 1 : p.repetition;
+	float times = count & (IN_PROMPT - 1);
+	z = z > 0 ? z / r : z * r;
+	z = __fsub_rn(z, __fmul_rn(p.frequency, times));
+	return times > 0 ? z - p.presence : z;
+}
+
+// edit applies steps 1 to 3 to z, the logits of ids first … first+n−1.
+static __device__ void edit(const SampleParams &p, const RowParams &r, const SampleEntry &e, float *z, int first, int n) {
+	for (int i = threadIdx.x; i < r.num_bias; i += blockDim.x) {
+		TokenBias b = p.bias[e.row * MAX_BIAS + i]; // distinct ids
+		if (b.id >= first && b.id < first + n) z[b.id - first] += b.bias;
+	}
+	__syncthreads();
+	const uint16_t *counts = p.counts + e.row * p.counts_stride + first;
+	const uint32_t *mask = e.mask < 0 ? nullptr : p.masks + (int64_t)e.mask * p.mask_words;
+	for (int i = threadIdx.x; i < n; i += blockDim.x) { // penalties keep −inf, so they may go first
+		if (r.penalties) z[i] = penalized(r, z[i], counts[i]);
+		int id = first + i;
+		if (mask && !(mask[id / 32] >> (id % 32) & 1)) z[i] = -INFINITY;
+	}
+	__syncthreads();
+	bool stops = e.position - r.prompt_len < r.min_tokens;
+	for (int i = threadIdx.x; stops && i < r.num_stop_ids; i += blockDim.x) {
+		int id = p.stop_ids[e.row * MAX_STOP_IDS + i];
+		if (id >= first && id < first + n) z[id - first] = -INFINITY;
+	}
+	__syncthreads();
+}
+
+// raw_stats sets the part's numbers of the raw logits.
+static __device__ void raw_stats(Part &part, const float *z, int n, bool sum, float *shared) {
+	float largest = -INFINITY, total = 0;
+	bool bad = false;
+	for (int i = threadIdx.x; i < n; i += blockDim.x) {
+		largest = fmaxf(largest, z[i]);
+		bad |= z[i] != z[i] || z[i] == INFINITY;
+	}
+	part.bad = __syncthreads_or(bad);
+	part.raw_max = block_max(largest, shared);
+	if (!sum) return;
+	if (part.raw_max > -INFINITY)
+		for (int i = threadIdx.x; i < n; i += blockDim.x) total += expf(z[i] - part.raw_max);
+	part.raw_sum = block_sum(total, shared);
+}
+
+PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ SampleParams p) {
+	grid_wait();
+	grid_trigger();
+	if (blockIdx.y >= p.header[H_SAMPLES]) return;
+	__shared__ float z[SPLIT], shared[8];
+	__shared__ Largest best[8];
+	SampleEntry e = p.entries[blockIdx.y];
+	const RowParams r = p.state[e.row].params;
+	int first = blockIdx.x * SPLIT, n = min(SPLIT, p.vocab - first);
+	const float *logits = p.logits + e.index * p.ld + first;
+	for (int i = threadIdx.x; i < n; i += blockDim.x) z[i] = logits[i];
+	__syncthreads();
+	Part part = {};
+	raw_stats(part, z, n, r.logprobs >= 0, shared);
+	n = min(n, p.sample_vocab - first); // may be negative
+	bool edits = has_edits(r, e);
+	if (edits) edit(p, r, e, z, first, max(n, 0));
+	Largest l = {-INFINITY, -1};
+	float *out = p.edited + e.index * p.ld + first;
+	for (int i = threadIdx.x; i < n; i += blockDim.x) {
+		if (z[i] > l.z) l = {z[i], first + i};
+		if (edits) out[i] = z[i];
+	}
+	l = block_largest(l, best);
+	part.max = l.z;
+	part.id = l.id;
+	if (threadIdx.x == 0) p.parts[blockIdx.y * MAX_SPLITS + blockIdx.x] = part;
+}
+
+// row_of combines a row's parts.
+static __device__ Row row_of(const SampleParams &p, int entry) {
+	Row row = {{-INFINITY, -1}, -INFINITY, false};
+	for (int i = 0; i < p.splits; i++) {
+		const Part &part = p.parts[entry * MAX_SPLITS + i];
+		if (part.id >= 0 && part.max > row.first.z) row.first = {part.max, part.id};
+		row.raw_max = fmaxf(row.raw_max, part.raw_max);
+		row.bad |= part.bad;
+	}
+	row.bad |= row.first.id < 0 || row.first.z == INFINITY;
+	return row;
+}
+
+PG_KERNEL void __launch_bounds__(512) sample_draw(const __grid_constant__ SampleParams p) {
+	grid_wait();
+	grid_trigger();
+	if (blockIdx.y >= p.header[H_SAMPLES]) return;
+	SampleEntry e = p.entries[blockIdx.y];
+	const RowParams r = p.state[e.row].params;
+	if (r.temperature == 0) return;
+	Row row = row_of(p, blockIdx.y);
+	bool filter = r.min_p > 0 || (r.top_k > 0 && r.top_k < p.sample_vocab) || (r.top_p > 0 && r.top_p < 1);
+	bool whole = blockIdx.x == p.splits; // the CTA that filters
+	if (row.bad || filter != whole) return;
+	__shared__ Best shared[16];
+	Drawer drawer(r, e.position, row.first.z, row.first.id);
+	const float *z = (has_edits(r, e) ? p.edited : p.logits) + e.index * p.ld;
+	if (whole) {
+		draw_filtered(drawer, z, p.sample_vocab);
+	} else {
+		int first = blockIdx.x * SPLIT, end = min(first + SPLIT, p.sample_vocab);
+		for (int id = first + threadIdx.x; id < end; id += blockDim.x) drawer.see(z[id], id);
+	}
+	Best best = block_best(drawer.best, shared);
+	if (threadIdx.x == 0) p.draws[blockIdx.y * MAX_SPLITS + (whole ? 0 : blockIdx.x)] = best;
+}
+
+// drawn is the row's token.
+static __device__ int drawn(const SampleParams &p, const RowParams &r, const Row &row, int entry) {
+	if (row.bad) return -1;
+	if (r.temperature == 0) return row.first.id;
+	bool filter = r.min_p > 0 || (r.top_k > 0 && r.top_k < p.sample_vocab) || (r.top_p > 0 && r.top_p < 1);
+	Best best = p.draws[entry * MAX_SPLITS];
+	int used = (p.sample_vocab + SPLIT - 1) / SPLIT;
+	for (int i = 1; !filter && i < used; i++) {
+		Best other = p.draws[entry * MAX_SPLITS + i];
+		if (better(other.score, other.id, best)) best = other;
+	}
+	return best.id;
+}
+
+PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ SampleParams p) {
+	grid_wait();
+	grid_trigger();
+	int entry = blockIdx.x;
+	if (entry >= p.header[H_SAMPLES]) return;
+	SampleEntry e = p.entries[entry];
+	const RowParams r = p.state[e.row].params;
+	Row row = row_of(p, entry);
+	int id = drawn(p, r, row, entry);
+	int32_t *out = p.results + (int64_t)p.header[RESULT_SLOT] * p.result_words;
+	if (threadIdx.x == 0) {
+		p.state[e.row].last_token = id;
+		out[entry] = id;
+		uint16_t *count = p.counts + e.row * p.counts_stride + max(id, 0);
+		if (id >= 0 && r.penalties && (*count & (IN_PROMPT - 1)) < IN_PROMPT - 1) ++*count;
+	}
+	if (id < 0 || r.logprobs < 0) return;
+	const float *z = p.logits + e.index * p.ld;
+	double sum = 0;
+	for (int i = 0; i < p.splits; i++) {
+		const Part &part = p.parts[entry * MAX_SPLITS + i];
+		if (part.raw_max > -INFINITY) sum += part.raw_sum * exp((double)part.raw_max - row.raw_max);
+	}
+	double log_sum = row.raw_max + log(sum);
+	int larger = 0;
+	for (int i = threadIdx.x; i < p.vocab; i += blockDim.x) larger += z[i] > z[id];
+	__shared__ int total;
+	if (threadIdx.x == 0) total = 0;
+	__syncthreads();
+	atomicAdd(&total, larger);
+	__syncthreads();
+	if (threadIdx.x == 0) {
+		reinterpret_cast<float *>(out)[p.capacity + entry] = (float)(z[id] - log_sum);
+		out[2 * p.capacity + entry] = 1 + total;
+	}
+	int at = 3 * p.capacity + entry * p.max_top;
+	likeliest(z, p.vocab, min(r.logprobs, p.max_top), out + at, reinterpret_cast<float *>(out) + at + p.capacity * p.max_top, log_sum);
+}

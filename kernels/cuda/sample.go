@@ -1,0 +1,29 @@
+//go:build cuda
+
+package cuda
+
+import "unsafe"
+
+// sampleParams is SampleParams.
+type sampleParams struct {
+	logits, edited                                          ptr
+	ld                                                      int64
+	state, stopIDs, bias, counts                            ptr
+	countsStride                                            int64
+	entries, masks, header, parts, draws, results           ptr
+	resultWords                                             int64
+	maskWords, vocab, sampleVocab, splits, capacity, maxTop int32
+}
+
+var _ [144]byte = [unsafe.Sizeof(sampleParams{})]byte{}
+
+// planSample is the three kernels for n rows: edit, draw (with a CTA a row that
+// filters), finish.
+func planSample(n, vocab int) [3]launch {
+	splits := ceilDiv(vocab, splitIDs)
+	return [3]launch{
+		grid("sample", "sample_edit", splits, n, 256).overlapped(),
+		grid("sample", "sample_draw", splits+1, n, 512).overlapped(),
+		grid("sample", "sample_finish", n, 1, 512).overlapped(),
+	}
+}

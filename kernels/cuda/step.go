@@ -1,0 +1,334 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/pagoda-engine/pagoda/internal/cuda"
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// stepRing is the steps between a slot's uses: a Result is valid until two more
+// Samples, and one step may be under way.
+const stepRing = 4
+
+// step is a slot of the staging ring: what one step sends and receives, in
+// pinned memory.
+type step struct {
+	ticket  kernels.Ticket
+	used    bool
+	message message // the step
+	sample  message // its sample entries, where they go apart
+	masks   []uint32
+	results []int32 // of the ring: see sample_filter.cuh
+	start   cuda.Event
+	end     cuda.Event
+	result  kernels.Result
+
+	tokens, seqs, logits int    // of the batch
+	graph                *graph // that will run the step once Sample is called
+	forward              func() // of a step that waits for its graph
+	attended, context    int64  // Σ tokens seen by each query token; Σ SeqLens
+	records              []record
+}
+
+// runState is the shape of the step that is being issued, as operations see it.
+type runState struct {
+	issuing      bool // inside Launch's forward
+	layer        int
+	tokens, seqs int // with the padding of a graph
+	logits       int
+	step         *step
+	attention    attentionPlan
+}
+
+func (b *Backend) resultWords() int { return b.limits.MaxLogitRows * (3 + 2*b.limits.MaxTopLogprobs) }
+
+func (b *Backend) initSteps() error {
+	words, resultWords := messageWords(b.limits, b.updates.limit), b.resultWords()
+	masks := b.limits.MaxLogitRows * maskWords(b.shape.Vocab)
+	results, err := hostAlloc[int32](b, stepRing*resultWords)
+	if err != nil {
+		return err
+	}
+	b.run.step = nil
+	for i := range b.steps {
+		s := &b.steps[i]
+		s.results = results[i*resultWords : (i+1)*resultWords]
+		if s.message.words, err = hostAlloc[int32](b, words); err != nil {
+			return err
+		}
+		if s.sample.words, err = hostAlloc[int32](b, headerWords+entryWords*b.limits.MaxLogitRows); err != nil {
+			return err
+		}
+		if s.masks, err = hostAlloc[uint32](b, masks); err != nil {
+			return err
+		}
+		if s.start, err = cuda.NewEvent(); err != nil {
+			return err
+		}
+		if s.end, err = cuda.NewEvent(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *step) destroy() error {
+	if s.message.words == nil {
+		return nil
+	}
+	if err := s.start.Destroy(); err != nil {
+		return err
+	}
+	return s.end.Destroy()
+}
+
+// Launch implements kernels.Backend.
+func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
+	if b.open != nil {
+		panic("cuda: Launch before the last step was sampled")
+	}
+	s := &b.steps[int(b.issued)%stepRing]
+	b.issued++
+	s.ticket, b.open = b.issued, s
+	if b.err != nil {
+		return
+	}
+	b.loader.done()
+	if s.used {
+		b.fail("launch", s.end.Sync())
+	}
+	s.used = true
+	b.checkBatch(s, batch)
+	s.graph, s.forward = nil, nil
+	tokens, seqs := batch.NumTokens(), batch.NumSeqs()
+	if g := b.graphs.find(b, batch, forward); g != nil {
+		tokens, seqs, s.graph, s.forward = g.size, g.size, g, forward
+	}
+	s.message.start()
+	b.updates.take(&s.message)
+	s.message.batch(batch, tokens, seqs)
+	if s.graph == nil {
+		b.runForward(s, batch.QueryStart, batch.NumDecodes, forward)
+	}
+}
+
+// runForward issues the step op by op.
+func (b *Backend) runForward(s *step, queryStart []int32, decodes int, forward func()) {
+	b.fail("launch", s.start.Record(&b.compute))
+	b.send(&s.message)
+	b.issue(s, queryStart, decodes, s.logits, forward)
+}
+
+// issue calls forward for a step of the sequences.
+func (b *Backend) issue(s *step, queryStart []int32, decodes, logits int, forward func()) {
+	seqs := len(queryStart) - 1
+	b.run = runState{issuing: true, layer: -1, tokens: int(queryStart[seqs]), seqs: seqs, logits: logits, step: s}
+	b.planAttention(queryStart, decodes)
+	forward()
+	b.run.issuing = false
+}
+
+// flush issues the step that waits for its graph: something comes between its
+// Launch and its Sample.
+func (b *Backend) flush() {
+	if s := b.open; s != nil && s.graph != nil && b.err == nil {
+		forward := s.forward
+		s.graph, s.forward = nil, nil
+		s.message.set(mTokens, s.tokens)
+		s.message.set(mSeqs, s.seqs)
+		b.runForward(s, b.identity[:s.seqs+1], s.seqs, forward)
+	}
+}
+
+// send copies a message to the device and unpacks it there.
+func (b *Backend) send(m *message) {
+	if b.err != nil {
+		return
+	}
+	b.fail("launch", b.compute.ToDevice(b.ws.message, unsafe.Pointer(&m.words[0]), 4*m.n))
+	b.prepare()
+}
+
+func (b *Backend) prepare() {
+	w := &b.ws.batch
+	p := prepareParams{
+		message: b.ws.message, header: w.header, tokens: w.tokens, tokenSeq: w.tokenSeq, positions: w.positions, slots: w.slots,
+		rows: w.rows, queryStart: w.queryStart, seqLens: w.seqLens, logitRows: w.logitRows, tables: w.tables, tableStride: w.tableStride,
+		state: b.ws.state, stopIDs: b.ws.stopIDs, bias: b.ws.bias, entries: b.ws.entries, blockShift: b.pool.kv.blockShift,
+	}
+	b.launch("prepare", planPrepare(), unsafe.Pointer(&p))
+}
+
+// checkBatch panics at what a caller may not ask for, and notes the step's shape.
+func (b *Backend) checkBatch(s *step, batch *kernels.Batch) {
+	n, seqs := batch.NumTokens(), batch.NumSeqs()
+	if n > b.limits.MaxBatchedTokens || seqs > b.limits.MaxSeqs || len(batch.LogitRows) > b.limits.MaxLogitRows {
+		panic(fmt.Sprintf("cuda: batch of %d tokens, %d sequences, %d logit rows; limits %+v", n, seqs, len(batch.LogitRows), b.limits))
+	}
+	if len(batch.QueryStart) != seqs+1 || len(batch.SeqLens) != seqs || int(batch.QueryStart[seqs]) != n || batch.QueryStart[0] != 0 {
+		panic(fmt.Sprintf("cuda: batch of %d tokens and %d sequences: query starts %v, %d lengths", n, seqs, batch.QueryStart, len(batch.SeqLens)))
+	}
+	for _, id := range batch.Tokens {
+		if id != kernels.FromDevice {
+			b.checkID(id)
+		}
+	}
+	for _, t := range batch.LogitRows {
+		if t < 0 || int(t) >= n {
+			panic(fmt.Sprintf("cuda: logits of token %d of %d", t, n))
+		}
+	}
+	s.tokens, s.seqs, s.logits = n, seqs, len(batch.LogitRows)
+	s.attended, s.context = 0, 0
+	for i, row := range batch.Rows {
+		b.checkRow(row)
+		query, length, size := int64(batch.QueryStart[i+1]-batch.QueryStart[i]), int64(batch.SeqLens[i]), int64(b.limits.BlockSize)
+		if query < 0 || length < query || length > int64(b.limits.MaxModelLen) || length > int64(b.tableLen[row])*size {
+			panic(fmt.Sprintf("cuda: sequence %d (row %d): %d query tokens of length %d; MaxModelLen %d, table of %d blocks of %d", i, row, query, length, b.limits.MaxModelLen, b.tableLen[row], size))
+		}
+		s.attended += query*(length-query) + query*(query+1)/2
+		s.context += length
+	}
+}
+
+func (b *Backend) checkRow(row int32) {
+	if row < 0 || int(row) >= b.limits.MaxSeqs {
+		panic(fmt.Sprintf("cuda: row %d, have %d", row, b.limits.MaxSeqs))
+	}
+}
+
+func (b *Backend) checkID(id int32) {
+	if id < 0 || int(id) >= b.shape.Vocab {
+		panic(fmt.Sprintf("cuda: token %d, vocabulary of %d", id, b.shape.Vocab))
+	}
+}
+
+// Sample implements kernels.Backend.
+func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
+	s := b.open
+	if s == nil {
+		panic("cuda: Sample without Launch")
+	}
+	if b.err != nil {
+		b.open = nil
+		return s.ticket
+	}
+	b.checkSamples(s, batch)
+	masked := b.stageMasks(s, batch)
+	slot := int(s.ticket-1) % stepRing
+	if masked || s.graph != nil && len(batch.Index) > s.graph.size {
+		b.flush() // no graph has masks, nor more entries than rows
+	}
+	b.graphs.masked = masked
+	if g := s.graph; g != nil {
+		s.message.samples(batch, slot)
+		b.open, s.graph, s.forward = nil, nil, nil
+		b.fail("graph", g.exec.Replay(&b.compute, b.ws.message, unsafe.Pointer(&s.message.words[0]), 4*s.message.n, &s.start, &s.end))
+		b.setResult(s, len(batch.Index))
+		return s.ticket
+	}
+	b.open = nil
+	s.sample.start()
+	if masks := s.sample.samples(batch, slot); masks > 0 {
+		b.fail(kernels.OpSample, b.compute.ToDevice(b.ws.masks, unsafe.Pointer(&s.masks[0]), 4*masks*maskWords(b.shape.Vocab)))
+	}
+	if len(batch.Index) > 0 {
+		b.send(&s.sample)
+		b.begin(kernels.OpSample)
+		b.runSample(len(batch.Index))
+		b.end(kernels.OpSample, 4*int64(len(batch.Index))*int64(b.shape.Vocab), 0)
+	}
+	b.fail(kernels.OpSample, s.end.Record(&b.compute))
+	b.setResult(s, len(batch.Index))
+	b.graphs.captureWanted(b)
+	return s.ticket
+}
+
+func (b *Backend) checkSamples(s *step, batch *kernels.SampleBatch) {
+	n := len(batch.Index)
+	if len(batch.Rows) != n || len(batch.Positions) != n || (batch.Masks != nil && len(batch.Masks) != n) {
+		panic(fmt.Sprintf("cuda: sampling %d logit rows: %d rows, %d positions, %d masks", n, len(batch.Rows), len(batch.Positions), len(batch.Masks)))
+	}
+	for i, index := range batch.Index {
+		b.checkRow(batch.Rows[i])
+		if index < 0 || int(index) >= s.logits {
+			panic(fmt.Sprintf("cuda: sampling logit row %d of %d", index, s.logits))
+		}
+	}
+}
+
+// stageMasks copies the masks, one behind the other; ids past a short one are
+// not allowed.
+func (b *Backend) stageMasks(s *step, batch *kernels.SampleBatch) bool {
+	words, at := maskWords(b.shape.Vocab), 0
+	for _, mask := range batch.Masks {
+		if mask == nil {
+			continue
+		}
+		to := s.masks[at : at+words]
+		clear(to[copy(to, mask):])
+		at += words
+	}
+	return at > 0
+}
+
+// runSample issues the sampler for n entries.
+func (b *Backend) runSample(n int) {
+	p := sampleParams{
+		logits: b.ws.logits, edited: b.ws.edited, ld: int64(stride(b.shape.Vocab)),
+		state: b.ws.state, stopIDs: b.ws.stopIDs, bias: b.ws.bias, counts: b.ws.counts, countsStride: int64(countStride(b.shape.Vocab)),
+		entries: b.ws.entries, masks: b.ws.masks, header: b.ws.batch.header, parts: b.ws.parts, draws: b.ws.draws,
+		results: ptr(uintptr(unsafe.Pointer(&b.steps[0].results[0]))), resultWords: int64(b.resultWords()),
+		maskWords: int32(maskWords(b.shape.Vocab)), vocab: int32(b.shape.Vocab), sampleVocab: int32(b.shape.SampleVocab),
+		splits: int32(ceilDiv(b.shape.Vocab, splitIDs)), capacity: int32(b.limits.MaxLogitRows), maxTop: int32(b.limits.MaxTopLogprobs),
+	}
+	for _, l := range planSample(n, b.shape.Vocab) {
+		b.launch(kernels.OpSample, l, unsafe.Pointer(&p))
+	}
+}
+
+// setResult cuts the Result from the slot.
+func (b *Backend) setResult(s *step, n int) {
+	capacity, top := b.limits.MaxLogitRows, n*b.limits.MaxTopLogprobs
+	part := func(at, n int) []int32 { return s.results[at : at+n : at+n] }
+	likeliest := 3 * capacity
+	s.result = kernels.Result{
+		Tokens: part(0, n), Logprobs: floats(part(capacity, n)), Ranks: part(2*capacity, n),
+		TopIDs: part(likeliest, top), TopLogprobs: floats(part(likeliest+capacity*b.limits.MaxTopLogprobs, top)),
+	}
+}
+
+// floats is the same memory.
+func floats(s []int32) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(s))), len(s))
+}
+
+// Wait implements kernels.Backend.
+func (b *Backend) Wait(t kernels.Ticket) (*kernels.Result, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	if t < 1 || t > b.issued {
+		panic(fmt.Sprintf("cuda: waiting for step %d; %d were launched", t, b.issued))
+	}
+	s := &b.steps[int(t-1)%stepRing]
+	if s.ticket != t || s == b.open {
+		panic(fmt.Sprintf("cuda: waiting for step %d; %d were launched", t, b.issued))
+	}
+	b.run.layer, b.run.tokens, b.run.seqs = -1, s.tokens, s.seqs
+	b.fail("step", s.end.Sync())
+	if b.err != nil {
+		return nil, b.err
+	}
+	var err error
+	if s.result.Duration, err = s.end.Since(&s.start); err != nil {
+		b.fail("step", err)
+		return nil, b.err
+	}
+	b.report(s)
+	return &s.result, nil
+}

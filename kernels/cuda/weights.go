@@ -1,0 +1,382 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"unsafe"
+
+	"github.com/pagoda-engine/pagoda/internal/cuda"
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// weightKind says what a weight is for; operations accept one kind.
+type weightKind int
+
+const (
+	weightPlain weightKind = iota
+	weightQKV
+	weightGateUp
+	weightHead // embedding, too
+	weightNorm // float32 [rows]
+)
+
+// weight implements kernels.Weight: [rows, cols] at data, bfloat16 with row
+// stride ld elements, in the order that common.cuh says.
+type weight struct {
+	name       string
+	kind       weightKind
+	rows, cols int
+	ld         int
+	data, bias ptr       // bias: float32 [rows], or 0
+	tiles      tensorMap // how the bulk copy engine sees it; on Hopper
+	bytes      int64
+}
+
+// Bytes implements kernels.Weight.
+func (w *weight) Bytes() int64 { return w.bytes }
+
+// operand checks that w is what op needs.
+func (b *Backend) operand(op kernels.Op, w kernels.Weight, kind weightKind, rows, cols int) *weight {
+	cw, ok := w.(*weight)
+	if !ok {
+		panic(fmt.Sprintf("cuda: %s: %T is not a weight of this backend", op, w))
+	}
+	if cw.kind != kind || cw.rows != rows || cw.cols != cols {
+		panic(fmt.Sprintf("cuda: %s: %s is [%d, %d] of kind %d, want [%d, %d] of %d", op, cw.name, cw.rows, cw.cols, cw.kind, rows, cols, kind))
+	}
+	return cw
+}
+
+// loader places weights one behind the other and brings their data to the
+// device through two pinned buffers, one filled while the other is copied.
+type loader struct {
+	place *cuda.Range
+	used  int64 // bytes of place
+
+	pinned [2][]byte // nil while nothing loads
+	device [2]ptr
+	copied [2]cuda.Event // the pinned buffer was copied
+	turn   int
+}
+
+// stageBytes is the size of a staging buffer.
+const stageBytes = 32 << 20
+
+// reserve takes zeroed device memory for a weight.
+func (b *Backend) reserve(bytes int64) (ptr, error) {
+	l := &b.loader
+	if l.place == nil {
+		var err error
+		if l.place, err = b.device.NewRange(b.device.TotalMemory); err != nil {
+			return 0, fmt.Errorf("reserving addresses for weights: %w", err)
+		}
+	}
+	at := l.used
+	end := (at + bytes + 255) / 256 * 256
+	if end > l.place.Backed() {
+		if err := l.place.Resize(end); err != nil {
+			return 0, fmt.Errorf("%d bytes for weights: %w", end, err)
+		}
+	}
+	l.used = end
+	return l.place.Base + ptr(at), b.compute.Clear(l.place.Base+ptr(at), (bytes+3)/4*4)
+}
+
+// stage makes the staging buffers.
+func (l *loader) stage() (err error) {
+	if l.pinned[0] != nil {
+		return nil
+	}
+	for i := range l.pinned {
+		p, err := cuda.HostAlloc(stageBytes)
+		if err != nil {
+			return fmt.Errorf("staging: %w", err)
+		}
+		l.pinned[i] = unsafe.Slice((*byte)(p), stageBytes)
+		if l.device[i], err = cuda.Malloc(stageBytes); err != nil {
+			return fmt.Errorf("staging: %w", err)
+		}
+		if l.copied[i], err = cuda.NewEvent(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// done frees the staging buffers: the weights are loaded.
+func (l *loader) done() {
+	if l.pinned[0] != nil {
+		_ = l.unstage() // a failure here shows in the next call that matters
+	}
+}
+
+func (l *loader) unstage() error {
+	var errs []error
+	for i := range l.pinned {
+		if l.pinned[i] == nil {
+			continue
+		}
+		errs = append(errs, l.copied[i].Sync(), l.copied[i].Destroy(), cuda.HostFree(unsafe.Pointer(&l.pinned[i][0])), cuda.Free(l.device[i]))
+		l.pinned[i] = nil
+	}
+	return errors.Join(errs...)
+}
+
+func (l *loader) free() error {
+	err := l.unstage()
+	if l.place != nil {
+		err = errors.Join(err, l.place.Free())
+	}
+	return err
+}
+
+// checkTensor compares a tensor with the shape it must have, −1 = any.
+func checkTensor(t kernels.HostTensor, shape ...int) error {
+	ok := len(t.Shape) == len(shape)
+	for i := range shape {
+		ok = ok && t.Shape[i] > 0 && (shape[i] < 0 || t.Shape[i] == shape[i])
+	}
+	if !ok {
+		return fmt.Errorf("%s: shape %v, want %v (−1 = any)", t.Name, t.Shape, shape)
+	}
+	if t.Data != nil && len(t.Data) != t.NumElems()*t.DType.Size() {
+		return fmt.Errorf("%s: %d bytes of data, want %d for %s %v", t.Name, len(t.Data), t.NumElems()*t.DType.Size(), t.DType, t.Shape)
+	}
+	return nil
+}
+
+// linearShape is what a spec's parts must be: rows of each (nil = any) and cols.
+func (b *Backend) linearShape(spec *kernels.LinearSpec) (kind weightKind, rows []int, cols int, err error) {
+	s, first := &b.shape, spec.Parts[0]
+	cols = s.Hidden
+	switch spec.Kind {
+	case kernels.LinearQKV:
+		kind, rows = weightQKV, []int{s.Heads * s.HeadDim, s.KVHeads * s.HeadDim, s.KVHeads * s.HeadDim}
+	case kernels.LinearGateUp:
+		kind, rows = weightGateUp, []int{s.Intermediate, s.Intermediate}
+	case kernels.LinearHead:
+		kind = weightHead
+	default:
+		kind = weightPlain
+		if len(first.Shape) == 2 {
+			cols = first.Shape[1]
+		}
+	}
+	if rows != nil && len(spec.Parts) != len(rows) {
+		err = fmt.Errorf("%s: %d parts, want %d", first.Name, len(spec.Parts), len(rows))
+	}
+	if len(spec.Bias) > 0 && (kind != weightQKV || len(spec.Bias) != len(spec.Parts)) {
+		err = fmt.Errorf("%s: %d biases: only QKV takes them, one a part", spec.Bias[0].Name, len(spec.Bias))
+	}
+	return kind, rows, cols, err
+}
+
+// LoadLinear implements kernels.Loader.
+func (b *Backend) LoadLinear(spec kernels.LinearSpec) (kernels.Weight, error) {
+	if len(spec.Parts) == 0 {
+		panic("cuda: LoadLinear without parts")
+	}
+	kind, rows, cols, err := b.linearShape(&spec)
+	if err != nil {
+		return nil, err
+	}
+	for i, part := range spec.Parts {
+		want := -1
+		if rows != nil {
+			want = rows[i]
+		}
+		if err := checkTensor(part, want, cols); err != nil {
+			return nil, err
+		}
+		if len(spec.Bias) > 0 {
+			if err := checkTensor(spec.Bias[i], part.Shape[0]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return b.loadMatrix(kind, cols, spec.Parts, spec.Bias)
+}
+
+// LoadEmbedding implements kernels.Loader. A tied one is the head as it is.
+func (b *Backend) LoadEmbedding(t kernels.HostTensor, _ bool) (kernels.Weight, error) {
+	if err := checkTensor(t, b.shape.Vocab, b.shape.Hidden); err != nil {
+		return nil, err
+	}
+	return b.loadMatrix(weightHead, b.shape.Hidden, []kernels.HostTensor{t}, nil)
+}
+
+// LoadNorm implements kernels.Loader.
+func (b *Backend) LoadNorm(t kernels.HostTensor) (kernels.Weight, error) {
+	if err := checkTensor(t, b.shape.Hidden); err != nil {
+		return nil, err
+	}
+	b.mustBeSetUp()
+	w := &weight{name: t.Name, kind: weightNorm, rows: b.shape.Hidden, cols: 1, bytes: int64(4 * stride(b.shape.Hidden))}
+	var err error
+	if w.data, err = b.loadFloats(appendFloats(nil, t), stride(b.shape.Hidden)); err != nil {
+		return nil, fmt.Errorf("%s: %w", t.Name, err)
+	}
+	return w, nil
+}
+
+func (b *Backend) mustBeSetUp() {
+	if b.base == 0 {
+		panic("cuda: a weight is loaded before Setup")
+	}
+}
+
+// appendFloats appends the tensor's values, unrounded.
+func appendFloats(out []float32, t kernels.HostTensor) []float32 {
+	for i := range t.NumElems() {
+		switch {
+		case t.Data == nil:
+			out = append(out, kernels.BF16ToFloat(kernels.FloatToBF16(kernels.Dummy(t.Seed, uint64(i))*t.Scale+t.Offset)))
+		case t.DType == kernels.FP32:
+			out = append(out, math.Float32frombits(binary.LittleEndian.Uint32(t.Data[4*i:])))
+		case t.DType == kernels.FP16:
+			out = append(out, kernels.FP16ToFloat(binary.LittleEndian.Uint16(t.Data[2*i:])))
+		default:
+			out = append(out, kernels.BF16ToFloat(binary.LittleEndian.Uint16(t.Data[2*i:])))
+		}
+	}
+	return out
+}
+
+// loadFloats brings a small vector to the device, with room for n values.
+func (b *Backend) loadFloats(values []float32, n int) (ptr, error) {
+	at, err := b.reserve(int64(4 * n))
+	if err != nil {
+		return 0, err
+	}
+	return at, b.compute.ToDevice(at, unsafe.Pointer(&values[0]), 4*len(values)) // staged by the driver
+}
+
+// pairRow is where row i of a QKV projection goes: the halves of a head that
+// RoPE rotates against each other are neighbours.
+func pairRow(i, headDim int) int {
+	in, half := i%headDim, headDim/2
+	if in < half {
+		return i + in
+	}
+	return i - in + 2*(in-half) + 1
+}
+
+// loadMatrix brings parts, one below the other, into a weight.
+func (b *Backend) loadMatrix(kind weightKind, cols int, parts, bias []kernels.HostTensor) (kernels.Weight, error) {
+	b.mustBeSetUp()
+	w := &weight{name: parts[0].Name, kind: kind, cols: cols, ld: stride(cols)}
+	for _, part := range parts {
+		w.rows += part.Shape[0]
+	}
+	w.bytes = int64(roundUp(w.rows, weightUnit)) * int64(w.ld) * 2
+	var err error
+	if w.data, err = b.reserve(w.bytes); err != nil {
+		return nil, fmt.Errorf("%s: %w", w.name, err)
+	}
+	if w.tiles, err = b.tilesOf(w.data, roundUp(w.rows, weightUnit), w.ld, sm90BoxRows); err != nil {
+		return nil, fmt.Errorf("%s: %w", w.name, err)
+	}
+	first := 0
+	for i, part := range parts {
+		p := loadParams{dst: w.data, ld: int64(w.ld), rowStep: 1, rowAt: int32(first), cols: int32(cols)}
+		switch kind {
+		case weightGateUp:
+			p.rowStep, p.rowAt = 2, int32(i)
+		case weightQKV:
+			p.headDim = int32(b.shape.HeadDim)
+		}
+		if err := b.loadRows(part, p); err != nil {
+			return nil, fmt.Errorf("%s: %w", part.Name, err)
+		}
+		first += part.Shape[0]
+	}
+	if len(bias) > 0 {
+		if err := b.loadBias(w, bias); err != nil {
+			return nil, fmt.Errorf("%s: %w", bias[0].Name, err)
+		}
+	}
+	return w, b.err
+}
+
+// tilesOf is the tensor map of rows of bfloat16 in boxes of boxRows × 64, for the kernels that use the
+// bulk copy engine.
+func (b *Backend) tilesOf(data ptr, rows, ld, boxRows int) (tensorMap, error) {
+	if !b.arch.hopper {
+		return tensorMap{}, nil
+	}
+	m, err := cuda.NewTensorMap(data, rows, ld, int64(2*ld), boxRows, sm90BoxColumns, cuda.Swizzle128B)
+	return tensorMap(m), err
+}
+
+func (b *Backend) loadBias(w *weight, bias []kernels.HostTensor) (err error) {
+	var plain []float32
+	for _, t := range bias {
+		plain = appendFloats(plain, t)
+	}
+	permuted := make([]float32, len(plain))
+	for i, v := range plain {
+		permuted[pairRow(i, b.shape.HeadDim)] = v
+	}
+	n := roundUp(w.rows, weightUnit)
+	w.bytes += int64(4 * n)
+	w.bias, err = b.loadFloats(permuted, n)
+	return err
+}
+
+// loadRows brings one part to its rows of the weight, as much at a time as the
+// staging buffer holds.
+func (b *Backend) loadRows(t kernels.HostTensor, p loadParams) error {
+	rows := t.Shape[0]
+	if t.Data == nil {
+		p.rows, p.dtype, p.seed, p.scale, p.offset = int32(rows), loadDummy, t.Seed, t.Scale, t.Offset
+		b.launch("load", planLoad(rows, int(p.cols)), unsafe.Pointer(&p))
+		return b.err
+	}
+	l := &b.loader
+	if err := l.stage(); err != nil {
+		return err
+	}
+	rowBytes := int(p.cols) * t.DType.Size()
+	p.dtype = int32(t.DType)
+	for first := 0; first < rows; {
+		n := min(rows-first, stageBytes/rowBytes)
+		i := l.turn
+		l.turn = 1 - l.turn
+		if err := l.copied[i].Sync(); err != nil {
+			return err
+		}
+		copyParallel(l.pinned[i], t.Data[first*rowBytes:(first+n)*rowBytes])
+		if err := b.compute.ToDevice(l.device[i], unsafe.Pointer(&l.pinned[i][0]), n*rowBytes); err != nil {
+			return err
+		}
+		p.src, p.first, p.rows = l.device[i], int64(first), int32(n)
+		b.launch("load", planLoad(n, int(p.cols)), unsafe.Pointer(&p))
+		if err := l.copied[i].Record(&b.compute); err != nil {
+			return err
+		}
+		first += n
+	}
+	return b.err
+}
+
+// copyParallel copies from the page cache, which one thread cannot read as fast
+// as the bus takes it.
+func copyParallel(dst, src []byte) {
+	const share = 4 << 20
+	var wait sync.WaitGroup
+	for len(src) > share {
+		wait.Add(1)
+		go func(dst, src []byte) {
+			defer wait.Done()
+			copy(dst, src)
+		}(dst[:share], src[:share])
+		dst, src = dst[share:], src[share:]
+	}
+	copy(dst, src)
+	wait.Wait()
+}

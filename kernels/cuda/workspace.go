@@ -1,0 +1,91 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// workspace is where everything lies that Setup reserves, in one allocation.
+type workspace struct {
+	hidden, normed, query, attn, mlp, logits ptr
+	headIn                                   ptr // normed rows of the head, bf16 [MaxLogitRows][stride(hidden)]
+	edited                                   ptr // logits after bias, masks and penalties, where they change
+	rope, invFreq                            ptr
+
+	message ptr
+	batch   batchPtrs
+	entries ptr // [MaxLogitRows] sampleEntry
+	masks   ptr // [MaxLogitRows][mask words]
+	parts   ptr // [MaxLogitRows][maxSplits] Part
+	draws   ptr // [MaxLogitRows][maxSplits] Best
+
+	state, stopIDs, bias, counts ptr // by row
+	ids                          ptr // of a row whose penalty state is made
+
+	gemm                        gemmScratch
+	decode                      decodeScratch
+	prefillHeader, prefillItems ptr
+
+	bytes int64
+}
+
+const (
+	partBytes = 20 // Part
+	bestBytes = 16 // Best
+)
+
+// maskWords is the length of a mask.
+func maskWords(vocab int) int { return ceilDiv(vocab, 32) }
+
+// countStride is the row stride of penalty counts, in 16-bit elements.
+func countStride(vocab int) int { return roundUp(vocab, 8) }
+
+// layoutWorkspace places everything from base on, each aligned to 256 bytes.
+func layoutWorkspace(s kernels.Shape, l kernels.Limits, a arch, base ptr) workspace {
+	w := workspace{}
+	take := func(elems, size int) ptr {
+		at := base + ptr(w.bytes)
+		w.bytes += (int64(elems)*int64(size) + 255) / 256 * 256
+		return at
+	}
+	tokens, seqs, logits := roundUp(l.MaxBatchedTokens, rowUnit), l.MaxSeqs, roundUp(l.MaxLogitRows, rowUnit)
+	table := ceilDiv(l.MaxModelLen, l.BlockSize)
+	w.hidden = take(tokens*stride(s.Hidden), 4)
+	w.normed = take(tokens*stride(s.Hidden), 2)
+	w.query = take(tokens*stride(s.Heads*s.HeadDim), 2)
+	w.attn = take(tokens*stride(s.Heads*s.HeadDim), 2)
+	w.mlp = take(tokens*stride(s.Intermediate), 2)
+	w.logits = take(logits*stride(s.Vocab), 4)
+	w.headIn = take(logits*stride(s.Hidden), 2)
+	w.edited = take(logits*stride(s.Vocab), 4)
+	w.rope = take(l.MaxModelLen*s.HeadDim/2, 8)
+	w.invFreq = take(s.HeadDim/2, 4)
+
+	w.message = take(messageWords(l, newUpdates(l).limit), 4)
+	w.batch = batchPtrs{
+		header: take(headerWords, 4), tokens: take(tokens, 4), tokenSeq: take(tokens, 4), positions: take(tokens, 4), slots: take(tokens, 4),
+		rows: take(seqs, 4), queryStart: take(seqs+1, 4), seqLens: take(seqs, 4), logitRows: take(max(logits, seqs), 4),
+		tables: take(seqs*table, 4), tableStride: int64(table),
+	}
+	w.entries = take(logits, int(entryWords*4))
+	w.masks = take(logits*maskWords(s.Vocab), 4)
+	w.parts = take(logits*maxSplits, partBytes)
+	w.draws = take(logits*maxSplits, bestBytes)
+
+	w.state = take(seqs, rowStateBytes)
+	w.stopIDs = take(seqs*maxStopIDs, 4)
+	w.bias = take(seqs*maxBias, 8)
+	w.counts = take(seqs*countStride(s.Vocab), 2)
+	w.ids = take(l.MaxModelLen+1, 4)
+
+	heads := shapeOfHeads(s)
+	var n int64
+	w.gemm, n = layoutGemmScratch(a, base+ptr(w.bytes))
+	take(int(n), 1)
+	w.decode, n = layoutDecodeScratch(heads, a, seqs, base+ptr(w.bytes))
+	take(int(n), 1)
+	w.prefillHeader, w.prefillItems, n = layoutPrefillScratch(heads, l.MaxBatchedTokens, seqs, base+ptr(w.bytes))
+	take(int(n), 1)
+	return w
+}
