@@ -201,6 +201,9 @@ func TestProbes(t *testing.T) {
 	require.Equal(t, 503, status("/health"))
 	require.Equal(t, 503, status("/livez"), "a restart helps")
 	require.Equal(t, 200, status("/version"))
+	f.stats.LastStep = 2 * time.Second
+	require.Equal(t, 200, status("/readyz"), "steps are that slow here")
+	f.stats.LastStep = 0
 	f.stats.Steps++
 	require.Equal(t, 200, status("/readyz"))
 	f.stats.Running = 0
