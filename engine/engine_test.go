@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -349,4 +350,29 @@ func TestAbortOvertakes(t *testing.T) {
 	require.Equal(t, FinishAbort, last.Finish)
 	require.Zero(t, e.queued.Load())
 	l.stop(nil)
+}
+
+// TestRequestTimes: the last event says when the request got its first place and
+// how often it lost its blocks; all of them together are what Stats counts.
+func TestRequestTimes(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		e := startFake(t, &fake{}, c)
+		begin := time.Now()
+		var streams []*Stream
+		for i := range 6 {
+			s, err := e.Submit(context.Background(), Request{Prompt: prompt(i, 100), MaxTokens: 300, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}})
+			require.NoError(t, err)
+			streams = append(streams, s)
+		}
+		preemptions := 0
+		for _, s := range streams {
+			_, last := readAll(t, s)
+			require.False(t, last.Admitted.Before(begin))
+			require.False(t, last.Admitted.After(time.Now()))
+			preemptions += last.Preemptions
+		}
+		st := e.Stats()
+		require.Positive(t, preemptions, "6 × 400 tokens in a pool of 1024")
+		require.EqualValues(t, st.PreemptionsRecompute+st.PreemptionsSwap, preemptions)
+	})
 }

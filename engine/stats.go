@@ -7,7 +7,7 @@ import (
 )
 
 // Stats is a snapshot for metrics and tools. Counters only grow. Every field is a
-// word, as statsCell wants it.
+// word or an array of words, as statsCell wants it.
 type Stats struct {
 	Running, Waiting, Swapped int // requests; swapped ones wait, too
 

@@ -66,6 +66,7 @@ at once.`,
 	flags.BoolVar(&f.autoToolChoice, "enable-auto-tool-choice", true, "accepted for vLLM's sake: tool calls are always parsed")
 	flags.StringVar(&f.toolParser, "tool-call-parser", "hermes", "form of tool calls: hermes, which Qwen2.5 has, too")
 	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
+	registerForeign(flags)
 	addNegations(flags)
 	return cmd
 }
@@ -73,6 +74,9 @@ at once.`,
 func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	if f.toolParser != "hermes" {
 		return usageError{fmt.Errorf("--tool-call-parser %s: only hermes is supported", f.toolParser)}
+	}
+	if err := checkForeign(cmd, os.Stderr); err != nil {
+		return err
 	}
 	secure, err := f.tls()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,5 +64,28 @@ func TestTLSFiles(t *testing.T) {
 	for _, f := range []serveFlags{{certFile: certFile}, {keyFile: keyFile}, {certFile: keyFile, keyFile: certFile}} {
 		_, err := f.tls()
 		require.Equal(t, exitUsage, exitCode(err))
+	}
+}
+
+// TestForeignFlags: a start script for vLLM works, is told what has no effect, and
+// is refused what would change answers.
+func TestForeignFlags(t *testing.T) {
+	check := func(args ...string) (string, error) {
+		cmd := serveCommand()
+		require.NoError(t, cmd.ParseFlags(args))
+		var warnings strings.Builder
+		err := checkForeign(cmd, &warnings)
+		return warnings.String(), err
+	}
+	said, err := check("--tensor-parallel-size", "1", "--dtype=auto", "--trust-remote-code", "--enable-chunked-prefill", "--disable-log-requests", "--seed", "0", "--no-enable-lora")
+	require.NoError(t, err)
+	require.Empty(t, said)
+	said, err = check("--enforce-eager", "--speculative-config", `{"method":"ngram"}`, "--no-enable-chunked-prefill")
+	require.NoError(t, err)
+	require.Equal(t, "warning: --speculative-config is ignored\nwarning: --enforce-eager is ignored\nwarning: --enable-chunked-prefill is ignored\n", said)
+	for _, args := range [][]string{{"--tensor-parallel-size", "2"}, {"--dtype", "float16"}, {"--enable-lora"}, {"--kv-cache-dtype", "fp8"}} {
+		_, err := check(args...)
+		require.Equal(t, exitUsage, exitCode(err), args)
+		require.ErrorContains(t, err, args[0])
 	}
 }

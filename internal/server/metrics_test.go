@@ -61,7 +61,7 @@ func TestSeries(t *testing.T) {
 			require.Regexp(t, regexp.MustCompile(pattern), text)
 		}
 	}
-	for _, name := range []string{"time_to_first_token_seconds", "inter_token_latency_seconds", "request_time_per_output_token_seconds", "e2e_request_latency_seconds",
+	for _, name := range []string{"time_to_first_token_seconds", "inter_token_latency_seconds", "time_per_output_token_seconds", "request_time_per_output_token_seconds", "e2e_request_latency_seconds",
 		"request_queue_time_seconds", "request_prefill_time_seconds", "request_decode_time_seconds", "request_inference_time_seconds",
 		"request_prompt_tokens", "request_generation_tokens", "request_max_num_generation_tokens", "request_params_max_tokens", "request_params_n",
 		"request_prefill_kv_computed_tokens", "request_num_preemptions", "iteration_tokens_total"} {
@@ -201,6 +201,9 @@ func TestProbes(t *testing.T) {
 	require.Equal(t, 503, status("/health"))
 	require.Equal(t, 503, status("/livez"), "a restart helps")
 	require.Equal(t, 200, status("/version"))
+	f.stats.LastStep = 2 * time.Second
+	require.Equal(t, 200, status("/readyz"), "steps are that slow here")
+	f.stats.LastStep = 0
 	f.stats.Steps++
 	require.Equal(t, 200, status("/readyz"))
 	f.stats.Running = 0

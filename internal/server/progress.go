@@ -12,9 +12,11 @@ import (
 const (
 	statsInterval = 5 * time.Second // between two looks at the engine, and two lines
 
-	// defaultStall is how long an engine with work may go without a step. It is
-	// far above any step's time.
-	defaultStall = 60 * time.Second
+	// defaultStall is how long an engine with work may go without a step: longer
+	// than the first one takes of a large model on a CPU. slowSteps of the steps
+	// that it does are always allowed.
+	defaultStall = 120 * time.Second
+	slowSteps    = 20
 )
 
 // progress tells an engine that works from one that hangs: HTTP that answers says
@@ -38,7 +40,7 @@ func (p *progress) stalled(st *engine.Stats, now time.Time) time.Duration {
 // wedged says that the engine hangs.
 func (s *Server) wedged(now time.Time) *apiError {
 	st := s.engine.Stats()
-	if stalled := s.progress.stalled(&st, now); stalled > s.stall {
+	if stalled := s.progress.stalled(&st, now); stalled > max(s.stall, slowSteps*max(st.LastStep, st.PredictedStep)) {
 		return unavailable("engine_stalled", fmt.Sprintf("the engine has made no progress for %.0f s with work pending", stalled.Seconds()), 60)
 	}
 	return nil

@@ -14,7 +14,7 @@ import (
 
 // requestMetrics is what is known of a request once it is over.
 type requestMetrics struct {
-	ttft, itl, fineITL, tpot, e2e                  prometheus.Histogram
+	ttft, itl, oldITL, fineITL, tpot, e2e          prometheus.Histogram
 	queue, prefill, decode, inference              prometheus.Histogram
 	promptTokens, generatedCount, maxGenerated     prometheus.Histogram
 	paramN, paramMaxTokens, computed, preemptions  prometheus.Histogram
@@ -44,6 +44,7 @@ func newRequestMetrics(maxModelLen int) requestMetrics {
 	return requestMetrics{
 		ttft:      histogram("vllm:time_to_first_token_seconds", "Time from arrival, tokenizing included, to the first token.", ttftBuckets),
 		itl:       histogram("vllm:inter_token_latency_seconds", "Time between two tokens of a request.", tokenBuckets),
+		oldITL:    histogram("vllm:time_per_output_token_seconds", "Old name of vllm:inter_token_latency_seconds.", tokenBuckets),
 		fineITL:   histogram("pagoda:inter_token_latency_seconds", "Time between two tokens of a request, with bounds for fast models.", fineBuckets),
 		tpot:      histogram("vllm:request_time_per_output_token_seconds", "Mean time per token after the first, of a request.", tokenBuckets),
 		e2e:       seconds("e2e_request_latency_seconds", "Time from arrival to the end of a request."),
@@ -81,7 +82,7 @@ const (
 
 func (m *requestMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.ttft, m.itl, m.fineITL, m.tpot, m.e2e, m.queue, m.prefill, m.decode, m.inference, m.promptTokens, m.generatedCount, m.maxGenerated,
+		m.ttft, m.itl, m.oldITL, m.fineITL, m.tpot, m.e2e, m.queue, m.prefill, m.decode, m.inference, m.promptTokens, m.generatedCount, m.maxGenerated,
 		m.paramN, m.paramMaxTokens, m.computed, m.preemptions, m.tokenize, m.success, m.rejections, m.promptSource, m.promptCached, m.corrupted, m.externalQ, m.externalHi,
 	}
 }
@@ -123,6 +124,7 @@ func (c *choice) count(ev engine.Event) {
 	} else {
 		gap := now.Sub(c.last).Seconds()
 		m.itl.Observe(gap)
+		m.oldITL.Observe(gap)
 		m.fineITL.Observe(gap)
 	}
 	c.tokens++

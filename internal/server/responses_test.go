@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/http/httptest"
 	"testing"
 
@@ -10,6 +11,8 @@ import (
 	"github.com/openai/openai-go/v3/responses"
 	"github.com/openai/openai-go/v3/shared"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/engine"
 )
 
 const lookThenCall = `Let me look.` + "\n" + `<tool_call>{"name": "weather", "arguments": {"b": 1.0, "a": "é"}}</tool_call>`
@@ -111,4 +114,19 @@ func TestNamedFunctionResponses(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, `{"x": 1}`, got.Output[0].AsFunctionCall().Arguments)
+}
+
+// TestResponsesStreamFails: a stream that breaks off says so, and not why.
+func TestResponsesStreamFails(t *testing.T) {
+	f := newFakeEngine("ab")
+	f.fail = errors.New("secret of the engine")
+	w := do(newTestServer(t, f, Config{}).Handler(), "POST", "/v1/responses", `{"input":"x","stream":true}`)
+	require.Contains(t, w.Body.String(), "event: response.failed\n")
+	require.NotContains(t, w.Body.String(), "response.completed")
+	require.NotContains(t, w.Body.String(), "secret")
+	f.gate, f.fail = nil, nil
+	f.submit = engine.ErrQueueFull
+	w = do(newTestServer(t, f, Config{}).Handler(), "POST", "/v1/responses", `{"input":"x","stream":true}`)
+	require.Equal(t, 503, w.Code, "before the first event there is a status")
+	require.NotEmpty(t, w.Header().Get("Retry-After"))
 }

@@ -36,7 +36,7 @@ type Config struct {
 	// one client cannot learn from times what another asked.
 	SaltCacheByKey bool
 	// StallTimeout is how long the engine may go without a step while there is work
-	// before probes fail; default 60 s.
+	// before probes fail; default 120 s, and at least 20 times the last step.
 	StallTimeout time.Duration
 	// LogRequests writes a line for each request that ends; otherwise it is a debug
 	// message. DisableLogStats leaves out the line every 5 s.
