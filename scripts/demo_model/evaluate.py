@@ -137,7 +137,7 @@ def evaluate(args):
             print(f"[{l['turns'][0][0]}] {t!r}")
     if len(args.paths) < 2:
         return
-    judge = Judge(args.paths[1], DTYPE)
+    judge = Judge(args.paths[1])
     ended = [(l, l["teacher"]) for l in lines if l["ended"] and not has_loop(l["teacher"]) and l["teacher"]]
     own = perplexity(judge, lines, [l["teacher"] for l in lines])
     kept = perplexity(judge, *zip(*ended))
