@@ -66,7 +66,7 @@ tokenizer)
 	;;
 train)
 	[ -f "$work/student/model.safetensors" ] ||
-		"$venv/bin/torchrun" --nproc-per-node "$gpus" "$here/train.py" "$work/tokenizer" "$work/student" --tokens 700e6 --seconds 270 \
+		"$venv/bin/torchrun" --nproc-per-node "$gpus" "$here/train.py" "$work/tokenizer" "$work/student" --tokens 700e6 --seconds 460 \
 			--corpus "$work"/teacher.?.jsonl $(printf '+%s ' "$work"/written.?.jsonl) --held "$work"/*.held.jsonl
 	;;
 export) "$python" "$here/export.py" "$work/student" "$work/tokenizer" model/demo ;;
