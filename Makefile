@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers build clean fmt golden help lint metamorphic mutants race run soak test test-model verify
+.PHONY: all bench bench-peers build clean demo-eval fmt golden help lint metamorphic mutants race run soak test test-model verify
 
 all: build
 
@@ -89,11 +89,15 @@ bench-peers: build
 
 ## verify: the engine's logits against an independent forward pass (gomlx)
 verify: $(TOKENIZERS) test-model
-	$(GO) run ./cmd/pagoda-verify $(MODEL)
+	$(GO) run ./cmd/pagoda-verify $(TEST_MODEL)
 
 ## test-model: fetch and convert SmolLM2-135M-Instruct into .cache/models
 test-model:
 	@scripts/test-model.sh
+
+## demo-eval: the figures of docs/demo-model.md, on the CPU (PyTorch; minutes, 3 GB of wheels)
+demo-eval:
+	@scripts/demo_model/make.sh evaluate
 
 ## golden: make the reference outputs anew (PyTorch; minutes, 3 GB of wheels)
 golden: test-model

@@ -45,7 +45,8 @@ Prometheus' /metrics. Tool calls in the Hermes form, as Qwen2.5 writes them, are
 
 The first SIGTERM or Ctrl-C lets open requests end (--drain-timeout); a second one ends
 at once.`,
-		Example: `  pagoda serve ./Qwen2.5-0.5B-Instruct --port 8000
+		Example: `  pagoda serve demo
+  pagoda serve ./Qwen2.5-0.5B-Instruct --port 8000
   curl -s localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \
     -d '{"model":"Qwen2.5-0.5B-Instruct","messages":[{"role":"user","content":"Hi"}]}'`,
 		Args: exactly(1, 1),

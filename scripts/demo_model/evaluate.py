@@ -33,6 +33,7 @@ from written import Judge
 
 CAP = 200  # tokens of an answer
 TEMPERATURE = 0.7
+MIN_P = 0.05  # of conversations: generation_config.json recommends it
 STORIES = ("words", "about", "any")
 DEVICE, DTYPE = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
 
@@ -47,12 +48,12 @@ class Student:
         self.chat = chatdata.Chat(Tokenizer.from_file(str(directory / "tokenizer.json")))
         self.ends = [self.chat.end, self.chat.tokenizer.token_to_id("<|endoftext|>")]
 
-    def answer(self, chats, seed: int):
+    def answer(self, chats, seed: int, min_p: float = 0.0):
         """One sampled answer to each chat, a list of turns and a question: (text, ended by itself)."""
         torch.manual_seed(seed)
         jobs = [Job(0, self.chat.prompt(q, before=before), i) for i, (before, q) in enumerate(chats)]
         longest = max(len(j.prompt) for j in jobs)
-        sampler = Sampler(self.model, [[]], self.ends, min(128, len(jobs)), longest + 32, CAP + 8, TEMPERATURE, seed=seed)
+        sampler = Sampler(self.model, [[]], self.ends, min(128, len(jobs)), longest + 32, CAP + 8, TEMPERATURE, min_p, seed=seed)
         out = [None] * len(jobs)
         for job in sampler.run(jobs):
             out[job.data] = self.chat.tokenizer.decode(job.tokens), job.finished
@@ -137,17 +138,16 @@ def evaluate(args):
             print(f"[{l['turns'][0][0]}] {t!r}")
     if len(args.paths) < 2:
         return
-    judge = Judge(args.paths[1], DTYPE)
-    ended = [(l, l["teacher"]) for l in lines if l["ended"] and not has_loop(l["teacher"]) and l["teacher"]]
-    own = perplexity(judge, lines, [l["teacher"] for l in lines])
-    kept = perplexity(judge, *zip(*ended))
+    judge = Judge(args.paths[1])
     theirs = perplexity(judge, lines, texts)
+    row("teacher's perplexity on the student's answers", f"{theirs:.2f}")
+    own = perplexity(judge, lines, [l["teacher"] for l in lines])
+    row("teacher's perplexity on its own answers", f"{own:.2f}", f"the student's is {theirs / own:.2f} times this, <= 2.5")
     rng = random.Random(args.seed)
-    shuffled = [" ".join(rng.sample(t.split(), len(t.split()))) for t in texts]
-    row("teacher's perplexity on its own answers", f"{own:.2f}")
-    row(f"  without loops and cut ones ({len(ended)})", f"{kept:.2f}")
-    row("teacher's perplexity on the student's answers", f"{theirs:.2f}", f"{theirs / own:.2f} times its own, <= 2.5")
-    row("  on the same answers with their words shuffled", f"{perplexity(judge, lines, shuffled):.0f}")
+    shuffled = [" ".join(rng.sample(t.split(), len(t.split()))) for t in texts[::5]]
+    row("  on every fifth of the student's, its words shuffled", f"{perplexity(judge, lines[::5], shuffled):.0f}")
+    kept = [(l, l["teacher"]) for l in lines if l["ended"] and l["teacher"] and not has_loop(l["teacher"])]
+    row(f"  on its own that end and do not loop ({len(kept)})", f"{perplexity(judge, *zip(*kept)):.2f}")
 
 
 def conversations(args):
@@ -161,7 +161,7 @@ def conversations(args):
                 break
         follow = prompts.FOLLOW[prompts.style(kind)]
         for question in [question] + rng.sample(follow, rng.randrange(1, 3)):
-            (text, ended), = student.answer([(turns, question)], seed)
+            (text, ended), = student.answer([(turns, question)], seed, MIN_P)
             turns.append((question, text + ("" if ended else " …")))
         print(f"**Seed {seed}**\n")
         for question, text in turns:

@@ -5,6 +5,7 @@ from its own tensor, so a row holds only its prompt and its answer. On a GPU a d
 graph; on the CPU the same code runs eagerly with attention written out.
 """
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -213,7 +214,7 @@ class Sampler:
         while True:
             more = more and not (deadline and deadline())
             while more and (self.B - self.busy.sum() >= least or not self.busy.any()):
-                batch = [j for j, _ in zip(jobs, range(min(most, self.B - int(self.busy.sum()))))]
+                batch = list(islice(jobs, min(most, self.B - int(self.busy.sum()))))
                 more = bool(batch)
                 if batch:
                     self._admit(batch)

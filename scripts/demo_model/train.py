@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 import chatdata
 from qwen2 import Qwen2, Shape
 
+ADAM_RATE = 0.004
 WEIGHTS = {"story": 0.46, "chat": 0.37, "teacher story": 0.0, "teacher chat": 0.17}
 
 
@@ -93,7 +94,7 @@ def save(model, directory: Path):
     (directory / "config.json").write_text(json.dumps(model.shape.dict()))
 
 
-def main():
+def arguments():
     p = argparse.ArgumentParser()
     p.add_argument("tokenizer", type=Path)
     p.add_argument("output", type=Path)
@@ -103,10 +104,61 @@ def main():
     p.add_argument("--seconds", type=float, default=400, help="of training, compilation not counted")
     p.add_argument("--batch", type=int, default=65536, help="tokens of a step on one GPU")
     p.add_argument("--best", type=float, default=0.4, help="share of the teacher's answers that is used")
-    p.add_argument("--init", type=Path, help="go on from this model.safetensors")
-    p.add_argument("--rate", type=float, default=1, help="factor of the learning rates")
+    p.add_argument("--keep", choices=("last", "best"), default="last", help="which checkpoint: the last, or that of the least held-out loss")
     p.add_argument("--smoke", action="store_true", help="a tiny model, for trying the script on a CPU")
-    args = p.parse_args()
+    return p.parse_args()
+
+
+class Learner:
+    """Student, optimizers and the compiled loss on one device."""
+
+    def __init__(self, model, device, world):
+        self.model, self.device, self.world, self.cuda = model, device, world, device != "cpu"
+        matrix = lambda n, p: p.ndim == 2 and ".layers." in n
+        named = list(model.named_parameters())
+        self.muon = Muon([p for n, p in named if matrix(n, p)])
+        self.adam = torch.optim.AdamW([p for n, p in named if not matrix(n, p)], lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=self.cuda)
+        self.loss = torch.compile(self._loss, dynamic=False) if self.cuda else self._loss
+
+    def _loss(self, ids, targets, positions, bounds):
+        with torch.autocast("cuda" if self.cuda else "cpu", torch.bfloat16):
+            hidden = self.model.hidden(ids, positions, attention(bounds, len(ids), self.cuda))
+            logits = self.model.logits(hidden)
+        return F.cross_entropy(logits.float(), targets, ignore_index=-1)
+
+    def load(self, batch):
+        return [x.to(self.device, non_blocking=True) for x in batch]
+
+    @torch.no_grad()
+    def check(self, batches) -> float:
+        return sum(self.loss(*self.load(b)).item() for b in batches) / len(batches)
+
+    def step(self, batch, scale):
+        loss = self.loss(*self.load(batch))
+        loss.backward()
+        params = list(self.model.parameters())
+        if self.world > 1:
+            flat = torch._utils._flatten_dense_tensors([q.grad for q in params])
+            dist.all_reduce(flat, dist.ReduceOp.AVG)
+            for q, g in zip(params, torch._utils._unflatten_dense_tensors(flat, params)):
+                q.grad.copy_(g)
+        self.muon.step(scale)
+        for group in self.adam.param_groups:
+            group["lr"] = ADAM_RATE * scale
+        self.adam.step()
+        for q in params:
+            q.grad = None
+        return loss.detach()
+
+
+def schedule(i: int, steps: int) -> float:
+    """Factor of the learning rates: warm up, stay, fall linearly."""
+    through, warmup = i / steps, min(100, steps // 5)
+    return min(1, (i + 1) / warmup) * (1 if through < 0.3 else max(0.02, (1 - through) / 0.7))
+
+
+def main():
+    args = arguments()
     rank, world, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     cuda = torch.cuda.is_available()
     device = f"cuda:{local}" if cuda else "cpu"
@@ -132,51 +184,15 @@ def main():
     vocab = chat.tokenizer.get_vocab_size()
     shape = Shape(vocab, 64, 128, 2, 2, 1) if args.smoke else Shape(vocab, 384, 1024, 8, 6, 2)
     model = Qwen2(shape).to(device)
-    if args.init:
-        model.load_state_dict(load_file(args.init))
-    else:
-        initialize(model)
+    initialize(model)
     say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
-    rest = [p for n, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in n)]
-    muon, adam = Muon(matrices), torch.optim.AdamW(rest, lr=0.004, betas=(0.9, 0.95), weight_decay=0.0, fused=cuda)
-
-    def loss_of(ids, targets, positions, bounds):
-        with torch.autocast("cuda" if cuda else "cpu", torch.bfloat16):
-            hidden = model.hidden(ids, positions, attention(bounds, len(ids), cuda))
-            logits = model.logits(hidden)
-        return F.cross_entropy(logits.float(), targets, ignore_index=-1)
-
-    fast = torch.compile(loss_of, dynamic=False) if cuda else loss_of
-    load = lambda b: [x.to(device, non_blocking=True) for x in b]
-
-    @torch.no_grad()
-    def check():
-        return sum(fast(*load(b)).item() for b in checks) / len(checks)
-
-    def step(scale):
-        loss = fast(*load(next(batches)))
-        loss.backward()
-        if world > 1:
-            flat = torch._utils._flatten_dense_tensors([q.grad for q in model.parameters()])
-            dist.all_reduce(flat, dist.ReduceOp.AVG)
-            for q, g in zip(model.parameters(), torch._utils._unflatten_dense_tensors(flat, list(model.parameters()))):
-                q.grad.copy_(g)
-        muon.step(scale)
-        for group in adam.param_groups:
-            group["lr"] = 0.004 * scale
-        adam.step()
-        for q in model.parameters():
-            q.grad = None
-        return loss.detach()
-
+    learner = Learner(model, device, world)
     planned = max(10, int(args.tokens / (args.batch * world)))
-    steps, warmup, probe = planned, min(100, planned // 5), 30
+    steps, probe, best = planned, 30, float("inf")
     start = time.time()
     i = 0
     while i < steps:
-        through = i / steps
-        loss = step(args.rate * min(1, (i + 1) / warmup) * (1 if through < 0.3 else max(0.02, (1 - through) / 0.7)))
+        loss = learner.step(next(batches), schedule(i, steps))
         i += 1
         if i == 10 or i == probe:
             loss.item()
@@ -189,12 +205,11 @@ def main():
                 steps = max(probe + 1, int(plan))
                 say(f"{args.batch * world * (probe - 10) / (time.time() - start):.0f} tok/s; {steps} steps")
         if i % 200 == 0 or i == steps:
-            say(f"step {i}/{steps}: loss {loss.item():.4f}, held out {check():.4f}")
-        if rank == 0 and i % 1000 == 0:
-            save(model, args.output)
-    if rank == 0:
-        save(model, args.output)
-        say("saved")
+            held_out = learner.check(checks)
+            say(f"step {i}/{steps}: loss {loss.item():.4f}, held out {held_out:.4f}")
+            if rank == 0 and (args.keep == "last" or held_out < best):
+                save(model, args.output)
+            best = min(best, held_out)
     if world > 1:
         dist.destroy_process_group()
 
