@@ -126,7 +126,7 @@ func (r *PreemptionReport) measure(ctx context.Context, open func(string, int) (
 	arm.ITLP99 = append(arm.ITLP99, s.ITL.P99)
 	arm.Swaps = append(arm.Swaps, float64(st.PreemptionsSwap-before.PreemptionsSwap))
 	arm.Recomputes = append(arm.Recomputes, float64(st.PreemptionsRecompute-before.PreemptionsRecompute))
-	arm.Waits = append(arm.Waits, float64(st.PreemptionsAvoided-before.PreemptionsAvoided))
+	arm.Waits = append(arm.Waits, float64(st.BlockWaits-before.BlockWaits))
 	arm.SwapBytes = append(arm.SwapBytes, float64(st.SwapInBytes+st.SwapOutBytes-before.SwapInBytes-before.SwapOutBytes))
 	computed := 0
 	arm.Decisions = arm.Decisions[:0]

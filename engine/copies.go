@@ -34,11 +34,15 @@ func (l *loop) move(out *scheduler.Output) {
 // arrive reports the copies that are finished to the scheduler. With wait it
 // blocks until the oldest batch is.
 func (l *loop) arrive(wait bool) {
+	if l.fault != nil {
+		return
+	}
 	kept := l.transfers[:0]
-	for _, t := range l.transfers {
+	for i, t := range l.transfers {
 		took, done, err := l.store.Done(t.ticket, wait)
 		if err != nil {
 			l.fault = fmt.Errorf("%w: %w", ErrDevice, err)
+			l.transfers = append(kept, l.transfers[i:]...)
 			return
 		}
 		if wait = false; !done {

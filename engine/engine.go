@@ -59,6 +59,7 @@ type Engine struct {
 	inbox        chan *request
 	queued       atomic.Int64
 	queuedTokens atomic.Int64
+	arriving     atomic.Int64            // requests in inbox, each choice counted
 	aborts       atomic.Pointer[request] // stack, linked by abortNext
 	calls        chan func(*loop)        // unbuffered: a call that was sent is executed
 	wake         chan struct{}           // one slot
@@ -165,7 +166,7 @@ func (e *Engine) ResetPrefixCache(ctx context.Context) error {
 // Stats returns the numbers of the last step. It takes no lock.
 func (e *Engine) Stats() Stats {
 	s := e.stats.load()
-	s.Waiting += len(e.inbox)
+	s.Waiting += int(e.arriving.Load())
 	return s
 }
 

@@ -163,8 +163,10 @@ func (e *Engine) alone(ctx context.Context, fn func(*loop) (done bool)) error {
 	return <-result
 }
 
-// runJobs tries every job. Nothing is in flight.
+// runJobs tries every job. Nothing is in flight when there are some, or when limits
+// are coming into force.
 func (l *loop) runJobs() {
+	l.settle()
 	kept := l.jobs[:0]
 	for _, j := range l.jobs {
 		if !j.run(l) {
@@ -178,7 +180,10 @@ func (l *loop) runJobs() {
 // logits computes ids as a sequence of its own, in a row and blocks that it
 // borrows. done is false, and nothing has happened, when there are none.
 func (l *loop) logits(ids []int32, chunk int, visit func(start int, values []float32)) (done bool, err error) {
-	if len(l.runner.free) == 0 || l.kv.NumFree() < l.kv.BlocksFor(len(ids)) {
+	switch need := l.kv.BlocksFor(len(ids)); {
+	case need > l.kv.Capacity(): // the pool was shrunk meanwhile
+		return true, fmt.Errorf("%w: %d tokens take %d blocks, the pool now has %d", ErrNeverFits, len(ids), need, l.kv.Capacity())
+	case len(l.runner.free) == 0 || l.kv.NumFree() < need:
 		return false, nil
 	}
 	table, _ := l.sched.Borrow(len(ids))
@@ -189,7 +194,8 @@ func (l *loop) logits(ids []int32, chunk int, visit func(start int, values []flo
 		blocks[i] = int32(id)
 	}
 	l.backend.UpdateRows([]kernels.RowUpdate{{Row: row, Reset: true, Sampling: Sampling{Logprobs: -1}, Blocks: blocks}})
-	chunk = min(chunk, l.e.cfg.MaxNumBatchedTokens, l.e.cfg.MaxNumSeqs) // the most rows of logits
+	c := &l.e.effective.Load().cfg
+	chunk = min(chunk, c.MaxNumBatchedTokens, c.MaxNumSeqs) // the most rows of logits
 	for start := 0; start < len(ids); start += chunk {
 		tokens := ids[start:min(start+chunk, len(ids))]
 		wanted := make([]int32, len(tokens))

@@ -30,7 +30,7 @@ type loop struct {
 	copiesOnly scheduler.Record // of a step without tokens
 
 	transfers []transfer // swap copies under way, oldest first
-	pending   *effective // limits that are coming into force
+	pending   *pending   // limits that are coming into force; nil = none
 
 	// For planning anew.
 	sizes  sizes
@@ -81,7 +81,7 @@ func (l *loop) overlapped() error {
 	var last *step // on the device
 	for l.receive() {
 		var next *step
-		if len(l.jobs) == 0 || last == nil { // jobs wait for an empty pipeline
+		if len(l.jobs) == 0 && l.pending == nil || last == nil { // both wait for an empty pipeline
 			l.runJobs()
 			if l.fault != nil {
 				break
@@ -148,6 +148,7 @@ func (l *loop) idle() {
 		panic(fmt.Sprintf("engine: %d requests, %d running and %d waiting, but no step and none in flight (I9)",
 			len(l.requests), l.sched.NumRunning(), l.sched.NumWaiting()))
 	}
+	l.settle()
 	l.publish()
 	l.check()
 	l.trace.flush(l.e.cfg.Log)
@@ -171,6 +172,7 @@ func (l *loop) add(q *request) {
 // others share.
 func (l *loop) addOne(q *request) {
 	q.received = true
+	l.e.arriving.Add(-1)
 	l.requests[&q.seq] = q
 	if need := l.sched.BlocksNeeded(q.seq.MaxLen); need > l.kv.Capacity() { // the pool was shrunk meanwhile
 		q.seq.PromptLen, q.seq.Status = int(q.sampling.PromptLen), scheduler.Finished
@@ -278,7 +280,7 @@ func (l *loop) countDecisions(out *scheduler.Output) {
 		d := &out.Decisions[i]
 		switch d.Means {
 		case scheduler.ByWaiting:
-			l.stats.PreemptionsAvoided++
+			l.stats.BlockWaits++
 			continue
 		case scheduler.BySwap:
 			l.stats.PreemptionsSwap++

@@ -141,6 +141,9 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 		limit: total, limitFrom: from, weights: src.weights, workspace: backend.WorkspaceBytes(shape, lim),
 		block: kernels.NewPagedKV(shape, c.BlockSize).BlockBytes(), modelMaxLen: src.modelMaxLen,
 	}
+	if device.Backend == deviceCPU && c.MemoryLimit == 0 {
+		sz.hostRoom = device.TotalMemory - total // it is the memory that is available
+	}
 	plan, err := plan(c, sz)
 	if err != nil {
 		return nil, err
@@ -195,6 +198,8 @@ func (n *effective) set(p *memoryPlan) {
 	n.info.NumBlocks, n.info.HostBlocks, n.info.MaxNumSeqs = p.blocks-1, p.hostBlocks, n.cfg.MaxNumSeqs
 	if n.info.MaxModelLen == 0 {
 		n.info.MaxModelLen = p.maxModelLen
+	} else {
+		p.lenReason = "as at start"
 	}
 	n.settings, n.ledger = settings(&n.cfg, &n.info, p, n.limit, n.from), p.ledger
 }
@@ -251,6 +256,14 @@ func deviceMemory(c *Config, device kernels.Info) (int64, string) {
 	return device.TotalMemory, "the device's memory"
 }
 
+// orNone prints a bound of which 0 means that there is none.
+func orNone(n int) string {
+	if n == 0 {
+		return "none"
+	}
+	return strconv.Itoa(n)
+}
+
 // settings lists the effective values.
 func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) []Setting {
 	// Values that are equal to the default may have been given; the reader does
@@ -287,10 +300,14 @@ func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) 
 		{"block-size", strconv.Itoa(c.BlockSize), reason(c.BlockSize == defaultBlockSize)},
 		{"swap-space", fmt.Sprintf("%s (%d blocks)", bytesText(int64(i.HostBlocks)*i.BlockBytes), i.HostBlocks), p.hostReason},
 		{"preemption-mode", c.PreemptionMode, reason(c.PreemptionMode == "auto")},
+		{"watermark", strconv.FormatFloat(max(c.Watermark, 0), 'g', 4, 64), reason(c.Watermark == scheduler.DefaultWatermark)},
 		{"max-model-len", strconv.Itoa(i.MaxModelLen), p.lenReason},
 		{"max-num-seqs", strconv.Itoa(c.MaxNumSeqs), reason(c.MaxNumSeqs == defaultMaxNumSeqs)},
 		{"max-num-batched-tokens", strconv.Itoa(c.MaxNumBatchedTokens), reason(c.MaxNumBatchedTokens == batched)},
+		{"long-prefill-token-threshold", orNone(c.LongPrefillTokenThreshold), reason(c.LongPrefillTokenThreshold == 0)},
+		{"target-itl-ms", strconv.FormatFloat(float64(c.TargetITL)/1e6, 'g', 4, 64), reason(c.TargetITL == 0)},
 		{"max-num-queued-reqs", strconv.Itoa(c.MaxQueuedReqs), reason(c.MaxQueuedReqs == defaultMaxQueued)},
+		{"max-num-queued-tokens", orNone(c.MaxQueuedTokens), reason(c.MaxQueuedTokens == 0)},
 		{"enable-prefix-caching", strconv.FormatBool(!c.DisablePrefixCaching), reason(!c.DisablePrefixCaching)},
 		{"batch-invariant", strconv.FormatBool(c.BatchInvariant), reason(!c.BatchInvariant)},
 		{"scheduling-policy", c.SchedulingPolicy, reason(!i.Priority)},

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/pagoda-engine/pagoda/scheduler"
@@ -37,88 +38,110 @@ func (l *Limits) apply(c *Config) {
 	}
 }
 
+// pending are limits that the scheduler has and whose memory is not yet given back.
+type pending struct {
+	next    *effective
+	settled chan error // one value
+}
+
 // Reconfigure changes limits of the running engine, without reloading anything,
 // and waits until they are in force. Growing takes effect with the next step.
 // Shrinking the pool evicts cached blocks and preempts the sequences that own
 // blocks of the part that goes; lowering MaxNumSeqs preempts the newest. No
-// request fails: limits under which one that is there could never finish are
+// request that runs or waits fails: limits under which one could never finish are
 // refused with ErrConfig, what does not fit the memory with ErrMemory, and then
-// nothing has changed. When ctx ends first, its error is returned and the limits
-// still come into force.
+// nothing has changed. A request without MaxTokens may come to need as many blocks
+// as MaxModelLen takes, and holds a smaller pool off while it is there. When ctx
+// ends before the limits were handed over nothing changes; afterwards they still
+// come into force.
 func (e *Engine) Reconfigure(ctx context.Context, limits Limits) error {
-	c := e.effective.Load().cfg
-	limits.apply(&c)
-	if err := c.validate(); err != nil {
-		return err
-	}
-	var began bool
+	settled := make(chan error, 1)
 	var failed error
 	err := e.alone(ctx, func(l *loop) (done bool) {
-		if !began {
-			began = true
-			if failed = l.beginReconfigure(limits); failed != nil {
-				return true
-			}
-		}
-		if !l.sched.Settled() {
-			return false
-		}
-		failed = l.endReconfigure()
+		failed = l.beginReconfigure(limits, settled)
 		return true
 	})
-	if err != nil {
-		return err
+	if err != nil || failed != nil {
+		return errors.Join(err, failed)
 	}
-	return failed
+	select {
+	case err := <-settled:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.done:
+		return e.closedError()
+	}
 }
 
 // beginReconfigure refuses what cannot be, makes room for what grows and tells the
 // scheduler. Nothing is in flight but swap copies.
-func (l *loop) beginReconfigure(limits Limits) error {
+func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
 	if l.pending != nil {
-		return fmt.Errorf("%w: another Reconfigure is under way", ErrConfig)
+		return fmt.Errorf("%w: another Reconfigure is under way; call again when it has returned", ErrConfig)
 	}
 	now := l.e.effective.Load()
 	next := *now
 	limits.apply(&next.cfg)
 	c := &next.cfg
-	if c.MaxNumSeqs > l.maxima.MaxSeqs || c.MaxNumBatchedTokens > l.maxima.MaxBatchedTokens {
-		return &ConfigError{Problems: []string{fmt.Sprintf("--max-num-seqs %d, --max-num-batched-tokens %d: addresses were reserved for %d and %d at start; restart with the larger values",
-			c.MaxNumSeqs, c.MaxNumBatchedTokens, l.maxima.MaxSeqs, l.maxima.MaxBatchedTokens)}}
+	if err := c.validate(); err != nil {
+		return err
 	}
-	sz := l.sizes
-	lim := workspaceLimits(c, l.sizes.modelMaxLen)
-	sz.workspace = l.backend.WorkspaceBytes(l.shape, lim)
-	p, err := plan(c, sz)
+	p, err := l.replan(c)
 	if err != nil {
 		return err
 	}
-	if need := l.sched.LargestNeed(); need > p.blocks-1 {
-		return &ConfigError{Problems: []string{fmt.Sprintf("a pool of %d blocks: a request that is there may come to need %d; wait for its end or abort it", p.blocks-1, need)}}
-	}
-	if err := l.backend.SetLimits(lim); err != nil {
-		return fmt.Errorf("%w: workspace of %s: %w", ErrMemory, bytesText(sz.workspace), err)
+	if err := l.backend.SetLimits(workspaceLimits(c, l.sizes.modelMaxLen)); err != nil {
+		return fmt.Errorf("%w: workspace: %w", ErrMemory, err)
 	}
 	device, host := max(p.blocks, now.info.NumBlocks+1), max(p.hostBlocks, now.info.HostBlocks)
 	if err := l.store.Resize(device, host); err != nil {
+		_ = l.backend.SetLimits(workspaceLimits(&now.cfg, l.sizes.modelMaxLen)) // was possible before
 		return fmt.Errorf("%w: %w", ErrMemory, err)
 	}
 	if err := l.sched.SetLimits(scheduler.Limits{MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens}, p.blocks, p.hostBlocks); err != nil {
-		return fmt.Errorf("%w: %w", ErrConfig, err)
+		panic(fmt.Sprintf("engine: limits that were validated are refused: %v", err))
+	}
+	for _, text := range p.warnings {
+		c.Log.Warn(text)
 	}
 	next.set(&p)
-	l.pending = &next
+	l.pending = &pending{&next, settled}
 	l.e.effective.Store(&next) // Submit judges by the new pool from here on
+	l.settle()
 	return nil
 }
 
-// endReconfigure gives back the memory that nobody uses any more.
-func (l *loop) endReconfigure() error {
-	next := l.pending
+// replan applies the memory formula to other limits.
+func (l *loop) replan(c *Config) (memoryPlan, error) {
+	if c.MaxNumSeqs > l.maxima.MaxSeqs || c.MaxNumBatchedTokens > l.maxima.MaxBatchedTokens {
+		return memoryPlan{}, &ConfigError{Problems: []string{fmt.Sprintf("--max-num-seqs %d, --max-num-batched-tokens %d: room was reserved for %d and %d at start; restart with the larger values",
+			c.MaxNumSeqs, c.MaxNumBatchedTokens, l.maxima.MaxSeqs, l.maxima.MaxBatchedTokens)}}
+	}
+	sz := l.sizes
+	sz.workspace = l.backend.WorkspaceBytes(l.shape, workspaceLimits(c, sz.modelMaxLen))
+	p, err := plan(c, sz)
+	if err != nil {
+		return p, err
+	}
+	if need := l.sched.LargestNeed(); need > p.blocks-1 {
+		return p, &ConfigError{Problems: []string{fmt.Sprintf("a pool of %d blocks: a request that is there may come to need %d (its prompt and max_tokens); wait for its end or abort it", p.blocks-1, need)}}
+	}
+	return p, nil
+}
+
+// settle gives back the memory of limits that were lowered, once nobody uses it.
+// Nothing is in flight but swap copies.
+func (l *loop) settle() {
+	p := l.pending
+	if p == nil || !l.sched.Settled() {
+		return
+	}
 	l.pending = nil
-	if err := l.store.Resize(next.info.NumBlocks+1, next.info.HostBlocks); err != nil {
-		return fmt.Errorf("%w: %w", ErrMemory, err)
+	err := l.store.Resize(p.next.info.NumBlocks+1, p.next.info.HostBlocks)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrMemory, err)
 	}
 	l.publish()
-	return nil
+	p.settled <- err
 }

@@ -60,7 +60,7 @@ func TestReconfigureRefuses(t *testing.T) {
 	for says, l := range map[string]Limits{
 		"--max-num-seqs -1":          {MaxNumSeqs: -1},
 		"below --max-num-seqs":       {MaxNumSeqs: 64, MaxNumBatchedTokens: 32},
-		"addresses were reserved":    {MaxNumSeqs: 5000, MaxNumBatchedTokens: 9000},
+		"room was reserved":          {MaxNumSeqs: 5000, MaxNumBatchedTokens: 9000},
 		"KV blocks":                  {NumGPUBlocksOverride: 1 << 20},
 		"--gpu-memory-utilization 2": {GPUMemoryUtilization: 2},
 		"at least two blocks of":     {KVCacheMemoryBytes: 100},
@@ -91,6 +91,41 @@ func TestReconfigureRefusesToFailARequest(t *testing.T) {
 	_, err = e.Submit(context.Background(), Request{Prompt: prompt(1, 40), MaxTokens: 1500})
 	require.ErrorIs(t, err, ErrNeverFits)
 	require.ErrorContains(t, err, "the pool has 50")
+}
+
+// TestReconfigureOutlivesItsCaller: limits whose caller gave up while the pool was
+// shrinking come into force all the same, and do not stand in the way of others.
+func TestReconfigureOutlivesItsCaller(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.NumGPUBlocksOverride, c.SwapSpace, c.PreemptionMode = 60, 1<<20, "swap"
+		ctx, cancel := context.WithCancel(context.Background())
+		f := &fake{swapPolls: 3}
+		e := startFake(t, f, c)
+		var streams []*Stream
+		for i := range 6 {
+			s, err := e.Submit(context.Background(), Request{Prompt: prompt(i, 100), MaxTokens: 150, IgnoreEOS: true})
+			require.NoError(t, err)
+			streams = append(streams, s)
+		}
+		began := make(chan struct{})
+		require.NoError(t, e.call(context.Background(), func(l *loop) {
+			l.jobs = append(l.jobs, job{run: func(l *loop) bool {
+				require.NoError(t, l.beginReconfigure(Limits{NumGPUBlocksOverride: 20}, make(chan error, 1)))
+				close(began)
+				cancel()
+				return true
+			}, drop: func() {}})
+		}))
+		<-began
+		require.ErrorIs(t, e.Reconfigure(ctx, Limits{NumGPUBlocksOverride: 30}), context.Canceled)
+		for _, s := range streams {
+			_, last := readAll(t, s)
+			require.Equal(t, FinishLength, last.Finish)
+		}
+		require.NoError(t, e.Reconfigure(context.Background(), Limits{NumGPUBlocksOverride: 40}))
+		require.Equal(t, 40, e.Info().NumBlocks)
+		require.Equal(t, 41, f.numBlocks, "memory was not given back")
+	})
 }
 
 // TestChoicesShareTheirPrompt: the prompt is computed once, and every choice gets

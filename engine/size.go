@@ -31,7 +31,8 @@ type sizes struct {
 	weights     int64
 	workspace   int64
 	block       int64
-	modelMaxLen int // tokens
+	hostRoom    int64 // for the swap pool; 0 = not known
+	modelMaxLen int   // tokens
 }
 
 // memoryPlan is the outcome.
@@ -75,6 +76,9 @@ func (p *memoryPlan) chooseHost(c *Config, s sizes) {
 	p.hostBlocks = int(min(max(c.SwapSpace, 0)/s.block, maxComputedBlocks))
 	if most := 4 * p.blocks; p.hostBlocks > most {
 		p.hostBlocks, p.hostReason = most, "four times the device's; more could not be used"
+	}
+	if room := int(s.hostRoom / s.block); s.hostRoom > 0 && p.hostBlocks > room {
+		p.hostBlocks, p.hostReason = room, "what is available beside the memory limit"
 	}
 }
 

@@ -21,7 +21,7 @@ type Stats struct {
 	PromptTokens, GenerationTokens                             int64
 	PrefixQueries, PrefixHits                                  int64 // tokens
 	PreemptionsRecompute, PreemptionsSwap                      int64
-	PreemptionsAvoided                                         int64 // shortages that waiting resolved
+	BlockWaits                                                 int64 // steps that sequences sat out for want of a block
 	SwapPoolFull                                               int64 // preemptions that would have swapped
 	SwapInBytes, SwapOutBytes                                  int64
 	Evictions                                                  int64 // cached blocks whose content was given up

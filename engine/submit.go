@@ -92,6 +92,7 @@ func (e *Engine) SubmitChoices(ctxs []context.Context, r Request) ([]*Stream, er
 		q.unwatch = context.AfterFunc(ctxs[i], func() { e.abort(q) })
 		streams = append(streams, &q.stream)
 	}
+	e.arriving.Add(int64(n))
 	e.inbox <- first // has room: its capacity is the bound on queued
 	return streams, nil
 }

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+
+	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
 // The defaults of Config.
@@ -70,6 +72,9 @@ func (c *Config) validate() error {
 	p.check(c.MaxQueuedTokens >= 0, "--max-num-queued-tokens %d: want 0 (no bound) or more", c.MaxQueuedTokens)
 	p.check(c.LongPrefillTokenThreshold >= 0, "--long-prefill-token-threshold %d: want 0 (no bound) or more", c.LongPrefillTokenThreshold)
 	p.check(c.TargetITL >= 0, "--target-itl-ms %g: want 0 (no target) or more", float64(c.TargetITL)/1e6)
+	if c.Watermark == 0 {
+		c.Watermark = scheduler.DefaultWatermark
+	}
 	p.check(c.Watermark < 1, "--watermark %g: want a share of the KV pool, 0 or more and below 1", c.Watermark)
 	if c.MaxLogprobs < 0 {
 		c.MaxLogprobs = 0

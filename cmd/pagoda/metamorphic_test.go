@@ -120,7 +120,7 @@ func TestMetamorphic(t *testing.T) {
 			}
 			pairs += len(prompts)
 			t.Logf("%d prompts; %d swaps, %d recomputes, %d waits, %d tokens hit, %d forks, %d steps", len(prompts),
-				st.PreemptionsSwap, st.PreemptionsRecompute, st.PreemptionsAvoided, st.PrefixHits, st.Forks, st.Steps)
+				st.PreemptionsSwap, st.PreemptionsRecompute, st.BlockWaits, st.PrefixHits, st.Forks, st.Steps)
 			require.True(t, a.reached == nil || a.reached(st), "the run never came to what it is about: %+v", st)
 		})
 	}

@@ -109,7 +109,7 @@ func (c *engineCollector) scheduling() {
 	}
 	means("recompute", func(s *engine.Stats) int64 { return s.PreemptionsRecompute })
 	means("swap", func(s *engine.Stats) int64 { return s.PreemptionsSwap })
-	c.counter("pagoda:preemptions_avoided_total", "Shortages of blocks that waiting resolved.", func(s *engine.Stats) int64 { return s.PreemptionsAvoided })
+	c.counter("pagoda:block_waits_total", "Steps that requests sat out for want of a block.", func(s *engine.Stats) int64 { return s.BlockWaits })
 	c.counter("pagoda:swap_pool_full_total", "Preemptions by recompute because the swap pool was full.", func(s *engine.Stats) int64 { return s.SwapPoolFull })
 	c.counter("pagoda:steps_total", "Steps of the engine.", func(s *engine.Stats) int64 { return s.Steps })
 	c.gauge("pagoda:step_seconds", "Device time of the last step.", func(s *engine.Stats) float64 { return s.LastStep.Seconds() })
