@@ -1,5 +1,5 @@
 // Rows of activations as the matrix kernels take them, packed once before each
-// product from the float32 activation:
+// product from the float32 activation, by norm.c where that is what comes before:
 //
 //   float32   as they are: no phase
 //   bfloat16  rounded to nearest even, [k]
@@ -95,19 +95,24 @@ static pack_fn pack_of(const struct pg_device *d) {
 	return pack_scalar;
 }
 
+void pg_pack_row(const struct pg_device *d, int t, const float *x, int k) {
+	enum pg_rows_format format = pg_format_of(d);
+	if (format != PG_ROWS_F32) pack_of(d)(format, x, k, d->packed + t * pg_packed_stride(format, k));
+}
+
 static void pack_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                        int first, int count, int worker) {
 	(void)worker;
 	int n, k = op->w->cols;
 	const float *x = pg_input(d, s, op, &n);
-	enum pg_rows_format format = pg_gemm_kernels_of(d, op->w)->format;
-	pack_fn pack = pack_of(d);
-	for (int t = first; t < first + count; t++)
-		pack(format, x + t * pg_stride(k), k, d->packed + t * pg_packed_stride(format, k));
+	for (int t = first; t < first + count; t++) pg_pack_row(d, t, x + t * pg_stride(k), k);
 }
 
 void pg_pack_rows_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                        enum pg_rows_format format, int n) {
-	(void)d;
-	if (format != PG_ROWS_F32) pg_push(s, op, pack_phase, n, 32);
+	int count;
+	if (format == PG_ROWS_F32) return;
+	if (s->normed_packed && pg_input(d, s, op, &count) == d->normed) return;
+	s->normed_packed = false;
+	pg_push(s, op, pack_phase, n, 32);
 }

@@ -84,7 +84,7 @@ static void lay_out_rows(struct arena *a, struct pg_device *d) {
 
 // packed_bytes is room for the packed rows of any product.
 static int64_t packed_bytes(const struct pg_device *d, const struct pg_shape *m, const struct pg_limits *l) {
-	enum pg_rows_format format = d->int8 ? PG_ROWS_INT8 : d->isa >= PG_ISA_AVX512BF16 ? PG_ROWS_BF16 : PG_ROWS_F32;
+	enum pg_rows_format format = pg_format_of(d);
 	if (format == PG_ROWS_F32) return 0;
 	int64_t width = max64(max64(m->hidden, m->intermediate), (int64_t)m->heads * m->head_dim);
 	return max64(l->max_batched_tokens * pg_packed_stride(format, width),

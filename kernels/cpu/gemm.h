@@ -41,10 +41,12 @@ extern const struct pg_gemm_kernels pg_gemm_int8_avx2, pg_gemm_int8_vnni;
 // pg_gemm_kernels_of chooses by the device and the weight.
 const struct pg_gemm_kernels *pg_gemm_kernels_of(const struct pg_device *d, const struct pg_weight *w);
 
-// pg_pack_rows_plan pushes the phase that brings n rows of k float32 activations
-// into d->packed; none if the format is float32. activations.c.
+// pg_pack_rows_plan pushes the phase that brings the n rows of op's input into
+// d->packed; none if they are there or the format is float32. activations.c.
 void pg_pack_rows_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                        enum pg_rows_format format, int n);
+// pg_pack_row packs row t of k activations as the device's linear weights want it.
+void pg_pack_row(const struct pg_device *d, int t, const float *x, int k);
 
 // pg_input says which activation an operation multiplies: its rows and, in
 // *count, how many there are.

@@ -123,6 +123,7 @@ struct pg_step {
 	// rope_scale: [n][2][head_dim / 2].
 	float *rope;
 	bool angles_planned; // cleared at Launch
+	bool normed_packed;  // d->packed will have Normed's rows; cleared at Launch
 
 	// Sampling (kernels.SampleBatch).
 	int32_t num_samples;
@@ -183,6 +184,11 @@ struct pg_device {
 static inline int64_t pg_stride(int64_t width) {
 	int64_t lines = (width + 15) / 16;
 	return (lines | 1) * 16;
+}
+
+// pg_format_of is how products with the device's linear weights take rows.
+static inline enum pg_rows_format pg_format_of(const struct pg_device *d) {
+	return d->int8 ? PG_ROWS_INT8 : d->isa >= PG_ISA_AVX512BF16 ? PG_ROWS_BF16 : PG_ROWS_F32;
 }
 
 // pg_scratch is a worker's own scratch memory, 64-byte aligned, undefined at

@@ -4,7 +4,7 @@
 //
 // The sum of squares is kept in 16 lanes, lane c over i ≡ c mod 16, and folded
 // in one fixed order, so that a row's result depends on the row alone. A unit is
-// a row.
+// a row, which is packed for the product that follows while it is at hand.
 //
 // Bytes moved: 8·n·hidden (read and write), 4·hidden of w. It is bound by the
 // latency of a phase at one token and by the cache beyond.
@@ -51,13 +51,16 @@ static void rmsnorm_phase(const struct pg_device *d, struct pg_step *s, const st
                           int first, int count, int worker) {
 	(void)s, (void)worker;
 	int64_t ld = pg_stride(d->shape.hidden);
-	for (int t = first; t < first + count; t++)
+	for (int t = first; t < first + count; t++) {
 		norm_row(d, d->hidden + t * ld, op->w, d->normed + t * ld);
+		pg_pack_row(d, t, d->normed + t * ld, d->shape.hidden);
+	}
 }
 
 void pg_rmsnorm_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op) {
 	(void)d;
 	pg_push(s, op, rmsnorm_phase, s->num_tokens, 32);
+	s->normed_packed = true;
 }
 
 static void head_norm_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
