@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench build clean demo-eval fmt golden help lint metamorphic mutants race run soak test test-model verify
+.PHONY: all bench bench-peers build clean demo-eval fmt golden help lint metamorphic mutants race run soak test test-model verify
 
 all: build
 
@@ -82,6 +82,10 @@ $(STATICCHECK):
 ## bench: speed beside this machine's read bandwidth and FMA peak, in one run
 bench: build
 	bin/pagoda bench roofline qwen2.5-0.5b --load-format dummy
+
+## bench-peers: Pagoda and llama.cpp in turn, bf16 and 8-bit, with ratios (builds llama.cpp; MODELS="…" REPEATS=3)
+bench-peers: build
+	@scripts/bench-peers.sh
 
 ## verify: the engine's logits against an independent forward pass (gomlx)
 verify: $(TOKENIZERS) test-model

@@ -26,8 +26,12 @@ type Config struct {
 	// Threads is the number of CPU worker threads; 0 = the cores that are
 	// really there (affinity, cgroup).
 	Threads int
-	// CPUISA forces a code path ("scalar", "avx512"); "" chooses.
+	// CPUISA forces a code path ("scalar", "avx2", "avx512", "avx512bf16"); ""
+	// chooses.
 	CPUISA string
+	// Quantization is "none" (default: bfloat16 weights) or "int8": the linear
+	// weights and a tied embedding become int8 as they load. CPU only.
+	Quantization string
 
 	// GPUMemoryUtilization is the share of the device's memory that the engine
 	// may use, 0–1; default 0.9. On the CPU the device's size is MemoryLimit.

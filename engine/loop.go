@@ -215,7 +215,7 @@ func (l *loop) end(q *request, v verdict) {
 
 // finish shows the final event.
 func (q *request) finish(v verdict) {
-	q.stream.finish(q.outputs(), Event{HasToken: v.keep, Finish: v.finish, StopID: v.stopID, Err: v.err})
+	q.stream.finish(q.outputs(), Event{HasToken: v.keep, Finish: v.finish, StopID: v.stopID, Preemptions: q.seq.Preemptions, Err: v.err})
 }
 
 // forget takes back what a request had.
@@ -265,7 +265,7 @@ func (l *loop) schedule() *step {
 	for i := range out.Scheduled {
 		if q := s.requests[i]; !q.started {
 			l.markStarted(q)
-			q.stream.cached = q.seq.CachedTokens // before the first token: from then on readers look
+			q.stream.cached, q.stream.admitted = q.seq.CachedTokens, begin // before the first token: from then on readers look
 		}
 	}
 	s.host = time.Since(begin)
@@ -317,7 +317,7 @@ func (l *loop) collect(s *step) error {
 // deliver shows the step's tokens to their readers, and before that its numbers
 // to Stats.
 func (l *loop) deliver(s *step, device time.Duration) {
-	l.stats.Steps++
+	l.stats.countStep(s.out.NumTokens)
 	l.stats.LastStep, l.stats.PredictedStep, l.stats.StepTimeError = device, s.out.Predicted, l.sched.Model().Error()
 	for i, v := range s.verdicts {
 		if v.keep {

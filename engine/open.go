@@ -33,7 +33,7 @@ func openModel(c *Config) (source, error) {
 		info:        describe(c, config, generation),
 		shape:       config.Shape(),
 		modelMaxLen: config.MaxModelLen(),
-		weights:     config.WeightBytes(),
+		weights:     weightBytes(c, config),
 		open:        openDevice,
 		close:       closeWeights,
 	}
@@ -73,6 +73,20 @@ func readConfigs(c *Config) (*model.Config, *model.GenerationConfig, error) {
 	return config, generation, nil
 }
 
+// weightBytes is what the weights will take in memory.
+func weightBytes(c *Config, m *model.Config) int64 {
+	if c.Quantization != quantizationInt8 {
+		return m.WeightBytes()
+	}
+	// One byte a parameter, but two in an embedding that no head shares; scales and
+	// padding are below 2 %.
+	bytes := m.Parameters()
+	if !m.TieWordEmbeddings {
+		bytes += int64(m.VocabSize) * int64(m.HiddenSize)
+	}
+	return bytes + bytes/50
+}
+
 // describe fills in the model's part of Info.
 func describe(c *Config, m *model.Config, g *model.GenerationConfig) Info {
 	head := int64(m.VocabSize) * int64(m.HiddenSize)
@@ -81,9 +95,13 @@ func describe(c *Config, m *model.Config, g *model.GenerationConfig) Info {
 	if !m.TieWordEmbeddings {
 		layers -= head
 	}
+	element := int64(kernels.BF16.Size())
+	if c.Quantization == quantizationInt8 {
+		element = 1
+	}
 	info := Info{
 		Model: c.Model, Vocab: m.VocabSize, SampleVocab: m.VocabSize, EOSIDs: m.EOSTokenIDs, Generation: g,
-		StreamedWeightBytes:   (layers + head) * int64(kernels.BF16.Size()),
+		StreamedWeightBytes:   (layers + head) * element,
 		KVBytesPerToken:       m.KVBytesPerToken(),
 		LayerFLOPsPerToken:    2 * layers,
 		AttentionFLOPsPerPair: 4 * int64(m.NumHeads) * int64(m.HeadDim) * int64(m.NumLayers),
@@ -262,6 +280,7 @@ func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) 
 		{"model", c.Model, "given"},
 		{"load-format", c.LoadFormat, reason(c.LoadFormat == "auto")},
 		{"device", i.Device.Backend + " (" + device + ")", reason(c.Device == "auto")},
+		{"quantization", c.Quantization, reason(c.Quantization == "none")},
 		{"memory-limit", bytesText(total), totalFrom},
 		{"gpu-memory-utilization", strconv.FormatFloat(c.GPUMemoryUtilization, 'g', 4, 64), reason(c.GPUMemoryUtilization == defaultUtilization)},
 		{"num-gpu-blocks", strconv.Itoa(i.NumBlocks), p.blocksReason},

@@ -271,7 +271,7 @@ func (w *world) settle() {
 			w.states.lengths++
 		case FinishError:
 			w.states.invalid++
-			require.ErrorIs(w.t, v.last.Err, errNotNumbers)
+			require.ErrorIs(w.t, v.last.Err, ErrNotNumbers)
 		}
 		return true
 	})

@@ -7,7 +7,7 @@ import (
 )
 
 // Stats is a snapshot for metrics and tools. Counters only grow. Every field is a
-// word, as statsCell wants it.
+// word or an array of words, as statsCell wants it.
 type Stats struct {
 	Running, Waiting, Swapped int // requests; swapped ones wait, too
 
@@ -26,7 +26,8 @@ type Stats struct {
 	SwapInBytes, SwapOutBytes                                  int64
 	Evictions                                                  int64 // cached blocks whose content was given up
 	Forks, CopiedBlocks                                        int64 // choices that share a prompt; blocks copied on write
-	Steps                                                      int64
+	Steps, StepTokens                                          int64
+	StepSizes                                                  [len(StepSizeBounds) + 1]int64 // steps by their tokens; the last are above all bounds
 	FinishedStop, FinishedLength, FinishedAbort, FinishedError int64
 
 	// LastStep is the device time of the last step, PredictedStep what the
@@ -34,6 +35,20 @@ type Stats struct {
 	LastStep, PredictedStep time.Duration
 	// StepTimeError is the moving mean of |predicted − measured| / measured.
 	StepTimeError float64
+}
+
+// StepSizeBounds are the tokens, each bound included, by which Stats.StepSizes counts.
+var StepSizeBounds = [...]int{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}
+
+// countStep counts a step of so many tokens.
+func (s *Stats) countStep(tokens int) {
+	s.Steps++
+	s.StepTokens += int64(tokens)
+	i := 0
+	for i < len(StepSizeBounds) && tokens > StepSizeBounds[i] {
+		i++
+	}
+	s.StepSizes[i]++
 }
 
 // KVUsage is used ÷ total blocks, 0–1.

@@ -5,7 +5,7 @@ import (
 	"unsafe"
 )
 
-// statWords is the number of fields of Stats, each a word of 64 bits.
+// statWords is the number of words of 64 bits of Stats, which has nothing else.
 const statWords = int(unsafe.Sizeof(Stats{}) / 8)
 
 // statsCell hands Stats from the engine's goroutine to any other, without a

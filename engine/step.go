@@ -12,8 +12,8 @@ import (
 // This file decides what a token means for its request. It is pure: no device,
 // no scheduler, no clock.
 
-// errNotNumbers is why a row without a valid token failed.
-var errNotNumbers = errors.New("the model's logits for this request were not numbers")
+// ErrNotNumbers is why a row without a valid token failed: that request alone.
+var ErrNotNumbers = errors.New("the model's logits for this request were not numbers")
 
 // verdict is what becomes of a request with its next token.
 type verdict struct {
@@ -30,7 +30,7 @@ type verdict struct {
 func judge(token int32, n, minTokens, maxTokens int, stopIDs []int32) verdict {
 	switch {
 	case token < 0: // kernels.InvalidToken
-		return verdict{finish: FinishError, err: errNotNumbers}
+		return verdict{finish: FinishError, err: ErrNotNumbers}
 	case n >= minTokens && slices.Contains(stopIDs, token):
 		return verdict{keep: true, finish: FinishStop, stopID: token}
 	case n >= maxTokens:

@@ -87,17 +87,38 @@ func TestOnlyDeltasTravel(t *testing.T) {
 func TestStatsWords(t *testing.T) {
 	var s Stats
 	v := reflect.ValueOf(&s).Elem()
-	require.Equal(t, statWords, v.NumField(), "a field is no word")
+	var words []reflect.Value
 	for i := range v.NumField() {
-		if f := v.Field(i); f.CanInt() {
-			f.SetInt(int64(100 + i))
+		if f := v.Field(i); f.Kind() == reflect.Array {
+			for j := range f.Len() {
+				words = append(words, f.Index(j))
+			}
 		} else {
-			f.SetFloat(0.5 + float64(i))
+			words = append(words, f)
+		}
+	}
+	require.Len(t, words, statWords, "a field is no word")
+	for i, word := range words {
+		if word.CanInt() {
+			word.SetInt(int64(100 + i))
+		} else {
+			word.SetFloat(0.5 + float64(i))
 		}
 	}
 	var cell statsCell
 	cell.store(&s)
 	require.Equal(t, s, cell.load())
+}
+
+// TestStepSizes: each bound counts for its own bucket, as Prometheus has it.
+func TestStepSizes(t *testing.T) {
+	var s Stats
+	for _, tokens := range []int{1, 2, 8, 9, 16384, 16385} {
+		s.countStep(tokens)
+	}
+	require.Equal(t, [len(StepSizeBounds) + 1]int64{0: 1, 1: 2, 2: 1, 12: 1, 13: 1}, s.StepSizes)
+	require.Equal(t, int64(6), s.Steps)
+	require.Equal(t, int64(1+2+8+9+16384+16385), s.StepTokens)
 }
 
 // TestStatsAreConsistent reads while the loop's side writes: no mixture is seen.

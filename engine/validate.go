@@ -23,7 +23,11 @@ const (
 	maxMaxLogprobs        = 1 << 10
 	maxNumBlocks          = 1 << 30
 	deviceCPU, deviceCUDA = "cpu", "cuda"
+	quantizationInt8      = "int8"
 )
+
+// cpuISAs are the code paths that --cpu-isa can force.
+var cpuISAs = []string{"avx512bf16", "avx512", "avx2", "scalar"}
 
 // validate fills in the defaults that do not depend on the device, and lists
 // every problem.
@@ -35,7 +39,9 @@ func (c *Config) validate() error {
 	oneOf(&p, "scheduling-policy", &c.SchedulingPolicy, "fcfs", "priority")
 	oneOf(&p, "preemption-mode", &c.PreemptionMode, "auto", "swap", "recompute")
 	oneOf(&p, "async-scheduling", &c.AsyncScheduling, "auto", "on", "off")
-	p.check(c.CPUISA == "" || c.CPUISA == "avx512" || c.CPUISA == "scalar", "--cpu-isa %q: want avx512 or scalar, or nothing for the best there is", c.CPUISA)
+	p.check(c.CPUISA == "" || slices.Contains(cpuISAs, c.CPUISA), "--cpu-isa %q: want one of %s, or nothing for the fastest", c.CPUISA, strings.Join(cpuISAs, ", "))
+	oneOf(&p, "quantization", &c.Quantization, "none", quantizationInt8)
+	p.check(c.Quantization != quantizationInt8 || c.Device != deviceCUDA, "--quantization int8: the CPU alone has it; add --device cpu")
 	p.check(c.SampleVocab >= 0, "tokenizer: it has %d ids, want 0 (all) or more", c.SampleVocab)
 	p.check(c.Threads >= 0, "--threads %d: want 0 (all cores) or more", c.Threads)
 

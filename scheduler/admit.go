@@ -138,21 +138,29 @@ func (s *Scheduler) reserve(q *Sequence) int {
 }
 
 // promisable says whether, with q, the protected sequences can grow to their full
-// lengths beside any one of the others. As nobody is admitted who would break
-// this, a protected sequence never has to be preempted: the others can be, one by
-// one, until a single one is left.
+// lengths beside any one of those that come before the last of them. As nobody is
+// admitted who would break this, a protected sequence never has to be preempted: the
+// others can be, one by one, until at most the first in order is left. Those that
+// come after all protected ones are not first while one is there: they are welcome.
 func (s *Scheduler) promisable(q *Sequence) bool {
-	var protected, largest int
+	var protected, others, before int // blocks of the protected, most of the others, of those before the last protected
 	count := func(r *Sequence) {
 		if need := s.BlocksNeeded(r.MaxLen); r.protected() {
-			protected += need
+			protected, before = protected+need, others
 		} else {
-			largest = max(largest, need)
+			others = max(others, need)
 		}
 	}
-	count(q)
+	counted := false
 	for _, r := range s.running.all() {
+		if !counted && s.running.before(q, r) < 0 {
+			count(q)
+			counted = true
+		}
 		count(r)
 	}
-	return protected == 0 || protected+largest <= s.kv.Capacity()
+	if !counted {
+		count(q)
+	}
+	return protected == 0 || protected+before <= s.kv.Capacity()
 }

@@ -91,9 +91,10 @@
 //     each step in which it lacks a token, unless copies under way, or an end within
 //     8 steps, are waited for. Alone it fits, because Add refuses what could not.
 //   - At most 3 preemptions a sequence for want of blocks. After that it is
-//     protected: nobody is admitted unless all protected sequences can grow to their
-//     full lengths beside any one other, so that they never have to go (promisable).
-//     Lowered limits preempt beyond this, and do not count.
+//     protected: nobody, of whatever priority, is admitted unless all protected
+//     sequences can grow to their full lengths beside any one of those that come
+//     before the last of them, so that they never have to go (promisable). Lowered
+//     limits preempt beyond this, and do not count.
 //   - A prompt gets at least min(16, budget) tokens of a step in which it is the
 //     first to prefill, and never less than half of what the decodes leave.
 //   - Lowered limits hold from the next Schedule on; admission resumes once what the

@@ -32,7 +32,8 @@ func (s *Scheduler) LargestNeed() int {
 	return most
 }
 
-// Settled says whether all blocks beyond the limits are out of use.
+// Settled says whether all blocks beyond the limits are out of use, but for the steps
+// in flight: the caller waits for those before it gives memory back.
 func (s *Scheduler) Settled() bool { return s.kv.Excess() == 0 }
 
 // enforceLimits preempts whom lowered limits leave no place.

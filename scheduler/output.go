@@ -56,7 +56,7 @@ type Means string
 const (
 	ByRecompute Means = "recompute" // it gives its blocks back and computes them again
 	BySwap      Means = "swap"      // its blocks go to the host and come back
-	ByWaiting   Means = "wait"      // nobody is preempted: blocks come free soon
+	ByWaiting   Means = "wait"      // nobody is preempted: it sits this step out
 )
 
 // Decision is what was done about a shortage of blocks, with what each means was

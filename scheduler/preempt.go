@@ -32,7 +32,7 @@ const maxCandidates = 64
 
 // protectAfter is the number of preemptions after which a sequence is protected:
 // it is admitted only when all that are protected can grow to their full lengths
-// beside any one other (promisable), and from then on the others go.
+// (promisable), and from then on the others go.
 const protectAfter = 3
 
 func (q *Sequence) protected() bool { return q.Preemptions >= protectAfter }
@@ -46,12 +46,13 @@ func (s *Scheduler) choose(q *Sequence, i int) Decision {
 	if best.Seq == nil && i == 0 && !loading { // the promise to the protected did not outlive a shrinking pool
 		best, _ = s.cheapest(i, true)
 	}
-	best.For, best.Wait = q, s.waitCost()
+	best.For, best.Wait = q, s.waitCost()*time.Duration(s.waiters+1)
 	switch {
 	case best.Seq == nil:
 		best.Means, best.Seq, best.Swap, best.Recompute = ByWaiting, q, -1, -1
 	case s.cfg.PreemptionMode == Auto && best.Wait >= 0 && best.Wait.Seconds() < s.cost(&best):
 		best.Means, best.Seq, best.Blocks = ByWaiting, q, 0
+		s.waiters++
 	}
 	return best
 }
@@ -138,7 +139,8 @@ func (s *Scheduler) shares(v *Sequence) (hits, private int) {
 
 // waitCost prices waiting for a running sequence that is sure to end within
 // waitSteps and needs no further block: its steps' time, for the share of the
-// batch that stands still. Negative = there is none.
+// batch that stands still. Negative = there is none. All that wait in a step count,
+// since one preemption would serve several of them.
 func (s *Scheduler) waitCost() time.Duration {
 	soonest := waitSteps + 1
 	for _, r := range s.running.all() {

@@ -290,3 +290,39 @@ func firstToken(t *testing.T, mix uint64, later bool) (steps int) {
 	require.NoError(t, err)
 	return steps
 }
+
+// TestNeverFits: what cannot run alone in an empty pool is refused at once, and what
+// just can runs to its end: 200 boundaries, a token to either side.
+func TestNeverFits(t *testing.T) {
+	cases := 0
+	for _, size := range []int{1, 2, 3, 5, 16} {
+		for blocks := 1; blocks <= 40; blocks++ {
+			cases++
+			name := fmt.Sprintf("%d blocks of %d", blocks, size)
+			require.NoError(t, guard(name, func() {
+				var c counts
+				s := setup{blocks: blocks + 1, size: size, cfg: Config{Limits: Limits{4, 64}}, overlap: blocks%2 == 0}
+				m := newMachine(s, rand.New(rand.NewPCG(uint64(blocks), 5)).IntN, &c)
+				last := blocks*size + 1 // tokens; the last one is never computed
+				prompt := 1 + blocks*size/2
+				if m.submit(&Sequence{Tokens: promptOf(blocks, prompt), MaxLen: last + 1}) != nil {
+					m.fail("%d tokens were accepted", last+1)
+				}
+				for _, maxLen := range []int{last, max(last-1, prompt+1), last} {
+					if m.submit(&Sequence{Tokens: promptOf(blocks, prompt), MaxLen: maxLen}) == nil {
+						m.fail("%d tokens were refused", maxLen)
+					}
+				}
+				m.drain(20_000)
+				if c.n[finished] != 3 {
+					m.fail("%d of 3 finished", c.n[finished])
+				}
+			}))
+			require.Panics(t, func() {
+				m := newMachine(setup{blocks: blocks + 1, size: size, cfg: Config{Limits: Limits{4, 64}}}, nil, &counts{})
+				m.s.Add(&Sequence{Tokens: []int32{1}, MaxLen: blocks*size + 2})
+			}, name)
+		}
+	}
+	require.Equal(t, 200, cases)
+}

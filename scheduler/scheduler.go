@@ -37,6 +37,7 @@ type Scheduler struct {
 	shrinking    bool // blocks beyond the limits may still be held
 
 	promised int   // blocks in flight that sequences of this step wait for
+	waiters  int   // sequences of this step that wait for another's end
 	inFlight int   // Outputs with work that were not updated
 	updated  int64 // step of the last Update
 
@@ -210,7 +211,7 @@ func (s *Scheduler) Schedule() *Output {
 	s.step++
 	out := s.nextOutput()
 	out.reset(s.step)
-	s.out, s.in, s.promised = nil, nil, 0
+	s.out, s.in, s.promised, s.waiters = nil, nil, 0, 0
 	s.enforceLimits(out)
 	s.scheduleDecodes(out)
 	budget := s.prefillBudget(out)

@@ -239,6 +239,16 @@ func TestSoak(t *testing.T) {
 	fmt.Printf("soak: %d/%d\n", all.ops, seeds*opsPerSeed)
 }
 
+// A failure is shrunk and printed with its seed; the tree stays as it is. The seed is
+// fixed unless given, as -rapid.seed.
+func init() {
+	for name, value := range map[string]string{"rapid.seed": "1", "rapid.nofailfile": "true"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
+	}
+}
+
 // TestMachine is the same machine driven by rapid, which shrinks a failure to a
 // short one.
 func TestMachine(t *testing.T) {

@@ -32,7 +32,8 @@ func pairs(start, n int) int64 { return int64(n)*int64(start) + int64(n)*int64(n
 //	t = a + b·prefill tokens + c·decodes + d·context + e·prefill pairs
 //
 // with coefficients ≥ 0. They are fitted online by recursive least squares of the
-// relative error, so that short steps count as much as long ones, forgetting
+// relative error, so that short steps count as much as long ones and one that took far
+// too long, because another process had the machine, counts little, forgetting
 // slowly, so that they follow a machine that gets slower or faster. Coordinate
 // descent on the normal equations keeps them non-negative; it starts from the last
 // solution and needs few sweeps. The zero value is an empty model.
@@ -77,9 +78,6 @@ func (m *StepModel) Observe(l Load, took time.Duration) {
 		miss := math.Abs(p-t) / t
 		m.misses++
 		m.error += (miss - m.error) / float64(min(m.misses, 64))
-		if t > 3*p { // another process had the machine: hear it, but softly
-			weight *= 9 * p * p / (t * t)
-		}
 	}
 	f := l.features()
 	for i := range f {

@@ -17,13 +17,10 @@ export CGO_CFLAGS  := -O2 -g -Wno-deprecated-declarations -I$(CURDIR)/third_part
 export CGO_LDFLAGS := -L$(CURDIR)/.cache/cuda-build
 
 CUDA := $(TRAMPOLINE) cuda-images
-.PHONY: cuda-images dist
+.PHONY: cuda-images test-cuda dist
 
 $(NVCC): requirements-cuda.txt
-	@scripts/need.sh python3
-	rm -rf .cache/cuda
-	python3 -m pip install --quiet --no-deps --require-hashes --target .cache/cuda -r $<
-	@touch $@
+	scripts/cuda-compiler.sh
 
 $(TRAMPOLINE): scripts/cuda-trampoline.sh third_party/cuda-shim/trampoline.c third_party/cuda-shim/cuda.h $(NVCC)
 	@scripts/need.sh gcc
@@ -31,11 +28,17 @@ $(TRAMPOLINE): scripts/cuda-trampoline.sh third_party/cuda-shim/trampoline.c thi
 
 # The files compile side by side, whatever make was told.
 cuda-images: $(NVCC)
+	@rm -f $(filter-out $(IMAGES),$(wildcard kernels/cuda/cubin/*.fatbin))
 	@$(MAKE) --no-print-directory -j$(shell nproc) BACKEND=cuda $(IMAGES)
 
 kernels/cuda/cubin/%.fatbin: kernels/cuda/%.cu $(wildcard kernels/cuda/*.cuh) scripts/cuda.mk
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCCFLAGS) -o $@ $<
+	@echo nvcc $<
+	@$(NVCC) $(NVCCFLAGS) -o $@ $<
+
+# What the tag adds: plans, layouts and messages; on a GPU, everything else too.
+test-cuda: $(CUDA)
+	$(GO) test $(TAGS) ./kernels/cuda ./internal/cuda ./internal/nvml ./engine
 
 ## dist: an archive for a GPU machine that has no Go, under dist/ (BACKEND=cuda)
 dist: $(TOKENIZERS) $(CUDA)

@@ -37,6 +37,8 @@ func testModel(t *testing.T) string {
 type liveServer struct {
 	engine *engine.Engine
 	client openai.Client
+	url    string
+	http   *http.Client
 }
 
 func startServer(t *testing.T, config engine.Config) *liveServer {
@@ -65,8 +67,8 @@ func startServer(t *testing.T, config engine.Config) *liveServer {
 		text.Close()
 	})
 	url := "http://" + listener.Addr().String()
-	return &liveServer{e, openai.NewClient(option.WithBaseURL(url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0),
-		option.WithHTTPClient(&http.Client{Transport: transport}))}
+	plain := &http.Client{Transport: transport}
+	return &liveServer{e, openai.NewClient(option.WithBaseURL(url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0), option.WithHTTPClient(plain)), url, plain}
 }
 
 // completion is what one request got.

@@ -139,7 +139,7 @@ var mutants = []mutant{
 	{"negative times", "scheduler/steptime.go", []edit{
 		{"max(0, m.w[i]+r/m.a[i][i])", "m.w[i] + r/m.a[i][i]"}}},
 	{"spikes heard in full", "scheduler/steptime.go", []edit{
-		{"		if t > 3*p {", "		if t > 1e9*p {"}}},
+		{"	weight := 1 / (t * t)\n", "	weight := 1 / (1 + t - t)\n"}}},
 	{"error after learning", "scheduler/steptime.go", []edit{
 		{"	m.count++\n	m.solve()\n", "	m.count++\n	m.solve()\n	m.error = math.Abs(m.predict(&l)-t) / t\n"}}},
 	{"target_itl ignores the decodes", "scheduler/prefill.go", []edit{

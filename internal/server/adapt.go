@@ -32,7 +32,7 @@ func (a adaptedEngine) Info() Info {
 	out := Info{
 		MaxModelLen: in.MaxModelLen, PoolTokens: in.NumBlocks * in.BlockSize,
 		VocabSize: in.Vocab, MaxLogprobs: in.MaxLogprobs, Priority: in.Priority,
-		CacheConfig: map[string]string{"block_size": strconv.Itoa(in.BlockSize), "num_gpu_blocks": strconv.Itoa(in.NumBlocks), "num_cpu_blocks": strconv.Itoa(in.HostBlocks)},
+		CacheConfig: map[string]string{"block_size": strconv.Itoa(in.BlockSize), "num_gpu_blocks": strconv.Itoa(in.NumBlocks), "num_cpu_blocks": strconv.Itoa(in.HostBlocks), "cache_dtype": "auto"},
 	}
 	if g := in.Generation; g != nil {
 		out.Generation = Generation{
@@ -46,7 +46,8 @@ func (a adaptedEngine) Info() Info {
 		"gpu-memory-utilization": "gpu_memory_utilization", "enable-prefix-caching": "enable_prefix_caching",
 		"swap-space": "swap_space",
 	}
-	for _, setting := range a.Settings() {
+	out.Settings = a.Settings()
+	for _, setting := range out.Settings {
 		if label, ok := labels[setting.Name]; ok {
 			out.CacheConfig[label] = setting.Value
 		}

@@ -11,6 +11,7 @@ import (
 type engineCollector struct {
 	engine  Engine
 	entries []engineMetric
+	tokens  *prometheus.Desc // of the histogram of step sizes
 }
 
 // engineMetric is one series of engine.Stats.
@@ -26,6 +27,7 @@ func newEngineCollector(e Engine) *engineCollector {
 	c.vllm()
 	c.blocks()
 	c.scheduling()
+	c.tokens = prometheus.NewDesc("vllm:iteration_tokens_total", "Tokens computed by a step.", nil, nil)
 	return c
 }
 
@@ -53,6 +55,16 @@ func (c *engineCollector) vllm() {
 	c.gauge("vllm:num_requests_waiting", "Requests that wait to run.", func(s *engine.Stats) float64 { return float64(s.Waiting) })
 	c.gauge("vllm:num_requests_swapped", "Requests whose KV blocks are in host memory.", func(s *engine.Stats) float64 { return float64(s.Swapped) })
 	c.gauge("vllm:kv_cache_usage_perc", "Share of KV blocks that are referenced, 0 to 1.", func(s *engine.Stats) float64 { return s.KVUsage() })
+	c.gauge("vllm:gpu_cache_usage_perc", "Old name of vllm:kv_cache_usage_perc.", func(s *engine.Stats) float64 { return s.KVUsage() })
+	reason := func(name string, value func(*engine.Stats) float64) {
+		c.add(prometheus.GaugeValue, "vllm:num_requests_waiting_by_reason", "Requests that wait to run, by reason.", "reason", name, value)
+	}
+	reason("capacity", func(s *engine.Stats) float64 { return float64(s.Waiting) })
+	reason("deferred", func(*engine.Stats) float64 { return 0 }) // nothing else holds a request back
+	for _, state := range []string{"awake", "weights_offloaded", "discard_all"} {
+		c.add(prometheus.GaugeValue, "vllm:engine_sleep_state", "1 for the state that the engine is in: it never sleeps.", "sleep_state", state,
+			func(*engine.Stats) float64 { return map[bool]float64{true: 1}[state == "awake"] })
+	}
 	c.gauge("vllm:cpu_cache_usage_perc", "Share of the swap pool that is held, 0 to 1.", func(s *engine.Stats) float64 { return s.HostUsage() })
 	c.counter("vllm:prompt_tokens_total", "Prompt tokens processed.", func(s *engine.Stats) int64 { return s.PromptTokens })
 	c.counter("vllm:generation_tokens_total", "Tokens generated.", func(s *engine.Stats) int64 { return s.GenerationTokens })
@@ -115,4 +127,10 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 		m := &c.entries[i]
 		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(&st), m.labels...)
 	}
+	buckets, sofar := map[float64]uint64{}, uint64(0)
+	for i, bound := range engine.StepSizeBounds {
+		sofar += uint64(st.StepSizes[i])
+		buckets[float64(bound)] = sofar
+	}
+	ch <- prometheus.MustNewConstHistogram(c.tokens, sofar+uint64(st.StepSizes[len(engine.StepSizeBounds)]), float64(st.StepTokens), buckets)
 }

@@ -13,6 +13,9 @@ type Engine interface {
 	// SubmitChoices starts a request with as many choices as there are contexts,
 	// all or none; cancelling one aborts its choice and frees its blocks.
 	SubmitChoices(ctxs []context.Context, r engine.Request) ([]Stream, error)
+	// PromptLogprobs says what the model makes of a prompt's tokens, all but the
+	// first, and of the top likeliest ids in each place.
+	PromptLogprobs(ctx context.Context, ids []int32, top int) ([]engine.PromptLogprob, error)
 	// ResetPrefixCache forgets all cached prefixes.
 	ResetPrefixCache(ctx context.Context) error
 	// Stats may be called at any time, from any goroutine.
@@ -42,6 +45,7 @@ type Info struct {
 	Priority    bool // the scheduling policy is "priority"
 	Generation  Generation
 	CacheConfig map[string]string // labels of vllm:cache_config_info
+	Settings    []engine.Setting  // the effective configuration
 }
 
 // Generation holds the sampling defaults of generation_config.json; nil = the

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -85,7 +86,7 @@ func (f *fakeEngine) SubmitChoices(ctxs []context.Context, r engine.Request) ([]
 		}
 		f.open.Add(1)
 		context.AfterFunc(ctx, func() { f.open.Add(-1) })
-		streams = append(streams, &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r)})
+		streams = append(streams, &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r), admitted: time.Now()})
 	}
 	return streams, nil
 }
@@ -93,6 +94,19 @@ func (f *fakeEngine) SubmitChoices(ctxs []context.Context, r engine.Request) ([]
 func (f *fakeEngine) ResetPrefixCache(context.Context) error {
 	f.resets.Add(1)
 	return f.err
+}
+
+// PromptLogprobs gives token i −i/8, and the ids after it as the likelier ones.
+func (f *fakeEngine) PromptLogprobs(_ context.Context, ids []int32, top int) ([]engine.PromptLogprob, error) {
+	out := make([]engine.PromptLogprob, len(ids))
+	for i := 1; i < len(ids); i++ {
+		out[i] = engine.PromptLogprob{Logprob: -float32(i) / 8, Rank: int32(top + 1)}
+		for k := range top {
+			out[i].TopIDs = append(out[i].TopIDs, (ids[i]+1+int32(k))%testVocab)
+			out[i].TopLogprobs = append(out[i].TopLogprobs, -float32(k+1)/64)
+		}
+	}
+	return out, f.submit
 }
 
 func (f *fakeEngine) last(t *testing.T) engine.Request {
@@ -109,6 +123,8 @@ type fakeStream struct {
 	tokens []int32
 	n      int
 	ended  bool
+
+	admitted time.Time
 }
 
 func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
@@ -137,7 +153,7 @@ func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
 		token = s.tokens[s.n]
 	}
 	s.n++
-	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2}
+	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2, Admitted: s.admitted}
 	if n := s.r.Sampling.Logprobs; n >= 0 {
 		ev.Logprob = -0.5
 		for i := range n {

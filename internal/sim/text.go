@@ -213,7 +213,7 @@ func decisionText(d *scheduler.RecordDecision) string {
 		why = "because it needs a block and no other is to give one"
 	}
 	if d.Means == scheduler.ByWaiting {
-		return fmt.Sprintf("%d sits this step out, because blocks come free soon%s", d.Seq, costText(d))
+		return fmt.Sprintf("%d sits this step out, until a block comes free%s", d.Seq, costText(d))
 	}
 	what := fmt.Sprintf("%d leaves for the host", d.Seq)
 	if d.Means == scheduler.ByRecompute {

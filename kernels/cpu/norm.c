@@ -30,6 +30,10 @@ static void rmsnorm_scalar(const float *x, const float *w, float *y, int n, floa
 }
 
 #ifdef __x86_64__
+static PG_AVX2 void rmsnorm_avx2(const float *x, const float *w, float *y, int n, float eps) {
+	rmsnorm(x, w, y, n, eps);
+}
+
 static PG_AVX512 void rmsnorm_avx512(const float *x, const float *w, float *y, int n, float eps) {
 	rmsnorm(x, w, y, n, eps);
 }
@@ -37,7 +41,8 @@ static PG_AVX512 void rmsnorm_avx512(const float *x, const float *w, float *y, i
 
 static void norm_row(const struct pg_device *d, const float *x, const struct pg_weight *w, float *y) {
 #ifdef __x86_64__
-	if (d->isa == PG_ISA_AVX512) return rmsnorm_avx512(x, w->bias, y, d->shape.hidden, d->shape.rms_eps);
+	if (d->isa >= PG_ISA_AVX512) return rmsnorm_avx512(x, w->bias, y, d->shape.hidden, d->shape.rms_eps);
+	if (d->isa >= PG_ISA_AVX2) return rmsnorm_avx2(x, w->bias, y, d->shape.hidden, d->shape.rms_eps);
 #endif
 	rmsnorm_scalar(x, w->bias, y, d->shape.hidden, d->shape.rms_eps);
 }

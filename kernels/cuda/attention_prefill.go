@@ -55,18 +55,18 @@ func planAttentionPrefill(s attentionShape, a arch, queryStart []int32, invarian
 	if s.headDim != 64 && s.headDim != 128 {
 		return prefillPlan{}, false
 	}
+	p.plan = grid("attention_prefill", "attention_prefill_plan", 1, 1, 1024)
 	p.rows = prefillRows
-	if p.items = prefillItems(queryStart, s.group(), p.rows); invariant || p.items*s.kvHeads < slotsOf(a) {
+	p.items = prefillItems(queryStart, s.group(), p.rows)
+	ctas := p.items * s.kvHeads
+	kernel := fmt.Sprintf("attention_prefill_%d", s.headDim)
+	if invariant || ctas < slotsOf(a) {
+		kernel += "_short"
 		p.rows = prefillShort
 		p.items = prefillItems(queryStart, s.group(), p.rows)
 	}
-	kernel := fmt.Sprintf("attention_prefill_%d", s.headDim)
-	if p.rows == prefillShort {
-		kernel += "_short"
-	}
 	p.layer = grid("attention_prefill", kernel, p.items*s.kvHeads, 1, 128)
 	p.layer.Shared, p.layer.PDL = uint32((p.rows+2*2*64)*s.headDim*2), 1
-	p.plan = grid("attention_prefill", "attention_prefill_plan", 1, 1, 1024)
 	return p, int(p.layer.Shared) <= a.shared
 }
 

@@ -3,7 +3,6 @@
 package cuda
 
 import (
-	"fmt"
 	"math"
 	"runtime"
 	"slices"
@@ -64,7 +63,7 @@ func againstCPU(t *testing.T, path string, model trueShape) {
 		}
 	}
 	mean /= float64(n)
-	t.Log(fmt.Sprintf("difference of log probabilities: mean %.4f, most %.4f", mean, most))
+	t.Logf("difference of log probabilities: mean %.4f, most %.4f", mean, most)
 	require.LessOrEqual(t, mean, 0.02)
 	require.LessOrEqual(t, most, 0.25)
 }

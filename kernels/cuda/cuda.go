@@ -70,9 +70,10 @@ type Backend struct {
 	pool   pool
 	loader loader
 
-	decode    decodeLaunches
-	gemmPlans map[gemmShape]gemmPlan
-	identity  []int32 // 0, 1, 2, …: query starts of decodes
+	decode   decodeLaunches
+	products map[gemmShape]productPlan // planned so far
+	maps     activationMaps
+	identity []int32 // 0, 1, 2, …: query starts of decodes
 
 	tableLen []int32 // by row: entries in use
 	updates  updates
@@ -253,14 +254,14 @@ func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
 		return fmt.Errorf("cuda: clearing the workspace: %w", err)
 	}
 	b.initActivations()
-	b.tableLen, b.identity, b.gemmPlans = make([]int32, limits.MaxSeqs), make([]int32, limits.MaxSeqs+1), map[gemmShape]gemmPlan{}
+	b.tableLen, b.identity, b.products = make([]int32, limits.MaxSeqs), make([]int32, limits.MaxSeqs+1), map[gemmShape]productPlan{}
 	for i := range b.identity {
 		b.identity[i] = int32(i)
 	}
 	b.decode.layer, b.decode.plan, b.decode.ok = planAttentionDecode(shapeOfHeads(shape), b.arch, limits.MaxSeqs)
 	b.updates = newUpdates(limits)
 	b.graphs = newGraphs(&b.cfg, limits)
-	for _, init := range []func() error{b.initPool, b.initSteps, b.initRope} {
+	for _, init := range []func() error{b.initPool, b.initSteps, b.initMaps, b.initRope} {
 		if err := init(); err != nil {
 			return fmt.Errorf("cuda: %w", err)
 		}

@@ -16,6 +16,8 @@
 // tile: without cuts the configurations agree bit for bit.
 //
 // Bytes: 2·m·n·k·(1/BM + 1/BN) from L2. FLOPs: 2·m·n·k.
+// Measured: H100 80GB HBM3, 2026-11-25, bench/mma.cu, 7B at 4,096 tokens: 363 to 426
+// TFLOP/s.
 #include "gemm.cuh"
 
 namespace {

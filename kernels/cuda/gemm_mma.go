@@ -21,9 +21,10 @@ func planGemmMMA(s gemmShape, a arch) (gemmPlan, bool) {
 		return gemmPlan{}, false
 	}
 	tiles := ceilDiv(s.m, mmaTile) * ceilDiv(s.n, mmaTile)
-	rounds := float64(tiles) / float64(slotsOf(a))
-	// Cut where whole tiles would leave much of the last round idle.
-	if !s.invariant && steps > 1 && rounds < 4 && rounds/float64(ceilDiv(tiles, slotsOf(a))) < 0.8 {
+	// Cut where that saves more steps, at about 1 µs each, than the meeting of a
+	// tile's CTAs costs.
+	const meeting = 60
+	if !s.invariant && tiles <= maxCutTiles && ceilDiv(tiles, slotsOf(a))*steps > ceilDiv(tiles*steps, slotsOf(a))+meeting {
 		return deal("gemm_mma", "gemm_mma_128_128", ceilDiv(s.n, mmaTile), tiles, steps, slotsOf(a), 128, shared, false), true
 	}
 	return wholeTiles("gemm_mma_128_128", mmaTile, mmaTile, shared, steps, s), true

@@ -18,6 +18,9 @@
 // before: the first stages are requested before it has finished.
 //
 // Bytes: 2·n·k of weights once, 2·m·k of tokens a tile from L2. FLOPs: 2·m·n·k.
+// Measured: H100 80GB HBM3 (3.35 TB/s by its datasheet), 2026-11-25, in a graph with dependent
+// launch, bench/skinny.cu, 8 tokens, tiles of 16 rows: 7B qkv 15.4 µs, o 9.9, gate_up
+// 90.7 (2.99 TB/s: 89 %), down 48.2 (2.82), head 361 (3.02); 0.5B 2.6, 2.2, 7.3, 5.9, 95.6.
 #include "gemm.cuh"
 
 namespace {

@@ -2,7 +2,10 @@
 
 package cuda
 
-import "unsafe"
+import (
+	"fmt"
+	"unsafe"
+)
 
 // tensorMap is a CUtensorMap. Those of gemm_sm90.cu have boxes of 64 columns ×
 // 128 rows of bf16, with 128-byte swizzle.
@@ -35,57 +38,30 @@ func sm90Shared(bn int) int {
 	return 1024 + stages*(sm90BoxRows+bn)*sm90Step*2 + 8*16*40*4 + 16*stages
 }
 
-// planGemmSM90 takes more than 64 tokens on Hopper, one CTA a multiprocessor. Where
-// the last round of whole tiles would leave much of the device idle, narrower
-// tiles or cuts along k are chosen.
+// planGemmSM90 takes more than 64 tokens on Hopper, one CTA a multiprocessor, each
+// tile after tile: narrow tiles where wide ones leave much of the last of few rounds
+// idle.
 func planGemmSM90(s gemmShape, a arch) (gemmPlan, bool) {
 	if !a.hopper || s.invariant || s.m <= 64 || s.n%8 != 0 || s.k%sm90Step != 0 || sm90Shared(256) > a.shared {
 		return gemmPlan{}, false
 	}
 	rows, steps := ceilDiv(s.m, sm90BoxRows), s.k/sm90Step
-	best, least := gemmPlan{}, 0.0
-	for _, bn := range []int{256, 128} {
-		columns := ceilDiv(s.n, bn)
-		tiles := rows * columns
-		for _, whole := range []bool{true, false} {
-			if !whole && (tiles > 4*a.sms || steps == 1) {
-				continue
-			}
-			g := planTiles(bn, columns, tiles, steps, a, whole)
-			if cost := sm90Cost(s, g, bn, tiles, steps, a, whole); best.kernel == "" || cost < least {
-				best, least = g, cost
-			}
-		}
+	bn := 256
+	if ceilDiv(rows*ceilDiv(s.n, 256), a.sms) <= 4 && sm90Cost(s, 128, rows, steps, a) < sm90Cost(s, 256, rows, steps, a) {
+		bn = 128
 	}
-	return best, true
+	columns := ceilDiv(s.n, bn)
+	l := grid("gemm_sm90", fmt.Sprintf("gemm_sm90_%d", bn), min(rows*columns, a.sms), 1, 384)
+	l.Shared, l.PDL = uint32(sm90Shared(bn)), 1
+	return gemmPlan{launch: l, tiles: int32(columns)}, true
 }
 
-func planTiles(bn, columns, tiles, steps int, a arch, whole bool) gemmPlan {
-	kernel := "gemm_sm90_256"
+// sm90Cost is a kernel's time in µs as measured on an H100: rounds of tiles, by the
+// time of a step and of a tile's end.
+func sm90Cost(s gemmShape, bn, rows, steps int, a arch) float64 {
+	step, end := 0.72, 4.0
 	if bn == 128 {
-		kernel = "gemm_sm90_128"
+		step, end = 0.39, 1.6
 	}
-	g := gemmPlan{launch: grid("gemm_sm90", kernel, min(tiles, a.sms), 1, 384), tiles: int32(columns)}
-	if !whole {
-		g.per = int32(ceilDiv(tiles*steps, a.sms))
-		g.Grid[0] = uint32(ceilDiv(tiles*steps, int(g.per)))
-	}
-	g.Shared, g.PDL = uint32(sm90Shared(bn)), 1
-	return g
-}
-
-// sm90Cost is a kernel's time in µs as the H200 has it, to rank plans by: the
-// longest share of steps at the tile's speed, its tiles' ends, the meeting of a cut tile's CTAs.
-func sm90Cost(s gemmShape, g gemmPlan, bn, tiles, steps int, a arch, whole bool) float64 {
-	step, end := 0.60, 2.5 // µs: 128 × 256 × 64 at 700 TFLOP/s, and the tile's epilogue
-	if bn == 128 {
-		step, end = 0.33, 1.5
-	}
-	memory := 2 * float64(s.n) * float64(s.k) / 4.5e6
-	if whole {
-		rounds := float64(ceilDiv(tiles, a.sms))
-		return max(memory, rounds*(float64(steps)*step+end))
-	}
-	pieces := float64(ceilDiv(int(g.per), steps)) + 1
-	return max(memory, float64(g.per)*step+pieces*end) + 2.5
+	return float64(ceilDiv(rows*ceilDiv(s.n, bn), a.sms)) * (float64(steps)*step + end)
 }

@@ -34,8 +34,9 @@ const (
 // resetWords is a reset row: row, offsets of its stop ids and biases, parameters.
 const resetWords = 3 + rowParamWords
 
-// sampleEntry is SampleEntry.
-type sampleEntry struct{ index, row, position, mask int32 }
+// sampleEntry is SampleEntry: row of logits, row, position of the drawn token,
+// number of its mask or −1.
+type sampleEntry [4]int32
 
 const entryWords = int(unsafe.Sizeof(sampleEntry{}) / 4)
 
@@ -187,7 +188,8 @@ func (m *message) samples(s *kernels.SampleBatch, slot int) (masks int) {
 			mask = int32(masks)
 			masks++
 		}
-		m.n += copy(m.words[m.n:], []int32{s.Index[i], s.Rows[i], s.Positions[i], mask})
+		entry := sampleEntry{s.Index[i], s.Rows[i], s.Positions[i], mask}
+		m.append(entry[:])
 	}
 	return masks
 }

@@ -39,6 +39,7 @@ type trueModel struct {
 	kernels.Backend
 	shape                 kernels.Shape
 	embedding, norm, head kernels.Weight
+	final                 kernels.Weight // norm before the head
 	layers                [][4]kernels.Weight
 	pass                  func() // forward, bound once, as package model does
 }
@@ -63,8 +64,10 @@ func loadTrue(t testing.TB, b kernels.Backend, s kernels.Shape, tied bool) *true
 		m.head = linear(kernels.LinearHead, fanIn(s.Vocab, s.Hidden))
 	}
 	norm := tensor(.1, s.Hidden)
-	norm.Offset = 2 // logits with a deviation of about two
+	norm.Offset = 1
 	m.norm = keep(b.LoadNorm(norm))
+	norm.Offset = 2 // logits with a deviation of about two
+	m.final = keep(b.LoadNorm(norm))
 	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
 	for range s.Layers {
 		m.layers = append(m.layers, [4]kernels.Weight{
@@ -93,7 +96,7 @@ func (m *trueModel) forward() {
 		m.GateUp(w[2])
 		m.Linear(w[3], kernels.MLP)
 	}
-	m.Head(m.norm, m.head)
+	m.Head(m.final, m.head)
 }
 
 // resetRows gives each row per blocks, which lie apart.

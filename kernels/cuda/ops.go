@@ -49,7 +49,7 @@ func (b *Backend) QKV(layer int, weight kernels.Weight) {
 	rows := (s.Heads + 2*s.KVHeads) * s.HeadDim
 	w := b.operand(kernels.OpQKV, weight, weightQKV, rows, s.Hidden)
 	b.begin(kernels.OpQKV)
-	b.gemm(kernels.OpQKV, epilogueQKV, operandX{b.ws.normed, kernels.Normed}, b.run.tokens, w, epilogue{
+	b.gemm(kernels.OpQKV, epilogueQKV, operandX{b.ws.normed, kernels.Normed, &b.maps.normed}, b.run.tokens, w, epilogue{
 		out: b.ws.query, ld: int64(stride(s.Heads * s.HeadDim)), heads: int32(s.Heads), kvHeads: int32(s.KVHeads), headDim: int32(s.HeadDim),
 		layer: int32(layer), bias: w.bias, rope: b.ws.rope, positions: b.ws.batch.positions, slots: b.ws.batch.slots, kv: b.pool.kv,
 	})
@@ -75,11 +75,11 @@ func (b *Backend) setLayer(op kernels.Op, layer int) {
 
 // Linear implements kernels.Backend. The one that reads MLP ends a layer.
 func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
-	x := operandX{b.ws.attn, src}
+	x := operandX{b.ws.attn, src, &b.maps.attn}
 	switch src {
 	case kernels.Attn:
 	case kernels.MLP:
-		x.data = b.ws.mlp
+		x.data, x.tiles = b.ws.mlp, &b.maps.mlp
 	default:
 		panic(fmt.Sprintf("cuda: linear: source %d, want Attn or MLP", src))
 	}
@@ -96,7 +96,7 @@ func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
 func (b *Backend) GateUp(weight kernels.Weight) {
 	w := b.operand(kernels.OpGateUp, weight, weightGateUp, 2*b.shape.Intermediate, b.shape.Hidden)
 	b.begin(kernels.OpGateUp)
-	b.gemm(kernels.OpGateUp, epilogueSwiGLU, operandX{b.ws.normed, kernels.Normed}, b.run.tokens, w, epilogue{out: b.ws.mlp, ld: int64(stride(b.shape.Intermediate))})
+	b.gemm(kernels.OpGateUp, epilogueSwiGLU, operandX{b.ws.normed, kernels.Normed, &b.maps.normed}, b.run.tokens, w, epilogue{out: b.ws.mlp, ld: int64(stride(b.shape.Intermediate))})
 	b.finishProduct(kernels.OpGateUp, kernels.MLP, b.run.tokens, w, 2*b.shape.Intermediate)
 }
 
@@ -108,15 +108,43 @@ func (b *Backend) Head(norm, weight kernels.Weight) {
 	b.begin(kernels.OpHead)
 	if b.run.logits > 0 {
 		b.rmsnorm(kernels.OpHead, n, b.ws.batch.logitRows, b.ws.headIn, b.run.logits)
-		b.gemm(kernels.OpHead, epilogueStore, operandX{b.ws.headIn, kernels.Normed}, b.run.logits, w, epilogue{out: b.ws.logits, ld: int64(stride(b.shape.Vocab))})
+		b.gemm(kernels.OpHead, epilogueStore, operandX{b.ws.headIn, kernels.Normed, &b.maps.headIn}, b.run.logits, w, epilogue{out: b.ws.logits, ld: int64(stride(b.shape.Vocab))})
 	}
 	b.finishProduct(kernels.OpHead, kernels.Logits, b.run.logits, w, 4*b.shape.Vocab)
 }
 
 // operandX is the left side of a product: rows of the activation's width.
 type operandX struct {
-	data ptr
-	like kernels.Activation
+	data  ptr
+	like  kernels.Activation
+	tiles *xMaps
+}
+
+// xMaps are the tensor maps of a left side on Hopper: boxes of 128 rows, and of
+// 16 for few tokens.
+type xMaps struct{ tall, short tensorMap }
+
+type activationMaps struct{ normed, attn, mlp, headIn xMaps }
+
+func (b *Backend) initMaps() error {
+	s, tokens, logits := &b.shape, roundUp(b.limits.MaxBatchedTokens, rowUnit), roundUp(b.limits.MaxLogitRows, rowUnit)
+	for _, m := range []struct {
+		to          *xMaps
+		data        ptr
+		rows, width int
+	}{
+		{&b.maps.normed, b.ws.normed, tokens, s.Hidden}, {&b.maps.attn, b.ws.attn, tokens, s.Heads * s.HeadDim},
+		{&b.maps.mlp, b.ws.mlp, tokens, s.Intermediate}, {&b.maps.headIn, b.ws.headIn, logits, s.Hidden},
+	} {
+		var err error
+		if m.to.tall, err = b.tilesOf(m.data, m.rows, stride(m.width), sm90BoxRows); err != nil {
+			return err
+		}
+		if m.to.short, err = b.tilesOf(m.data, m.rows, stride(m.width), streamShortBox); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // gemm multiplies m rows of x by w and ends with e.
@@ -127,25 +155,54 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 	if plan, ok := b.planGemm(shape); ok {
 		p := plan.params(shape, b.ws.gemm)
 		p.x, p.w, p.ldX, p.ldW, p.e = x.data, w.data, int64(ld), int64(w.ld), e
-		b.launch(op, plan.launch, unsafe.Pointer(&p))
+		if plan.xBox == 0 {
+			b.launch(op, plan.launch, unsafe.Pointer(&p))
+			return
+		}
+		tiled := sm90Params{x: x.tiles.tall, w: w.tiles, g: p}
+		if plan.xBox == streamShortBox {
+			tiled.x = x.tiles.short
+		}
+		b.launch(op, plan.launch, unsafe.Pointer(&tiled))
 		return
 	}
 	p := gemmPlainParams{x: x.data, w: w.data, ldX: int64(ld), ldW: int64(w.ld), k: int32(w.ld), e: e}
 	b.launch(op, planGemmPlain(shape), unsafe.Pointer(&p))
 }
 
-// planGemm plans each shape once.
-func (b *Backend) planGemm(s gemmShape) (gemmPlan, bool) {
-	if b.info.Path == pathPlain {
-		return gemmPlan{}, false
+// productPlan is a planned product; xBox is the rows of a box of x's tensor map, 0
+// for kernels that take addresses.
+type productPlan struct {
+	gemmPlan
+	xBox int
+}
+
+// streamShortBox is streamVariant.xBox of few tokens.
+const streamShortBox = 16
+
+// planProduct chooses the fast kernel of a shape; ok is false where none takes it.
+func planProduct(s gemmShape, a arch) (productPlan, bool) {
+	if g, xBox, ok := planGemmStream(s, a); ok {
+		return productPlan{g, xBox}, true
 	}
-	plan, ok := b.gemmPlans[s]
+	if g, ok := planGemmSM90(s, a); ok {
+		return productPlan{g, sm90BoxRows}, true
+	}
+	g, ok := planGemm(s, a)
+	return productPlan{g, 0}, ok
+}
+
+// planGemm plans each shape once.
+func (b *Backend) planGemm(s gemmShape) (productPlan, bool) {
+	if b.info.Path == pathPlain {
+		return productPlan{}, false
+	}
+	plan, ok := b.products[s]
 	if !ok {
-		plan, ok = planGemm(s, b.arch)
-		if !ok {
+		if plan, ok = planProduct(s, b.arch); !ok {
 			return plan, false
 		}
-		b.gemmPlans[s] = plan
+		b.products[s] = plan
 	}
 	return plan, true
 }

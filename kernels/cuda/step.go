@@ -220,8 +220,8 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 	b.checkSamples(s, batch)
 	masked := b.stageMasks(s, batch)
 	slot := int(s.ticket-1) % stepRing
-	if masked {
-		b.flush() // its forward pass could have started: see graphs.find
+	if masked || s.graph != nil && len(batch.Index) > s.graph.size {
+		b.flush() // no graph has masks, nor more entries than rows
 	}
 	b.graphs.masked = masked
 	if g := s.graph; g != nil {

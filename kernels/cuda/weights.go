@@ -32,7 +32,8 @@ type weight struct {
 	kind       weightKind
 	rows, cols int
 	ld         int
-	data, bias ptr // bias: float32 [rows], or 0
+	data, bias ptr       // bias: float32 [rows], or 0
+	tiles      tensorMap // how the bulk copy engine sees it; on Hopper
 	bytes      int64
 }
 
@@ -277,6 +278,9 @@ func (b *Backend) loadMatrix(kind weightKind, cols int, parts, bias []kernels.Ho
 	if w.data, err = b.reserve(w.bytes); err != nil {
 		return nil, fmt.Errorf("%s: %w", w.name, err)
 	}
+	if w.tiles, err = b.tilesOf(w.data, roundUp(w.rows, weightUnit), w.ld, sm90BoxRows); err != nil {
+		return nil, fmt.Errorf("%s: %w", w.name, err)
+	}
 	first := 0
 	for i, part := range parts {
 		p := loadParams{dst: w.data, ld: int64(w.ld), rowStep: 1, rowAt: int32(first), cols: int32(cols)}
@@ -297,6 +301,16 @@ func (b *Backend) loadMatrix(kind weightKind, cols int, parts, bias []kernels.Ho
 		}
 	}
 	return w, b.err
+}
+
+// tilesOf is the tensor map of rows of bfloat16 in boxes of boxRows × 64, for the kernels that use the
+// bulk copy engine.
+func (b *Backend) tilesOf(data ptr, rows, ld, boxRows int) (tensorMap, error) {
+	if !b.arch.hopper {
+		return tensorMap{}, nil
+	}
+	m, err := cuda.NewTensorMap(data, rows, ld, int64(2*ld), boxRows, sm90BoxColumns, cuda.Swizzle128B)
+	return tensorMap(m), err
 }
 
 func (b *Backend) loadBias(w *weight, bias []kernels.HostTensor) (err error) {

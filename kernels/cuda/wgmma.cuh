@@ -51,6 +51,12 @@ __device__ __forceinline__ void copy_box(uint32_t to, const TensorMap &map, int 
 	             ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier) : "memory");
 }
 
+// copy_box_once is for bytes that nobody reads again: they leave the L2 first.
+__device__ __forceinline__ void copy_box_once(uint32_t to, const TensorMap &map, int column, int row, uint32_t barrier, uint64_t policy) {
+	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;"
+	             ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier), "l"(policy) : "memory");
+}
+
 __device__ __forceinline__ void prefetch_map(const TensorMap &map) {
 	asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
@@ -60,12 +66,74 @@ __device__ __forceinline__ uint64_t operand(uint32_t tile) {
 	return (tile & 0x3FFFF) >> 4 | 1ull << 16 | (1024ull >> 4) << 32 | 1ull << 62;
 }
 
+// cluster_rank and cluster_size place the CTA in its cluster.
+__device__ __forceinline__ int cluster_rank() {
+	int r;
+	asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+	return r;
+}
+__device__ __forceinline__ int cluster_size() {
+	int n;
+	asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(n));
+	return n;
+}
+
+// cluster_sync is a barrier of all threads of the cluster; shared memory written
+// before it may be read by the other CTAs after it.
+__device__ __forceinline__ void cluster_sync() {
+	asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// read_remote reads 16 bytes at the same address of another CTA's shared memory.
+__device__ __forceinline__ float4 read_remote(uint32_t address, int rank) {
+	float4 v;
+	uint32_t there;
+	asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+	asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(there) : "memory");
+	return v;
+}
+
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int Pending> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory"); }
 
 template <int Registers> __device__ __forceinline__ void more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers)); }
 template <int Registers> __device__ __forceinline__ void fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers)); }
+
+// wgmma is C [64, 16] = A·B, plus C if add, over 16 columns of k, both from shared memory.
+__device__ __forceinline__ void wgmma(float (&c)[8], uint64_t a, uint64_t b, int add) {
+	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %10, 0;\n"
+	             "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
+	             "%0, %1, %2, %3, %4, %5, %6, %7}, "
+	             "%8, %9, p, 1, 1, 0, 0;\n}\n"
+	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7])
+	             : "l"(a), "l"(b), "r"(add));
+}
+
+// wgmma is C [64, 32] = A·B, plus C if add, over 16 columns of k, both from shared memory.
+__device__ __forceinline__ void wgmma(float (&c)[16], uint64_t a, uint64_t b, int add) {
+	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
+	             "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+	             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+	             "%16, %17, p, 1, 1, 0, 0;\n}\n"
+	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]),
+	               "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15])
+	             : "l"(a), "l"(b), "r"(add));
+}
+
+// wgmma is C [64, 64] = A·B, plus C if add, over 16 columns of k, both from shared memory.
+__device__ __forceinline__ void wgmma(float (&c)[32], uint64_t a, uint64_t b, int add) {
+	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+	             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+	             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+	             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+	             "%32, %33, p, 1, 1, 0, 0;\n}\n"
+	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]),
+	               "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]),
+	               "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
+	               "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
+	             : "l"(a), "l"(b), "r"(add));
+}
 
 // wgmma is C [64, 128] = A·B, plus C if add, over 16 columns of k, both from shared memory.
 __device__ __forceinline__ void wgmma(float (&c)[64], uint64_t a, uint64_t b, int add) {

@@ -159,5 +159,6 @@ inline double time(int n, const std::function<void(int, cudaStream_t)> &fn, int 
 void bench_skinny(bool check, bool times);
 void bench_mma(bool check, bool times);
 void bench_sm90(bool check, bool times);
+void bench_stream(bool check, bool times);
 void bench_decode(bool check, bool times);
 void bench_prefill(bool check, bool times);

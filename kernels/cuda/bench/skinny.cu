@@ -73,7 +73,7 @@ void bench_skinny(bool check, bool times) {
 			double floor = 2.0 * s.n * s.k / READ_BYTES * 1e6;
 			printf("%-12s m %-2d floor %6.1f |", s.name, m, floor);
 			for (const Variant &v : variants) {
-				if (m > v.mt || m * 4 <= v.mt) continue;
+				if (m > v.mt || v.mt > 8 && m * 4 <= v.mt) continue;
 				t.room((size_t)2 * SLOTS * v.bn * v.mt, (s.n + 15) / 16);
 				for (bool whole : {true, false}) {
 					double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, SLOTS, whole, i % copies, stream, false); }, 7);

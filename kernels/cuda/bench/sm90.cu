@@ -1,8 +1,7 @@
 // Checks and times gemm_sm90.cu.
 #include "../gemm_sm90.cu"
 #include "gemm_case.cuh"
-
-#include <cuda.h>
+#include "tensor_map.cuh"
 
 using namespace bench;
 
@@ -16,33 +15,11 @@ struct Variant {
 
 const Variant variants[] = {{256, 4, gemm_sm90_256}, {128, 6, gemm_sm90_128}};
 
-// tensor_map describes [rows][cols] bf16 with boxes of 128 × 64.
-TensorMap tensor_map(const bf16 *base, int64_t rows, int64_t cols) {
-	using Encode = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *, const cuuint32_t *, const cuuint32_t *,
-	                            CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-	static Encode encode = nullptr;
-	if (!encode) {
-		cudaDriverEntryPointQueryResult found;
-		CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", (void **)&encode, 12000, cudaEnableDefault, &found));
-	}
-	CUtensorMap map;
-	cuuint64_t dims[] = {(cuuint64_t)cols, (cuuint64_t)rows}, strides[] = {(cuuint64_t)cols * 2};
-	cuuint32_t box[] = {64, 128}, steps[] = {1, 1};
-	if (encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)base, dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-	           CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)) {
-		printf("FAIL tensor map\n");
-		exit(1);
-	}
-	TensorMap out;
-	memcpy(&out, &map, sizeof out);
-	return out;
-}
-
 void run(Projection &t, const Variant &v, int sms, bool whole, int c, cudaStream_t stream, bool pdl) {
 	Sm90Params p{};
 	p.g = t.p;
-	p.x = tensor_map(t.p.x, up(t.p.m, 256), t.p.ldx);
-	p.w = tensor_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw);
+	p.x = tensor_map(t.p.x, up(t.p.m, 256), t.p.ldx, 128);
+	p.w = tensor_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, 128);
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
 	int tiles = (p.g.m + 127) / 128 * p.g.tiles, steps = p.g.k / 64;
 	p.g.per = whole ? 0 : (tiles * steps + sms - 1) / sms;

@@ -1,0 +1,47 @@
+// What the kernels of runs of query tokens share: parameters, and the item that a
+// CTA works on, a tile of packed rows (row = token · group + head) of one sequence.
+#pragma once
+
+#include "mma.cuh"
+
+struct PrefillParams {
+	const bf16 *query; // [tokens][ld]
+	bf16 *out;         // [tokens][ld]
+	PagedKV kv;
+	Batch batch;
+	const int32_t *header;
+	const int2 *items;
+	int64_t ld;
+	int32_t layer, kv_heads, group;
+	float scale; // log2(e) / √d
+};
+static_assert(sizeof(PrefillParams) == 200 && offsetof(PrefillParams, header) == 160 && offsetof(PrefillParams, layer) == 184, "attention_prefill.go: prefillParams");
+
+// Item is what a CTA works on.
+struct Item {
+	const int32_t *table;
+	const bf16 *kv;    // of the layer and KV head, in block 0
+	int first, rows;   // first packed row, rows of the sequence
+	int before, length; // keys before the chunk, and in all
+	int token;         // of the batch, of row 0
+};
+
+static __device__ __forceinline__ Item describe(const PrefillParams &p, int item, int head) {
+	int2 at = p.items[item];
+	Item it;
+	it.table = block_table(p.batch, at.x);
+	it.kv = p.kv.base + p.layer * p.kv.layer + head * p.kv.head;
+	it.first = at.y;
+	it.token = p.batch.query_start[at.x];
+	int tokens = p.batch.query_start[at.x + 1] - it.token;
+	it.rows = tokens * p.group;
+	it.length = p.batch.seq_lens[at.x];
+	it.before = it.length - tokens;
+	return it;
+}
+
+// row_at gives where a packed row lies in query and out.
+template <int D> static __device__ __forceinline__ int64_t row_at(const PrefillParams &p, const Item &it, int row) {
+	int token = row / p.group, head = row - token * p.group;
+	return (it.token + token) * p.ld + head * D;
+}

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Makes dist/pagoda-<version>-linux-<arch>-cuda.tar.gz for a GPU machine that has
+# no Go and no CUDA toolkit: the binary, compiled tests, gpu-check.sh and
+# gpu-bench.sh. `make dist BACKEND=cuda` calls it with the build environment.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+limit=30 # MiB
+
+version=$(git describe --always --dirty 2>/dev/null || echo unknown)
+name=pagoda-$version-linux-$(uname -m)-cuda
+out=dist/$name
+rm -rf "$out" "$out.tar.gz"
+mkdir -p "$out"
+strip='-s -w'
+go build -tags 'cuda nodemo' -trimpath -ldflags "$strip -X main.version=$version" -o "$out/" ./cmd/pagoda
+for package in internal/cuda internal/nvml kernels/cuda; do
+	go test -c -tags cuda -trimpath -ldflags "$strip" -o "$out/${package//\//-}.test" "./$package"
+done
+cp scripts/gpu-check.sh scripts/gpu-bench.sh README.md LICENSE NOTICE "$out/"
+tar -C dist -cf - "$name" | gzip -9 >"$out.tar.gz"
+rm -rf "$out"
+size=$(($(stat -c %s "$out.tar.gz") / 1048576))
+echo "$out.tar.gz: $size MiB"
+[ "$size" -le "$limit" ] || { echo "dist: more than $limit MiB" >&2; exit 1; }

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Correctness on this machine's GPU: the conformance suite on every code path, on
+# the code that newer GPUs would compile from PTX, and under compute-sanitizer
+# where it is installed. Prints a line a part; logs go to ./gpu-check/.
+#
+#   ./gpu-check.sh          everything, about three minutes
+#   ./gpu-check.sh quick    without PTX and sanitizer, about one
+set -uo pipefail
+cd "$(dirname "$0")"
+logs=gpu-check
+mkdir -p $logs
+failed=0
+
+part() { # name, log pattern that must not be there or "", command…
+	local name=$1 bad=$2 start=$SECONDS rc=0
+	shift 2
+	"$@" >"$logs/$name.log" 2>&1 || rc=$?
+	if [ $rc != 0 ] || { [ -n "$bad" ] && grep -qE "$bad" "$logs/$name.log"; }; then
+		printf '%-12s FAILED (%ds): see %s\n' "$name" $((SECONDS - start)) "$logs/$name.log"
+		failed=1
+	else
+		printf '%-12s ok     (%ds), %d cases\n' "$name" $((SECONDS - start)) "$(grep -c -- '--- PASS' "$logs/$name.log")"
+	fi
+}
+
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit 5
+kernels=./kernels-cuda.test
+part driver '' ./internal-cuda.test -test.v
+part nvml '' ./internal-nvml.test -test.v
+part conformance '' $kernels -test.v -test.timeout 15m
+if [ "${1:-}" != quick ]; then
+	CUDA_FORCE_PTX_JIT=1 part ptx '' $kernels -path generic -test.v -test.timeout 15m \
+		-test.run 'TestConformance/generic/(embed|rmsnorm|qkv/h96|linear/attn/h64|gate_up/h64|head/tied/h64|attention/h96|sampling/(greedy|filter|extremes|logprobs|large)|rows)'
+	if command -v compute-sanitizer >/dev/null; then
+		cases='TestGraphs/generic|TestConformance/generic/(embed|rmsnorm|qkv|linear|gate_up|head|pool|rows|attention/h(64|96)|sampling/(greedy|filter|extremes|logprobs|large))'
+		for tool in memcheck synccheck racecheck; do
+			part $tool '(ERROR|RACECHECK) SUMMARY: [1-9]|[1-9][0-9]* (errors|warnings)\)' compute-sanitizer --tool $tool $kernels -path generic -test.v -test.timeout 15m -test.run "$cases"
+		done
+		part initcheck 'ERROR SUMMARY: [1-9]' compute-sanitizer --tool initcheck $kernels -path generic -test.v -test.timeout 15m -test.run 'TestGraphs/generic'
+	fi
+fi
+exit $failed
