@@ -127,6 +127,9 @@ func (m *Manager) checkBlocks(refs, copies []int32) error {
 		return fmt.Errorf("%d blocks are used, %d in flight, %d shared, %d saved; counted %d, %d, %d and %d",
 			used, inFlight, shared, extra, m.used, m.inFlight, m.shared, m.extra)
 	}
+	if excess, leaving := m.beyond(); excess != m.excess || leaving != m.leaving {
+		return fmt.Errorf("%d blocks are in use beyond the limit, %d of them in flight; counted %d and %d", excess, leaving, m.excess, m.leaving)
+	}
 	return nil
 }
 
@@ -166,6 +169,9 @@ func (p *hostPool) check(hosts []*HostTable, c *checkScratch) error {
 	}
 	if used != p.used || inFlight != p.inFlight {
 		return fmt.Errorf("%d host blocks are used and %d in flight; counted %d and %d", used, inFlight, p.used, p.inFlight)
+	}
+	if excess := p.beyond(); excess != p.excess {
+		return fmt.Errorf("%d host blocks are in use beyond the limit; counted %d", excess, p.excess)
 	}
 	return nil
 }

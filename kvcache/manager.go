@@ -88,6 +88,7 @@ type Manager struct {
 	scratch checkScratch
 
 	used, inFlight, shared, extra int
+	excess, leaving               int       // beyond the limit: blocks in use, and of these in flight
 	evicted                       []BlockID // since TakeEvicted
 
 	queries, hits, evictions, forks, copied int64
@@ -118,15 +119,7 @@ func (m *Manager) NumFree() int { return m.free }
 
 // NumInFlight is the number of blocks that will be free once the copies under way
 // are finished.
-func (m *Manager) NumInFlight() int {
-	n := m.inFlight
-	for i := range m.blocks[m.limit:] { // those go out of circulation
-		if b := &m.blocks[m.limit+i]; b.refs == 0 && b.copies > 0 {
-			n--
-		}
-	}
-	return n
-}
+func (m *Manager) NumInFlight() int { return m.inFlight - m.leaving }
 
 // Changes counts what may change the answer of an Admit: blocks that were taken,
 // given back or published.

@@ -59,7 +59,7 @@ func (m *Manager) pin(id BlockID) {
 		}
 		m.extra++
 	case b.copies > 0: // on its way to the host; its content stays what it is
-		m.inFlight--
+		m.flies(id, -1)
 		m.used++
 	default:
 		m.remove(id)
@@ -83,11 +83,19 @@ func (m *Manager) unpin(id BlockID) {
 		m.extra--
 		return
 	case b.copies > 0:
-		m.inFlight++
+		m.flies(id, 1)
 	default:
 		m.release(id)
 	}
 	m.used--
+}
+
+// flies counts a block that nobody references and a copy names, or no longer.
+func (m *Manager) flies(id BlockID, n int) {
+	m.inFlight += n
+	if m.retired(id) {
+		m.leaving += n
+	}
 }
 
 // release gives a block that nobody references and no copy names back to the free
@@ -95,7 +103,8 @@ func (m *Manager) unpin(id BlockID) {
 // reused first; to the head when it is not, for nobody can ask for it.
 func (m *Manager) release(id BlockID) {
 	switch b := &m.blocks[id]; {
-	case m.retired(id): // nothing: it left the index when the limit was lowered
+	case m.retired(id): // it left the index when the limit was lowered
+		m.excess--
 	case b.published:
 		m.insert(id, m.blocks[0].prev, 0)
 	default:

@@ -46,6 +46,22 @@ func (m *Manager) setDeviceLimit(limit int) {
 			m.evict(id) // nobody new may come to hold it
 		}
 	}
+	m.excess, m.leaving = m.beyond()
+}
+
+// beyond counts the blocks beyond the limit that are in use, and those of them that
+// only a copy names.
+func (m *Manager) beyond() (excess, leaving int) {
+	for i := range m.blocks[m.limit:] {
+		switch b := &m.blocks[m.limit+i]; {
+		case b.refs > 0:
+			excess++
+		case b.copies > 0:
+			excess++
+			leaving++
+		}
+	}
+	return excess, leaving
 }
 
 func (p *hostPool) setLimit(limit int) {
@@ -59,6 +75,17 @@ func (p *hostPool) setLimit(limit int) {
 			p.free = append(p.free, HostID(id))
 		}
 	}
+	p.excess = p.beyond()
+}
+
+// beyond counts the blocks beyond the limit that are in use.
+func (p *hostPool) beyond() (excess int) {
+	for i := range p.blocks[p.limit:] {
+		if b := &p.blocks[p.limit+i]; b.held || b.copies > 0 {
+			excess++
+		}
+	}
+	return excess
 }
 
 // retired says whether the id is beyond the limit.
@@ -87,17 +114,4 @@ func (m *Manager) HostRetired(h *HostTable) bool {
 
 // Excess is the number of blocks beyond the limits, of both pools, that are still
 // referenced or in flight: 0 means that the memory behind them may go.
-func (m *Manager) Excess() int {
-	n := 0
-	for _, b := range m.blocks[m.limit:] {
-		if b.refs > 0 || b.copies > 0 {
-			n++
-		}
-	}
-	for _, b := range m.host.blocks[m.host.limit:] {
-		if b.held || b.copies > 0 {
-			n++
-		}
-	}
-	return n
-}
+func (m *Manager) Excess() int { return m.excess + m.host.excess }

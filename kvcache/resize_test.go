@@ -87,6 +87,8 @@ func TestLimitsWithCopiesUnderWay(t *testing.T) {
 	m.SetLimits(3, 2)
 	m.DropHost(&host)
 	require.NoError(t, m.Check(nil, nil, [][]Copy{out}, nil))
+	require.Equal(t, 3+3, m.Excess())
+	require.Equal(t, 2, m.NumInFlight(), "three never come back")
 	m.Copied(out, true)
 	require.Zero(t, m.Excess())
 	check(t, m)
@@ -137,6 +139,8 @@ func TestCheckSees(t *testing.T) {
 		"other content":     {func(m *Manager, t *BlockTable) { m.tokens[int(t.ids[0])*4]++ }, "a hash that its tokens do not give"},
 		"stale index entry": {func(m *Manager, t *BlockTable) { m.blocks[t.ids[0]].published = false }, "the index has"},
 		"wrong count":       {func(m *Manager, _ *BlockTable) { m.used++ }, "counted"},
+		"wrong excess":      {func(m *Manager, _ *BlockTable) { m.excess++ }, "in use beyond the limit"},
+		"wrong host excess": {func(m *Manager, _ *BlockTable) { m.host.excess++ }, "host blocks are in use beyond the limit"},
 		"no such block":     {func(_ *Manager, t *BlockTable) { t.ids[1] = 99 }, "names block 99"},
 		"lost host block":   {func(m *Manager, _ *BlockTable) { m.host.free = m.host.free[:1] }, "host block 0 is lost"},
 		"queue link":        {func(m *Manager, _ *BlockTable) { m.blocks[m.blocks[0].next].prev = 7 }, "links back"},

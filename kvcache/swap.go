@@ -10,6 +10,7 @@ type hostPool struct {
 	limit    int      // ids from here on are retired
 	used     int      // held
 	inFlight int      // not held, but named by a copy
+	excess   int      // beyond the limit, held or named by a copy
 }
 
 type hostBlock struct {
@@ -38,6 +39,8 @@ func (p *hostPool) drop(id HostID) {
 		p.inFlight++
 	} else if int(id) < p.limit {
 		p.free = append(p.free, id)
+	} else {
+		p.excess--
 	}
 }
 
@@ -49,6 +52,8 @@ func (p *hostPool) copied(id HostID) {
 		p.inFlight--
 		if int(id) < p.limit {
 			p.free = append(p.free, id)
+		} else {
+			p.excess--
 		}
 	}
 }
@@ -153,7 +158,7 @@ func (m *Manager) Copied(copies []Copy, out bool) {
 			panic(fmt.Sprintf("kvcache: block %d was not being copied", device))
 		}
 		if b.copies--; b.copies == 0 && b.refs == 0 {
-			m.inFlight--
+			m.flies(device, -1)
 			m.release(device)
 		}
 		m.host.copied(host)

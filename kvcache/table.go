@@ -49,14 +49,3 @@ type HostTable struct {
 
 // Len is the number of entries, those that were not copied included.
 func (h *HostTable) Len() int { return len(h.ids) }
-
-// Copied is the number of host blocks that the table holds.
-func (h *HostTable) Copied() int {
-	n := 0
-	for _, id := range h.ids {
-		if id != dropped {
-			n++
-		}
-	}
-	return n
-}

@@ -95,6 +95,9 @@
 //     sequences can grow to their full lengths beside any one of those that come
 //     before the last of them, so that they never have to go (promisable). Lowered
 //     limits preempt beyond this, and do not count.
+//   - Later arrivals delay nobody's first token beyond three times the steps that it
+//     would take without them, and 4 (TestFairness): each takes half of a step's
+//     prefill at most, and none passes by.
 //   - A prompt gets at least min(16, budget) tokens of a step in which it is the
 //     first to prefill, and never less than half of what the decodes leave.
 //   - Lowered limits hold from the next Schedule on; admission resumes once what the

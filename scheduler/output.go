@@ -102,7 +102,6 @@ const (
 	WaitPreempted WaitReason = "a running sequence was preempted"
 	WaitPending   WaitReason = "its last token is under way"
 	WaitCopyOut   WaitReason = "its blocks are being copied to the host"
-	WaitCopyIn    WaitReason = "its blocks are being copied from the host"
 	WaitITL       WaitReason = "target_itl"
 	WaitShrink    WaitReason = "the pool is being shrunk"
 )
@@ -127,7 +126,7 @@ type Output struct {
 	Head        *Sequence   // the first of them; nil = none
 	WaitReason  WaitReason  // why it waits
 	Evicted     []kvcache.BlockID
-	ChunkReason WaitReason    // what bounded the prefill: the budget or target_itl; "" = nothing
+	ChunkReason WaitReason    // what cut a chunk or kept the head out: the budget or target_itl; "" = nothing
 	Load        Load          // what the step's time is predicted from
 	Predicted   time.Duration // 0 = the model knows too little yet
 

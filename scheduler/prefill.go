@@ -43,6 +43,36 @@ func (s *Scheduler) prefillStart() int {
 	return 0
 }
 
+// explainChunks sets ChunkReason if the budget, of which so much is left, cut a chunk
+// or kept the head of the queue out.
+func (s *Scheduler) explainChunks(out *Output, left int) {
+	switch {
+	case left > 0 || !s.cut(out):
+		out.ChunkReason = WaitNone
+	case out.ChunkReason == WaitNone:
+		out.ChunkReason = WaitBudget
+	}
+}
+
+// cut says whether somebody would have computed more in a step without a budget.
+func (s *Scheduler) cut(out *Output) bool {
+	if out.WaitReason == WaitBudget || out.WaitReason == WaitITL {
+		return true
+	}
+	for i := out.NumDecodes; i < len(out.Scheduled); i++ {
+		e := &out.Scheduled[i]
+		if t := s.cfg.LongPrefillThreshold; !e.Sample && (t == 0 || e.NumTokens < t) {
+			return true
+		}
+	}
+	for _, q := range s.running.all() {
+		if q.need() > 1 && q.lastStep != out.Step {
+			return true
+		}
+	}
+	return false
+}
+
 // schedulePrefills continues the chunks of running sequences, oldest first. While
 // others want to prefill, too, one that does not get done in this step takes half
 // of what is left, so that a long prompt does not hold up short ones.

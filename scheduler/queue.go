@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 )
 
@@ -56,16 +57,15 @@ func (q *queue) popFront() {
 	}
 }
 
-// remove takes s out and says whether it was there.
-func (q *queue) remove(s *Sequence) bool {
+// remove takes s out. It panics if s is not there: a sequence was lost.
+func (q *queue) remove(s *Sequence) {
 	i, found := slices.BinarySearchFunc(q.all(), s, q.before)
 	if !found {
-		return false
+		panic(fmt.Sprintf("scheduler: sequence %d is not in its queue", s.ID))
 	}
 	if i == 0 {
 		q.popFront()
 	} else {
 		q.items = slices.Delete(q.items, q.head+i, q.head+i+1)
 	}
-	return true
 }

@@ -199,9 +199,6 @@ func (s *Scheduler) UsedSlots() int {
 // Model is what the scheduler learned of the time of steps.
 func (s *Scheduler) Model() *StepModel { return &s.model }
 
-// SwapTimes are the present estimates for copying one block each way.
-func (s *Scheduler) SwapTimes() (out, in time.Duration) { return s.swapOut, s.swapIn }
-
 // Schedule decides the next step and takes its blocks. Nothing to do gives an
 // empty Output, which needs no Update; it may carry copies all the same.
 func (s *Scheduler) Schedule() *Output {
@@ -218,9 +215,7 @@ func (s *Scheduler) Schedule() *Output {
 	left := budget - s.schedulePrefills(out, budget)
 	left -= s.admit(out, left)
 	left -= s.extendPrefills(out, left)
-	if left == 0 && out.ChunkReason == WaitNone {
-		out.ChunkReason = WaitBudget
-	}
+	s.explainChunks(out, left)
 	s.explain(out)
 	if !out.Empty() {
 		s.inFlight++

@@ -54,6 +54,54 @@ func TestRefusedHeadTriesAgainWhenItsPrefixIsThere(t *testing.T) {
 	require.Positive(t, second.CachedTokens)
 }
 
+// TestChunkReason: a step that takes its whole budget says so only if somebody got
+// less for it.
+func TestChunkReason(t *testing.T) {
+	for name, c := range map[string]struct {
+		prompts   []int
+		seqs      int
+		threshold int
+		itl       time.Duration
+		want      []WaitReason // of the first steps
+	}{
+		"fits exactly":         {[]int{40, 24}, 4, 0, 0, []WaitReason{"", ""}},
+		"one token more":       {[]int{40, 25}, 4, 0, 0, []WaitReason{WaitBudget, ""}},
+		"head kept out":        {[]int{64, 5}, 4, 0, 0, []WaitReason{WaitBudget, ""}},
+		"kept out by seqs":     {[]int{64, 5}, 1, 0, 0, []WaitReason{"", ""}},
+		"cut by the threshold": {[]int{100, 32}, 4, 32, 0, []WaitReason{"", "", "", ""}},
+		"no room at all":       {[]int{60, 60, 60}, 4, 0, 0, []WaitReason{WaitBudget, WaitBudget, ""}},
+		"nothing for itl":      {[]int{10}, 4, 0, 1, []WaitReason{"", ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 100, BlockSize: 16})
+			require.NoError(t, err)
+			s, err := New(Config{Limits: Limits{c.seqs, 64}, LongPrefillThreshold: c.threshold, TargetITL: c.itl}, kv)
+			require.NoError(t, err)
+			for i := range 400 { // a step is longer than the target
+				l := Load{PrefillTokens: i * 7 % 50, Decodes: i * 3 % 8}
+				s.Model().Observe(l, time.Duration(10+2*l.PrefillTokens+l.Decodes)*time.Microsecond)
+			}
+			for i, n := range c.prompts {
+				s.Add(&Sequence{Tokens: promptOf(i, n), MaxLen: n + 9})
+			}
+			var got []WaitReason
+			for range c.want {
+				out := s.Schedule()
+				got = append(got, out.ChunkReason)
+				s.Update(out, make([]Result, len(out.Scheduled)), 0)
+			}
+			require.Equal(t, c.want, got)
+		})
+	}
+}
+
+// TestLostSequence: a queue that does not have whom it should give up says so.
+func TestLostSequence(t *testing.T) {
+	var q queue
+	q.insert(&Sequence{ID: 1})
+	require.PanicsWithValue(t, "scheduler: sequence 2 is not in its queue", func() { q.remove(&Sequence{ID: 2}) })
+}
+
 // BenchmarkStep is the scheduler's own cost of a step of 256 decodes. At their full
 // length the sequences are replaced, off the clock.
 func BenchmarkStep(b *testing.B) {

@@ -201,6 +201,9 @@ func (p *player) schedule() string {
 	} else {
 		p.inFlight = append(p.inFlight, out)
 	}
+	if out.ChunkReason != WaitNone {
+		fmt.Fprintf(&b, "prefill cut: %s\n", out.ChunkReason)
+	}
 	if out.Waiting > 0 {
 		fmt.Fprintf(&b, "%d waiting: %s\n", out.Waiting, cmp.Or(out.WaitReason, "for a prompt under way"))
 	}

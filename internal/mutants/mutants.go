@@ -21,9 +21,9 @@ var mutants = []mutant{
 	{"off-by-one slot", "kvcache/manager.go", []edit{
 		{"return (tokens + m.cfg.BlockSize - 1) / m.cfg.BlockSize", "return (tokens + m.cfg.BlockSize - 2) / m.cfg.BlockSize"}}},
 	{"block in flight freed", "kvcache/queue.go", []edit{
-		{"	case b.copies > 0:\n		m.inFlight++\n", "	case b.copies > 9:\n		m.inFlight++\n"}}},
+		{"	case b.copies > 0:\n		m.flies(id, 1)\n", "	case b.copies > 9:\n		m.flies(id, 1)\n"}}},
 	{"pin forgets the block in flight", "kvcache/queue.go", []edit{
-		{"		m.inFlight--\n		m.used++\n", "		m.used++\n"}}},
+		{"		m.flies(id, -1)\n		m.used++\n", "		m.used++\n"}}},
 
 	// kvcache: the prefix index.
 	{"hash without parent", "kvcache/prefix.go", []edit{
@@ -133,7 +133,7 @@ var mutants = []mutant{
 	{"loading sequence swapped out", "scheduler/limits.go", []edit{
 		{"	if q.transfer != 0 {\n		d.Means = ByRecompute\n	}\n", ""}}},
 	{"retired blocks expected back", "kvcache/manager.go", []edit{
-		{"if b := &m.blocks[m.limit+i]; b.refs == 0 && b.copies > 0 {", "if b := &m.blocks[m.limit+i]; b.refs > 0 && b.copies > 9 {"}}},
+		{"return m.inFlight - m.leaving", "return m.inFlight"}}},
 
 	// scheduler: the model of a step's time.
 	{"negative times", "scheduler/steptime.go", []edit{

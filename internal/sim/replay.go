@@ -112,9 +112,15 @@ func ReadRecorded(trace *scheduler.TraceReader) (*Recorded, error) {
 			r.Config = *l.Config
 		case l.Submit != nil:
 			s := l.Submit
+			if err := r.submittable(s, live); err != nil {
+				return nil, fmt.Errorf("trace line %d: %w", trace.Line(), err)
+			}
 			a := &arrival{
 				at: l.At, prompt: slices.Clip(s.Tokens), maxLen: s.MaxLen, priority: s.Priority, salt: s.Salt,
-				id: s.ID, parent: s.Parent, tokens: []int32{}, seed: mix(uint64(s.ID)),
+				id: s.ID, tokens: []int32{}, seed: mix(uint64(s.ID)),
+			}
+			if live[s.Parent] != nil { // one that ended is as good as none
+				a.parent = s.Parent
 			}
 			r.arrivals, live[s.ID] = append(r.arrivals, a), a
 		case l.Abort != 0:
@@ -140,13 +146,30 @@ func ReadRecorded(trace *scheduler.TraceReader) (*Recorded, error) {
 	}
 }
 
+// submittable says why the scheduler could not have been given s.
+func (r *Recorded) submittable(s *scheduler.TraceSubmit, live map[scheduler.SequenceID]*arrival) error {
+	switch p := live[s.Parent]; {
+	case len(s.Tokens) == 0 || s.MaxLen <= len(s.Tokens):
+		return fmt.Errorf("sequence %d has %d tokens of at most %d", s.ID, len(s.Tokens), s.MaxLen)
+	case s.ID != scheduler.SequenceID(len(r.arrivals)+1):
+		return fmt.Errorf("sequence %d follows %d", s.ID, len(r.arrivals))
+	case p != nil && (s.Salt != p.salt || !slices.Equal(s.Tokens, p.prompt)):
+		return fmt.Errorf("sequence %d has another prompt or salt than its parent %d", s.ID, s.Parent)
+	}
+	return nil
+}
+
 func (r *Recorded) update(u *scheduler.TraceUpdate, ids []scheduler.SequenceID, live map[scheduler.SequenceID]*arrival) error {
 	if len(ids) != len(u.Tokens) {
 		return fmt.Errorf("step %d samples %d tokens, its update has %d", u.Step, len(ids), len(u.Tokens))
 	}
 	for i, id := range ids {
-		if a := live[id]; a != nil && u.Tokens[i] >= 0 {
-			a.tokens = append(a.tokens, u.Tokens[i])
+		a := live[id]
+		if a == nil || u.Tokens[i] < 0 {
+			continue
+		}
+		if a.tokens = append(a.tokens, u.Tokens[i]); len(a.prompt)+len(a.tokens) > a.maxLen {
+			return fmt.Errorf("the update of step %d takes sequence %d beyond its %d tokens", u.Step, id, a.maxLen)
 		}
 	}
 	for _, i := range u.Finish {

@@ -25,7 +25,7 @@ type Config struct {
 	// Overlapped schedules a step ahead of the last one's results.
 	Overlapped bool
 	// MaxQueued is the most sequences that wait in the scheduler; clients beyond
-	// stand in line outside while their clocks run. Default 1024.
+	// stand in line outside while their clocks run. Default 1024; not negative.
 	MaxQueued int
 	// MaxModelLen bounds prompt and output, beside the pool. Default 8192.
 	MaxModelLen int
@@ -38,6 +38,23 @@ type Config struct {
 // sequenceLimit is the most tokens that a sequence can have.
 func (c *Config) sequenceLimit() int {
 	return min(orDefault(c.MaxModelLen, 8192), (c.Cache.NumBlocks-1)*c.Cache.BlockSize+1)
+}
+
+// maxSlots bounds the pools: blocks × block size.
+const maxSlots = 1 << 31
+
+func (c *Config) check() error {
+	if c.MaxQueued < 0 {
+		return fmt.Errorf("%d sequences wait at most, want at least 1", c.MaxQueued)
+	}
+	if kv := &c.Cache; kv.BlockSize > 0 && (kv.NumBlocks > maxSlots/kv.BlockSize || kv.HostBlocks > maxSlots/kv.BlockSize) {
+		return fmt.Errorf("pools of %d blocks and %d on the host, of %d tokens, want at most %d tokens each",
+			kv.NumBlocks, kv.HostBlocks, kv.BlockSize, maxSlots)
+	}
+	if c.Scheduler.MaxNumSeqs > maxSlots {
+		return fmt.Errorf("%d sequences at once, want at most %d", c.Scheduler.MaxNumSeqs, maxSlots)
+	}
+	return nil
 }
 
 // Simulate runs a generated workload to its end.
@@ -95,6 +112,9 @@ type simulation struct {
 
 func run(ctx context.Context, cfg Config, from source) (Summary, error) {
 	cfg.MaxQueued = orDefault(cfg.MaxQueued, 1024)
+	if err := cfg.check(); err != nil {
+		return Summary{}, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	m := &simulation{
 		cfg: cfg, source: from, choices: map[scheduler.SequenceID]*choice{}, ids: map[scheduler.SequenceID]*choice{},
 		tally: tally{blockSize: cfg.Cache.BlockSize},
@@ -167,9 +187,13 @@ func (m *simulation) progress() {
 }
 
 // sleep jumps to the next event while nothing runs; more is false when there is
-// none, and nothing left to do.
+// none, and nothing left to do. A full queue takes no arrivals, so those are no
+// events.
 func (m *simulation) sleep() (more bool, err error) {
-	at, ok := m.source.peek()
+	at, ok := time.Duration(0), false
+	if m.s.NumWaiting() < m.cfg.MaxQueued {
+		at, ok = m.source.peek()
+	}
 	if e, any := m.events.peek(); any && (!ok || e < at) {
 		at, ok = e, true
 	}

@@ -3,9 +3,11 @@ package sim
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -177,6 +179,66 @@ func TestWhatIf(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, tiny.Refused)
 	require.Equal(t, tiny.Requests, tiny.Finished+tiny.Aborted+tiny.Refused)
+}
+
+// TestFullQueue: a queue that is full while nothing runs waits for the copies under
+// way, not for a client who stands in line.
+func TestFullQueue(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c := small(10, 100)
+	c.MaxQueued, c.Scheduler.PreemptionMode = 4, scheduler.OnlySwap
+	s, err := Simulate(ctx, c, Workload{Requests: 60, Prompt: Lengths{40, 40}, Output: Lengths{60, 60}})
+	require.NoError(t, err)
+	require.EqualValues(t, 60, s.Finished)
+	require.Positive(t, s.SwapInBlocks)
+}
+
+// TestImpossibleConfigs are refused before they take memory or hang.
+func TestImpossibleConfigs(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"queue":     func(c *Config) { c.MaxQueued = -1 },
+		"blocks":    func(c *Config) { c.Cache.NumBlocks = 1 << 50 },
+		"host":      func(c *Config) { c.Cache.HostBlocks = 1 << 50 },
+		"sequences": func(c *Config) { c.Scheduler.MaxNumSeqs, c.Scheduler.MaxBatchedTokens = 1<<50, 1<<51 },
+	} {
+		c := small(100, 0)
+		change(&c)
+		_, err := Simulate(context.Background(), c, Workload{Requests: 1})
+		require.ErrorIs(t, err, ErrConfig, name)
+	}
+}
+
+// TestBadRecordings: what no scheduler could have taken is an error with its line.
+func TestBadRecordings(t *testing.T) {
+	const head = `{"config":{"version":%d,"block_size":16,"blocks":100,"max_num_seqs":4,"max_num_batched_tokens":64}}` + "\n"
+	for want, lines := range map[string]string{
+		"line 2: sequence 1 has 3 tokens of at most 3":                    `{"submit":{"id":1,"tokens":[1,2,3],"max_len":3}}`,
+		"line 2: sequence 1 has 0 tokens of at most 9":                    `{"submit":{"id":1,"tokens":[],"max_len":9}}`,
+		"line 2: sequence 7 follows 0":                                    `{"submit":{"id":7,"tokens":[1],"max_len":9}}`,
+		"line 3: sequence 2 has another prompt or salt than its parent 1": `{"submit":{"id":1,"tokens":[1,2],"max_len":9}}` + "\n" + `{"submit":{"id":2,"tokens":[1,3],"max_len":9,"parent":1}}`,
+		"sequence 2 has another prompt or salt than":                      `{"submit":{"id":1,"tokens":[1,2],"max_len":9}}` + "\n" + `{"submit":{"id":2,"tokens":[1,2],"max_len":9,"parent":1,"salt":"x"}}`,
+		"takes sequence 1 beyond its 2 tokens": `{"submit":{"id":1,"tokens":[1],"max_len":2}}` + "\n" +
+			strings.Repeat(`{"record":{"step":1,"scheduled":[{"id":1,"start":0,"tokens":1,"sample":true}]}}`+"\n"+`{"update":{"step":1,"tokens":[5]}}`+"\n", 2),
+	} {
+		_, err := ReadRecorded(reader([]byte(fmt.Sprintf(head, scheduler.TraceVersion) + lines + "\n")))
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// TestWhatIfOfAnEndedParent: a fork whose parent had ended starts on its own, also
+// where the parent takes longer than it did.
+func TestWhatIfOfAnEndedParent(t *testing.T) {
+	lines := `{"config":{"version":` + fmt.Sprint(scheduler.TraceVersion) + `,"block_size":16,"blocks":100,"max_num_seqs":4,"max_num_batched_tokens":64}}
+{"submit":{"id":1,"tokens":[1,2],"max_len":9}}
+{"abort":1}
+{"submit":{"id":2,"tokens":[1,3],"max_len":9,"parent":1}}
+`
+	recorded, err := ReadRecorded(reader([]byte(lines)))
+	require.NoError(t, err)
+	s, err := SimulateRecorded(context.Background(), small(100, 0), recorded)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, s.Finished+s.Aborted)
 }
 
 // TestFit finds the coefficients that a run was made with.

@@ -43,6 +43,9 @@ func TestText(t *testing.T) {
 		require.Contains(t, text.String(), word, "the run shows too little")
 	}
 
+	_, _, err = Replay(reader(trace))
+	require.NoError(t, err, "the run is of another scheduler: record it again with simulate --trace steps.trace --what-if --record")
+
 	var one bytes.Buffer
 	write(NewText(&one, 3))
 	lines := strings.Split(one.String(), "\n")
@@ -67,8 +70,6 @@ func TestDecisionText(t *testing.T) {
 	for want, d := range map[string]scheduler.RecordDecision{
 		"5 gives up its blocks, because 2 needs a block: frees 9; costs: recompute 3.00 ms, the swap pool is full": {
 			Means: scheduler.ByRecompute, Seq: 5, For: 2, Blocks: 9, Swap: -1, Recompute: 3 * time.Millisecond, Wait: -1, SwapFull: true},
-		"5 gives up its blocks, because it needs a block and no other is to give one: frees 9": {
-			Means: scheduler.ByRecompute, Seq: 5, For: 5, Blocks: 9, Swap: -1, Wait: -1},
 		"5 leaves for the host, because a limit was lowered: frees 9; costs: swap 20.0 us": {
 			Means: scheduler.BySwap, Seq: 5, Blocks: 9, Swap: 20 * time.Microsecond},
 		"5 sits this step out, until a block comes free; costs: swap 1.500 s, wait 1.0 us": {

@@ -21,7 +21,7 @@ type Summary struct {
 	Preemptions          int64   `json:"preemptions"`
 	PreemptionsSwap      int64   `json:"preemptions_swap"`
 	PreemptionsRecompute int64   `json:"preemptions_recompute"`
-	Waits                int64   `json:"waits"`     // shortages that waiting resolved
+	Waits                int64   `json:"waits"`     // steps that sequences sat out for want of a block
 	SwapFull             int64   `json:"swap_full"` // preemptions that would have swapped
 	HitRate              float64 `json:"hit_rate"`  // of looked-up tokens, 0–1
 	Evictions            int64   `json:"evictions"`
@@ -144,7 +144,7 @@ func (s *Summary) Print(w io.Writer) error {
 	line("requests", "%d", s.Requests)
 	line("finished", "%d (%d aborted, %d refused)", s.Finished, s.Aborted, s.Refused)
 	line("steps", "%d, %.1f sequences each, %d waiting at most", s.Steps, s.MeanBatch, s.MostWaiting)
-	line("preemptions", "%d: %d by swap, %d by recompute (%d of these for a full swap pool); %d shortages waited out",
+	line("preemptions", "%d: %d by swap, %d by recompute (%d of these for a full swap pool); %d sequence-steps waited for blocks",
 		s.Preemptions, s.PreemptionsSwap, s.PreemptionsRecompute, s.SwapFull, s.Waits)
 	line("hit rate", "%.1f %% of looked-up tokens", 100*s.HitRate)
 	line("evictions", "%d blocks; %d copied on write by %d forks", s.Evictions, s.CopiedBlocks, s.Forks)

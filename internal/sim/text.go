@@ -160,7 +160,7 @@ func reasons(s *Step) []string {
 	for i := range s.Admitted {
 		out = append(out, admissionText(&s.Admitted[i]))
 	}
-	if s.ChunkReason != "" && (len(s.Scheduled) > s.Decodes || s.Waiting > 0) {
+	if s.ChunkReason != "" {
 		say("prefill ends here: %s", s.ChunkReason)
 	}
 	if s.Loading > 0 {
@@ -206,11 +206,8 @@ func admissionText(a *scheduler.RecordAdmission) string {
 
 func decisionText(d *scheduler.RecordDecision) string {
 	why := fmt.Sprintf("because %d needs a block", d.For)
-	switch d.For {
-	case 0:
+	if d.For == 0 {
 		why = "because a limit was lowered"
-	case d.Seq:
-		why = "because it needs a block and no other is to give one"
 	}
 	if d.Means == scheduler.ByWaiting {
 		return fmt.Sprintf("%d sits this step out, until a block comes free%s", d.Seq, costText(d))
