@@ -2,12 +2,13 @@
 #
 # Two commands are all a newcomer needs: `make run` and `make test`. Both build
 # what they need, from nothing: the Rust static library (tokenizers), bin/pagoda
-# and, for what runs on real weights, the test model.
+# and, for the tests, a second model beside the one in the binary.
 
 SHELL  := /bin/bash
 GO     ?= go
-PROMPT ?= Why is the sky blue? Answer in two sentences.
-MODEL  ?= .cache/models/smollm2-135m
+PROMPT ?= Tell me a story about a fox.
+MODEL  ?= demo
+TEST_MODEL := .cache/models/smollm2-135m
 
 # What is built lies under .cache and bin; Go modules go where Go keeps them.
 export GOCACHE    ?= $(CURDIR)/.cache/go-build
@@ -26,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all build run test race lint bench fmt clean help test-model golden verify
+.PHONY: all bench bench-peers build clean demo-eval fmt golden help lint metamorphic mutants race run soak test test-model verify
 
 all: build
 
@@ -39,9 +40,9 @@ $(TOKENIZERS): third_party/tokenizers-ffi/Cargo.toml third_party/tokenizers-ffi/
 	@scripts/build-tokenizers.sh
 	@touch $@
 
-## run: answer PROMPT with the test model (PROMPT="…" MODEL=dir to change)
-run: build test-model
-	@bin/pagoda run '$(MODEL)' '$(subst ','\'',$(PROMPT))' --max-tokens 120 --temperature 0
+## run: answer PROMPT with the model in the binary (PROMPT="…" MODEL=dir to change)
+run: build
+	@bin/pagoda run '$(MODEL)' '$(subst ','\'',$(PROMPT))' --max-tokens 200
 
 ## test: every test that needs no GPU
 test: $(TOKENIZERS) $(CUDA) test-model
@@ -52,6 +53,21 @@ test: $(TOKENIZERS) $(CUDA) test-model
 ## race: the same tests under the race detector
 race: $(TOKENIZERS) test-model
 	$(GO) test -race -short ./...
+
+## soak: the state machine of kvcache and scheduler: 100,000,000 operations over
+## 40,000 seeds (OPS=…), and 10,000 seeds of a pool for one request
+OPS ?= 100000000
+soak:
+	@set -o pipefail; $(GO) test ./scheduler -count=1 -timeout 24h -run 'TestSoak|TestPoolForOne' -soak $(OPS) -full -v | \
+		awk '/^=== / {next} /^soak: / {n = $$2} {print} END {print n}'
+
+## mutants: seeded bugs in kvcache and scheduler; each must fail a test
+mutants:
+	$(GO) run ./internal/mutants
+
+## metamorphic: greedy tokens of 1,000 prompts under 13 configurations (half an hour)
+metamorphic: $(TOKENIZERS) test-model
+	$(GO) test -tags invariants -run Metamorphic -v -timeout 3h ./cmd/pagoda -metamorphic-prompts 1000
 
 ## lint: go vet, gofmt and staticcheck
 lint: $(TOKENIZERS) $(CUDA) $(STATICCHECK)
@@ -67,13 +83,21 @@ $(STATICCHECK):
 bench: build
 	bin/pagoda bench roofline qwen2.5-0.5b --load-format dummy
 
+## bench-peers: Pagoda and llama.cpp in turn, bf16 and 8-bit, with ratios (builds llama.cpp; MODELS="…" REPEATS=3)
+bench-peers: build
+	@scripts/bench-peers.sh
+
 ## verify: the engine's logits against an independent forward pass (gomlx)
 verify: $(TOKENIZERS) test-model
-	$(GO) run ./cmd/pagoda-verify $(MODEL)
+	$(GO) run ./cmd/pagoda-verify $(TEST_MODEL)
 
 ## test-model: fetch and convert SmolLM2-135M-Instruct into .cache/models
 test-model:
 	@scripts/test-model.sh
+
+## demo-eval: the figures of docs/demo-model.md, on the CPU (PyTorch; minutes, 3 GB of wheels)
+demo-eval:
+	@scripts/demo_model/make.sh evaluate
 
 ## golden: make the reference outputs anew (PyTorch; minutes, 3 GB of wheels)
 golden: test-model

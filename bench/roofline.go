@@ -167,7 +167,7 @@ func (r *RooflineReport) Print(w io.Writer) {
 		reads, flops = append(reads, c.ReadBytesPerSecond/1e9), append(flops, c.FLOPsPerSecond/1e9)
 	}
 	fmt.Fprintf(w, "%s on %s (%s, %d threads)\n", r.Info.Model, r.Info.Device.Device, r.Info.Device.Path, r.Info.Device.Threads)
-	fmt.Fprintf(w, "probed: reads %s GB/s, float32 multiply-adds %s GFLOP/s\n", spread(reads, "%.1f"), spread(flops, "%.0f"))
+	fmt.Fprintf(w, "probed: reads %s GB/s, multiply-adds %s GFLOP/s\n", spread(reads, "%.1f"), spread(flops, "%.0f"))
 	t := table.NewWriter()
 	t.SetOutputMirror(w)
 	t.SetStyle(table.StyleLight)

@@ -1,13 +1,18 @@
 package engine
 
-import "log/slog"
+import (
+	"io"
+	"log/slog"
+	"time"
+)
 
 // Config configures an Engine. The zero value of a field means its documented
 // default; where a default is not wanted, a negative number turns it off. New
 // reports every problem at once.
 type Config struct {
-	// Model is a directory with config.json and safetensors, or, with
-	// LoadFormat "dummy", a built-in shape such as "qwen2.5-0.5b".
+	// Model is a directory with config.json and safetensors; "demo", the model
+	// inside the binary; or, with LoadFormat "dummy", a built-in shape such as
+	// "qwen2.5-0.5b".
 	Model string
 	// LoadFormat is "auto" (safetensors, the default) or "dummy" (random weights
 	// from config.json or a built-in shape).
@@ -21,8 +26,12 @@ type Config struct {
 	// Threads is the number of CPU worker threads; 0 = the cores that are
 	// really there (affinity, cgroup).
 	Threads int
-	// CPUISA forces a code path ("scalar", "avx512"); "" chooses.
+	// CPUISA forces a code path ("scalar", "avx2", "avx512", "avx512bf16"); ""
+	// chooses.
 	CPUISA string
+	// Quantization is "none" (default: bfloat16 weights) or "int8": the linear
+	// weights and a tied embedding become int8 as they load. CPU only.
+	Quantization string
 
 	// GPUMemoryUtilization is the share of the device's memory that the engine
 	// may use, 0–1; default 0.9. On the CPU the device's size is MemoryLimit.
@@ -50,6 +59,21 @@ type Config struct {
 	MaxModelLen int
 	// MaxQueuedReqs is the most requests that wait; default 1024.
 	MaxQueuedReqs int
+	// MaxQueuedTokens is the most prompt tokens that wait; 0 = no bound.
+	MaxQueuedTokens int
+	// LongPrefillTokenThreshold is the most tokens that one sequence's chunk
+	// takes of a step; 0 = no bound.
+	LongPrefillTokenThreshold int
+	// TargetITL is the inter-token latency to keep to: prefill chunks are cut so
+	// that the predicted time of a step with decodes stays below. 0 = no target.
+	TargetITL time.Duration
+
+	// PreemptionMode is "auto" (default: whichever costs less by measured
+	// rates), "swap" or "recompute".
+	PreemptionMode string
+	// Watermark is the share of the KV pool that stays free when a sequence is
+	// admitted beside others; default 0.01, negative = none.
+	Watermark float64
 
 	// DisablePrefixCaching turns prefix sharing off.
 	DisablePrefixCaching bool
@@ -64,6 +88,10 @@ type Config struct {
 	// MaxLogprobs is the most top_logprobs a request may ask for; default 20.
 	MaxLogprobs int
 
+	// Trace receives the decision trace, as JSON lines: every input of the
+	// scheduler and every step. nil = none. A write that fails ends the trace and
+	// nothing else.
+	Trace io.Writer
 	// Progress is called while weights load, with bytes done and in all.
 	Progress func(stage string, done, total int64)
 	// Log receives what a person should know; nil = slog.Default().

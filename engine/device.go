@@ -14,5 +14,5 @@ func openDevice(c *Config) (kernels.Backend, error) {
 	if c.Device == deviceCUDA {
 		return nil, errors.New("--device cuda: this binary was built without CUDA; build it with make BACKEND=cuda, or use --device cpu")
 	}
-	return cpu.New(cpu.Config{Threads: c.Threads, ISA: c.CPUISA, MemoryLimit: c.MemoryLimit})
+	return cpu.New(cpu.Config{Threads: c.Threads, ISA: c.CPUISA, Int8: c.Quantization == quantizationInt8, MemoryLimit: c.MemoryLimit})
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/pagoda-engine/pagoda/model"
 )
 
-// Info is what does not change while an Engine lives.
+// Info describes model, device and limits. Reconfigure changes NumBlocks,
+// HostBlocks and MaxNumSeqs; the rest does not change while an Engine lives.
 type Info struct {
 	Model       string
 	Device      kernels.Info
@@ -23,6 +24,8 @@ type Info struct {
 	Generation  *model.GenerationConfig // never nil; fields that are nil are not given
 	BlockSize   int                     // tokens
 	NumBlocks   int                     // that sequences can hold
+	HostBlocks  int                     // of the swap pool
+	BlockBytes  int64
 	MaxNumSeqs  int
 	MaxLogprobs int
 	Priority    bool // the scheduling policy is priority
@@ -47,18 +50,19 @@ const (
 // Engine serves requests on one model. Its methods may be called from any
 // goroutine.
 type Engine struct {
-	cfg      Config // effective
-	info     Info
-	settings []Setting
-	ledger   []LedgerEntry
+	cfg       Config // as it started
+	info      Info   // likewise
+	effective atomic.Pointer[effective]
 
-	// The way in. queued counts the requests that have not started; it bounds
-	// what is in inbox.
-	inbox  chan *request
-	queued atomic.Int64
-	aborts atomic.Pointer[request] // stack, linked by abortNext
-	calls  chan func(*loop)        // unbuffered: a call that was sent is executed
-	wake   chan struct{}           // one slot
+	// The way in. queued and queuedTokens count the requests that have not
+	// started and their prompts' tokens; queued bounds what is in inbox.
+	inbox        chan *request
+	queued       atomic.Int64
+	queuedTokens atomic.Int64
+	arriving     atomic.Int64            // requests in inbox, each choice counted
+	aborts       atomic.Pointer[request] // stack, linked by abortNext
+	calls        chan func(*loop)        // unbuffered: a call that was sent is executed
+	wake         chan struct{}           // one slot
 
 	// gate orders Submit against the end: once a writer of state held it, no
 	// further request enters inbox.
@@ -69,6 +73,16 @@ type Engine struct {
 	done  chan struct{}
 	err   error // why it stopped; set before done is closed
 	last  *loop // for readers of records once done is closed
+}
+
+// effective is what Reconfigure replaces as a whole.
+type effective struct {
+	cfg      Config
+	info     Info
+	settings []Setting
+	ledger   []LedgerEntry
+	from     string // where the memory limit comes from
+	limit    int64  // bytes
 }
 
 // source is where an engine's model comes from: known before anything is
@@ -128,25 +142,31 @@ func start(cfg Config, src source) (*Engine, error) {
 	if err := <-ready; err != nil {
 		return nil, err
 	}
-	for _, s := range e.settings {
+	for _, s := range e.Settings() {
 		cfg.Log.Debug("setting", "name", s.Name, "value", s.Value, "reason", s.Reason)
 	}
 	return e, nil
 }
 
-// Info describes model, device and limits.
-func (e *Engine) Info() Info { return e.info }
+// Info describes model, device and the limits in force.
+func (e *Engine) Info() Info { return e.effective.Load().info }
 
 // Settings lists the effective configuration with the reason of each value.
-func (e *Engine) Settings() []Setting { return e.settings }
+func (e *Engine) Settings() []Setting { return e.effective.Load().settings }
 
-// Ledger is the memory plan, line by line.
-func (e *Engine) Ledger() []LedgerEntry { return e.ledger }
+// Ledger is the memory plan in force, line by line.
+func (e *Engine) Ledger() []LedgerEntry { return e.effective.Load().ledger }
+
+// ResetPrefixCache forgets all cached prefixes. Requests that run keep the blocks
+// they share.
+func (e *Engine) ResetPrefixCache(ctx context.Context) error {
+	return e.call(ctx, func(l *loop) { l.sched.ResetPrefixCache() })
+}
 
 // Stats returns the numbers of the last step. It takes no lock.
 func (e *Engine) Stats() Stats {
 	s := e.stats.load()
-	s.Waiting += len(e.inbox)
+	s.Waiting += int(e.arriving.Load())
 	return s
 }
 

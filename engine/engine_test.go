@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -145,7 +146,7 @@ func TestJudge(t *testing.T) {
 		{42, 5, 0, 5, verdict{keep: true, finish: FinishStop, stopID: 42}}, // stop before length
 		{42, 3, 5, 9, verdict{keep: true}},                                 // min tokens
 		{42, 5, 5, 9, verdict{keep: true, finish: FinishStop, stopID: 42}},
-		{kernels.InvalidToken, 1, 0, 5, verdict{finish: FinishError, err: errNotNumbers}},
+		{kernels.InvalidToken, 1, 0, 5, verdict{finish: FinishError, err: ErrNotNumbers}},
 	} {
 		require.Equal(t, c.want, judge(c.token, c.n, c.lo, c.hi, stops), "%+v", c)
 	}
@@ -349,4 +350,29 @@ func TestAbortOvertakes(t *testing.T) {
 	require.Equal(t, FinishAbort, last.Finish)
 	require.Zero(t, e.queued.Load())
 	l.stop(nil)
+}
+
+// TestRequestTimes: the last event says when the request got its first place and
+// how often it lost its blocks; all of them together are what Stats counts.
+func TestRequestTimes(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		e := startFake(t, &fake{}, c)
+		begin := time.Now()
+		var streams []*Stream
+		for i := range 6 {
+			s, err := e.Submit(context.Background(), Request{Prompt: prompt(i, 100), MaxTokens: 300, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}})
+			require.NoError(t, err)
+			streams = append(streams, s)
+		}
+		preemptions := 0
+		for _, s := range streams {
+			_, last := readAll(t, s)
+			require.False(t, last.Admitted.Before(begin))
+			require.False(t, last.Admitted.After(time.Now()))
+			preemptions += last.Preemptions
+		}
+		st := e.Stats()
+		require.Positive(t, preemptions, "6 × 400 tokens in a pool of 1024")
+		require.EqualValues(t, st.PreemptionsRecompute+st.PreemptionsSwap, preemptions)
+	})
 }

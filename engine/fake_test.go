@@ -33,6 +33,12 @@ type fake struct {
 	rows      []fakeRow
 	numBlocks int
 
+	hostTokens    []int32 // [host slots]
+	hostPositions []int32
+	numHost       int
+	swaps         []*fakeSwap
+	swapPolls     int // how often a swap is not yet done
+
 	step    int64 // launched
 	drawn   int64 // valid tokens
 	batch   *kernels.Batch
@@ -83,14 +89,77 @@ func (f *fake) Setup(_ kernels.Shape, l kernels.Limits) error {
 	return nil
 }
 
+// ResizePool keeps what the blocks hold that stay.
 func (f *fake) ResizePool(device, host int) error {
-	f.numBlocks = device
-	f.tokens, f.positions = make([]int32, device*f.limits.BlockSize), make([]int32, device*f.limits.BlockSize)
-	for i := range f.tokens {
-		f.tokens[i] = -1
+	f.numBlocks, f.numHost = device, host
+	resize := func(old []int32, blocks int) []int32 {
+		fresh := make([]int32, blocks*f.limits.BlockSize)
+		for i := range fresh {
+			fresh[i] = -1
+		}
+		copy(fresh, old)
+		return fresh
 	}
-	f.writers = make([]writer, device)
+	f.tokens, f.positions = resize(f.tokens, device), resize(f.positions, device)
+	f.hostTokens, f.hostPositions = resize(f.hostTokens, host), resize(f.hostPositions, host)
+	writers := make([]writer, device)
+	copy(writers, f.writers)
+	f.writers = writers
 	return nil
+}
+
+func (f *fake) SetLimits(kernels.Limits) error { return nil }
+
+// move copies whole blocks.
+func (f *fake) move(copies []kernels.BlockCopy, to, from, toPos, fromPos []int32) {
+	size := f.limits.BlockSize
+	for _, c := range copies {
+		src, dst := int(c.Src)*size, int(c.Dst)*size
+		copy(to[dst:dst+size], from[src:src+size])
+		copy(toPos[dst:dst+size], fromPos[src:src+size])
+	}
+}
+
+func (f *fake) CopyBlocks(copies []kernels.BlockCopy) {
+	f.move(copies, f.tokens, f.tokens, f.positions, f.positions)
+}
+
+// A swap happens at the last moment at which it may: when it is reported as done.
+// Whoever reuses its blocks before then changes what it carries.
+type fakeSwap struct {
+	copies []kernels.BlockCopy
+	out    bool
+	polls  int
+	done   bool
+}
+
+func (f *fake) swap(copies []kernels.BlockCopy, out bool) kernels.Ticket {
+	f.swaps = append(f.swaps, &fakeSwap{copies: slices.Clone(copies), out: out})
+	if !out { // until it has arrived it is not there
+		for _, c := range copies {
+			f.WriteBlock(c.Dst, nil)
+		}
+	}
+	return kernels.Ticket(len(f.swaps) - 1)
+}
+
+func (f *fake) SwapOut(c []kernels.BlockCopy) kernels.Ticket { return f.swap(c, true) }
+func (f *fake) SwapIn(c []kernels.BlockCopy) kernels.Ticket  { return f.swap(c, false) }
+
+func (f *fake) SwapDone(t kernels.Ticket, wait bool) (time.Duration, bool, error) {
+	s := f.swaps[t]
+	if s.polls++; !wait && s.polls <= f.swapPolls {
+		return 0, false, f.err
+	}
+	if !s.done {
+		s.done = true
+		if s.out {
+			f.move(s.copies, f.hostTokens, f.tokens, f.hostPositions, f.positions)
+		} else {
+			f.move(s.copies, f.tokens, f.hostTokens, f.positions, f.hostPositions)
+		}
+	}
+	return time.Duration(len(s.copies)) * time.Microsecond, true, f.err
 }
 
 // WriteBlock is called to poison a block: nothing in it may be read any more.

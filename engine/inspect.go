@@ -3,9 +3,10 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/pagoda-engine/pagoda/kernels"
-	"github.com/pagoda-engine/pagoda/kvcache"
 )
 
 // Logits returns the model's logits after each token of ids, [len(ids)][vocab],
@@ -14,25 +15,104 @@ import (
 // has. It shares the prefix cache with nobody. It runs between two steps, once a
 // row and enough blocks are free, and everything else waits until it is done.
 func (e *Engine) Logits(ctx context.Context, ids []int32) ([][]float32, error) {
-	if err := e.checkPrompt(&Request{Prompt: ids}); err != nil {
-		return nil, err
-	}
-	if len(ids) > e.info.MaxModelLen {
-		return nil, fmt.Errorf("%w: %d tokens, max_model_len is %d", ErrTooLong, len(ids), e.info.MaxModelLen)
-	}
-	if need := blocksFor(len(ids), e.info.BlockSize); need > e.info.NumBlocks {
-		return nil, fmt.Errorf("%w: %d tokens take %d blocks, the pool has %d", ErrNeverFits, len(ids), need, e.info.NumBlocks)
-	}
 	var rows [][]float32
+	vocab := e.info.Vocab
+	err := e.eachLogits(ctx, ids, e.cfg.MaxNumBatchedTokens, func(_ int, values []float32) {
+		for ; len(values) > 0; values = values[vocab:] {
+			rows = append(rows, values[:vocab:vocab])
+		}
+	})
+	return rows, err
+}
+
+// eachLogits hands the logits after ids to visit, in chunks of at most chunk
+// tokens that begin at start, on the engine's goroutine.
+func (e *Engine) eachLogits(ctx context.Context, ids []int32, chunk int, visit func(start int, values []float32)) error {
+	if err := e.checkPrompt(&Request{Prompt: ids}); err != nil {
+		return err
+	}
+	if len(ids) > e.Info().MaxModelLen {
+		return fmt.Errorf("%w: %d tokens, max_model_len is %d", ErrTooLong, len(ids), e.Info().MaxModelLen)
+	}
+	if need := blocksFor(len(ids), e.info.BlockSize); need > e.Info().NumBlocks {
+		return fmt.Errorf("%w: %d tokens take %d blocks, the pool has %d", ErrNeverFits, len(ids), need, e.Info().NumBlocks)
+	}
 	var failed error
 	err := e.alone(ctx, func(l *loop) (done bool) {
-		rows, done, failed = l.logits(ids)
+		done, failed = l.logits(ids, chunk, visit)
 		return done
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return rows, failed
+	return failed
+}
+
+// PromptLogprob is what the model made of a prompt's token, given those before it.
+type PromptLogprob struct {
+	Logprob float32
+	Rank    int32 // 1 = the likeliest
+	// The likeliest ids and their log probabilities, best first.
+	TopIDs      []int32
+	TopLogprobs []float32
+}
+
+// promptChunk is the tokens whose logits PromptLogprobs holds at one time: 20 MB
+// with a vocabulary of 150,000.
+const promptChunk = 32
+
+// PromptLogprobs returns, for each token of a prompt but the first, whose entry
+// is zero, its log probability and the top likeliest ids in its place. Like
+// Logits it reads no cached prefix, and everything else waits until it is done.
+func (e *Engine) PromptLogprobs(ctx context.Context, ids []int32, top int) ([]PromptLogprob, error) {
+	if top < 0 || top > e.cfg.MaxLogprobs {
+		return nil, invalid("prompt_logprobs", "is %d, want 0 to %d", top, e.cfg.MaxLogprobs)
+	}
+	out := make([]PromptLogprob, len(ids))
+	vocab := e.info.Vocab
+	err := e.eachLogits(ctx, ids, promptChunk, func(start int, values []float32) {
+		for i := 0; len(values) > 0; i++ {
+			if next := start + i + 1; next < len(ids) {
+				out[next] = promptLogprob(values[:vocab], ids[next], top)
+			}
+			values = values[vocab:]
+		}
+	})
+	return out, err
+}
+
+// promptLogprob ranks id among logits.
+func promptLogprob(logits []float32, id int32, top int) PromptLogprob {
+	most := slices.Max(logits)
+	sum, p := 0.0, PromptLogprob{Rank: 1}
+	for i, v := range logits {
+		sum += math.Exp(float64(v - most))
+		if v > logits[id] || v == logits[id] && int32(i) < id {
+			p.Rank++
+		}
+		// The best so far, in order; ties go to the lower id.
+		n := len(p.TopIDs)
+		if top == 0 || n == top && v <= p.TopLogprobs[n-1] {
+			continue
+		}
+		if n == top {
+			n--
+			p.TopIDs, p.TopLogprobs = p.TopIDs[:n], p.TopLogprobs[:n]
+		}
+		at, _ := slices.BinarySearchFunc(p.TopLogprobs, v, func(have, v float32) int {
+			if have >= v {
+				return -1
+			}
+			return 1
+		})
+		p.TopIDs, p.TopLogprobs = slices.Insert(p.TopIDs, at, int32(i)), slices.Insert(p.TopLogprobs, at, v)
+	}
+	norm := most + float32(math.Log(sum))
+	p.Logprob = logits[id] - norm
+	for i := range p.TopLogprobs {
+		p.TopLogprobs[i] -= norm
+	}
+	return p
 }
 
 // Probe measures what the device can do at most, with nothing else running. It
@@ -83,8 +163,10 @@ func (e *Engine) alone(ctx context.Context, fn func(*loop) (done bool)) error {
 	return <-result
 }
 
-// runJobs tries every job. Nothing is in flight.
+// runJobs tries every job. Nothing is in flight when there are some, or when limits
+// are coming into force.
 func (l *loop) runJobs() {
+	l.settle()
 	kept := l.jobs[:0]
 	for _, j := range l.jobs {
 		if !j.run(l) {
@@ -97,20 +179,23 @@ func (l *loop) runJobs() {
 
 // logits computes ids as a sequence of its own, in a row and blocks that it
 // borrows. done is false, and nothing has happened, when there are none.
-func (l *loop) logits(ids []int32) (rows [][]float32, done bool, err error) {
-	var table kvcache.BlockTable
-	if len(l.runner.free) == 0 || !l.kv.Grow(&table, len(ids)) {
-		return nil, false, nil
+func (l *loop) logits(ids []int32, chunk int, visit func(start int, values []float32)) (done bool, err error) {
+	switch need := l.kv.BlocksFor(len(ids)); {
+	case need > l.kv.Capacity(): // the pool was shrunk meanwhile
+		return true, fmt.Errorf("%w: %d tokens take %d blocks, the pool now has %d", ErrNeverFits, len(ids), need, l.kv.Capacity())
+	case len(l.runner.free) == 0 || l.kv.NumFree() < need:
+		return false, nil
 	}
-	defer l.kv.Release(&table)
+	table, _ := l.sched.Borrow(len(ids))
+	defer l.sched.GiveBack()
 	row := l.runner.free[len(l.runner.free)-1]
 	blocks := make([]int32, table.Len())
 	for i, id := range table.IDs() {
 		blocks[i] = int32(id)
 	}
 	l.backend.UpdateRows([]kernels.RowUpdate{{Row: row, Reset: true, Sampling: Sampling{Logprobs: -1}, Blocks: blocks}})
-	vocab := l.e.info.Vocab
-	chunk := min(l.e.cfg.MaxNumBatchedTokens, l.e.cfg.MaxNumSeqs) // the most rows of logits
+	c := &l.e.effective.Load().cfg
+	chunk = min(chunk, c.MaxNumBatchedTokens, c.MaxNumSeqs) // the most rows of logits
 	for start := 0; start < len(ids); start += chunk {
 		tokens := ids[start:min(start+chunk, len(ids))]
 		wanted := make([]int32, len(tokens))
@@ -124,11 +209,9 @@ func (l *loop) logits(ids []int32) (rows [][]float32, done bool, err error) {
 		values := l.backend.ReadActivation(kernels.Logits, len(tokens))
 		if _, err := l.backend.Wait(l.backend.Sample(&kernels.SampleBatch{})); err != nil {
 			l.fault = fmt.Errorf("%w: %w", ErrDevice, err)
-			return nil, true, l.fault
+			return true, l.fault
 		}
-		for i := range tokens {
-			rows = append(rows, values[i*vocab:(i+1)*vocab:(i+1)*vocab])
-		}
+		visit(start, values)
 	}
-	return rows, true, nil
+	return true, nil
 }

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,6 +40,39 @@ func TestLogits(t *testing.T) {
 		_, err = e.Probe(context.Background())
 		require.ErrorContains(t, err, "cannot measure")
 	})
+}
+
+// TestPromptLogprobs: what Logits has, ranked, whatever the chunks.
+func TestPromptLogprobs(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.MaxNumBatchedTokens = 13
+		e := startFake(t, &fake{}, c)
+		ids := prompt(1, 50)
+		rows, err := e.Logits(context.Background(), ids)
+		require.NoError(t, err)
+		got, err := e.PromptLogprobs(context.Background(), ids, 3)
+		require.NoError(t, err)
+		require.Len(t, got, len(ids))
+		require.Zero(t, got[0], "nothing stands before the first token")
+		for i := 1; i < len(ids); i++ {
+			row, p := rows[i-1], got[i]
+			order := make([]int32, len(row))
+			for id := range order {
+				order[id] = int32(id)
+			}
+			slices.SortStableFunc(order, func(a, b int32) int { return cmp.Compare(row[b], row[a]) })
+			require.Equal(t, order[:3], p.TopIDs)
+			require.Equal(t, ids[i], order[p.Rank-1])
+			require.InDelta(t, float64(row[order[0]]-row[ids[i]]), float64(p.TopLogprobs[0]-p.Logprob), 1e-3)
+			require.LessOrEqual(t, p.TopLogprobs[0], float32(0))
+		}
+		_, err = e.PromptLogprobs(context.Background(), ids, 21)
+		require.ErrorIs(t, err, ErrInvalid)
+	})
+	p := promptLogprob([]float32{0, 0, 0, 0}, 2, 2) // ties go to the lower id
+	require.Equal(t, int32(3), p.Rank)
+	require.Equal(t, []int32{0, 1}, p.TopIDs)
+	require.InDelta(t, -1.386294, float64(p.Logprob), 1e-6)
 }
 
 // prober is a device that can measure itself.

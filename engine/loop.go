@@ -14,18 +14,28 @@ import (
 // loop is the state of the engine's goroutine, which alone touches it and all
 // below it.
 type loop struct {
-	e        *Engine
-	backend  kernels.Backend
-	runner   *runner
-	sched    *scheduler.Scheduler
-	kv       *kvcache.Manager
-	store    *kvcache.Store
-	requests map[*scheduler.Sequence]*request
-	of       func(*scheduler.Sequence) *request // looks up requests
-	jobs     []job
-	fault    error // of the device, met outside a step
-	stats    Stats
-	records  records
+	e          *Engine
+	backend    kernels.Backend
+	runner     *runner
+	sched      *scheduler.Scheduler
+	kv         *kvcache.Manager
+	store      *kvcache.Store
+	requests   map[*scheduler.Sequence]*request
+	of         func(*scheduler.Sequence) *request // looks up requests
+	jobs       []job
+	fault      error // of the device, met outside a step
+	stats      Stats
+	records    records
+	trace      *trace
+	copiesOnly scheduler.Record // of a step without tokens
+
+	transfers []transfer // swap copies under way, oldest first
+	pending   *pending   // limits that are coming into force; nil = none
+
+	// For planning anew.
+	sizes  sizes
+	shape  kernels.Shape
+	maxima kernels.Limits
 }
 
 // job is work that needs the device to itself, such as Logits. run says false
@@ -53,7 +63,7 @@ func (l *loop) synchronous() error {
 		}
 		next := l.schedule()
 		if next == nil {
-			l.idle()
+			l.rest()
 			continue
 		}
 		l.launch(next)
@@ -71,7 +81,7 @@ func (l *loop) overlapped() error {
 	var last *step // on the device
 	for l.receive() {
 		var next *step
-		if len(l.jobs) == 0 || last == nil { // jobs wait for an empty pipeline
+		if len(l.jobs) == 0 && l.pending == nil || last == nil { // both wait for an empty pipeline
 			l.runJobs()
 			if l.fault != nil {
 				break
@@ -86,7 +96,7 @@ func (l *loop) overlapped() error {
 				return err
 			}
 		} else if next == nil {
-			l.idle()
+			l.rest()
 		}
 		last = next
 	}
@@ -112,13 +122,24 @@ func (l *loop) receive() bool {
 		break
 	}
 	l.takeAborts()
+	l.arrive(false)
 	switch l.e.state.Load() {
 	case stateClosed:
 		return false
 	case stateDraining:
-		return l.fault == nil && len(l.requests)+len(l.e.inbox) > 0
+		return l.fault == nil && len(l.requests)+len(l.e.inbox)+len(l.transfers) > 0
 	}
 	return l.fault == nil
+}
+
+// rest waits for what the scheduler needs before it can go on: copies under way,
+// or somebody with work.
+func (l *loop) rest() {
+	if len(l.transfers) > 0 {
+		l.arrive(true)
+		return
+	}
+	l.idle()
 }
 
 // idle sleeps until there is something to receive.
@@ -127,8 +148,10 @@ func (l *loop) idle() {
 		panic(fmt.Sprintf("engine: %d requests, %d running and %d waiting, but no step and none in flight (I9)",
 			len(l.requests), l.sched.NumRunning(), l.sched.NumWaiting()))
 	}
+	l.settle()
 	l.publish()
 	l.check()
+	l.trace.flush(l.e.cfg.Log)
 	select {
 	case q := <-l.e.inbox:
 		l.add(q)
@@ -140,9 +163,23 @@ func (l *loop) idle() {
 
 // add takes a request over from Submit.
 func (l *loop) add(q *request) {
+	for c := q; c != nil; c = c.sibling {
+		l.addOne(c)
+	}
+}
+
+// addOne takes over one choice. The first of several computes the prompt that the
+// others share.
+func (l *loop) addOne(q *request) {
 	q.received = true
-	l.sched.Add(&q.seq)
+	l.e.arriving.Add(-1)
 	l.requests[&q.seq] = q
+	if need := l.sched.BlocksNeeded(q.seq.MaxLen); need > l.kv.Capacity() { // the pool was shrunk meanwhile
+		q.seq.PromptLen, q.seq.Status = int(q.sampling.PromptLen), scheduler.Finished
+		l.end(q, verdict{finish: FinishError, err: fmt.Errorf("%w: it takes %d blocks, the pool now has %d", ErrNeverFits, need, l.kv.Capacity())})
+		return
+	}
+	l.sched.Add(&q.seq)
 	l.stats.PromptTokens += int64(q.seq.PromptLen)
 	if q.aborting.Load() {
 		l.abort(q) // the stack had it before the inbox
@@ -170,67 +207,51 @@ func (l *loop) abort(q *request) {
 	l.end(q, verdict{finish: FinishAbort})
 }
 
-// end forgets a request, whose sequence is finished, and gives it its final
-// event: after that, its reader finds it in Stats.
-func (l *loop) end(q *request, v verdict) {
-	l.forget(q, v)
-	l.publish()
-	q.finish(v)
-}
-
-// finish shows the final event.
-func (q *request) finish(v verdict) {
-	q.stream.finish(q.outputs(), Event{HasToken: v.keep, Finish: v.finish, StopID: v.stopID, Err: v.err})
-}
-
-// forget takes back what a request had.
-func (l *loop) forget(q *request, v verdict) {
-	l.runner.dropRow(q)
-	delete(l.requests, &q.seq)
-	l.markStarted(q)
-	q.unwatch()
-	switch v.finish {
-	case FinishStop:
-		l.stats.FinishedStop++
-	case FinishLength:
-		l.stats.FinishedLength++
-	case FinishAbort:
-		l.stats.FinishedAbort++
-	case FinishError:
-		l.stats.FinishedError++
-	}
-}
-
-// markStarted makes room in the queue.
-func (l *loop) markStarted(q *request) {
-	if !q.started {
-		q.started = true
-		l.e.queued.Add(-1)
-	}
-}
-
 // schedule decides the next step and packs it; nil when there is nothing to
 // run.
 func (l *loop) schedule() *step {
 	begin := time.Now()
 	out := l.sched.Schedule()
-	for _, s := range out.Preempted {
-		l.runner.dropRow(l.requests[s])
-	}
-	l.stats.PreemptionsRecompute += int64(len(out.Preempted))
+	l.countDecisions(out)
+	l.move(out)
 	l.check()
 	if out.Empty() {
+		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
+			l.sched.Record(out, &l.copiesOnly)
+			l.records.add(&l.copiesOnly, begin, time.Since(begin), 0)
+		}
 		return nil
 	}
 	s := l.runner.pack(out, l.of)
+	l.sched.Record(out, &s.record)
 	for i := range out.Scheduled {
 		if q := s.requests[i]; !q.started {
 			l.markStarted(q)
-			q.stream.cached = q.seq.CachedTokens // before the first token: from then on readers look
+			q.stream.cached, q.stream.admitted = q.seq.CachedTokens, begin // before the first token: from then on readers look
 		}
 	}
 	s.host = time.Since(begin)
 	return s
+}
+
+// countDecisions takes the rows of preempted sequences back.
+func (l *loop) countDecisions(out *scheduler.Output) {
+	for i := range out.Decisions {
+		d := &out.Decisions[i]
+		switch d.Means {
+		case scheduler.ByWaiting:
+			l.stats.BlockWaits++
+			continue
+		case scheduler.BySwap:
+			l.stats.PreemptionsSwap++
+		case scheduler.ByRecompute:
+			l.stats.PreemptionsRecompute++
+			if d.SwapFull {
+				l.stats.SwapPoolFull++
+			}
+		}
+		l.runner.dropRow(l.requests[d.Seq])
+	}
 }
 
 func (l *loop) launch(s *step) {
@@ -247,7 +268,7 @@ func (l *loop) collect(s *step) error {
 	}
 	begin := time.Now()
 	l.judge(s, result)
-	l.sched.Update(s.out, s.results)
+	l.sched.Update(s.out, s.results, result.Duration)
 	l.deliver(s, result.Duration)
 	s.host += time.Since(begin)
 	l.record(s)
@@ -255,75 +276,21 @@ func (l *loop) collect(s *step) error {
 	return nil
 }
 
-// deliver shows the step's tokens to their readers, and before that its numbers
-// to Stats.
-func (l *loop) deliver(s *step, device time.Duration) {
-	l.stats.Steps++
-	l.stats.LastStep = device
-	for i, v := range s.verdicts {
-		if v.keep {
-			l.stats.GenerationTokens++
-		}
-		if v.finish != FinishNone {
-			l.forget(s.requests[i], v)
-		}
-	}
-	l.publish()
-	for i, v := range s.verdicts {
-		switch q := s.requests[i]; {
-		case v.finish != FinishNone:
-			q.finish(v)
-		case v.keep:
-			q.stream.publish(q.outputs())
-		}
-	}
-}
-
-// judge fills in the step's results and verdicts, and keeps log probabilities.
-// Sequences that ended meanwhile get neither.
-func (l *loop) judge(s *step, result *kernels.Result) {
-	drawn := 0
-	for i := range s.out.Scheduled {
-		e, q := &s.out.Scheduled[i], s.requests[i]
-		var v verdict
-		var r scheduler.Result
-		if e.Sample {
-			if e.Live() {
-				n := q.outputs()
-				v = judge(result.Tokens[drawn], n+1, int(q.sampling.MinTokens), len(q.stream.tokens), q.sampling.StopIDs)
-				r = scheduler.Result{Token: result.Tokens[drawn], Finish: v.finish != FinishNone}
-				if v.keep && q.stream.top >= 0 {
-					lo := drawn * l.e.cfg.MaxLogprobs
-					hi := lo + q.stream.top
-					q.stream.putLogprobs(n, result.Logprobs[drawn], result.Ranks[drawn], result.TopIDs[lo:hi], result.TopLogprobs[lo:hi])
-				}
-			}
-			drawn++
-		}
-		s.results = append(s.results, r)
-		s.verdicts = append(s.verdicts, v)
-	}
-}
-
 // record keeps what the step was.
 func (l *loop) record(s *step) {
-	kv := l.kv.Stats()
-	l.records.add(StepRecord{
-		Step: s.out.Step, Start: s.start, Host: s.host, Device: l.stats.LastStep,
-		Tokens: s.out.NumTokens, Decodes: s.out.NumDecodes, Prefills: len(s.out.Scheduled) - s.out.NumDecodes,
-		Admitted: s.out.Admitted, HitTokens: s.out.HitTokens, Preempted: len(s.out.Preempted), Evictions: s.out.Evictions,
-		Waiting: s.out.Waiting, WaitReason: string(s.out.WaitReason),
-		BlocksUsed: kv.Used, BlocksCached: kv.Cached, BlocksFree: kv.Free,
-	})
+	l.records.add(&s.record, s.start, s.host, l.stats.LastStep)
 }
 
 // publish shows the present numbers to Stats.
 func (l *loop) publish() {
 	kv := l.kv.Stats()
 	s := &l.stats
-	s.Running, s.Waiting = l.sched.NumRunning(), l.sched.NumWaiting()
-	s.BlocksTotal, s.BlocksUsed, s.BlocksCached, s.BlocksFree = kv.Total, kv.Used, kv.Cached, kv.Free
+	s.Running, s.Waiting, s.Swapped = l.sched.NumRunning(), l.sched.NumWaiting(), l.sched.NumSwapped()
+	s.BlocksTotal, s.BlocksUsed, s.BlocksCached, s.BlocksFree, s.BlocksInFlight = kv.Total, kv.Used, kv.Cached, kv.Free, kv.InFlight
+	s.BlocksShared, s.BlocksSaved, s.SlotsUsed = kv.Shared, kv.Saved, l.sched.UsedSlots()
+	s.HostBlocksTotal, s.HostBlocksUsed, s.HostBlocksInFlight = kv.HostTotal, kv.HostUsed, kv.HostInFlight
 	s.PrefixQueries, s.PrefixHits, s.Evictions = kv.Queries, kv.Hits, kv.Evictions
+	s.Forks, s.CopiedBlocks = kv.Forks, kv.Copies
 	l.e.stats.store(s)
 }
 
@@ -360,6 +327,7 @@ func (l *loop) stop(cause error) {
 		j.drop()
 	}
 	l.publish()
+	l.trace.flush(e.cfg.Log)
 	if err := l.backend.Close(); err != nil && cause == nil {
 		cause = errors.Join(ErrDevice, err)
 	}

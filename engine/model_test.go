@@ -100,6 +100,9 @@ func TestGreedyEqualsSolo(t *testing.T) {
 		"no prefix cache":  func(c *Config) { c.DisablePrefixCaching = true },
 		"chunks of 7":      func(c *Config) { c.MaxNumBatchedTokens = 7 },
 		"tiny pool":        func(c *Config) { c.NumGPUBlocksOverride = 8 },
+		"swap":             func(c *Config) { c.NumGPUBlocksOverride, c.PreemptionMode = 8, "swap" },
+		"small swap pool":  func(c *Config) { c.NumGPUBlocksOverride, c.PreemptionMode, c.SwapSpace = 8, "swap", 3*6144 },
+		"recompute":        func(c *Config) { c.NumGPUBlocksOverride, c.PreemptionMode = 8, "recompute" },
 		"tiny, overlapped": func(c *Config) { c.NumGPUBlocksOverride, c.AsyncScheduling, c.MaxNumBatchedTokens = 8, "on", 11 },
 		"blocks of 32":     func(c *Config) { c.BlockSize = 32 },
 		"one thread":       func(c *Config) { c.Threads = 1 },
@@ -113,7 +116,7 @@ func TestGreedyEqualsSolo(t *testing.T) {
 				require.Positive(t, st.PrefixHits)
 			}
 			if e.info.NumBlocks == 8 {
-				require.Positive(t, st.PreemptionsRecompute)
+				require.Positive(t, st.PreemptionsRecompute+st.PreemptionsSwap)
 			}
 			require.Zero(t, st.BlocksUsed)
 			t.Logf("invariants %t: %d steps, %d hits, %d preemptions", invariant.Enabled, st.Steps, st.PrefixHits, st.PreemptionsRecompute)

@@ -9,6 +9,7 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels"
 	"github.com/pagoda-engine/pagoda/kvcache"
 	"github.com/pagoda-engine/pagoda/model"
+	"github.com/pagoda-engine/pagoda/model/demo"
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
@@ -24,17 +25,15 @@ func openModel(c *Config) (source, error) {
 	var weights model.Source = model.Dummy{}
 	closeWeights := func() {}
 	if c.LoadFormat != "dummy" {
-		checkpoint, err := model.OpenCheckpoint(c.Model)
-		if err != nil {
+		if weights, closeWeights, err = openWeights(c.Model); err != nil {
 			return source{}, fmt.Errorf("%w: %w", ErrModel, err)
 		}
-		weights, closeWeights = checkpoint, func() { _ = checkpoint.Close() } // read-only: nothing can be lost
 	}
 	src := source{
 		info:        describe(c, config, generation),
 		shape:       config.Shape(),
 		modelMaxLen: config.MaxModelLen(),
-		weights:     config.WeightBytes(),
+		weights:     weightBytes(c, config),
 		open:        openDevice,
 		close:       closeWeights,
 	}
@@ -60,6 +59,9 @@ func readConfigs(c *Config) (*model.Config, *model.GenerationConfig, error) {
 			return config, &model.GenerationConfig{}, nil
 		}
 	}
+	if c.Model == demo.Name {
+		return readDemoConfigs()
+	}
 	config, err := model.ReadConfig(c.Model)
 	if err != nil {
 		return nil, nil, err
@@ -71,6 +73,20 @@ func readConfigs(c *Config) (*model.Config, *model.GenerationConfig, error) {
 	return config, generation, nil
 }
 
+// weightBytes is what the weights will take in memory.
+func weightBytes(c *Config, m *model.Config) int64 {
+	if c.Quantization != quantizationInt8 {
+		return m.WeightBytes()
+	}
+	// One byte a parameter, but two in an embedding that no head shares; scales and
+	// padding are below 2 %.
+	bytes := m.Parameters()
+	if !m.TieWordEmbeddings {
+		bytes += int64(m.VocabSize) * int64(m.HiddenSize)
+	}
+	return bytes + bytes/50
+}
+
 // describe fills in the model's part of Info.
 func describe(c *Config, m *model.Config, g *model.GenerationConfig) Info {
 	head := int64(m.VocabSize) * int64(m.HiddenSize)
@@ -79,9 +95,13 @@ func describe(c *Config, m *model.Config, g *model.GenerationConfig) Info {
 	if !m.TieWordEmbeddings {
 		layers -= head
 	}
+	element := int64(kernels.BF16.Size())
+	if c.Quantization == quantizationInt8 {
+		element = 1
+	}
 	info := Info{
 		Model: c.Model, Vocab: m.VocabSize, SampleVocab: m.VocabSize, EOSIDs: m.EOSTokenIDs, Generation: g,
-		StreamedWeightBytes:   (layers + head) * int64(kernels.BF16.Size()),
+		StreamedWeightBytes:   (layers + head) * element,
 		KVBytesPerToken:       m.KVBytesPerToken(),
 		LayerFLOPsPerToken:    2 * layers,
 		AttentionFLOPsPerPair: 4 * int64(m.NumHeads) * int64(m.HeadDim) * int64(m.NumLayers),
@@ -113,21 +133,25 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	}()
 	device := backend.Info()
 	c.resolve(device.Backend)
-	shape, lim := src.shape, limits(c, src.modelMaxLen)
+	shape, most := src.shape, maxima(c, device.Backend, src.modelMaxLen)
 	shape.SampleVocab = e.info.SampleVocab
 	total, from := deviceMemory(c, device)
+	lim := workspaceLimits(c, src.modelMaxLen)
 	sz := sizes{
 		limit: total, limitFrom: from, weights: src.weights, workspace: backend.WorkspaceBytes(shape, lim),
 		block: kernels.NewPagedKV(shape, c.BlockSize).BlockBytes(), modelMaxLen: src.modelMaxLen,
+	}
+	if device.Backend == deviceCPU && c.MemoryLimit == 0 {
+		sz.hostRoom = device.TotalMemory - total // it is the memory that is available
 	}
 	plan, err := plan(c, sz)
 	if err != nil {
 		return nil, err
 	}
-	if err := backend.Setup(shape, lim); err != nil {
+	if err := reserve(backend, shape, most, lim); err != nil {
 		return nil, fmt.Errorf("%w: workspace of %s: %w", ErrMemory, bytesText(sz.workspace), err)
 	}
-	store, err := kvcache.NewStore(backend, plan.blocks, 0)
+	store, err := kvcache.NewStore(backend, plan.blocks, plan.hostBlocks)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMemory, err)
 	}
@@ -138,43 +162,83 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	for _, text := range append(m.notes, plan.warnings...) {
 		c.Log.Warn(text)
 	}
-	e.describe(device, &plan, m.weightBytes)
-	e.settings, e.ledger = settings(c, &e.info, &plan, total, from), plan.ledger
-	return e.newLoop(backend, store, m.forward, plan.blocks)
+	e.describe(device, &sz, m.weightBytes)
+	now := &effective{cfg: *c, info: e.info, limit: total, from: from}
+	now.set(&plan)
+	e.info = now.info
+	e.effective.Store(now)
+	l, err := e.newLoop(backend, store, m.forward, most.MaxSeqs)
+	if err != nil {
+		return nil, err
+	}
+	l.sizes, l.shape, l.maxima = sz, shape, most
+	return l, nil
 }
 
-// describe fills in the rest of Info.
-func (e *Engine) describe(device kernels.Info, p *memoryPlan, weightBytes int64) {
+// reserve sets addresses aside for the maxima and memory for the limits.
+func reserve(backend kernels.Backend, shape kernels.Shape, most, lim kernels.Limits) error {
+	if err := backend.Setup(shape, most); err != nil {
+		return err
+	}
+	return backend.SetLimits(lim)
+}
+
+// describe fills in the part of Info that no Reconfigure changes.
+func (e *Engine) describe(device kernels.Info, sz *sizes, weightBytes int64) {
 	c, i := &e.cfg, &e.info
-	i.Device, i.MaxModelLen, i.WeightBytes = device, p.maxModelLen, weightBytes
-	i.BlockSize, i.NumBlocks = c.BlockSize, p.blocks-1
-	i.MaxNumSeqs, i.MaxLogprobs = c.MaxNumSeqs, c.MaxLogprobs
+	i.Device, i.WeightBytes = device, weightBytes
+	i.BlockSize, i.BlockBytes, i.MaxLogprobs = c.BlockSize, sz.block, c.MaxLogprobs
 	i.Priority = c.SchedulingPolicy == string(scheduler.Priority)
 	i.Overlapped = c.AsyncScheduling == "on" || c.AsyncScheduling == "auto" && device.Overlap
 }
 
+// set takes over a memory plan. The first one settles max_model_len: clients were
+// told it.
+func (n *effective) set(p *memoryPlan) {
+	n.info.NumBlocks, n.info.HostBlocks, n.info.MaxNumSeqs = p.blocks-1, p.hostBlocks, n.cfg.MaxNumSeqs
+	if n.info.MaxModelLen == 0 {
+		n.info.MaxModelLen = p.maxModelLen
+	} else {
+		p.lenReason = "as at start"
+	}
+	n.settings, n.ledger = settings(&n.cfg, &n.info, p, n.limit, n.from), p.ledger
+}
+
 // newLoop makes the state of the engine's goroutine.
-func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward func(*kernels.Batch), blocks int) (*loop, error) {
+func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward func(*kernels.Batch), rows int) (*loop, error) {
 	c := &e.cfg
-	kvConfig := kvcache.Config{NumBlocks: blocks, BlockSize: c.BlockSize, DisablePrefixCaching: c.DisablePrefixCaching, Model: e.info.Model}
+	kvConfig := kvcache.Config{
+		NumBlocks: e.info.NumBlocks + 1, HostBlocks: e.info.HostBlocks, BlockSize: c.BlockSize,
+		DisablePrefixCaching: c.DisablePrefixCaching, Model: e.info.Model,
+	}
 	_, _ = rand.Read(kvConfig.Key[:]) // never fails (crypto/rand)
 	kv, err := kvcache.NewManager(kvConfig)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	swapOut, swapIn, err := measureSwap(store, e.info.NumBlocks+1, e.info.HostBlocks)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDevice, err)
+	}
+	trace := newTrace(c.Trace)
 	sched, err := scheduler.New(scheduler.Config{
-		MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens, Policy: scheduler.Policy(c.SchedulingPolicy),
+		Limits: scheduler.Limits{MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens},
+		Policy: scheduler.Policy(c.SchedulingPolicy), PreemptionMode: scheduler.Mode(c.PreemptionMode),
+		Watermark: c.Watermark, LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
+		SwapOut: swapOut, SwapIn: swapIn, Trace: trace.hook(),
 	}, kv)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	l := &loop{
 		e: e, backend: backend, sched: sched, kv: kv, store: store,
-		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, c.MaxNumSeqs),
+		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, rows),
 		requests: make(map[*scheduler.Sequence]*request, c.MaxNumSeqs),
 		records:  newRecords(),
+		trace:    trace,
 	}
 	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }
+	l.stats.BlockSize, l.stats.BlockBytes = c.BlockSize, e.info.BlockBytes
 	l.publish()
 	return l, nil
 }
@@ -190,6 +254,14 @@ func deviceMemory(c *Config, device kernels.Info) (int64, string) {
 		return device.TotalMemory / 2, "half of the memory available"
 	}
 	return device.TotalMemory, "the device's memory"
+}
+
+// orNone prints a bound of which 0 means that there is none.
+func orNone(n int) string {
+	if n == 0 {
+		return "none"
+	}
+	return strconv.Itoa(n)
 }
 
 // settings lists the effective values.
@@ -221,15 +293,21 @@ func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) 
 		{"model", c.Model, "given"},
 		{"load-format", c.LoadFormat, reason(c.LoadFormat == "auto")},
 		{"device", i.Device.Backend + " (" + device + ")", reason(c.Device == "auto")},
+		{"quantization", c.Quantization, reason(c.Quantization == "none")},
 		{"memory-limit", bytesText(total), totalFrom},
 		{"gpu-memory-utilization", strconv.FormatFloat(c.GPUMemoryUtilization, 'g', 4, 64), reason(c.GPUMemoryUtilization == defaultUtilization)},
 		{"num-gpu-blocks", strconv.Itoa(i.NumBlocks), p.blocksReason},
 		{"block-size", strconv.Itoa(c.BlockSize), reason(c.BlockSize == defaultBlockSize)},
-		{"swap-space", "0 B", "preemption is by recompute"},
+		{"swap-space", fmt.Sprintf("%s (%d blocks)", bytesText(int64(i.HostBlocks)*i.BlockBytes), i.HostBlocks), p.hostReason},
+		{"preemption-mode", c.PreemptionMode, reason(c.PreemptionMode == "auto")},
+		{"watermark", strconv.FormatFloat(max(c.Watermark, 0), 'g', 4, 64), reason(c.Watermark == scheduler.DefaultWatermark)},
 		{"max-model-len", strconv.Itoa(i.MaxModelLen), p.lenReason},
 		{"max-num-seqs", strconv.Itoa(c.MaxNumSeqs), reason(c.MaxNumSeqs == defaultMaxNumSeqs)},
 		{"max-num-batched-tokens", strconv.Itoa(c.MaxNumBatchedTokens), reason(c.MaxNumBatchedTokens == batched)},
+		{"long-prefill-token-threshold", orNone(c.LongPrefillTokenThreshold), reason(c.LongPrefillTokenThreshold == 0)},
+		{"target-itl-ms", strconv.FormatFloat(float64(c.TargetITL)/1e6, 'g', 4, 64), reason(c.TargetITL == 0)},
 		{"max-num-queued-reqs", strconv.Itoa(c.MaxQueuedReqs), reason(c.MaxQueuedReqs == defaultMaxQueued)},
+		{"max-num-queued-tokens", orNone(c.MaxQueuedTokens), reason(c.MaxQueuedTokens == 0)},
 		{"enable-prefix-caching", strconv.FormatBool(!c.DisablePrefixCaching), reason(!c.DisablePrefixCaching)},
 		{"batch-invariant", strconv.FormatBool(c.BatchInvariant), reason(!c.BatchInvariant)},
 		{"scheduling-policy", c.SchedulingPolicy, reason(!i.Priority)},

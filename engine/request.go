@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"time"
 
 	"github.com/pagoda-engine/pagoda/kernels"
 )
@@ -87,5 +88,11 @@ type Event struct {
 	// CachedTokens is how many prompt tokens came from the prefix cache; valid
 	// from the first token on.
 	CachedTokens int
-	Err          error // with FinishError
+	// Admitted is when the request first got a place in a step; valid like
+	// CachedTokens, the zero time if it never did.
+	Admitted time.Time
+	// Preemptions is how often the request lost its blocks; valid in the last
+	// event.
+	Preemptions int
+	Err         error // with FinishError
 }

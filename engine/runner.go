@@ -15,6 +15,7 @@ type step struct {
 	requests []*request // of out.Scheduled
 	results  []scheduler.Result
 	verdicts []verdict
+	record   scheduler.Record
 
 	batch   kernels.Batch
 	sample  kernels.SampleBatch

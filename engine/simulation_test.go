@@ -6,18 +6,21 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
-var simSteps = flag.Int64("sim-steps", 120_000, "engine steps of the token-ID simulation")
+var simSteps = flag.Int64("sim-steps", 150_000, "engine steps of the token-ID simulation")
 
 // rareStates counts what the simulation must have reached to mean anything.
 type rareStates struct {
 	requests, tokens, steps, overlappedSteps, chunks                       int64
 	preemptions, hits, evictions                                           int64 // hits in tokens
+	swaps, swapFull, avoided, forks, copied, reconfigured                  int64
+	abortSwapped, abortCopying, abortForked                                int64
 	abortQueued, abortPrefill, abortRunning, abortInFlight, abortPreempted int64
 	overruns                                                               int64 // tokens that the overlapped loop drew too many
 	stops, lengths, invalid, logprobs                                      int64
@@ -49,7 +52,7 @@ type visitor struct {
 
 func newWorld(t *testing.T, seed uint64, states *rareStates) *world {
 	r := rand.New(rand.NewPCG(seed, 7))
-	w := &world{t: t, r: r, f: &fake{}, todo: 40 + r.IntN(60), states: states}
+	w := &world{t: t, r: r, f: &fake{swapPolls: r.IntN(4)}, todo: 40 + r.IntN(60), states: states}
 	if r.IntN(6) == 0 {
 		w.f.invalid = fakeVocab - 1
 	}
@@ -60,6 +63,9 @@ func newWorld(t *testing.T, seed uint64, states *rareStates) *world {
 		DisablePrefixCaching: r.IntN(5) == 0,
 		SchedulingPolicy:     []string{"fcfs", "priority"}[r.IntN(2)],
 		AsyncScheduling:      []string{"off", "on"}[r.IntN(2)],
+		PreemptionMode:       []string{"auto", "auto", "swap", "recompute"}[r.IntN(4)],
+		SwapSpace:            []int64{-1, 4 << 10, 16 << 10, 1 << 20}[r.IntN(4)],
+		TargetITL:            time.Duration(r.IntN(2)) * time.Microsecond,
 	}
 	c.MaxNumBatchedTokens = c.MaxNumSeqs + r.IntN(40)
 	c = quiet(c)
@@ -80,7 +86,7 @@ func newWorld(t *testing.T, seed uint64, states *rareStates) *world {
 // submit adds a request whose prompt begins like others of its family.
 func (w *world) submit() {
 	w.todo--
-	longest := min(w.e.info.MaxModelLen, w.e.info.NumBlocks*w.e.info.BlockSize)
+	longest := min(w.e.info.MaxModelLen, w.e.Info().NumBlocks*w.e.info.BlockSize)
 	prompt := make([]int32, 1+w.r.IntN(min(120, longest-1)))
 	family := int32(w.r.IntN(3))
 	for i := range prompt {
@@ -103,16 +109,23 @@ func (w *world) submit() {
 	if w.r.IntN(4) == 0 {
 		q.StopIDs = []int32{int32(w.r.IntN(fakeVocab))}
 	}
-	v.want, v.finish = expect(q, q.MaxTokens, w.f.invalid)
 	// The loop drains all the time, so that it returns when all is done instead
 	// of waiting for someone on another goroutine.
 	w.e.state.Store(stateOpen)
-	stream, err := w.e.Submit(context.Background(), *q)
+	choices := 1
+	if w.r.IntN(4) == 0 {
+		choices = 1 + w.r.IntN(4)
+	}
+	streams, err := w.e.SubmitChoices(slices.Repeat([]context.Context{context.Background()}, choices), *q)
 	w.e.state.Store(stateDraining)
 	require.NoError(w.t, err)
-	v.stream = stream
-	w.live = append(w.live, v)
-	w.states.requests++
+	for i, stream := range streams {
+		c := &visitor{request: *q, stream: stream}
+		c.request.Sampling.Choice = int32(i)
+		c.want, c.finish = expect(&c.request, q.MaxTokens, w.f.invalid)
+		w.live = append(w.live, c)
+		w.states.requests++
+	}
 }
 
 // visit is called by the device in each step: others act while it computes.
@@ -124,7 +137,10 @@ func (w *world) visit() {
 	for w.todo > 0 && len(w.live) < 14 && w.r.IntN(3) == 0 {
 		w.submit()
 	}
-	if w.r.IntN(12) == 0 && len(w.live) > 0 {
+	if w.r.IntN(40) == 0 {
+		w.reconfigure()
+	}
+	if w.r.IntN(10) == 0 && len(w.live) > 0 {
 		w.abort(w.live[w.r.IntN(len(w.live))])
 	}
 	for _, v := range w.live {
@@ -132,6 +148,25 @@ func (w *world) visit() {
 		}
 	}
 	w.settle()
+}
+
+// reconfigure changes limits while everything goes on, as a call of Reconfigure
+// between two turns of the loop would.
+func (w *world) reconfigure() {
+	if w.l.pending != nil {
+		return
+	}
+	limits := Limits{NumGPUBlocksOverride: 6 + w.r.IntN(25), MaxNumSeqs: 1 + w.r.IntN(8)}
+	limits.MaxNumBatchedTokens = limits.MaxNumSeqs + w.r.IntN(40)
+	if w.r.IntN(2) == 0 {
+		limits.SwapSpace = []int64{-1, 4 << 10, 16 << 10}[w.r.IntN(3)]
+	}
+	w.l.jobs = append(w.l.jobs, job{run: func(l *loop) bool {
+		if l.beginReconfigure(limits, make(chan error, 1)) == nil { // else somebody needs more
+			w.states.reconfigured++
+		}
+		return true
+	}, drop: func() {}})
 }
 
 // abort cancels as the end of a Submit context would.
@@ -162,6 +197,14 @@ func (w *world) abort(v *visitor) {
 
 func (w *world) countAbort(s *scheduler.Sequence) {
 	switch {
+	case s.Status == scheduler.Swapped && len(w.l.transfers) > 0:
+		w.states.abortCopying++
+	case s.Status == scheduler.Swapped:
+		w.states.abortSwapped++
+	case s.Status == scheduler.Running && s.Table.Len() > 0 && len(w.l.transfers) > 0:
+		w.states.abortCopying++
+	case s.Status == scheduler.Waiting && s.Parent != nil:
+		w.states.abortForked++
 	case s.Status == scheduler.Waiting && s.Preemptions > 0:
 		w.states.abortPreempted++
 	case s.Status == scheduler.Waiting:
@@ -220,7 +263,7 @@ func (w *world) settle() {
 			w.states.lengths++
 		case FinishError:
 			w.states.invalid++
-			require.ErrorIs(w.t, v.last.Err, errNotNumbers)
+			require.ErrorIs(w.t, v.last.Err, ErrNotNumbers)
 		}
 		return true
 	})
@@ -242,17 +285,22 @@ func (w *world) run() {
 	}
 	require.NoError(w.t, w.l.sched.Check())
 	require.Zero(w.t, w.e.queued.Load())
-	require.Len(w.t, w.l.runner.free, w.e.cfg.MaxNumSeqs, "rows were lost")
+	require.Len(w.t, w.l.runner.free, w.l.maxima.MaxSeqs, "rows were lost")
 	w.l.stop(nil)
 	st := w.e.Stats()
-	require.Zero(w.t, st.BlocksUsed)
+	require.Zero(w.t, st.BlocksUsed+st.BlocksInFlight+st.HostBlocksUsed+st.HostBlocksInFlight)
 	require.Zero(w.t, st.Running+st.Waiting)
 	w.states.preemptions += st.PreemptionsRecompute
+	w.states.swaps += st.PreemptionsSwap
+	w.states.swapFull += st.SwapPoolFull
+	w.states.avoided += st.BlockWaits
+	w.states.forks += st.Forks
+	w.states.copied += st.CopiedBlocks
 	w.states.hits += st.PrefixHits
 	w.states.evictions += st.Evictions
 	w.states.overruns += w.f.drawn - st.GenerationTokens
 	for _, s := range w.l.records.last(keptSteps) {
-		if s.Prefills > 0 && s.Admitted == 0 {
+		if len(s.Scheduled) > s.Decodes && len(s.Admitted) == 0 {
 			w.states.chunks++
 		}
 	}
@@ -279,7 +327,10 @@ func TestTokenIDSimulation(t *testing.T) {
 		want = 100
 	}
 	for name, count := range map[string]int64{
-		"preemptions": states.preemptions, "prefix hits": states.hits, "evictions": states.evictions,
+		"preemptions": states.preemptions, "swaps": states.swaps, "swap pool full": states.swapFull, "waits instead of preemptions": states.avoided,
+		"forks": states.forks, "copies on write": states.copied, "reconfigurations": states.reconfigured,
+		"aborts while swapped out": states.abortSwapped, "aborts while copied": states.abortCopying, "aborts of parked choices": states.abortForked,
+		"prefix hits": states.hits, "evictions": states.evictions,
 		"aborts while queued": states.abortQueued, "aborts in a prefill": states.abortPrefill, "aborts after a preemption": states.abortPreempted,
 		"aborts with a token in flight": states.abortInFlight, "aborts while running": states.abortRunning,
 		"stops": states.stops, "lengths": states.lengths, "invalid rows": states.invalid, "log probabilities": states.logprobs,

@@ -31,13 +31,16 @@ type sizes struct {
 	weights     int64
 	workspace   int64
 	block       int64
-	modelMaxLen int // tokens
+	hostRoom    int64 // for the swap pool; 0 = not known
+	modelMaxLen int   // tokens
 }
 
 // memoryPlan is the outcome.
 type memoryPlan struct {
 	blocks       int // of the pool, block 0 included
 	blocksReason string
+	hostBlocks   int // of the swap pool
+	hostReason   string
 	maxModelLen  int // tokens
 	lenReason    string
 	ledger       []LedgerEntry
@@ -54,14 +57,29 @@ func plan(c *Config, s sizes) (memoryPlan, error) {
 	if err := p.chooseLength(c, s); err != nil {
 		return p, err
 	}
+	p.chooseHost(c, s)
 	pool := int64(p.blocks) * s.block
 	p.ledger = []LedgerEntry{
-		{"weights", s.weights, "bfloat16"},
+		{"weights", s.weights, map[bool]string{false: "bfloat16", true: "int8"}[c.Quantization == quantizationInt8]},
 		{"workspace", s.workspace, fmt.Sprintf("%d tokens and %d sequences a step", c.MaxNumBatchedTokens, c.MaxNumSeqs)},
 		{"kv cache", pool, fmt.Sprintf("%d blocks of %d tokens, %s each, one of them reserved", p.blocks, c.BlockSize, bytesText(s.block))},
 		{"unused", s.limit - s.weights - s.workspace - pool, fmt.Sprintf("of %s, %s", bytesText(s.limit), s.limitFrom)},
 	}
 	return p, nil
+}
+
+// chooseHost sizes the swap pool, which is host memory and no part of the ledger.
+// More blocks than the device has would hold more than can be preempted before
+// something returns; four times as many are plenty.
+func (p *memoryPlan) chooseHost(c *Config, s sizes) {
+	p.hostReason = fmt.Sprintf("%s of host memory", bytesText(max(c.SwapSpace, 0)))
+	p.hostBlocks = int(min(max(c.SwapSpace, 0)/s.block, maxComputedBlocks))
+	if most := 4 * p.blocks; p.hostBlocks > most {
+		p.hostBlocks, p.hostReason = most, "four times the device's; more could not be used"
+	}
+	if room := int(s.hostRoom / s.block); s.hostRoom > 0 && p.hostBlocks > room {
+		p.hostBlocks, p.hostReason = room, "what is available beside the memory limit"
+	}
 }
 
 func (p *memoryPlan) chooseBlocks(c *Config, s sizes) error {
@@ -126,9 +144,28 @@ func (p *memoryPlan) chooseLength(c *Config, s sizes) error {
 // blocksFor is the number of blocks that tokens take.
 func blocksFor(tokens, blockSize int) int { return (tokens + blockSize - 1) / blockSize }
 
-// limits are the hard maxima that workspace is reserved for. MaxModelLen is not
-// yet cut to the pool, whose size depends on the workspace.
-func limits(c *Config, modelMaxLen int) kernels.Limits {
+// The hard maxima that addresses are reserved for at least, so that Reconfigure
+// can raise what was configured.
+const (
+	reservedSeqs   = 1024
+	reservedTokens = 8192
+)
+
+// maxima are the hard maxima that addresses are reserved for. Where a reservation
+// takes memory, on a GPU, they are what was configured.
+func maxima(c *Config, backend string, modelMaxLen int) kernels.Limits {
+	most := *c
+	if backend != deviceCPU {
+		return workspaceLimits(&most, modelMaxLen)
+	}
+	most.MaxNumSeqs = max(c.MaxNumSeqs, reservedSeqs)
+	most.MaxNumBatchedTokens = max(c.MaxNumBatchedTokens, reservedTokens)
+	return workspaceLimits(&most, modelMaxLen)
+}
+
+// workspaceLimits are what memory is needed for. MaxModelLen is not yet cut to the
+// pool, whose size depends on the workspace.
+func workspaceLimits(c *Config, modelMaxLen int) kernels.Limits {
 	length := modelMaxLen
 	if c.MaxModelLen > 0 {
 		length = min(length, c.MaxModelLen)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -82,101 +83,42 @@ func TestOnlyDeltasTravel(t *testing.T) {
 	l.stop(nil)
 }
 
-// TestAbortAtEveryPosition aborts one of three requests at every step of its
-// life, queued first, in both loops, with the prefix cache on and off. Its
-// blocks are back within two steps and its neighbours do not notice.
-func TestAbortAtEveryPosition(t *testing.T) {
-	cases := 0
-	for _, async := range []string{"off", "on"} {
-		for _, uncached := range []bool{false, true} {
-			for at := 0; abortAt(t, async, uncached, at); at++ {
-				cases++
-			}
-		}
-	}
-	t.Logf("%d cases", cases)
-	require.Greater(t, cases, 4*60)
-}
-
-// abortAt is false when the victim was finished before step at.
-func abortAt(t *testing.T, async string, uncached bool, at int) bool {
-	f := &fake{}
-	e, l := newTestLoop(t, f, Config{NumGPUBlocksOverride: 40, MaxNumSeqs: 3, MaxNumBatchedTokens: 16, AsyncScheduling: async, DisablePrefixCaching: uncached})
-	shared := prompt(5, 50)
-	requests := []Request{
-		{Prompt: prompt(1, 20), MaxTokens: 90, IgnoreEOS: true},
-		{Prompt: shared, MaxTokens: 60, IgnoreEOS: true}, // the victim: four chunks, sixty tokens
-		{Prompt: append(shared[:48:48], 9, 9), MaxTokens: 90, IgnoreEOS: true},
-	}
-	var streams []*Stream
-	for _, r := range requests {
-		s, err := e.Submit(context.Background(), r)
-		require.NoError(t, err)
-		streams = append(streams, s)
-	}
-	victim := func() *request {
-		for _, q := range l.requests {
-			if &q.stream == streams[1] {
-				return q
-			}
-		}
-		return nil
-	}
-	if at == 0 { // in the inbox
-		first, second := <-e.inbox, <-e.inbox
-		e.inbox <- first
-		e.inbox <- second
-		e.abort(second)
-	}
-	step, since, hit := 0, -1, at == 0
-	var seq *scheduler.Sequence
-	f.onStep = func() {
-		step++
-		if step == at {
-			if q := victim(); q != nil {
-				seq, since, hit = &q.seq, 0, true
-				e.abort(q)
-			}
-			return
-		}
-		if since >= 0 {
-			if since++; since == 2 {
-				require.Equal(t, scheduler.Finished, seq.Status)
-				require.Zero(t, seq.Table.Len(), "its blocks are not back after two steps")
-			}
-		}
-	}
-	e.enter(stateDraining)
-	require.NoError(t, l.run())
-	for i, s := range streams {
-		tokens, last := readAll(t, s)
-		want, _ := expect(&requests[i], requests[i].MaxTokens, 0)
-		if i == 1 && hit && len(tokens) < len(want) { // else its last token was under way
-			require.Equal(t, FinishAbort, last.Finish)
-			require.Equal(t, want[:len(tokens)], append([]int32{}, tokens...))
-			continue
-		}
-		require.Equal(t, want, tokens, "abort at step %d, request %d", at, i)
-		require.Equal(t, FinishLength, last.Finish)
-	}
-	require.NoError(t, l.sched.Check())
-	require.Zero(t, l.kv.Stats().Used)
-	require.Len(t, l.runner.free, 3)
-	l.stop(nil)
-	return hit
-}
-
 // TestStatsWords: every field of Stats survives the way through the words.
 func TestStatsWords(t *testing.T) {
 	var s Stats
 	v := reflect.ValueOf(&s).Elem()
-	require.Equal(t, statWords, v.NumField())
+	var words []reflect.Value
 	for i := range v.NumField() {
-		v.Field(i).SetInt(int64(100 + i))
+		if f := v.Field(i); f.Kind() == reflect.Array {
+			for j := range f.Len() {
+				words = append(words, f.Index(j))
+			}
+		} else {
+			words = append(words, f)
+		}
+	}
+	require.Len(t, words, statWords, "a field is no word")
+	for i, word := range words {
+		if word.CanInt() {
+			word.SetInt(int64(100 + i))
+		} else {
+			word.SetFloat(0.5 + float64(i))
+		}
 	}
 	var cell statsCell
 	cell.store(&s)
 	require.Equal(t, s, cell.load())
+}
+
+// TestStepSizes: each bound counts for its own bucket, as Prometheus has it.
+func TestStepSizes(t *testing.T) {
+	var s Stats
+	for _, tokens := range []int{1, 2, 8, 9, 16384, 16385} {
+		s.countStep(tokens)
+	}
+	require.Equal(t, [len(StepSizeBounds) + 1]int64{0: 1, 1: 2, 2: 1, 12: 1, 13: 1}, s.StepSizes)
+	require.Equal(t, int64(6), s.Steps)
+	require.Equal(t, int64(1+2+8+9+16384+16385), s.StepTokens)
 }
 
 // TestStatsAreConsistent reads while the loop's side writes: no mixture is seen.
@@ -205,7 +147,7 @@ func TestRecords(t *testing.T) {
 	r := newRecords()
 	require.Empty(t, r.last(5))
 	for i := range int64(keptSteps + 10) {
-		r.add(StepRecord{Step: i})
+		r.add(&scheduler.Record{Step: i, Scheduled: make([]scheduler.RecordScheduled, 1+i%40)}, time.Time{}, 0, 0)
 	}
 	require.Len(t, r.last(1<<20), keptSteps)
 	last := r.last(3)
@@ -213,4 +155,11 @@ func TestRecords(t *testing.T) {
 	require.EqualValues(t, keptSteps+7, last[0].Step)
 	require.EqualValues(t, keptSteps+9, last[2].Step)
 	require.Empty(t, r.last(-1))
+	for _, s := range r.last(keptSteps) {
+		require.Len(t, s.Scheduled, 1+int(s.Step)%40)
+	}
+	for i := range int64(5) { // large steps push out many small ones
+		r.add(&scheduler.Record{Step: i, Scheduled: make([]scheduler.RecordScheduled, keptParts/4)}, time.Time{}, 0, 0)
+	}
+	require.Len(t, r.last(keptSteps), 4)
 }

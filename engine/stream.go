@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"sync/atomic"
+	"time"
 )
 
 // Stream is the output of one request: the engine's goroutine appends, one
@@ -18,8 +19,9 @@ type Stream struct {
 	tokens   []int32 // [max tokens], the tail of the sequence's own memory
 	logprobs []*logprobSegment
 	cached   int
+	admitted time.Time
 	// Written before the finished bit of state is set.
-	last Event // Finish, StopID, HasToken and Err of the final event
+	last Event // Finish, StopID, HasToken, Preemptions and Err of the final event
 
 	// state is tokens published · 2 + finished. The final token and the bit
 	// come in one store: a reader never sees one without the other.
@@ -80,14 +82,14 @@ func (s *Stream) take() (Event, bool) {
 		ev := s.token(s.next)
 		s.next++
 		if finished && s.last.HasToken && s.next == published {
-			ev.Finish, ev.StopID, ev.Err = s.last.Finish, s.last.StopID, s.last.Err
+			ev.Finish, ev.StopID, ev.Preemptions, ev.Err = s.last.Finish, s.last.StopID, s.last.Preemptions, s.last.Err
 			s.ended = true
 		}
 		return ev, true
 	case finished:
 		s.ended = true
 		ev := s.last
-		ev.CachedTokens = s.cached
+		ev.CachedTokens, ev.Admitted = s.cached, s.admitted
 		return ev, true
 	}
 	return Event{}, false
@@ -95,7 +97,7 @@ func (s *Stream) take() (Event, bool) {
 
 // token is the event of token i, not the last.
 func (s *Stream) token(i int) Event {
-	ev := Event{Token: s.tokens[i], HasToken: true, CachedTokens: s.cached}
+	ev := Event{Token: s.tokens[i], HasToken: true, CachedTokens: s.cached, Admitted: s.admitted}
 	if s.top >= 0 {
 		seg, j := s.logprobs[i/segmentTokens], i%segmentTokens
 		ev.Logprob, ev.Rank = seg.logprobs[j], seg.ranks[j]

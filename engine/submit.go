@@ -14,6 +14,7 @@ import (
 // must hold and what a request can make the engine do.
 const (
 	MaxStopIDs     = 128
+	MaxChoices     = 128 // of one prompt
 	MaxLogitBias   = 1024
 	MaxCacheSalt   = 1 << 10 // bytes
 	MaxPenalty     = 2       // of presence and frequency, either sign
@@ -35,6 +36,7 @@ type request struct {
 
 	aborting  atomic.Bool // set once, by whoever cancels first
 	abortNext *request    // in the stack of aborts
+	sibling   *request    // the next choice of the same prompt
 	unwatch   func() bool // stops watching the Submit context
 }
 
@@ -43,30 +45,96 @@ func (r *request) outputs() int { return len(r.seq.Tokens) - r.seq.PromptLen }
 
 // Submit validates r and queues it. The stream gets exactly one final event,
 // whatever happens; cancelling ctx aborts the request, at any time. Submit does
-// not wait: ErrQueueFull says that MaxQueuedReqs requests have yet to start.
+// not wait: ErrQueueFull says that MaxQueuedReqs requests have yet to start, or
+// MaxQueuedTokens tokens of their prompts.
 func (e *Engine) Submit(ctx context.Context, r Request) (*Stream, error) {
-	if err := ctx.Err(); err != nil {
+	streams, err := e.SubmitChoices([]context.Context{ctx}, r)
+	if err != nil {
 		return nil, err
 	}
-	// A full queue is refused before any memory is set aside.
-	if e.queued.Add(1) > int64(e.cfg.MaxQueuedReqs) {
-		e.queued.Add(-1)
-		return nil, fmt.Errorf("%w: %d requests wait to start, --max-num-queued-reqs allows no more", ErrQueueFull, e.cfg.MaxQueuedReqs)
+	return streams[0], nil
+}
+
+// SubmitChoices is Submit for several choices of one prompt, one a context, all or
+// none: choice i has Sampling.Choice r.Sampling.Choice + i. The prompt is computed
+// once; the choices share its KV blocks and differ from their first token on. Each
+// counts as a request, in MaxNumSeqs, too.
+func (e *Engine) SubmitChoices(ctxs []context.Context, r Request) ([]*Stream, error) {
+	n := len(ctxs)
+	if n < 1 || n > MaxChoices {
+		return nil, invalid("n", "is %d, want 1 to %d", n, MaxChoices)
 	}
-	q, err := e.newRequest(r)
+	if n > e.cfg.MaxQueuedReqs {
+		return nil, invalid("n", "is %d, but --max-num-queued-reqs lets %d requests wait", n, e.cfg.MaxQueuedReqs)
+	}
+	for _, ctx := range ctxs {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	// A full queue is refused before any memory is set aside.
+	if err := e.enqueue(n, len(r.Prompt)); err != nil {
+		return nil, err
+	}
+	first, err := e.newChoices(r, n)
 	if err != nil {
-		e.queued.Add(-1)
+		e.dequeue(n, len(r.Prompt))
 		return nil, err
 	}
 	e.gate.RLock()
 	defer e.gate.RUnlock()
 	if e.state.Load() != stateOpen {
-		e.queued.Add(-1)
+		e.dequeue(n, len(r.Prompt))
 		return nil, e.closedError()
 	}
-	q.unwatch = context.AfterFunc(ctx, func() { e.abort(q) })
-	e.inbox <- q // has room: its capacity is the bound on queued
-	return &q.stream, nil
+	streams := make([]*Stream, 0, n)
+	for i, q := 0, first; q != nil; i, q = i+1, q.sibling {
+		q.unwatch = context.AfterFunc(ctxs[i], func() { e.abort(q) })
+		streams = append(streams, &q.stream)
+	}
+	e.arriving.Add(int64(n))
+	e.inbox <- first // has room: its capacity is the bound on queued
+	return streams, nil
+}
+
+// enqueue counts n requests with prompts of tokens each as waiting, if they may.
+func (e *Engine) enqueue(n, tokens int) error {
+	reqs, toks := e.queued.Add(int64(n)), e.queuedTokens.Add(int64(n*tokens))
+	var err error
+	switch most := e.cfg.MaxQueuedTokens; {
+	case reqs > int64(e.cfg.MaxQueuedReqs):
+		err = fmt.Errorf("%w: %d requests wait to start, --max-num-queued-reqs allows no more than %d", ErrQueueFull, reqs-int64(n), e.cfg.MaxQueuedReqs)
+	case most > 0 && toks > int64(most) && reqs > int64(n): // one alone may be larger than the bound
+		err = fmt.Errorf("%w: %d prompt tokens wait to start, and %d more exceed --max-num-queued-tokens %d", ErrQueueFull, toks-int64(n*tokens), n*tokens, most)
+	}
+	if err != nil {
+		e.dequeue(n, tokens)
+	}
+	return err
+}
+
+func (e *Engine) dequeue(n, tokens int) {
+	e.queued.Add(-int64(n))
+	e.queuedTokens.Add(-int64(n * tokens))
+}
+
+// newChoices makes the requests of a prompt's choices, the first of which computes
+// it.
+func (e *Engine) newChoices(r Request, n int) (*request, error) {
+	first, err := e.newRequest(r)
+	if err != nil {
+		return nil, err
+	}
+	for last, i := first, 1; i < n; i++ {
+		r.Sampling.Choice++
+		q, err := e.newRequest(r)
+		if err != nil {
+			return nil, err
+		}
+		q.seq.Parent = &first.seq
+		last.sibling, last = q, q
+	}
+	return first, nil
 }
 
 // newRequest checks everything that can be wrong with r and sets its memory
@@ -129,7 +197,8 @@ func (e *Engine) checkPrompt(r *Request) error {
 // outputRoom is the number of tokens that r may generate: what it asks for, or
 // all that fits.
 func (e *Engine) outputRoom(r *Request) (int, error) {
-	prompt, length := len(r.Prompt), e.info.MaxModelLen
+	info := &e.effective.Load().info
+	prompt, length := len(r.Prompt), info.MaxModelLen
 	if r.MaxTokens < 0 {
 		return 0, invalid("max_tokens", "is %d, want at least 1, or 0 for as many as fit", r.MaxTokens)
 	}
@@ -138,10 +207,10 @@ func (e *Engine) outputRoom(r *Request) (int, error) {
 			ErrTooLong, prompt, r.MaxTokens, length)
 	}
 	// The last token is never computed, so it takes no slot.
-	slots := e.info.NumBlocks * e.info.BlockSize
-	if need := blocksFor(prompt+max(r.MaxTokens, 1)-1, e.info.BlockSize); need > e.info.NumBlocks {
+	slots := info.NumBlocks * info.BlockSize
+	if need := blocksFor(prompt+max(r.MaxTokens, 1)-1, info.BlockSize); need > info.NumBlocks {
 		return 0, fmt.Errorf("%w: the prompt has %d tokens and max_tokens is %d, which takes %d blocks of %d tokens; the pool has %d",
-			ErrNeverFits, prompt, r.MaxTokens, need, e.info.BlockSize, e.info.NumBlocks)
+			ErrNeverFits, prompt, r.MaxTokens, need, info.BlockSize, info.NumBlocks)
 	}
 	if r.MaxTokens > 0 {
 		return r.MaxTokens, nil

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+
+	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
 // The defaults of Config.
@@ -23,7 +25,11 @@ const (
 	maxMaxLogprobs        = 1 << 10
 	maxNumBlocks          = 1 << 30
 	deviceCPU, deviceCUDA = "cpu", "cuda"
+	quantizationInt8      = "int8"
 )
+
+// cpuISAs are the code paths that --cpu-isa can force.
+var cpuISAs = []string{"avx512bf16", "avx512", "avx2", "scalar"}
 
 // validate fills in the defaults that do not depend on the device, and lists
 // every problem.
@@ -33,8 +39,11 @@ func (c *Config) validate() error {
 	oneOf(&p, "load-format", &c.LoadFormat, "auto", "dummy")
 	oneOf(&p, "device", &c.Device, "auto", deviceCPU, deviceCUDA)
 	oneOf(&p, "scheduling-policy", &c.SchedulingPolicy, "fcfs", "priority")
+	oneOf(&p, "preemption-mode", &c.PreemptionMode, "auto", "swap", "recompute")
 	oneOf(&p, "async-scheduling", &c.AsyncScheduling, "auto", "on", "off")
-	p.check(c.CPUISA == "" || c.CPUISA == "avx512" || c.CPUISA == "scalar", "--cpu-isa %q: want avx512 or scalar, or nothing for the best there is", c.CPUISA)
+	p.check(c.CPUISA == "" || slices.Contains(cpuISAs, c.CPUISA), "--cpu-isa %q: want one of %s, or nothing for the fastest", c.CPUISA, strings.Join(cpuISAs, ", "))
+	oneOf(&p, "quantization", &c.Quantization, "none", quantizationInt8)
+	p.check(c.Quantization != quantizationInt8 || c.Device != deviceCUDA, "--quantization int8: the CPU alone has it; add --device cpu")
 	p.check(c.SampleVocab >= 0, "tokenizer: it has %d ids, want 0 (all) or more", c.SampleVocab)
 	p.check(c.Threads >= 0, "--threads %d: want 0 (all cores) or more", c.Threads)
 
@@ -60,6 +69,13 @@ func (c *Config) validate() error {
 		c.MaxNumBatchedTokens, c.MaxNumSeqs)
 	p.check(c.MaxModelLen == 0 || c.MaxModelLen >= 2, "--max-model-len %d: want at least 2 tokens, one of prompt and one of output", c.MaxModelLen)
 	inRange(&p, "max-num-queued-reqs", &c.MaxQueuedReqs, defaultMaxQueued, 1, maxMaxQueued)
+	p.check(c.MaxQueuedTokens >= 0, "--max-num-queued-tokens %d: want 0 (no bound) or more", c.MaxQueuedTokens)
+	p.check(c.LongPrefillTokenThreshold >= 0, "--long-prefill-token-threshold %d: want 0 (no bound) or more", c.LongPrefillTokenThreshold)
+	p.check(c.TargetITL >= 0, "--target-itl-ms %g: want 0 (no target) or more", float64(c.TargetITL)/1e6)
+	if c.Watermark == 0 {
+		c.Watermark = scheduler.DefaultWatermark
+	}
+	p.check(c.Watermark < 1, "--watermark %g: want a share of the KV pool, 0 or more and below 1", c.Watermark)
 	if c.MaxLogprobs < 0 {
 		c.MaxLogprobs = 0
 	} else {

@@ -16,6 +16,11 @@ type Backend interface {
 	// maxima in limits. It is called once, before any weight is loaded. The
 	// bytes it needs are WorkspaceBytes(shape, limits).
 	Setup(shape Shape, limits Limits) error
+	// SetLimits says what of Setup's maxima is going to be used: memory for the
+	// rest may be given back, and is there again after limits were raised. Only
+	// MaxBatchedTokens, MaxSeqs and MaxLogitRows may differ from Setup's, downwards.
+	// Nothing is in flight; rows keep their state. An error leaves all as it was.
+	SetLimits(limits Limits) error
 	// WorkspaceBytes is the memory that Setup would take, in bytes. It has no
 	// side effect: the memory plan is made from it.
 	WorkspaceBytes(shape Shape, limits Limits) int64
@@ -118,8 +123,9 @@ type Pool interface {
 	SwapOut(copies []BlockCopy) Ticket
 	SwapIn(copies []BlockCopy) Ticket
 	// SwapDone says whether the copies of the ticket are finished, and with
-	// wait blocks until they are.
-	SwapDone(t Ticket, wait bool) (bool, error)
+	// wait blocks until they are; took is the time that the copying took. It stays
+	// finished; the time is kept for the last 16 tickets.
+	SwapDone(t Ticket, wait bool) (took time.Duration, done bool, err error)
 }
 
 // Inspector lets tests and verification see and set what is on the device. Its

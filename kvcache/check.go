@@ -1,32 +1,72 @@
 package kvcache
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
-// Check verifies the invariants of the package, given every live table. It
-// takes time in the number of blocks; tests and the idle engine call it.
-func (m *Manager) Check(tables []*BlockTable) error {
-	refs := make([]int32, len(m.blocks))
+// Check verifies the invariants of the package, given every live table, every
+// live host table, and the swap copies under way in each direction. It takes time
+// in the number of blocks; tests and the idle engine call it.
+func (m *Manager) Check(tables []*BlockTable, hosts []*HostTable, out, in [][]Copy) error {
+	c := &m.scratch
+	c.clear(len(m.blocks), len(m.host.blocks))
+	refs := c.refs
 	for n, t := range tables {
 		for i, id := range t.ids {
 			if id <= 0 || int(id) >= len(m.blocks) {
 				return fmt.Errorf("table %d entry %d names block %d of %d", n, i, id, len(m.blocks))
 			}
 			refs[id]++
-			if m.cfg.DisablePrefixCaching && refs[id] > 1 {
-				return fmt.Errorf("block %d is shared with prefix caching off", id)
-			}
 		}
 		if t.hashed > len(t.ids) {
 			return fmt.Errorf("table %d published %d of %d blocks", n, t.hashed, len(t.ids))
 		}
 	}
-	if err := m.checkQueue(refs); err != nil {
+	for i, lists := range [][][]Copy{out, in} {
+		for _, list := range lists {
+			for _, p := range list {
+				if i == 0 {
+					c.copies[p.Src]++
+					c.hostCopies[p.Dst]++
+				} else {
+					c.copies[p.Dst]++
+					c.hostCopies[p.Src]++
+				}
+			}
+		}
+	}
+	if err := m.checkBlocks(refs, c.copies); err != nil {
+		return err
+	}
+	if err := m.host.check(hosts, c); err != nil {
 		return err
 	}
 	return m.checkIndex()
 }
 
-// checkQueue verifies I1, I2, I3 and I5.
+// checkScratch is the memory that Check counts in, kept because the tests call it
+// after every operation.
+type checkScratch struct {
+	refs, copies        []int32 // by block
+	hostCopies, holders []int8  // by host block
+	free                []bool  // by host block
+}
+
+func (c *checkScratch) clear(blocks, host int) {
+	c.refs, c.copies = zeros(c.refs, blocks), zeros(c.copies, blocks)
+	c.hostCopies, c.holders, c.free = zeros(c.hostCopies, host), zeros(c.holders, host), zeros(c.free, host)
+}
+
+// zeros returns n zeros, in s if they fit.
+func zeros[T any](s []T, n int) []T {
+	s = slices.Grow(s[:0], n)[:n]
+	clear(s)
+	return s
+}
+
+// checkQueue walks the free queue, marks its blocks in refs with −1, and verifies
+// its links and counts.
 func (m *Manager) checkQueue(refs []int32) error {
 	queued, cached := 0, 0
 	for id, prev := m.blocks[0].next, BlockID(0); id != 0; prev, id = id, m.blocks[id].next {
@@ -36,8 +76,10 @@ func (m *Manager) checkQueue(refs []int32) error {
 			return fmt.Errorf("the free queue is longer than the pool: it has a loop")
 		case b.prev != prev:
 			return fmt.Errorf("free block %d links back to %d, not %d", id, b.prev, prev)
-		case b.refs != 0 || refs[id] != 0:
-			return fmt.Errorf("free block %d has %d references and is in %d tables", id, b.refs, refs[id])
+		case b.refs != 0 || refs[id] != 0 || b.copies != 0:
+			return fmt.Errorf("free block %d has %d references, is in %d tables and named by %d copies", id, b.refs, refs[id], b.copies)
+		case m.retired(id):
+			return fmt.Errorf("free block %d is beyond the limit %d", id, m.limit)
 		}
 		refs[id] = -1
 		queued++
@@ -48,39 +90,122 @@ func (m *Manager) checkQueue(refs []int32) error {
 	if queued != m.free || cached != m.cached {
 		return fmt.Errorf("the free queue has %d blocks, %d cached; counted %d and %d", queued, cached, m.free, m.cached)
 	}
+	return nil
+}
+
+// checkBlocks verifies I1, I2 and I5 of every block, and the counts.
+func (m *Manager) checkBlocks(refs, copies []int32) error {
+	if err := m.checkQueue(refs); err != nil {
+		return err
+	}
+	var used, inFlight, shared, extra int
 	for id := 1; id < len(m.blocks); id++ {
 		b := &m.blocks[id]
 		switch {
+		case b.copies != copies[id]:
+			return fmt.Errorf("block %d counts %d copies under way, there are %d", id, b.copies, copies[id])
 		case refs[id] == -1:
-		case refs[id] == 0:
-			return fmt.Errorf("block %d is lost: in no table and not free (%d references)", id, b.refs)
+			continue
 		case b.refs != refs[id]:
 			return fmt.Errorf("block %d has %d references and is in %d tables", id, b.refs, refs[id])
-		case refs[id] > 1 && !b.published:
-			return fmt.Errorf("block %d is shared by %d tables and not published", id, refs[id])
+		case b.refs > 0:
+			used++
+			extra += int(b.refs) - 1
+			if b.refs > 1 {
+				shared++
+			}
+		case b.copies > 0:
+			inFlight++
+		case !m.retired(BlockID(id)):
+			return fmt.Errorf("block %d is lost: in no table, in no copy and not free", id)
 		}
+		if m.retired(BlockID(id)) && b.published {
+			return fmt.Errorf("block %d is published beyond the limit %d", id, m.limit)
+		}
+	}
+	if used != m.used || inFlight != m.inFlight || shared != m.shared || extra != m.extra {
+		return fmt.Errorf("%d blocks are used, %d in flight, %d shared, %d saved; counted %d, %d, %d and %d",
+			used, inFlight, shared, extra, m.used, m.inFlight, m.shared, m.extra)
 	}
 	return nil
 }
 
-// checkIndex verifies I4.
+// check verifies I1 and I2 of the host blocks.
+func (p *hostPool) check(hosts []*HostTable, c *checkScratch) error {
+	copies, holders, free := c.hostCopies, c.holders, c.free
+	for _, h := range hosts {
+		for _, id := range h.ids {
+			if id != dropped {
+				holders[id]++
+			}
+		}
+	}
+	for _, id := range p.free {
+		if free[id] || int(id) >= p.limit {
+			return fmt.Errorf("host block %d is free twice, or beyond the limit %d", id, p.limit)
+		}
+		free[id] = true
+	}
+	var used, inFlight int
+	for id, b := range p.blocks {
+		switch {
+		case b.copies != copies[id]:
+			return fmt.Errorf("host block %d counts %d copies under way, there are %d", id, b.copies, copies[id])
+		case holders[id] > 1 || b.held != (holders[id] == 1):
+			return fmt.Errorf("host block %d is in %d tables; held %t", id, holders[id], b.held)
+		case b.held:
+			used++
+		case b.copies > 0:
+			inFlight++
+		case !free[id] && id < p.limit:
+			return fmt.Errorf("host block %d is lost", id)
+		}
+		if free[id] && (b.held || b.copies > 0) {
+			return fmt.Errorf("host block %d is free and in use", id)
+		}
+	}
+	if used != p.used || inFlight != p.inFlight {
+		return fmt.Errorf("%d host blocks are used and %d in flight; counted %d and %d", used, inFlight, p.used, p.inFlight)
+	}
+	return nil
+}
+
+// checkIndex verifies I4: each published block is found under its hash, and the
+// stored tokens and its parent's hash give that hash.
 func (m *Manager) checkIndex() error {
-	published := 0
+	published, size := 0, m.cfg.BlockSize
 	for id := range m.blocks {
-		if m.blocks[id].published {
-			published++
+		b := &m.blocks[id]
+		if !b.published {
+			continue
 		}
-	}
-	if published != len(m.index) {
-		return fmt.Errorf("%d blocks are published, the index has %d", published, len(m.index))
-	}
-	for hash, id := range m.index {
-		if b := &m.blocks[id]; id == 0 || !b.published || b.hash != hash {
-			return fmt.Errorf("the index names block %d (published %t) under another hash", id, b.published)
+		published++
+		if got := m.index.find(&b.hash, m.blocks); got != BlockID(id) {
+			return fmt.Errorf("block %d is published, the index has %d under its hash", id, got)
 		}
-		size := m.cfg.BlockSize
-		if m.hasher.block(m.blocks[id].parent, m.tokens[int(id)*size:(int(id)+1)*size]) != hash {
+		if m.hasher.block(b.parent, m.tokens[id*size:(id+1)*size]) != b.hash {
 			return fmt.Errorf("block %d is published under a hash that its tokens do not give", id)
+		}
+	}
+	if published != m.index.count {
+		return fmt.Errorf("%d blocks are published, the index has %d", published, m.index.count)
+	}
+	return nil
+}
+
+// CheckChain verifies I4 from one sequence's tokens: each published block of its
+// table has the hash that they give from the seed on, and stores them.
+func (m *Manager) CheckChain(t *BlockTable, tokens []int32, salt string) error {
+	size := m.cfg.BlockSize
+	parent := m.hasher.seed(salt)
+	for i := range min(t.hashed, len(tokens)/size) {
+		content := tokens[i*size : (i+1)*size]
+		parent = m.hasher.block(parent, content)
+		if i < len(t.hashes) && t.hashes[i] != parent {
+			return fmt.Errorf("entry %d of the chain is not the hash of its tokens", i)
+		}
+		if b := &m.blocks[t.ids[i]]; b.published && (b.hash != parent || !m.holds(t.ids[i], content)) {
+			return fmt.Errorf("block %d, entry %d, is published as another content", t.ids[i], i)
 		}
 	}
 	return nil

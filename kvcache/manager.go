@@ -3,6 +3,7 @@ package kvcache
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Config configures a Manager.
@@ -10,9 +11,12 @@ type Config struct {
 	// NumBlocks is the number of blocks of the pool, the reserved block 0
 	// included; at least 2.
 	NumBlocks int
+	// HostBlocks is the number of blocks of the swap pool; 0 = no swapping.
+	HostBlocks int
 	// BlockSize is the tokens of a block.
 	BlockSize int
-	// DisablePrefixCaching turns sharing off: nothing is published.
+	// DisablePrefixCaching turns the prefix index off: nothing is published.
+	// Forks share their parent's blocks all the same.
 	DisablePrefixCaching bool
 	// Key is mixed into every hash: random in a server, so that nobody outside
 	// can compute hashes; fixed in tests.
@@ -26,30 +30,44 @@ func (c *Config) validate() error {
 	if c.NumBlocks < 2 {
 		errs = append(errs, fmt.Errorf("NumBlocks is %d, want at least 2: block 0 is reserved", c.NumBlocks))
 	}
+	if c.HostBlocks < 0 {
+		errs = append(errs, fmt.Errorf("HostBlocks is %d, want 0 (no swapping) or more", c.HostBlocks))
+	}
 	if c.BlockSize < 1 {
 		errs = append(errs, fmt.Errorf("BlockSize is %d, want at least 1", c.BlockSize))
 	}
 	return errors.Join(errs...)
 }
 
-// Stats count what a Manager did. Counters only grow.
+// Stats count what a Manager has and did. Counters only grow.
 type Stats struct {
-	Total     int   // blocks, without block 0
-	Used      int   // referenced
-	Cached    int   // without references, still in the prefix index
-	Free      int   // neither
+	Total    int // blocks that can be handed out
+	Used     int // referenced
+	Cached   int // without references, still in the prefix index
+	Free     int // neither
+	InFlight int // without references, named by a copy under way
+	Shared   int // with two references or more
+	Saved    int // references beyond a block's first: blocks that sharing saves
+
+	HostTotal    int // blocks of the swap pool
+	HostUsed     int // held by swapped-out sequences
+	HostInFlight int // held by nobody, named by a copy under way
+
 	Queries   int64 // prompt tokens looked up, of admitted sequences
 	Hits      int64 // of these, found
-	Evictions int64 // published blocks that were reused for other content
+	Evictions int64 // published blocks that lost their content
+	Forks     int64 // tables made from another's
+	Copies    int64 // blocks copied on write
 }
 
 // block is the state of one id. prev and next link the free queue; they mean
-// nothing while refs > 0.
+// nothing outside it.
 type block struct {
-	refs       int32
+	refs       int32 // table entries that name it
+	copies     int32 // swap copies under way that name it
 	prev, next BlockID
 	published  bool
-	hash       Hash
+	hash       Hash // of its content, when published
 	parent     Hash // of which and the stored tokens hash is made
 }
 
@@ -57,14 +75,22 @@ type block struct {
 type Manager struct {
 	cfg     Config
 	blocks  []block // block 0 is the sentinel of the free queue: a ring
-	tokens  []int32 // [NumBlocks][BlockSize], of published blocks
-	index   map[Hash]BlockID
+	tokens  []int32 // [len(blocks)][BlockSize], of published blocks
+	limit   int     // ids from here on are retired: the pool is to shrink
+	index   index
 	hasher  hasher
+	host    hostPool
 	free    int // length of the free queue
+	cached  int // published blocks in it
 	changes uint64
-	cached  int // published blocks in the free queue
+	era     int // counts ResetPrefixCache
 
-	queries, hits, evictions int64
+	scratch checkScratch
+
+	used, inFlight, shared, extra int
+	evicted                       []BlockID // since TakeEvicted
+
+	queries, hits, evictions, forks, copied int64
 }
 
 // NewManager makes a Manager whose blocks are all free. The error lists every
@@ -73,29 +99,34 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	m := &Manager{
-		cfg:    cfg,
-		blocks: make([]block, cfg.NumBlocks),
-		index:  make(map[Hash]BlockID, cfg.NumBlocks),
-		hasher: newHasher(cfg),
-	}
-	if !cfg.DisablePrefixCaching {
-		m.tokens = make([]int32, cfg.NumBlocks*cfg.BlockSize)
-	}
-	for id := 1; id < cfg.NumBlocks; id++ {
-		m.pushTail(BlockID(id))
-	}
+	m := &Manager{cfg: cfg, hasher: newHasher(cfg), blocks: make([]block, 1), limit: 1}
+	m.SetLimits(cfg.NumBlocks, cfg.HostBlocks)
 	return m, nil
 }
 
 // BlockSize is the tokens of a block.
 func (m *Manager) BlockSize() int { return m.cfg.BlockSize }
 
+// PrefixCaching says whether blocks are published.
+func (m *Manager) PrefixCaching() bool { return !m.cfg.DisablePrefixCaching }
+
 // Capacity is the number of blocks that can be handed out.
-func (m *Manager) Capacity() int { return m.cfg.NumBlocks - 1 }
+func (m *Manager) Capacity() int { return m.limit - 1 }
 
 // NumFree is the number of blocks without references, cached ones included.
 func (m *Manager) NumFree() int { return m.free }
+
+// NumInFlight is the number of blocks that will be free once the copies under way
+// are finished.
+func (m *Manager) NumInFlight() int {
+	n := m.inFlight
+	for i := range m.blocks[m.limit:] { // those go out of circulation
+		if b := &m.blocks[m.limit+i]; b.refs == 0 && b.copies > 0 {
+			n--
+		}
+	}
+	return n
+}
 
 // Changes counts what may change the answer of an Admit: blocks that were taken,
 // given back or published.
@@ -106,70 +137,79 @@ func (m *Manager) BlocksFor(tokens int) int {
 	return (tokens + m.cfg.BlockSize - 1) / m.cfg.BlockSize
 }
 
-// Stats returns the present counts.
+// Stats returns the present counts. It takes constant time.
 func (m *Manager) Stats() Stats {
 	return Stats{
-		Total: m.Capacity(), Used: m.Capacity() - m.free, Cached: m.cached, Free: m.free - m.cached,
-		Queries: m.queries, Hits: m.hits, Evictions: m.evictions,
+		Total: m.Capacity(), Used: m.used, Cached: m.cached, Free: m.free - m.cached, InFlight: m.inFlight,
+		Shared: m.shared, Saved: m.extra,
+		HostTotal: m.host.limit, HostUsed: m.host.used, HostInFlight: m.host.inFlight,
+		Queries: m.queries, Hits: m.hits, Evictions: m.evictions, Forks: m.forks, Copies: m.copied,
 	}
+}
+
+// TakeEvicted appends the blocks that lost their content since the last call.
+func (m *Manager) TakeEvicted(to []BlockID) []BlockID {
+	to = append(to, m.evicted...)
+	m.evicted = m.evicted[:0]
+	return to
 }
 
 // Admit gives an empty table blocks for all of tokens: those of the longest
 // published prefix and fresh ones for the rest. It returns the number of tokens
 // whose KV is there already, a multiple of the block size below len(tokens). ok
 // is false, and nothing has changed, when fewer than reserve blocks would remain
-// free.
+// free. Look-up, pinning and the capacity check are this one call, so that
+// nothing can come between them.
 func (m *Manager) Admit(t *BlockTable, tokens []int32, salt string, reserve int) (cached int, ok bool) {
 	if len(t.ids) != 0 || len(tokens) == 0 {
 		panic(fmt.Sprintf("kvcache: Admit of %d tokens to a table of %d blocks", len(tokens), len(t.ids)))
 	}
-	t.chain, t.hashed = m.hasher.seed(salt), 0
-	need := m.BlocksFor(len(tokens))
-	if !m.cfg.DisablePrefixCaching {
-		m.matchPrefix(t, tokens)
+	m.matchPrefix(t, tokens, salt)
+	if !m.claim(t, len(tokens), reserve) {
+		return 0, false
 	}
-	hits, unpinned := len(t.ids), 0
+	cached, t.era = t.hashed*m.cfg.BlockSize, m.era
+	m.queries += int64(len(tokens))
+	m.hits += int64(cached)
+	return cached, true
+}
+
+// spare is the room in a table for blocks beyond those of its admission, so that
+// decodes seldom allocate.
+const spare = 32
+
+// claim pins the blocks that the table names and appends fresh ones for tokens.
+// When fewer than reserve blocks would remain free it empties the table instead.
+func (m *Manager) claim(t *BlockTable, tokens, reserve int) bool {
+	hits, queued := len(t.ids), 0
 	for _, id := range t.ids {
-		if m.blocks[id].refs == 0 {
-			unpinned++
+		if b := &m.blocks[id]; b.refs == 0 && b.copies == 0 {
+			queued++
 		}
 	}
-	if unpinned+need-hits+max(reserve, 0) > m.free {
-		*t = BlockTable{ids: t.ids[:0]}
-		return 0, false
+	need := m.BlocksFor(tokens) - hits
+	if queued+need+max(reserve, 0) > m.free {
+		t.ids, t.hashed = t.ids[:0], 0
+		return false
 	}
 	for _, id := range t.ids {
 		m.pin(id)
 	}
-	for range need - hits {
+	t.ids = slices.Grow(t.ids, need+spare)
+	t.hashes = slices.Grow(t.hashes, max(hits+need+spare-len(t.hashes), 0))
+	for range need {
 		t.ids = append(t.ids, m.take())
 	}
-	m.queries += int64(len(tokens))
-	m.hits += int64(hits * m.cfg.BlockSize)
-	return hits * m.cfg.BlockSize, true
-}
-
-// matchPrefix puts the longest published prefix of tokens, without the last
-// token, into the empty table t. It pins nothing: Admit does, once it knows that
-// the rest fits.
-func (m *Manager) matchPrefix(t *BlockTable, tokens []int32) {
-	size := m.cfg.BlockSize
-	for end := size; end < len(tokens); end += size {
-		content := tokens[end-size : end]
-		hash := m.hasher.block(t.chain, content)
-		id, found := m.index[hash]
-		if !found || !m.holds(id, content) {
-			return
-		}
-		t.ids = append(t.ids, id)
-		t.chain = hash
-		t.hashed++
-	}
+	return true
 }
 
 // Grow extends the table to hold tokens. ok is false, and nothing has changed,
 // when too few blocks are free.
 func (m *Manager) Grow(t *BlockTable, tokens int) (ok bool) {
+	return tokens <= len(t.ids)*m.cfg.BlockSize || m.grow(t, tokens) // most decodes need no block
+}
+
+func (m *Manager) grow(t *BlockTable, tokens int) (ok bool) {
 	need := m.BlocksFor(tokens) - len(t.ids)
 	if need > m.free {
 		return false
@@ -180,54 +220,48 @@ func (m *Manager) Grow(t *BlockTable, tokens int) (ok bool) {
 	return true
 }
 
-// Publish enters the blocks that computed tokens fill into the prefix index.
-// tokens are the sequence's ids, at least computed of them; computed never
-// covers a token whose KV a launched step has yet to write.
-func (m *Manager) Publish(t *BlockTable, tokens []int32, computed int) {
-	if m.cfg.DisablePrefixCaching {
-		return
-	}
+// Fork gives an empty table blocks for tokens tokens, of which the first computed
+// have their KV in parent: full blocks are shared, a partial last one is copied,
+// because both sequences are about to write to it. The caller performs copies
+// before the next step. The first computed tokens of both are the same. ok is false, and nothing has changed, when fewer than
+// reserve blocks would remain free.
+func (m *Manager) Fork(t, parent *BlockTable, tokens, computed, reserve int, copies []Copy) (_ []Copy, ok bool) {
 	size := m.cfg.BlockSize
-	if full := computed / size; full > len(t.ids) || computed > len(tokens) {
-		panic(fmt.Sprintf("kvcache: Publish of %d computed of %d tokens in %d blocks of %d", computed, len(tokens), len(t.ids), size))
+	if len(t.ids) != 0 || computed >= tokens || m.BlocksFor(computed) > len(parent.ids) {
+		panic(fmt.Sprintf("kvcache: Fork of %d computed of %d tokens to a table of %d blocks, from one of %d", computed, tokens, len(t.ids), len(parent.ids)))
 	}
-	for (t.hashed+1)*size <= computed {
-		content := tokens[t.hashed*size : (t.hashed+1)*size]
-		id := t.ids[t.hashed]
-		parent := t.chain
-		t.chain = m.hasher.block(parent, content)
-		t.hashed++
-		if _, taken := m.index[t.chain]; taken {
-			continue
-		}
-		b := &m.blocks[id]
-		b.published, b.hash, b.parent = true, t.chain, parent
-		m.changes++
-		copy(m.tokens[int(id)*size:], content)
-		m.index[t.chain] = id
+	full := computed / size
+	t.ids = append(t.ids, parent.ids[:full]...)
+	if !m.claim(t, tokens, reserve) {
+		return copies, false
 	}
+	if computed%size != 0 {
+		copies = append(copies, Copy{Src: int32(parent.ids[full]), Dst: int32(t.ids[full])})
+		m.copied++
+	}
+	t.era, t.hashed = parent.era, min(parent.hashed, full)
+	if len(t.hashes) < t.hashed {
+		t.hashes = append(t.hashes[:0], parent.hashes[:t.hashed]...)
+	}
+	m.forks++
+	m.queries += int64(tokens)
+	m.hits += int64(computed)
+	return copies, true
 }
 
-// Release drops the table's references and empties it. Releasing an empty table
-// does nothing.
+// Release drops the table's references, from the end to the start, so that of one
+// sequence the tail is evicted before the head, and empties it. Releasing an
+// empty table does nothing.
 func (m *Manager) Release(t *BlockTable) {
 	for i := len(t.ids) - 1; i >= 0; i-- {
 		m.unpin(t.ids[i])
 	}
-	t.ids, t.hashed, t.chain = t.ids[:0], 0, Hash{}
+	t.ids, t.hashed = t.ids[:0], 0
 }
 
-// ResetPrefixCache forgets all published content. It reports false, and changes
-// nothing, while any block is referenced.
-func (m *Manager) ResetPrefixCache() bool {
-	if m.free != m.Capacity() {
-		return false
-	}
-	for id := range m.blocks {
-		m.blocks[id].published = false
-	}
-	clear(m.index)
-	m.cached = 0
-	m.changes++
-	return true
+func publishPanic(computed, tokens, blocks, size int) string {
+	return fmt.Sprintf("kvcache: Publish of %d computed of %d tokens in %d blocks of %d", computed, tokens, blocks, size)
 }
+
+// IsShared says whether more than one table names the block.
+func (m *Manager) IsShared(id BlockID) bool { return m.blocks[id].refs > 1 }

@@ -46,7 +46,7 @@ func TestFullBlocksAreShared(t *testing.T) { // 3, 4, 5
 	a, cached := admit(t, m, first)
 	require.Equal(t, 4, a.Len())
 	require.Zero(t, cached)
-	m.Publish(a, first, 55)
+	m.Publish(a, first, "", 55)
 
 	second := append(prompt(1, 48), 7, 7, 7, 7, 7)
 	b, cached := admit(t, m, second)
@@ -54,7 +54,7 @@ func TestFullBlocksAreShared(t *testing.T) { // 3, 4, 5
 	require.Equal(t, a.IDs()[:3], b.IDs()[:3])
 	require.NotEqual(t, a.IDs()[3], b.IDs()[3])
 	require.Equal(t, 5, m.Stats().Used)
-	require.NoError(t, m.Check([]*BlockTable{a, b}))
+	require.NoError(t, m.Check([]*BlockTable{a, b}, nil, nil, nil))
 
 	m.Release(a)
 	m.Release(b)
@@ -66,17 +66,17 @@ func TestNothingIsPublishedBeforeItIsComputed(t *testing.T) {
 	m := newManager(t, 11, 16)
 	tokens := prompt(1, 48)
 	a, _ := admit(t, m, tokens)
-	m.Publish(a, tokens, 31)
+	m.Publish(a, tokens, "", 31)
 	b, cached := admit(t, m, tokens)
 	require.Equal(t, 16, cached)
-	require.NoError(t, m.Check([]*BlockTable{a, b}))
+	require.NoError(t, m.Check([]*BlockTable{a, b}, nil, nil, nil))
 }
 
 func TestHitNeverCoversTheLastToken(t *testing.T) { // 14
 	m := newManager(t, 11, 16)
 	tokens := prompt(1, 48)
 	a, _ := admit(t, m, tokens)
-	m.Publish(a, tokens, 48)
+	m.Publish(a, tokens, "", 48)
 	_, cached := admit(t, m, tokens)
 	require.Equal(t, 32, cached)
 }
@@ -85,14 +85,14 @@ func TestTailIsEvictedFirst(t *testing.T) { // 6, 8, 9
 	m := newManager(t, 11, 16)
 	tokens := prompt(1, 80)
 	a, _ := admit(t, m, tokens)
-	m.Publish(a, tokens, 80)
+	m.Publish(a, tokens, "", 80)
 	m.Release(a)
 	b, _ := admit(t, m, prompt(2, 6*16)) // five free blocks and an evicted one
 	require.EqualValues(t, 1, m.Stats().Evictions)
 	c, cached := admit(t, m, tokens[:49])
 	require.Equal(t, 48, cached, "the head of the released sequence outlives its tail")
 	require.Zero(t, m.NumFree())
-	require.NoError(t, m.Check([]*BlockTable{b, c}))
+	require.NoError(t, m.Check([]*BlockTable{b, c}, nil, nil, nil))
 }
 
 func TestUnpublishedBlocksAreReusedFirst(t *testing.T) { // 6
@@ -100,7 +100,7 @@ func TestUnpublishedBlocksAreReusedFirst(t *testing.T) { // 6
 	tokens := prompt(1, 20)
 	a, _ := admit(t, m, tokens)
 	partial := a.IDs()[1]
-	m.Publish(a, tokens, 20)
+	m.Publish(a, tokens, "", 20)
 	m.Release(a)
 	b, _ := admit(t, m, prompt(2, 5))
 	require.Equal(t, partial, b.IDs()[0])
@@ -110,20 +110,20 @@ func TestHitBlocksAreNotEvictedForTheSameRequest(t *testing.T) { // 7, 10
 	m := newManager(t, 3, 16)
 	tokens := prompt(1, 32)
 	a, _ := admit(t, m, tokens)
-	m.Publish(a, tokens, 32)
+	m.Publish(a, tokens, "", 32)
 	first := a.IDs()[0]
 	m.Release(a)
 	b, cached := admit(t, m, append(prompt(1, 16), 5))
 	require.Equal(t, 16, cached)
 	require.Equal(t, first, b.IDs()[0])
-	require.NoError(t, m.Check([]*BlockTable{b}))
+	require.NoError(t, m.Check([]*BlockTable{b}, nil, nil, nil))
 }
 
 func TestAdmitIsAllOrNothing(t *testing.T) { // 11, 13
 	m := newManager(t, 11, 16)
 	tokens := prompt(1, 64)
 	a, _ := admit(t, m, tokens)
-	m.Publish(a, tokens, 64)
+	m.Publish(a, tokens, "", 64)
 	var b BlockTable
 	_, ok := m.Admit(&b, append(prompt(1, 64), prompt(2, 7*16)...), "", 0)
 	require.False(t, ok)
@@ -134,7 +134,7 @@ func TestAdmitIsAllOrNothing(t *testing.T) { // 11, 13
 	_, ok = m.Admit(&b, prompt(3, 96), "", 0)
 	require.True(t, ok)
 	require.False(t, m.Grow(&b, 97))
-	require.NoError(t, m.Check([]*BlockTable{a, &b}))
+	require.NoError(t, m.Check([]*BlockTable{a, &b}, nil, nil, nil))
 }
 
 func TestSaltsAreSpacesOfTheirOwn(t *testing.T) { // 15
@@ -144,7 +144,7 @@ func TestSaltsAreSpacesOfTheirOwn(t *testing.T) { // 15
 		var table BlockTable
 		cached, ok := m.Admit(&table, tokens, salt, 0)
 		require.True(t, ok)
-		m.Publish(&table, tokens, len(tokens))
+		m.Publish(&table, tokens, salt, len(tokens))
 		return cached
 	}
 	require.Zero(t, hit("one"))
@@ -158,20 +158,20 @@ func TestDuplicatesStayUnpublished(t *testing.T) {
 	tokens := prompt(1, 17)
 	a, _ := admit(t, m, tokens)
 	b, _ := admit(t, m, tokens) // side by side: nothing was published yet
-	m.Publish(a, tokens, 17)
-	m.Publish(b, tokens, 17)
+	m.Publish(a, tokens, "", 17)
+	m.Publish(b, tokens, "", 17)
 	c, cached := admit(t, m, tokens)
 	require.Equal(t, 16, cached)
 	require.Equal(t, a.IDs()[0], c.IDs()[0])
 	m.Release(b)
-	require.NoError(t, m.Check([]*BlockTable{a, c}))
+	require.NoError(t, m.Check([]*BlockTable{a, c}, nil, nil, nil))
 }
 
 func TestCollisionIsAMiss(t *testing.T) {
 	m := newManager(t, 11, 16)
 	tokens := prompt(1, 17)
 	a, _ := admit(t, m, tokens)
-	m.Publish(a, tokens, 17)
+	m.Publish(a, tokens, "", 17)
 	m.tokens[int(a.IDs()[0])*16]++ // as if another content had the same hash
 	_, cached := admit(t, m, tokens)
 	require.Zero(t, cached)
@@ -181,13 +181,29 @@ func TestResetPrefixCache(t *testing.T) { // 18
 	m := newManager(t, 11, 16)
 	tokens := prompt(1, 40)
 	a, _ := admit(t, m, tokens)
-	m.Publish(a, tokens, 40)
-	require.False(t, m.ResetPrefixCache())
-	m.Release(a)
-	require.True(t, m.ResetPrefixCache())
+	m.Publish(a, tokens, "", 40)
+	m.ResetPrefixCache()
 	b, cached := admit(t, m, tokens)
 	require.Zero(t, cached)
-	require.NoError(t, m.Check([]*BlockTable{b}))
+	require.NoError(t, m.Check([]*BlockTable{a, b}, nil, nil, nil))
+
+	// What a holds was computed before: it is not published after.
+	more := prompt(1, 64)
+	require.True(t, m.Grow(a, 64))
+	m.Publish(a, more, "", 64)
+	var child BlockTable
+	_, ok := m.Fork(&child, a, 64, 63, 0, nil)
+	require.True(t, ok)
+	m.Publish(&child, more, "", 64)
+	require.Zero(t, m.index.count)
+	m.Release(a)
+	m.Release(&child)
+	require.Zero(t, m.Stats().Cached)
+
+	// What b computes is.
+	m.Publish(b, tokens, "", 40)
+	_, cached = admit(t, m, tokens)
+	require.Equal(t, 32, cached)
 }
 
 func TestDisabledPrefixCaching(t *testing.T) { // 13
@@ -195,10 +211,10 @@ func TestDisabledPrefixCaching(t *testing.T) { // 13
 	require.NoError(t, err)
 	tokens := prompt(1, 40)
 	a, _ := admit(t, m, tokens)
-	m.Publish(a, tokens, 40)
+	m.Publish(a, tokens, "", 40)
 	b, cached := admit(t, m, tokens)
 	require.Zero(t, cached)
-	require.NoError(t, m.Check([]*BlockTable{a, b}))
+	require.NoError(t, m.Check([]*BlockTable{a, b}, nil, nil, nil))
 }
 
 // TestRandomAgainstNaive runs random operations on a Manager and on a naive one,
@@ -251,7 +267,7 @@ func TestRandomAgainstNaive(t *testing.T) {
 					written[q.table.IDs()[b]] = fmt.Sprint(q.tokens[:(b+1)*size])
 				}
 				q.computed = end
-				m.Publish(&q.table, q.tokens, end)
+				m.Publish(&q.table, q.tokens, "", end)
 			case 1, 2: // one more token
 				if q.computed == len(q.tokens) && m.Grow(&q.table, len(q.tokens)+1) {
 					q.tokens = append(q.tokens, int32(r.IntN(2)))
@@ -265,7 +281,7 @@ func TestRandomAgainstNaive(t *testing.T) {
 		for i, q := range live {
 			tables[i] = &q.table
 		}
-		require.NoError(t, m.Check(tables))
+		require.NoError(t, m.Check(tables, nil, nil, nil))
 	}
 	require.Greater(t, hits, ops/100)
 	require.Greater(t, refusals, ops/1000)
@@ -283,16 +299,18 @@ func BenchmarkHashBlock(b *testing.B) {
 	}
 }
 
-// BenchmarkAdmitCached admits and releases a 2,048-token prompt that is cached.
+// BenchmarkAdmitCached admits and releases a 2,048-token prompt that is cached,
+// hashing it included.
 func BenchmarkAdmitCached(b *testing.B) {
 	m := newManager(b, 300, 16)
 	tokens := prompt(1, 2048)
 	var table BlockTable
 	m.Admit(&table, tokens, "", 0)
-	m.Publish(&table, tokens, len(tokens))
+	m.Publish(&table, tokens, "", len(tokens))
 	m.Release(&table)
 	b.ReportAllocs()
 	for b.Loop() {
+		table.hashes = table.hashes[:0]
 		m.Admit(&table, tokens, "", 0)
 		m.Release(&table)
 	}

@@ -35,10 +35,106 @@ func (h *hasher) block(parent Hash, tokens []int32) Hash {
 	return sha256.Sum256(h.buf)
 }
 
+// chain returns the hash of the sequence's block i, whose tokens are among
+// tokens, extending the table's chain as far as needed.
+func (m *Manager) chain(t *BlockTable, i int, tokens []int32, salt string) *Hash {
+	size := m.cfg.BlockSize
+	for n := len(t.hashes); n <= i; n++ {
+		t.hashes = append(t.hashes, m.hasher.block(m.parent(t, n, salt), tokens[n*size:(n+1)*size]))
+	}
+	return &t.hashes[i]
+}
+
+// parent is the hash before block i of the chain.
+func (m *Manager) parent(t *BlockTable, i int, salt string) Hash {
+	if i == 0 {
+		return m.hasher.seed(salt)
+	}
+	return t.hashes[i-1]
+}
+
+// matchPrefix puts the longest published prefix of tokens, without the last
+// token, into the empty table t. It pins nothing: its callers do, once they know
+// that the rest fits.
+func (m *Manager) matchPrefix(t *BlockTable, tokens []int32, salt string) {
+	if m.cfg.DisablePrefixCaching {
+		return
+	}
+	size := m.cfg.BlockSize
+	for end := size; end < len(tokens); end += size {
+		id := m.index.find(m.chain(t, end/size-1, tokens, salt), m.blocks)
+		if id == 0 || !m.holds(id, tokens[end-size:end]) {
+			return
+		}
+		t.ids = append(t.ids, id)
+		t.hashed++
+	}
+}
+
 // holds says whether the published block has this content. The hash decides in
 // practice; comparing makes a collision or a bug a miss and not another
 // request's text.
 func (m *Manager) holds(id BlockID, tokens []int32) bool {
 	size := m.cfg.BlockSize
 	return slices.Equal(m.tokens[int(id)*size:(int(id)+1)*size], tokens)
+}
+
+// Publish enters the blocks that computed tokens fill into the prefix index.
+// tokens are the sequence's ids, at least computed of them; computed never
+// covers a token whose KV a launched step has yet to write. salt is the
+// sequence's. A table with content from before a ResetPrefixCache publishes
+// nothing.
+func (m *Manager) Publish(t *BlockTable, tokens []int32, salt string, computed int) {
+	if (t.hashed+1)*m.cfg.BlockSize <= computed { // most decodes fill no block
+		m.publishFull(t, tokens, salt, computed)
+	}
+}
+
+func (m *Manager) publishFull(t *BlockTable, tokens []int32, salt string, computed int) {
+	size := m.cfg.BlockSize
+	if t.era != m.era || m.cfg.DisablePrefixCaching {
+		return
+	}
+	if computed > len(tokens) || computed/size > len(t.ids) {
+		panic(publishPanic(computed, len(tokens), len(t.ids), size))
+	}
+	for ; (t.hashed+1)*size <= computed; t.hashed++ {
+		m.publish(t, t.hashed, tokens, salt)
+	}
+}
+
+// publish enters block i of the table, unless its content is there already: two
+// sequences computed it side by side, and the later block stays unpublished.
+func (m *Manager) publish(t *BlockTable, i int, tokens []int32, salt string) {
+	size := m.cfg.BlockSize
+	hash := m.chain(t, i, tokens, salt)
+	id := t.ids[i]
+	at := m.index.probe(hash, m.blocks)
+	if m.index.slots[at] != 0 || m.retired(id) {
+		return
+	}
+	b := &m.blocks[id]
+	b.published, b.hash, b.parent = true, *hash, m.parent(t, i, salt)
+	copy(m.tokens[int(id)*size:], tokens[i*size:(i+1)*size])
+	m.index.add(at, id)
+	m.changes++
+}
+
+// unpublish forgets a block's content.
+func (m *Manager) unpublish(id BlockID) {
+	m.index.remove(id, m.blocks)
+	m.blocks[id].published = false
+}
+
+// ResetPrefixCache forgets all published content, so that nothing computed before
+// is hit again. Sequences keep their blocks, but what they hold by now is not
+// published any more, nor what they compute on top of it.
+func (m *Manager) ResetPrefixCache() {
+	for id := range m.blocks {
+		m.blocks[id].published = false
+	}
+	m.index.clear()
+	m.era++
+	m.cached = 0
+	m.changes++
 }

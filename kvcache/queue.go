@@ -15,10 +15,6 @@ func (m *Manager) insert(id, prev, next BlockID) {
 	}
 }
 
-func (m *Manager) pushTail(id BlockID) { m.insert(id, m.blocks[0].prev, 0) }
-
-func (m *Manager) pushHead(id BlockID) { m.insert(id, 0, m.blocks[0].next) }
-
 // remove takes a block out of the free queue, wherever it is.
 func (m *Manager) remove(id BlockID) {
 	b := &m.blocks[id]
@@ -39,19 +35,35 @@ func (m *Manager) take() BlockID {
 	m.remove(id)
 	b := &m.blocks[id]
 	if b.published {
-		delete(m.index, b.hash)
-		b.published = false
-		m.evictions++
+		m.evict(id)
 	}
 	b.refs = 1
+	m.used++
 	return id
 }
 
-// pin adds a reference to a published block.
+// evict gives up the content of a cached block.
+func (m *Manager) evict(id BlockID) {
+	m.unpublish(id)
+	m.evictions++
+	m.evicted = append(m.evicted, id)
+}
+
+// pin adds a reference to a block with known content: published, or of a parent.
 func (m *Manager) pin(id BlockID) {
 	b := &m.blocks[id]
-	if b.refs == 0 {
+	switch {
+	case b.refs > 0:
+		if b.refs == 1 {
+			m.shared++
+		}
+		m.extra++
+	case b.copies > 0: // on its way to the host; its content stays what it is
+		m.inFlight--
+		m.used++
+	default:
 		m.remove(id)
+		m.used++
 	}
 	b.refs++
 }
@@ -59,16 +71,34 @@ func (m *Manager) pin(id BlockID) {
 // unpin drops a reference.
 func (m *Manager) unpin(id BlockID) {
 	b := &m.blocks[id]
-	m.changes++
 	if b.refs <= 0 {
 		panic(fmt.Sprintf("kvcache: block %d freed with %d references", id, b.refs))
 	}
-	if b.refs--; b.refs > 0 {
+	m.changes++
+	switch b.refs--; {
+	case b.refs > 0:
+		if b.refs == 1 {
+			m.shared--
+		}
+		m.extra--
 		return
+	case b.copies > 0:
+		m.inFlight++
+	default:
+		m.release(id)
 	}
-	if b.published {
-		m.pushTail(id)
-	} else {
-		m.pushHead(id)
+	m.used--
+}
+
+// release gives a block that nobody references and no copy names back to the free
+// queue: to the tail when it is published, so that the least recently used is
+// reused first; to the head when it is not, for nobody can ask for it.
+func (m *Manager) release(id BlockID) {
+	switch b := &m.blocks[id]; {
+	case m.retired(id): // nothing: it left the index when the limit was lowered
+	case b.published:
+		m.insert(id, m.blocks[0].prev, 0)
+	default:
+		m.insert(id, 0, m.blocks[0].next)
 	}
 }

@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/pagoda-engine/pagoda/kernels"
 )
@@ -11,6 +12,7 @@ import (
 // goroutine.
 type Store struct {
 	pool     kernels.Pool
+	scratch  []kernels.BlockCopy
 	nan      []uint16
 	poisoned []bool
 }
@@ -39,21 +41,36 @@ func (s *Store) Resize(device, host int) error {
 
 // Copy copies whole blocks on the device, after all that was launched before
 // and before all that is launched next.
-func (s *Store) Copy(copies []kernels.BlockCopy) {
+func (s *Store) Copy(copies []Copy) {
 	if len(copies) > 0 {
-		s.pool.CopyBlocks(copies)
+		s.pool.CopyBlocks(s.convert(copies))
 	}
 }
 
 // SwapOut begins copying device blocks (Src) to host blocks (Dst). The blocks
 // are in flight until Done says that the ticket's copies are finished.
-func (s *Store) SwapOut(copies []kernels.BlockCopy) kernels.Ticket { return s.pool.SwapOut(copies) }
+func (s *Store) SwapOut(copies []Copy) kernels.Ticket { return s.pool.SwapOut(s.convert(copies)) }
 
 // SwapIn begins copying host blocks (Src) to device blocks (Dst).
-func (s *Store) SwapIn(copies []kernels.BlockCopy) kernels.Ticket { return s.pool.SwapIn(copies) }
+func (s *Store) SwapIn(copies []Copy) kernels.Ticket { return s.pool.SwapIn(s.convert(copies)) }
 
-// Done says whether the copies of a SwapOut or SwapIn are finished.
-func (s *Store) Done(t kernels.Ticket) (bool, error) { return s.pool.SwapDone(t, false) }
+// convert gives the copies the type that a Pool takes; a Pool does not keep them.
+func (s *Store) convert(copies []Copy) []kernels.BlockCopy {
+	s.scratch = s.scratch[:0]
+	for _, c := range copies {
+		s.scratch = append(s.scratch, kernels.BlockCopy(c))
+	}
+	return s.scratch
+}
+
+// Done says whether the copies of a SwapOut or SwapIn are finished, and with wait
+// blocks until they are; took is the time that the copying took.
+func (s *Store) Done(t kernels.Ticket, wait bool) (took time.Duration, done bool, err error) {
+	return s.pool.SwapDone(t, wait)
+}
+
+// BlockBytes is the size of a block.
+func (s *Store) BlockBytes() int64 { return s.pool.KV().BlockBytes() }
 
 // PoisonFree fills the blocks that are free and not cached with NaN, so that a
 // kernel which reads one shows it. A block is filled once: PoisonFree must run
@@ -70,7 +87,7 @@ func (s *Store) PoisonFree(m *Manager, write func(block int32, values []uint16))
 		s.poisoned = append(s.poisoned, make([]bool, len(m.blocks)-len(s.poisoned))...)
 	}
 	for id := 1; id < len(m.blocks); id++ {
-		free := m.blocks[id].refs == 0 && !m.blocks[id].published
+		free := m.blocks[id].refs == 0 && m.blocks[id].copies == 0 && !m.blocks[id].published && !m.retired(BlockID(id))
 		if free && !s.poisoned[id] {
 			write(int32(id), s.nan)
 		}

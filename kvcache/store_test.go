@@ -3,6 +3,7 @@ package kvcache
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -29,10 +30,12 @@ func (p *pool) ResizePool(device, host int) error {
 	return p.err
 }
 
-func (p *pool) CopyBlocks(c []kernels.BlockCopy)                   { p.copies = append(p.copies, c...) }
-func (p *pool) SwapOut(c []kernels.BlockCopy) kernels.Ticket       { p.out = c; return 1 }
-func (p *pool) SwapIn(c []kernels.BlockCopy) kernels.Ticket        { p.in = c; return 2 }
-func (p *pool) SwapDone(t kernels.Ticket, wait bool) (bool, error) { return t == 1 && !wait, p.err }
+func (p *pool) CopyBlocks(c []kernels.BlockCopy)             { p.copies = append(p.copies, c...) }
+func (p *pool) SwapOut(c []kernels.BlockCopy) kernels.Ticket { p.out = c; return 1 }
+func (p *pool) SwapIn(c []kernels.BlockCopy) kernels.Ticket  { p.in = c; return 2 }
+func (p *pool) SwapDone(t kernels.Ticket, wait bool) (time.Duration, bool, error) {
+	return time.Second, t == 1 && !wait, p.err
+}
 
 func TestStore(t *testing.T) {
 	p := &pool{}
@@ -40,17 +43,22 @@ func TestStore(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []int{10, 3}, []int{p.device, p.host})
 	one := []kernels.BlockCopy{{Src: 1, Dst: 2}}
+	copies := []Copy{{Src: 1, Dst: 2}}
 	s.Copy(nil)
-	s.Copy(one)
+	s.Copy(copies)
 	require.Equal(t, one, p.copies)
-	require.EqualValues(t, 1, s.SwapOut(one))
-	require.EqualValues(t, 2, s.SwapIn(one))
+	require.EqualValues(t, 1, s.SwapOut(copies))
+	require.EqualValues(t, 2, s.SwapIn(copies))
 	require.Equal(t, one, p.out)
 	require.Equal(t, one, p.in)
-	done, err := s.Done(1)
+	took, done, err := s.Done(1, false)
 	require.NoError(t, err)
 	require.True(t, done)
-	done, err = s.Done(2)
+	require.Equal(t, time.Second, took)
+	_, done, err = s.Done(1, true)
+	require.NoError(t, err)
+	require.False(t, done, "wait is passed on")
+	_, done, err = s.Done(2, false)
 	require.NoError(t, err)
 	require.False(t, done)
 	p.err = errors.New("full")
@@ -85,9 +93,9 @@ func TestPoisonFree(t *testing.T) {
 	require.True(t, ok)
 	blocks := append([]BlockID{}, table.IDs()...)
 	require.Empty(t, poison())
-	m.Publish(&table, []int32{7, 8, 9}, 3) // the first block is full
+	m.Publish(&table, []int32{7, 8, 9}, "", 3) // the first block is full
 	m.Release(&table)
 	require.Equal(t, []int32{int32(blocks[1])}, poison(), "the partial block alone")
-	require.True(t, m.ResetPrefixCache())
+	m.ResetPrefixCache()
 	require.Equal(t, []int32{int32(blocks[0])}, poison())
 }

@@ -9,7 +9,8 @@
 //   - Checkpoint: the safetensors files of a directory, mapped and validated.
 //   - The weight table (weights.go): every tensor an architecture has, which of
 //     them are fused into one kernels.Weight, and in which order they load.
-//   - Source: where tensors come from, a Checkpoint or Dummy.
+//   - Quantized: a checkpoint in memory with int8 matrices; the demo model is one.
+//   - Source: where tensors come from: a Checkpoint, a Quantized or Dummy.
 //   - Model: the weights on the device, and Forward.
 //
 // # Hostile files

@@ -10,11 +10,11 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
-// Source is where Load takes tensors from: a *Checkpoint or Dummy.
+// Source is where Load takes tensors from: a *Checkpoint, a *Quantized or Dummy.
 type Source interface {
 	// check fails if the source does not have exactly the tensors of cfg.
 	check(cfg *Config) (notes []string, err error)
-	// bytes is the size of the tensor as it is stored.
+	// bytes is the size of the tensor as read gives it.
 	bytes(t tensorSpec) int64
 	// read gives the tensor; its data, if it has any, is in the leading bytes of
 	// buf.

@@ -1,52 +1,12 @@
 package scheduler
 
 import (
-	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/pagoda-engine/pagoda/kvcache"
 )
-
-// Policy says whom the scheduler prefers.
-type Policy string
-
-// The policies.
-const (
-	FCFS     Policy = "fcfs"     // first come, first served
-	Priority Policy = "priority" // Sequence.Priority, lower first, then arrival
-)
-
-// Config configures a Scheduler.
-type Config struct {
-	MaxNumSeqs       int    // most sequences that run at once
-	MaxBatchedTokens int    // token budget of a step; at least MaxNumSeqs
-	Policy           Policy // "" = FCFS
-	// LongPrefillThreshold is the most tokens that one sequence's chunk takes
-	// of a step; 0 = no bound but the budget.
-	LongPrefillThreshold int
-}
-
-func (c *Config) validate() error {
-	var errs []error
-	if c.MaxNumSeqs < 1 {
-		errs = append(errs, fmt.Errorf("max_num_seqs is %d, want at least 1", c.MaxNumSeqs))
-	}
-	if c.MaxBatchedTokens < c.MaxNumSeqs {
-		errs = append(errs, fmt.Errorf("max_num_batched_tokens is %d, below max_num_seqs %d: a step must have room for one token of every running sequence; raise the one or lower the other",
-			c.MaxBatchedTokens, c.MaxNumSeqs))
-	}
-	if c.LongPrefillThreshold < 0 {
-		errs = append(errs, fmt.Errorf("long_prefill_token_threshold is %d, want 0 (off) or more", c.LongPrefillThreshold))
-	}
-	switch c.Policy {
-	case "":
-		c.Policy = FCFS
-	case FCFS, Priority:
-	default:
-		errs = append(errs, fmt.Errorf("scheduling_policy is %q, want fcfs or priority", c.Policy))
-	}
-	return errors.Join(errs...)
-}
 
 // Scheduler is the state machine. One goroutine owns it.
 type Scheduler struct {
@@ -54,18 +14,36 @@ type Scheduler struct {
 	kv      *kvcache.Manager
 	waiting queue
 	running queue
-	outputs [3]Output // two may be in flight while the third is filled
+	parked  int       // forks that wait for their parents' prompts
+	swapped int       // waiting sequences with KV on the host
+	outputs [3]Output // one may be in flight, one was just returned, one is filled
+	slot    int       // of the last one
 	step    int64
 	nextID  SequenceID
+	model   StepModel
 
 	// The head of the waiting queue did not fit at that count of changes of the
-	// cache: it is not tried again, which costs a hash of its prompt, until
-	// the count or the head changes.
+	// cache: it is not tried again until the count or the head changes.
 	refused        *Sequence
 	refusedChanges uint64
 
+	transfers    []transfer // swap copies under way
+	idle         []transfer // spent ones, for their memory
+	nextTransfer TransferID
+	out, in      *transfer     // those that this Schedule is filling; nil = none yet
+	swapOut      time.Duration // of a block, moving mean
+	swapIn       time.Duration
+	lowered      bool // SetLimits was called after the last Schedule
+	shrinking    bool // blocks beyond the limits may still be held
+
+	promised int   // blocks in flight that sequences of this step wait for
+	waiters  int   // sequences of this step that wait for another's end
 	inFlight int   // Outputs with work that were not updated
 	updated  int64 // step of the last Update
+
+	scratch  checkScratch
+	trace    *tracer            // nil = off
+	borrowed kvcache.BlockTable // see Borrow
 }
 
 // New makes a Scheduler over a Manager. The error lists every problem of the
@@ -74,23 +52,30 @@ func New(cfg Config, kv *kvcache.Manager) (*Scheduler, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Scheduler{cfg: cfg, kv: kv}
+	s := &Scheduler{cfg: cfg, kv: kv, swapOut: cfg.SwapOut, swapIn: cfg.SwapIn}
 	s.waiting.priority = cfg.Policy == Priority
 	s.running.priority = s.waiting.priority
-	for i := range s.outputs {
-		s.outputs[i].Scheduled = make([]Scheduled, 0, cfg.MaxNumSeqs)
-		s.outputs[i].Preempted = make([]*Sequence, 0, cfg.MaxNumSeqs)
-	}
+	s.reserveOutputs()
+	s.traceConfig()
 	return s, nil
+}
+
+func (s *Scheduler) reserveOutputs() {
+	for i := range s.outputs {
+		if o := &s.outputs[i]; cap(o.Scheduled) < s.cfg.MaxNumSeqs {
+			o.Scheduled = append(make([]Scheduled, 0, s.cfg.MaxNumSeqs), o.Scheduled...)
+		}
+	}
 }
 
 // BlocksNeeded is the number of blocks that a sequence of at most maxLen tokens
 // can come to hold: its last token is never computed.
 func (s *Scheduler) BlocksNeeded(maxLen int) int { return s.kv.BlocksFor(maxLen - 1) }
 
-// Add puts a sequence into the waiting queue. It panics if the sequence could
-// not run alone in an empty pool (BlocksNeeded(MaxLen) > Capacity): the caller
-// refuses such a request, with the numbers.
+// Add puts a sequence into the waiting queue, or, with a Parent that has yet to
+// compute its prompt, aside. It panics if the sequence could not run alone in an
+// empty pool (BlocksNeeded(MaxLen) > Capacity): the caller refuses such a request,
+// with the numbers.
 func (s *Scheduler) Add(q *Sequence) {
 	if len(q.Tokens) == 0 || q.MaxLen <= len(q.Tokens) {
 		panic(fmt.Sprintf("scheduler: Add of %d tokens with MaxLen %d", len(q.Tokens), q.MaxLen))
@@ -98,58 +83,192 @@ func (s *Scheduler) Add(q *Sequence) {
 	if need := s.BlocksNeeded(q.MaxLen); need > s.kv.Capacity() {
 		panic(fmt.Sprintf("scheduler: Add of a sequence that needs %d blocks of %d", need, s.kv.Capacity()))
 	}
+	if p := q.Parent; p != nil && (p.CacheSalt != q.CacheSalt || len(q.Tokens) != p.PromptLen || !slices.Equal(q.Tokens, p.Tokens[:p.PromptLen])) {
+		panic(fmt.Sprintf("scheduler: Add of a choice whose prompt is not that of its parent %d", p.ID))
+	}
 	s.nextID++
 	q.ID, q.PromptLen, q.Status = s.nextID, len(q.Tokens), Waiting
+	s.traceSubmit(q)
+	if p := q.Parent; p != nil && p.Status != Finished && p.NumComputed < p.PromptLen {
+		for p.parked { // a choice of a choice: they all wait for the first
+			p = p.Parent
+		}
+		q.Parent = p
+		s.park(q)
+		return
+	}
 	s.waiting.insert(q)
 }
 
-// Abort finishes a sequence wherever it is. Its blocks are free at once: the
-// device orders their reuse after the steps in flight. Aborting a finished
-// sequence does nothing.
-func (s *Scheduler) Abort(q *Sequence) {
-	switch q.Status {
-	case Waiting:
-		s.waiting.remove(q)
-	case Running:
-		s.running.remove(q)
-		s.kv.Release(&q.Table)
-	}
-	q.Status = Finished
+// park puts q aside until its parent has computed the prompt.
+func (s *Scheduler) park(q *Sequence) {
+	q.parked = true
+	q.Parent.forks = append(q.Parent.forks, q)
+	s.parked++
 }
 
-// NumRunning and NumWaiting count sequences.
+// unpark lets the forks of q wait like everybody else.
+func (s *Scheduler) unpark(q *Sequence) {
+	for _, f := range q.forks {
+		f.parked = false
+		s.parked--
+		s.waiting.insert(f)
+	}
+	q.forks = nil
+}
+
+// Abort finishes a sequence wherever it is. Its blocks are free at once, those
+// named by copies under way once CopyDone reports them: the device orders their
+// reuse after the steps in flight. Aborting a finished sequence does nothing.
+func (s *Scheduler) Abort(q *Sequence) {
+	if q.Status != Finished {
+		s.trace.emit(func(l *TraceLine) { l.Abort = q.ID })
+		s.finish(q)
+	}
+}
+
+// finish takes q out of its queue and gives back what it holds.
+func (s *Scheduler) finish(q *Sequence) {
+	switch {
+	case q.parked:
+		s.unparkOne(q)
+	case q.Status == Running:
+		s.running.remove(q)
+		s.kv.Release(&q.Table)
+	default:
+		s.waiting.remove(q)
+		if q.Status == Swapped {
+			s.dropHost(q)
+		}
+	}
+	q.Status = Finished
+	s.promote(q)
+}
+
+// unparkOne takes an aborted fork out of its parent's list.
+func (s *Scheduler) unparkOne(q *Sequence) {
+	siblings := q.Parent.forks
+	for i, f := range siblings {
+		if f == q {
+			q.Parent.forks = append(siblings[:i], siblings[i+1:]...)
+			break
+		}
+	}
+	q.parked = false
+	s.parked--
+}
+
+// promote makes the first fork of a sequence that ended the one that computes the
+// prompt for the rest.
+func (s *Scheduler) promote(q *Sequence) {
+	if len(q.forks) == 0 {
+		return
+	}
+	first, rest := q.forks[0], q.forks[1:]
+	q.forks = nil
+	first.parked, first.Parent = false, nil
+	s.parked--
+	first.forks = rest
+	for _, f := range rest {
+		f.Parent = first
+	}
+	s.waiting.insert(first)
+}
+
+// NumRunning is the number of sequences that have blocks.
 func (s *Scheduler) NumRunning() int { return s.running.len() }
 
-// NumWaiting is the length of the waiting queue.
-func (s *Scheduler) NumWaiting() int { return s.waiting.len() }
+// NumWaiting is the number of sequences that wait, swapped and parked ones
+// included.
+func (s *Scheduler) NumWaiting() int { return s.waiting.len() + s.parked }
+
+// NumSwapped is the number of waiting sequences whose KV is on the host.
+func (s *Scheduler) NumSwapped() int { return s.swapped }
+
+// UsedSlots is the number of KV slots that hold tokens of running sequences,
+// shared ones counted once: together with the used blocks it gives the block
+// utilization and the internal fragmentation.
+func (s *Scheduler) UsedSlots() int {
+	n := 0
+	for _, q := range s.running.all() {
+		n += q.Launched
+	}
+	return n - s.kv.Stats().Saved*s.kv.BlockSize() // shared blocks are full
+}
+
+// Model is what the scheduler learned of the time of steps.
+func (s *Scheduler) Model() *StepModel { return &s.model }
+
+// SwapTimes are the present estimates for copying one block each way.
+func (s *Scheduler) SwapTimes() (out, in time.Duration) { return s.swapOut, s.swapIn }
 
 // Schedule decides the next step and takes its blocks. Nothing to do gives an
-// empty Output, which needs no Update.
+// empty Output, which needs no Update; it may carry copies all the same.
 func (s *Scheduler) Schedule() *Output {
 	if s.inFlight > 1 {
 		panic(fmt.Sprintf("scheduler: Schedule with %d steps in flight, one at most", s.inFlight))
 	}
 	s.step++
-	out := &s.outputs[s.step%int64(len(s.outputs))]
+	out := s.nextOutput()
 	out.reset(s.step)
-	evictions := s.kv.Stats().Evictions
-	budget := s.cfg.MaxBatchedTokens
-	budget -= s.scheduleDecodes(out)
-	budget -= s.schedulePrefills(out, budget)
-	budget -= s.admit(out, budget)
-	out.NumTokens = s.cfg.MaxBatchedTokens - budget
-	out.Waiting = s.waiting.len()
-	out.Evictions = int(s.kv.Stats().Evictions - evictions)
+	s.out, s.in, s.promised, s.waiters = nil, nil, 0, 0
+	s.enforceLimits(out)
+	s.scheduleDecodes(out)
+	budget := s.prefillBudget(out)
+	left := budget - s.schedulePrefills(out, budget)
+	left -= s.admit(out, left)
+	left -= s.extendPrefills(out, left)
+	if left == 0 && out.ChunkReason == WaitNone {
+		out.ChunkReason = WaitBudget
+	}
+	s.explain(out)
 	if !out.Empty() {
 		s.inFlight++
+		out.inFlight = true
 	}
+	s.traceRecord(out)
 	return out
 }
 
+// nextOutput is an Output that is not in flight, not that of the last Schedule.
+func (s *Scheduler) nextOutput() *Output {
+	for {
+		s.slot = (s.slot + 1) % len(s.outputs)
+		if !s.outputs[s.slot].inFlight {
+			return &s.outputs[s.slot]
+		}
+	}
+}
+
+// explain fills in what the step's record wants to know.
+func (s *Scheduler) explain(out *Output) {
+	for i := range out.Scheduled {
+		e := &out.Scheduled[i]
+		out.NumTokens += e.NumTokens
+		out.Load.add(e.Start, e.NumTokens, i < out.NumDecodes)
+	}
+	out.Predicted = s.model.Predict(out.Load)
+	out.Waiting = s.NumWaiting()
+	if s.waiting.len() > 0 {
+		out.Head = s.waiting.front()
+	}
+	out.Evicted = s.kv.TakeEvicted(out.Evicted)
+	for _, t := range []*transfer{s.out, s.in} {
+		if t == nil {
+			continue
+		}
+		s.transfers = append(s.transfers, *t)
+		if t.toHost {
+			out.SwapOut = Transfer{t.id, t.copies}
+		} else {
+			out.SwapIn = Transfer{t.id, t.copies}
+		}
+	}
+}
+
 // scheduleDecodes gives every running sequence that lacks one token its token,
-// preempting from the end of the running queue where blocks run short. It
-// returns the tokens it took.
-func (s *Scheduler) scheduleDecodes(out *Output) int {
+// making room from the end of the running queue where blocks run short.
+func (s *Scheduler) scheduleDecodes(out *Output) {
 	// Only sequences at or after the present one are preempted, so the queue
 	// does not shift under the loop.
 	for i := 0; i < s.running.len(); i++ {
@@ -158,133 +277,31 @@ func (s *Scheduler) scheduleDecodes(out *Output) int {
 			continue
 		}
 		blocks := q.Table.Len()
-		if s.growOrPreempt(out, q) {
+		if s.kv.Grow(&q.Table, q.Launched+1) || s.makeRoom(out, q, i) {
 			s.launch(out, q, 1, blocks)
 		}
 	}
 	out.NumDecodes = len(out.Scheduled)
-	return out.NumDecodes
-}
-
-// growOrPreempt makes room for one more token of q. It is false when q itself
-// had to go.
-func (s *Scheduler) growOrPreempt(out *Output, q *Sequence) bool {
-	for !s.kv.Grow(&q.Table, q.Launched+1) {
-		victim := s.running.last()
-		s.preempt(out, victim)
-		if victim == q {
-			return false
-		}
-	}
-	return true
-}
-
-// preempt sends a running sequence back to wait.
-func (s *Scheduler) preempt(out *Output, q *Sequence) {
-	s.running.remove(q)
-	s.kv.Release(&q.Table)
-	q.Status, q.NumComputed, q.Launched = Waiting, 0, 0
-	q.epoch++
-	q.Preemptions++
-	s.waiting.insert(q)
-	out.Preempted = append(out.Preempted, q)
-}
-
-// schedulePrefills continues the chunks of running sequences, oldest first.
-func (s *Scheduler) schedulePrefills(out *Output, budget int) int {
-	taken := 0
-	for _, q := range s.running.all() {
-		need := q.need()
-		if need == 0 || q.lastStep == out.Step {
-			continue
-		}
-		n := s.chunk(need, budget-taken)
-		if n == 0 {
-			break
-		}
-		s.launch(out, q, n, q.Table.Len())
-		taken += n
-	}
-	return taken
-}
-
-// chunk bounds a prefill by the budget and the threshold for long ones.
-func (s *Scheduler) chunk(need, budget int) int {
-	n := min(need, budget)
-	if s.cfg.LongPrefillThreshold > 0 {
-		n = min(n, s.cfg.LongPrefillThreshold)
-	}
-	return n
-}
-
-// admit starts waiting sequences in order, as long as they fit whole.
-func (s *Scheduler) admit(out *Output, budget int) int {
-	taken := 0
-	for s.waiting.len() > 0 {
-		q := s.waiting.front()
-		if out.WaitReason = s.whyWait(out, q, budget-taken); out.WaitReason != WaitNone {
-			break
-		}
-		cached, ok := s.kv.Admit(&q.Table, q.Tokens, q.CacheSalt, s.margin(q))
-		if !ok {
-			s.refused, s.refusedChanges = q, s.kv.Changes()
-			out.WaitReason = WaitBlocks
-			break
-		}
-		s.waiting.popFront()
-		s.running.insert(q)
-		if q.epoch == 0 {
-			q.CachedTokens = cached
-		}
-		q.Status, q.NumComputed, q.Launched = Running, cached, cached
-		out.Admitted++
-		out.HitTokens += cached
-		n := s.chunk(q.need(), budget-taken)
-		s.launch(out, q, n, 0)
-		out.Scheduled[len(out.Scheduled)-1].Resumed = true
-		taken += n
-	}
-	return taken
-}
-
-// whyWait says what keeps the head of the queue from being admitted before the
-// cache is asked.
-func (s *Scheduler) whyWait(out *Output, q *Sequence, budget int) WaitReason {
-	switch {
-	case len(out.Preempted) > 0:
-		return WaitPreempted
-	case s.running.len() >= s.cfg.MaxNumSeqs:
-		return WaitSeqs
-	case budget == 0:
-		return WaitBudget
-	case q.Pending > 0:
-		return WaitPending
-	case s.refused == q && s.refusedChanges == s.kv.Changes():
-		return WaitBlocks
-	}
-	return WaitNone
-}
-
-// margin is the number of blocks that must stay free when q is admitted: for a
-// sequence that was preempted, one for each that runs, so that it does not come
-// back only to be preempted by their next blocks.
-func (s *Scheduler) margin(q *Sequence) int {
-	if q.epoch == 0 {
-		return 0
-	}
-	return s.running.len()
 }
 
 // launch enters n tokens of q into the step. Table entries from firstNew on are
 // new.
 func (s *Scheduler) launch(out *Output, q *Sequence, n, firstNew int) {
-	sample := q.Launched+n == q.known()
+	if q.reset {
+		firstNew = 0
+	}
 	out.Scheduled = append(out.Scheduled, Scheduled{
-		Seq: q, Start: q.Launched, NumTokens: n, Sample: sample, FirstNewBlock: firstNew, epoch: q.epoch,
+		Seq: q, Start: q.Launched, NumTokens: n, FirstNewBlock: firstNew, Resumed: q.reset, epoch: q.epoch,
 	})
+	q.reset, q.lastStep = false, out.Step
+	s.advance(q, &out.Scheduled[len(out.Scheduled)-1], n)
+}
+
+// advance counts n tokens of e as launched.
+func (s *Scheduler) advance(q *Sequence, e *Scheduled, n int) {
 	q.Launched += n
-	q.lastStep = out.Step
-	if sample {
+	if q.Launched == q.known() {
+		e.Sample = true
 		q.Pending++
 	}
 }

@@ -14,8 +14,9 @@ type Status uint8
 
 // The states of a sequence.
 const (
-	Waiting  Status = iota // in the waiting queue, without blocks
+	Waiting  Status = iota // to be admitted, without blocks
 	Running                // has blocks and a place among MaxNumSeqs
+	Swapped                // waits like Waiting, but its KV is on the host
 	Finished               // done or aborted, in no queue
 )
 
@@ -26,20 +27,25 @@ func (s Status) String() string {
 		return "waiting"
 	case Running:
 		return "running"
+	case Swapped:
+		return "swapped"
 	case Finished:
 		return "finished"
 	}
 	return fmt.Sprintf("Status(%d)", uint8(s))
 }
 
-// Sequence is one request as the scheduler sees it: ids and counters. The
-// exported fields above the line are the caller's, set before Add; those below
-// are the scheduler's, for the caller to read.
+// Sequence is one choice of one request as the scheduler sees it: ids and
+// counters. The exported fields above the line are the caller's, set before Add;
+// those below are the scheduler's, for the caller to read.
 type Sequence struct {
 	Tokens    []int32 // the prompt; Update appends the output
 	MaxLen    int     // most tokens, prompt and output: the last one is never computed
 	Priority  int     // lower first, under the priority policy
 	CacheSalt string
+	// Parent is another choice of the same prompt, added before: this one waits
+	// until the parent has computed the prompt and then shares its blocks.
+	Parent *Sequence
 
 	// ---
 
@@ -47,14 +53,20 @@ type Sequence struct {
 	Status       Status
 	PromptLen    int
 	Table        kvcache.BlockTable
-	NumComputed  int // tokens whose KV is in the cache for sure
-	Launched     int // NumComputed and what steps in flight compute
-	Pending      int // tokens that steps in flight will bring: at most 1 when Schedule is called
-	CachedTokens int // of the prompt, found in the prefix cache at first admission
+	Host         kvcache.HostTable // what it has in the swap pool
+	NumComputed  int               // tokens whose KV is in the cache for sure
+	Launched     int               // NumComputed and what steps in flight compute
+	Pending      int               // tokens that steps in flight will bring: at most 1 when Schedule is called
+	CachedTokens int               // of the prompt, found in the cache at first admission
 	Preemptions  int
 
-	lastStep int64 // the step it was last part of
-	epoch    int   // counts preemptions: a step in flight from before one is stale
+	forks    []*Sequence // children that wait for this prompt, in no queue
+	parked   bool        // is in its parent's forks
+	transfer TransferID  // swap copies under way that it has to wait for; 0 = none
+	onHost   int         // tokens whose KV Host holds
+	reset    bool        // the device knows nothing of it yet: its next step says Resumed
+	lastStep int64       // the step it was last part of
+	epoch    int         // counts preemptions: a step in flight from before one is stale
 }
 
 // known is the number of tokens whose place is settled, the pending one
@@ -62,9 +74,10 @@ type Sequence struct {
 func (q *Sequence) known() int { return len(q.Tokens) + q.Pending }
 
 // need is the number of tokens that a step could compute now. A sequence that
-// has its last possible token needs nothing more: nothing follows it.
+// has its last possible token needs nothing more: nothing follows it. One whose
+// blocks are being copied in has to wait.
 func (q *Sequence) need() int {
-	if q.known() >= q.MaxLen {
+	if q.known() >= q.MaxLen || q.transfer != 0 {
 		return 0
 	}
 	return q.known() - q.Launched

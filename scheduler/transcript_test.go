@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -21,10 +23,14 @@ var rewrite = flag.Bool("rewrite", false, "write what the scheduler does into te
 // -rewrite the answers are written anew, to be reviewed as a diff. The form is
 // etcd raft's.
 //
-//	new blocks=11 size=16 seqs=4 budget=64 [threshold=400] [policy=priority] [prefix=off]
-//	add NAME prompt=55 [max=70] [family=1] [salt=s] [priority=2]   prompts of a family share prefixes
+//	new blocks=11 size=16 seqs=4 budget=64 [host=0] [mode=swap] [watermark=10] [threshold=400] [policy=priority] [prefix=off]
+//	    [out=5 in=5] [itl=100]   µs to copy a block, target inter-token latency
+//	add NAME prompt=55 [max=70] [family=1] [salt=s] [priority=2] [parent=NAME]   prompts of a family share prefixes
 //	schedule                  the next step, now in flight
 //	update [NAME=stop …]      the oldest step in flight is done; names finish
+//	copied [N]                all swap copies under way are finished, or the first N batches
+//	learn step=10 prefill=2 decode=1   steps in µs, for the model of a step's time
+//	limits blocks=8 seqs=4 budget=64 host=0
 //	abort NAME
 //	run N                     schedule + update, N times
 func TestTranscripts(t *testing.T) {
@@ -96,21 +102,44 @@ func (p *player) command(line string) string {
 	switch words[0] {
 	case "new":
 		p.inFlight = nil
+		clear(p.names)
+		clear(p.byName)
 		var err error
 		p.kv, err = kvcache.NewManager(kvcache.Config{
-			NumBlocks: number("blocks", 11), BlockSize: number("size", 16), DisablePrefixCaching: args["prefix"] == "off",
+			NumBlocks: number("blocks", 11), HostBlocks: number("host", 0), BlockSize: number("size", 16), DisablePrefixCaching: args["prefix"] == "off",
 		})
 		require.NoError(p.t, err)
 		p.s, err = New(Config{
-			MaxNumSeqs: number("seqs", 4), MaxBatchedTokens: number("budget", 64),
-			LongPrefillThreshold: number("threshold", 0), Policy: Policy(args["policy"]),
+			Limits:               Limits{number("seqs", 4), number("budget", 64)},
+			LongPrefillThreshold: number("threshold", 0), Policy: Policy(args["policy"]), PreemptionMode: Mode(args["mode"]),
+			Watermark: float64(number("watermark", -100)) / 100,
+			TargetITL: time.Duration(number("itl", 0)) * time.Microsecond,
+			SwapOut:   time.Duration(number("out", 0)) * time.Microsecond, SwapIn: time.Duration(number("in", 0)) * time.Microsecond,
 		}, p.kv)
 		if err != nil {
 			return "error: " + err.Error() + "\n"
 		}
 		return ""
 	case "add":
-		return p.add(plain[0], number("prompt", 1), number("max", 0), number("family", len(p.names)+1), number("priority", 0), args["salt"])
+		return p.add(plain[0], number("prompt", 1), number("max", 0), number("family", len(p.names)+1), number("priority", 0), args)
+	case "copied":
+		ids := p.s.Transfers(nil)
+		if len(plain) > 0 {
+			n, err := strconv.Atoi(plain[0])
+			require.NoError(p.t, err)
+			ids = ids[:n]
+		}
+		for _, id := range ids {
+			p.s.CopyDone(id, 0)
+		}
+		require.NoError(p.t, p.s.Check())
+		return p.pool()
+	case "learn":
+		return p.learn(number("step", 0), number("prefill", 0), number("decode", 0))
+	case "limits":
+		err := p.s.SetLimits(Limits{number("seqs", 4), number("budget", 64)}, number("blocks", 11), number("host", 0))
+		require.NoError(p.t, err)
+		return fmt.Sprintf("settled: %t\n%s", p.s.Settled(), p.pool())
 	case "schedule":
 		return p.schedule()
 	case "update":
@@ -132,8 +161,8 @@ func (p *player) command(line string) string {
 	return ""
 }
 
-func (p *player) add(name string, prompt, maxLen, family, priority int, salt string) string {
-	q := &Sequence{MaxLen: maxLen, Priority: priority, CacheSalt: salt}
+func (p *player) add(name string, prompt, maxLen, family, priority int, args map[string]string) string {
+	q := &Sequence{MaxLen: maxLen, Priority: priority, CacheSalt: args["salt"], Parent: p.byName[args["parent"]]}
 	if maxLen == 0 {
 		q.MaxLen = prompt + 100
 	}
@@ -152,9 +181,7 @@ func (p *player) schedule() string {
 	out := p.s.Schedule()
 	require.NoError(p.t, p.s.Check())
 	var b strings.Builder
-	for _, q := range out.Preempted {
-		fmt.Fprintf(&b, "preempt %s\n", p.names[q])
-	}
+	p.decisions(&b, out)
 	for i, e := range out.Scheduled {
 		kind := "prefill"
 		if i < out.NumDecodes {
@@ -162,7 +189,7 @@ func (p *player) schedule() string {
 		}
 		fmt.Fprintf(&b, "%s %s [%d,%d)", kind, p.names[e.Seq], e.Start, e.Start+e.NumTokens)
 		if e.Resumed {
-			fmt.Fprintf(&b, " admitted, %d cached", e.Start)
+			b.WriteString(" reset")
 		}
 		if e.Sample {
 			b.WriteString(" → token")
@@ -175,9 +202,75 @@ func (p *player) schedule() string {
 		p.inFlight = append(p.inFlight, out)
 	}
 	if out.Waiting > 0 {
-		fmt.Fprintf(&b, "%d waiting: %s\n", out.Waiting, out.WaitReason)
+		fmt.Fprintf(&b, "%d waiting: %s\n", out.Waiting, cmp.Or(out.WaitReason, "for a prompt under way"))
 	}
 	return b.String() + p.pool()
+}
+
+// decisions prints who lost blocks, who got them and what is copied.
+func (p *player) decisions(b *strings.Builder, out *Output) {
+	for _, d := range out.Decisions {
+		switch d.Means {
+		case ByWaiting:
+			fmt.Fprintf(b, "%s waits for blocks", p.names[d.Seq])
+			p.costs(b, &d)
+			b.WriteString("\n")
+		default:
+			fmt.Fprintf(b, "preempt %s by %s, %d blocks", p.names[d.Seq], d.Means, d.Blocks)
+			if d.For != nil {
+				fmt.Fprintf(b, ", for %s", p.names[d.For])
+			}
+			if d.SwapFull {
+				b.WriteString(", swap pool full")
+			}
+			p.costs(b, &d)
+			b.WriteString("\n")
+		}
+	}
+	for _, a := range out.Admitted {
+		fmt.Fprintf(b, "admit %s: %s, %d cached", p.names[a.Seq], a.How, a.HitTokens)
+		if a.Copied > 0 {
+			fmt.Fprintf(b, ", %d blocks from the host", a.Copied)
+		}
+		b.WriteString("\n")
+	}
+	for _, c := range []struct {
+		name   string
+		copies []kvcache.Copy
+	}{{"swap out", out.SwapOut.Copies}, {"swap in", out.SwapIn.Copies}, {"copy", out.Copies}} {
+		if len(c.copies) > 0 {
+			fmt.Fprintf(b, "%s %v\n", c.name, c.copies)
+		}
+	}
+	if len(out.Evicted) > 0 {
+		fmt.Fprintf(b, "evict %v\n", out.Evicted)
+	}
+}
+
+// costs prints what each means was estimated to cost.
+func (p *player) costs(b *strings.Builder, d *Decision) {
+	if !p.s.Model().Ready() {
+		return
+	}
+	separator := ":"
+	for _, c := range []struct {
+		means Means
+		cost  time.Duration
+	}{{BySwap, d.Swap}, {ByRecompute, d.Recompute}, {ByWaiting, d.Wait}} {
+		if c.cost >= 0 {
+			fmt.Fprintf(b, "%s %s %v", separator, c.means, c.cost.Round(time.Microsecond))
+			separator = ","
+		}
+	}
+}
+
+// learn shows the model steps that obey a law.
+func (p *player) learn(step, prefill, decode int) string {
+	for i := range 400 {
+		l := Load{PrefillTokens: i * 7 % 50, Decodes: i * 3 % 8}
+		p.s.Model().Observe(l, time.Duration(step+prefill*l.PrefillTokens+decode*l.Decodes)*time.Microsecond)
+	}
+	return ""
 }
 
 func (p *player) update(args map[string]string) string {
@@ -195,7 +288,7 @@ func (p *player) update(args map[string]string) string {
 		}
 		results[i] = Result{Token: int32(900000 + len(e.Seq.Tokens)), Finish: args[name] == "stop" || len(e.Seq.Tokens)+1 == e.Seq.MaxLen}
 	}
-	p.s.Update(out, results)
+	p.s.Update(out, results, 0)
 	require.NoError(p.t, p.s.Check())
 	return dropped.String() + p.pool()
 }
@@ -203,5 +296,9 @@ func (p *player) update(args map[string]string) string {
 // pool prints the blocks and the queues.
 func (p *player) pool() string {
 	st := p.kv.Stats()
-	return fmt.Sprintf("blocks: %d used, %d cached, %d free; %d running, %d waiting\n", st.Used, st.Cached, st.Free, p.s.NumRunning(), p.s.NumWaiting())
+	text := fmt.Sprintf("blocks: %d used, %d cached, %d free", st.Used, st.Cached, st.Free)
+	if st.InFlight > 0 || st.HostTotal > 0 {
+		text += fmt.Sprintf(", %d in flight; host %d used, %d in flight", st.InFlight, st.HostUsed, st.HostInFlight)
+	}
+	return text + fmt.Sprintf("; %d running, %d waiting\n", p.s.NumRunning(), p.s.NumWaiting())
 }

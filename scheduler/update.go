@@ -2,15 +2,14 @@ package scheduler
 
 import (
 	"fmt"
-
-	"github.com/pagoda-engine/pagoda/kvcache"
+	"time"
 )
 
-// Update reports a step as done. results has one entry for each of
-// out.Scheduled; those without Sample, and those of sequences that finished
-// meanwhile (an overrun of the overlapped loop), are ignored. A token for a
-// sequence that was preempted meanwhile is kept.
-func (s *Scheduler) Update(out *Output, results []Result) {
+// Update reports a step as done, and the time it took on the device (0 = not
+// known). results has one entry for each of out.Scheduled; those without Sample,
+// and those of sequences that finished meanwhile (an overrun of the overlapped
+// loop), are ignored. A token for a sequence that was preempted meanwhile is kept.
+func (s *Scheduler) Update(out *Output, results []Result, took time.Duration) {
 	if len(results) != len(out.Scheduled) {
 		panic(fmt.Sprintf("scheduler: Update of step %d with %d results for %d sequences", out.Step, len(results), len(out.Scheduled)))
 	}
@@ -22,6 +21,9 @@ func (s *Scheduler) Update(out *Output, results []Result) {
 	}
 	s.updated = out.Step
 	s.inFlight--
+	out.inFlight = false
+	s.traceUpdate(out, results, took)
+	s.model.Observe(out.Load, took)
 	for i := range out.Scheduled {
 		e, r := &out.Scheduled[i], results[i]
 		q := e.Seq
@@ -31,48 +33,26 @@ func (s *Scheduler) Update(out *Output, results []Result) {
 		if q.Status == Finished {
 			continue
 		}
+		if e.Sample && r.Token < 0 && !r.Finish {
+			panic(fmt.Sprintf("scheduler: sequence %d got no token and does not finish", q.ID))
+		}
 		if e.Sample && r.Token >= 0 {
 			q.Tokens = append(q.Tokens, r.Token)
 		}
 		if q.Status == Running && q.epoch == e.epoch {
-			q.NumComputed = e.Start + e.NumTokens
-			s.kv.Publish(&q.Table, q.Tokens, q.NumComputed)
+			s.computed(q, e.Start+e.NumTokens)
 		}
 		if e.Sample && r.Finish {
-			s.Abort(q)
+			s.finish(q)
 		}
 	}
 }
 
-// Check verifies I7 and I8 and the Manager's invariants. It takes time in the
-// number of blocks.
-func (s *Scheduler) Check() error {
-	var tables []*kvcache.BlockTable
-	size := s.kv.BlockSize()
-	for i, q := range s.running.all() {
-		switch {
-		case q.Status != Running:
-			return fmt.Errorf("sequence %d is %v and in the running queue", q.ID, q.Status)
-		case q.NumComputed > q.Launched || q.Launched > q.known() || len(q.Tokens) > q.MaxLen:
-			return fmt.Errorf("sequence %d has %d computed, %d launched, %d known and %d pending tokens of at most %d",
-				q.ID, q.NumComputed, q.Launched, len(q.Tokens), q.Pending, q.MaxLen)
-		case q.Table.Len()*size < q.Launched:
-			return fmt.Errorf("sequence %d launched %d tokens in %d blocks of %d", q.ID, q.Launched, q.Table.Len(), size)
-		case i > 0 && s.running.before(s.running.all()[i-1], q) >= 0:
-			return fmt.Errorf("sequence %d is out of order in the running queue", q.ID)
-		}
-		tables = append(tables, &q.Table)
+// computed advances q: full blocks are published, forks of its prompt may start.
+func (s *Scheduler) computed(q *Sequence, tokens int) {
+	q.NumComputed = tokens
+	s.kv.Publish(&q.Table, q.Tokens, q.CacheSalt, tokens)
+	if len(q.forks) > 0 && tokens >= q.PromptLen {
+		s.unpark(q)
 	}
-	for i, q := range s.waiting.all() {
-		switch {
-		case q.Status != Waiting || q.Table.Len() != 0 || q.Launched != 0:
-			return fmt.Errorf("sequence %d is %v with %d blocks and in the waiting queue", q.ID, q.Status, q.Table.Len())
-		case i > 0 && s.waiting.before(s.waiting.all()[i-1], q) >= 0:
-			return fmt.Errorf("sequence %d is out of order in the waiting queue", q.ID)
-		}
-	}
-	if n := s.running.len(); n > s.cfg.MaxNumSeqs {
-		return fmt.Errorf("%d sequences run, at most %d may", n, s.cfg.MaxNumSeqs)
-	}
-	return s.kv.Check(tables)
 }

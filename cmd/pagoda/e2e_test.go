@@ -21,8 +21,7 @@ import (
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/internal/server"
-	"github.com/pagoda-engine/pagoda/model/chat"
-	"github.com/pagoda-engine/pagoda/model/tokenizer"
+	"github.com/pagoda-engine/pagoda/model/demo"
 )
 
 // testModel is SmolLM2-135M-Instruct as `make test-model` leaves it.
@@ -38,19 +37,21 @@ func testModel(t *testing.T) string {
 type liveServer struct {
 	engine *engine.Engine
 	client openai.Client
+	url    string
+	http   *http.Client
 }
 
 func startServer(t *testing.T, config engine.Config) *liveServer {
-	dir := testModel(t)
-	text, err := tokenizer.Open(dir)
+	skipWithoutDemo(t)
+	text, err := openTokenizer(demo.Name)
 	require.NoError(t, err)
-	template, err := chat.Load(dir, text.AddedTokens())
+	template, err := loadTemplate(demo.Name, text.AddedTokens())
 	require.NoError(t, err)
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	config.Model, config.SampleVocab, config.Log = dir, text.VocabSize(), quiet
+	config.Model, config.SampleVocab, config.Log = demo.Name, text.VocabSize(), quiet
 	e, err := engine.New(config)
 	require.NoError(t, err)
-	srv, err := server.New(server.Config{ModelNames: []string{"smollm2"}, Log: quiet}, server.AdaptEngine(e), server.AdaptTokenizer(text), template)
+	srv, err := server.New(server.Config{ModelNames: []string{demo.Name}, Log: quiet}, server.AdaptEngine(e), server.AdaptTokenizer(text), template)
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -66,8 +67,8 @@ func startServer(t *testing.T, config engine.Config) *liveServer {
 		text.Close()
 	})
 	url := "http://" + listener.Addr().String()
-	return &liveServer{e, openai.NewClient(option.WithBaseURL(url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0),
-		option.WithHTTPClient(&http.Client{Transport: transport}))}
+	plain := &http.Client{Transport: transport}
+	return &liveServer{e, openai.NewClient(option.WithBaseURL(url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0), option.WithHTTPClient(plain)), url, plain}
 }
 
 // completion is what one request got.
@@ -80,7 +81,7 @@ type completion struct {
 // ask streams a greedy chat completion.
 func (s *liveServer) ask(ctx context.Context, prompt string, tokens int64) (completion, error) {
 	stream := s.client.Chat.Completions.NewStreaming(ctx, openai.ChatCompletionNewParams{
-		Model:         "smollm2",
+		Model:         demo.Name,
 		Messages:      []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompt)},
 		Temperature:   openai.Float(0),
 		MaxTokens:     openai.Int(tokens),
@@ -180,7 +181,7 @@ func testConcurrentStreams(t *testing.T, invariant bool, n int) {
 				return
 			}
 			stream := s.client.Chat.Completions.NewStreaming(ctx, openai.ChatCompletionNewParams{
-				Model: "smollm2", Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompts[i])}, MaxTokens: openai.Int(400),
+				Model: demo.Name, Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompts[i])}, MaxTokens: openai.Int(400),
 			})
 			stream.Next()
 			cancel()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -27,6 +28,9 @@ type engineFlags struct {
 	quiet         bool
 	parseSpecial  bool // special-token text in messages becomes control tokens
 	async         bool
+	targetITL     float64 // milliseconds
+	watermark     float64
+	traceFile     string
 }
 
 // register adds the flags to a command, whose default of --max-num-seqs is
@@ -39,7 +43,8 @@ func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	flags.StringVar(&f.generation, "generation-config", "auto", "auto: sampling defaults of the model; vllm: OpenAI's defaults")
 	flags.StringVar(&c.Device, "device", "auto", "auto, cpu or cuda")
 	flags.IntVar(&c.Threads, "threads", 0, "CPU worker threads (0: the cores that are really there)")
-	flags.StringVar(&c.CPUISA, "cpu-isa", "", "force a CPU code path: scalar or avx512 (default: the best there is)")
+	flags.StringVar(&c.CPUISA, "cpu-isa", "", "force a CPU code path: avx512bf16, avx512, avx2 or scalar (default: the fastest by a short timing)")
+	flags.StringVar(&c.Quantization, "quantization", "none", "none: bfloat16 weights; int8: made as the weights load, half the bytes (CPU only)")
 	flags.StringVar(&f.maxModelLen, "max-model-len", "auto", "most tokens of a sequence, such as 4096 or 8k; auto: what model and KV pool allow")
 	flags.Float64Var(&c.GPUMemoryUtilization, "gpu-memory-utilization", 0.9, "share of the device's memory to use")
 	flags.Var(&f.memoryLimit, "memory-limit", "size that the device is taken to have, such as 8GiB (CPU default: half of what is available)")
@@ -52,6 +57,12 @@ func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	flags.IntVar(&c.MaxNumSeqs, "max-num-seqs", maxNumSeqs, "most sequences that run at once")
 	flags.IntVar(&c.MaxNumBatchedTokens, "max-num-batched-tokens", 0, "token budget of a step (0: 2048 on the CPU, 8192 on CUDA)")
 	flags.IntVar(&c.MaxQueuedReqs, "max-num-queued-reqs", 1024, "most requests that wait; more are refused with 503")
+	flags.IntVar(&c.MaxQueuedTokens, "max-num-queued-tokens", 0, "most prompt tokens that wait; more are refused with 503 (0: no bound)")
+	flags.IntVar(&c.LongPrefillTokenThreshold, "long-prefill-token-threshold", 0, "most tokens of one prompt in a step (0: no bound but the budget)")
+	flags.Float64Var(&f.targetITL, "target-itl-ms", 0, "inter-token latency to keep to: prefill chunks are cut to what the step-time model predicts (0: no target)")
+	flags.StringVar(&c.PreemptionMode, "preemption-mode", "auto", "when blocks run short: auto (the cheaper by measured rates), swap or recompute")
+	flags.Float64Var(&f.watermark, "watermark", 0.01, "share of the KV pool that stays free when a request is admitted beside others")
+	flags.StringVar(&f.traceFile, "trace-file", "", "record every scheduling decision in FILE, for pagoda trace and pagoda simulate; it holds the prompts' token ids")
 	flags.BoolVar(&f.prefix, "enable-prefix-caching", true, "share KV blocks between requests with equal prefixes")
 	flags.BoolVar(&c.BatchInvariant, "batch-invariant", false, "bit-equal outputs whatever the batch, chunking and cache state")
 	flags.StringVar(&c.SchedulingPolicy, "scheduling-policy", "fcfs", "fcfs or priority")
@@ -69,6 +80,10 @@ func (f *engineFlags) resolve(cmd *cobra.Command, model string) (engine.Config, 
 		c.SwapSpace = -1
 	}
 	c.DisablePrefixCaching = !f.prefix
+	c.TargetITL = time.Duration(f.targetITL * float64(time.Millisecond))
+	if c.Watermark = f.watermark; c.Watermark == 0 {
+		c.Watermark = -1
+	}
 	if cmd.Flags().Changed("async-scheduling") || cmd.Flags().Changed("no-async-scheduling") {
 		c.AsyncScheduling = map[bool]string{true: "on", false: "off"}[f.async]
 	}
@@ -91,6 +106,9 @@ func (f *engineFlags) resolve(cmd *cobra.Command, model string) (engine.Config, 
 		if flag.value <= 0 && (cmd.Flags().Changed(flag.name) || flag.value < 0) {
 			return c, usageError{fmt.Errorf("--%s %v: must be greater than 0", flag.name, flag.value)}
 		}
+	}
+	if f.watermark < 0 || f.targetITL < 0 {
+		return c, usageError{fmt.Errorf("--watermark %g, --target-itl-ms %g: must not be negative", f.watermark, f.targetITL)}
 	}
 	if c.MaxLogprobs == 0 {
 		c.MaxLogprobs = -1

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pagoda-engine/pagoda/engine"
-	"github.com/pagoda-engine/pagoda/model/tokenizer"
+	"github.com/pagoda-engine/pagoda/model/demo"
 )
 
 // How far the engine, which rounds keys and values to bfloat16, may be from
@@ -44,13 +44,20 @@ type goldens struct {
 // transformers in float32, or part first where its two best ids are closer than
 // goldenGap; up to there the log probabilities agree.
 func TestGreedyEqualsTransformers(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join("..", "..", "testdata", "golden", "smollm2.json"))
+	t.Run("smollm2", func(t *testing.T) { testGreedy(t, "smollm2.json", testModel(t)) })
+	t.Run("demo", func(t *testing.T) {
+		skipWithoutDemo(t)
+		testGreedy(t, "demo.json", demo.Name)
+	})
+}
+
+func testGreedy(t *testing.T, golden, dir string) {
+	data, err := os.ReadFile(filepath.Join("..", "..", "testdata", "golden", golden))
 	require.NoError(t, err)
 	var g goldens
 	require.NoError(t, json.Unmarshal(data, &g))
 	require.GreaterOrEqual(t, len(g.Prompts), 8)
-	dir := testModel(t)
-	text, err := tokenizer.Open(dir)
+	text, err := openTokenizer(dir)
 	require.NoError(t, err)
 	defer text.Close()
 	e, err := engine.New(engine.Config{

@@ -64,9 +64,9 @@ func rootCommand() *cobra.Command {
 fixed-size blocks with prefix sharing, schedules continuous batches and serves the
 OpenAI API, in one process.
 
-MODEL is a directory with config.json, tokenizer.json and safetensors, or, with
---load-format dummy, a built-in shape such as qwen2.5-0.5b (random weights, ids in,
-ids out).
+MODEL is a directory with config.json, tokenizer.json and safetensors; demo, a tiny
+chat model inside this binary; or, with --load-format dummy, a built-in shape such as
+qwen2.5-0.5b (random weights, ids in, ids out).
 
 Every flag may also be set by an environment variable: --max-num-seqs is
 PAGODA_MAX_NUM_SEQS. The command line wins.
@@ -84,7 +84,7 @@ Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), serveCommand(), benchCommand())
+	root.AddCommand(runCommand(), serveCommand(), benchCommand(), simulateCommand(), traceCommand())
 	return root
 }
 

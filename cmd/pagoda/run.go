@@ -36,7 +36,9 @@ func runCommand() *cobra.Command {
 PROMPT is rendered as a user turn when the model has a chat template; --raw takes it
 as it is. Without PROMPT it is read from standard input, or, on a terminal, a chat
 begins. A model without tokenizer.json takes token ids and answers with ids.`,
-		Example: `  pagoda run ./Qwen2.5-0.5B-Instruct 'Why is the sky blue?'
+		Example: `  pagoda run demo
+  pagoda run demo 'Tell me a story about a fox'
+  pagoda run ./Qwen2.5-0.5B-Instruct 'Why is the sky blue?'
   echo 'Once upon a time' | pagoda run ./model --raw --max-tokens 64 --temperature 0.8
   pagoda run qwen2.5-0.5b '1 2 3' --load-format dummy --max-tokens 8 --json`,
 		Args: exactly(1, 2),

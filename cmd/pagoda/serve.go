@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -25,6 +26,12 @@ type serveFlags struct {
 	apiKeys []string
 	names   []string
 	drain   time.Duration
+
+	certFile, keyFile       string
+	saltByKey               bool
+	logRequests, noLogStats bool
+	autoToolChoice          bool
+	toolParser              string
 }
 
 func serveCommand() *cobra.Command {
@@ -32,12 +39,14 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve MODEL",
 		Short: "Serve the OpenAI API",
-		Long: `Serve /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize,
-/health and Prometheus' /metrics.
+		Long: `Serve /v1/chat/completions, /v1/completions, /v1/responses, /v1/models, Anthropic's
+/v1/messages, /tokenize, /detokenize, the probes /health, /livez and /readyz, and
+Prometheus' /metrics. Tool calls in the Hermes form, as Qwen2.5 writes them, are parsed.
 
 The first SIGTERM or Ctrl-C lets open requests end (--drain-timeout); a second one ends
 at once.`,
-		Example: `  pagoda serve ./Qwen2.5-0.5B-Instruct --port 8000
+		Example: `  pagoda serve demo
+  pagoda serve ./Qwen2.5-0.5B-Instruct --port 8000
   curl -s localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \
     -d '{"model":"Qwen2.5-0.5B-Instruct","messages":[{"role":"user","content":"Hi"}]}'`,
 		Args: exactly(1, 1),
@@ -50,18 +59,39 @@ at once.`,
 	flags.StringArrayVar(&f.apiKeys, "api-key", nil, "key that /v1/ requests must bring (repeatable)")
 	flags.StringArrayVar(&f.names, "served-model-name", nil, "name of the model in the API (repeatable; default: MODEL)")
 	flags.BoolVar(&f.parseSpecial, "allow-special-tokens-in-content", false, "let special-token text in messages become control tokens: clients can forge turns")
+	flags.StringVar(&f.certFile, "ssl-certfile", "", "PEM file with the certificate, for HTTPS")
+	flags.StringVar(&f.keyFile, "ssl-keyfile", "", "PEM file with the certificate's private key")
+	flags.BoolVar(&f.saltByKey, "salt-cache-by-key", false, "give each API key cached prefixes of its own: clients cannot learn from times what others asked")
+	flags.BoolVar(&f.logRequests, "enable-log-requests", false, "write a line for each request: ids, counts and times, no text")
+	flags.BoolVar(&f.noLogStats, "disable-log-stats", false, "leave out the line of throughput and cache use every 5 s")
+	flags.BoolVar(&f.autoToolChoice, "enable-auto-tool-choice", true, "accepted for vLLM's sake: tool calls are always parsed")
+	flags.StringVar(&f.toolParser, "tool-call-parser", "hermes", "form of tool calls: hermes, which Qwen2.5 has, too")
 	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
+	registerForeign(flags)
 	addNegations(flags)
 	return cmd
 }
 
 func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
+	if f.toolParser != "hermes" {
+		return usageError{fmt.Errorf("--tool-call-parser %s: only hermes is supported", f.toolParser)}
+	}
+	if err := checkForeign(cmd, os.Stderr); err != nil {
+		return err
+	}
+	secure, err := f.tls()
+	if err != nil {
+		return err
+	}
 	// The port is taken first: a busy one should not cost a model's loading.
 	listener, err := net.Listen("tcp", net.JoinHostPort(f.host, strconv.Itoa(f.port)))
 	if err != nil {
 		return usageError{fmt.Errorf("%w: choose another --port or --host", err)}
 	}
 	defer listener.Close()
+	if secure != nil {
+		listener = tls.NewListener(listener, secure)
+	}
 	s, err := f.open(cmd, model)
 	if err != nil {
 		return err
@@ -77,6 +107,18 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	drain, stop, cancel := drainThenStop(cmd.Context())
 	defer cancel()
 	return srv.Serve(drain, stop, listener)
+}
+
+// tls reads the certificate; nil without one.
+func (f *serveFlags) tls() (*tls.Config, error) {
+	if f.certFile == "" && f.keyFile == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--ssl-certfile and --ssl-keyfile: %w", err)}
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
 func (f *serveFlags) newServer(s *session, model string) (*server.Server, error) {
@@ -102,6 +144,7 @@ func (f *serveFlags) newServer(s *session, model string) (*server.Server, error)
 	}
 	return server.New(server.Config{
 		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.parseSpecial,
+		SaltCacheByKey: f.saltByKey, LogRequests: f.logRequests, DisableLogStats: f.noLogStats,
 		DrainTimeout: f.drain, Version: version, Log: s.log,
 	}, e, t, template)
 }
@@ -129,7 +172,11 @@ func (f *serveFlags) announce(srv *server.Server, listener net.Listener) {
 			fmt.Fprintf(os.Stderr, "warning: %s is open to the network without --api-key\n", listener.Addr())
 		}
 	}
-	fmt.Fprintf(os.Stderr, "serving http://%s/v1\n", listener.Addr())
+	scheme := "http"
+	if f.certFile != "" {
+		scheme = "https"
+	}
+	fmt.Fprintf(os.Stderr, "serving %s://%s/v1\n", scheme, listener.Addr())
 }
 
 // drainThenStop gives two contexts: the first interrupt or SIGTERM ends drain,

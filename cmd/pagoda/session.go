@@ -19,6 +19,7 @@ import (
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/model/chat"
+	"github.com/pagoda-engine/pagoda/model/demo"
 	"github.com/pagoda-engine/pagoda/model/tokenizer"
 )
 
@@ -28,6 +29,7 @@ type session struct {
 	engine    *engine.Engine
 	tokenizer *tokenizer.Tokenizer
 	template  *chat.Template
+	trace     *os.File // of --trace-file; nil = none
 	log       *slog.Logger
 }
 
@@ -44,6 +46,13 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 	}
 	if s.tokenizer != nil {
 		config.SampleVocab = s.tokenizer.VocabSize()
+	}
+	if f.traceFile != "" {
+		if s.trace, err = os.Create(f.traceFile); err != nil {
+			s.close()
+			return nil, usageError{fmt.Errorf("--trace-file: %w", err)}
+		}
+		config.Trace = s.trace
 	}
 	progress := newProgress(f.quiet)
 	config.Progress = progress.update
@@ -74,11 +83,11 @@ func (f *engineFlags) openText(s *session, modelArg string) error {
 	if dir == "" {
 		dir = modelArg
 	}
-	if info, err := os.Stat(modelArg); f.config.LoadFormat != "dummy" && (err != nil || !info.IsDir()) {
-		return fmt.Errorf("%w: %s is no directory: give one with config.json, tokenizer.json and safetensors, or add --load-format dummy for a built-in shape",
+	if info, err := os.Stat(modelArg); f.config.LoadFormat != "dummy" && modelArg != demo.Name && (err != nil || !info.IsDir()) {
+		return fmt.Errorf("%w: %s is no directory: give one with config.json, tokenizer.json and safetensors, or demo for the model in the binary, or add --load-format dummy for a built-in shape",
 			engine.ErrModel, modelArg)
 	}
-	t, err := tokenizer.Open(dir)
+	t, err := openTokenizer(dir)
 	switch {
 	case err == nil:
 		s.tokenizer = t
@@ -103,7 +112,7 @@ func (f *engineFlags) openText(s *session, modelArg string) error {
 		}
 		return nil
 	}
-	s.template, err = chat.Load(dir, control)
+	s.template, err = loadTemplate(dir, control)
 	if err != nil && !errors.Is(err, chat.ErrNoTemplate) && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", engine.ErrModel, err)
 	}
@@ -113,6 +122,9 @@ func (f *engineFlags) openText(s *session, modelArg string) error {
 func (s *session) close() {
 	if s.engine != nil {
 		_ = s.engine.Close() // nothing is left to do about a failure
+	}
+	if s.trace != nil {
+		_ = s.trace.Close() // the engine has told of a failed write
 	}
 	if s.tokenizer != nil {
 		s.tokenizer.Close()

@@ -19,12 +19,12 @@ const module = "github.com/pagoda-engine/pagoda/"
 // files; what is absent is forbidden. A name ending in /... stands for a tree.
 // internal/invariant is a leaf that anyone may import.
 var importTable = map[string][]string{
-	"cmd/pagoda":           {"bench", "engine", "model", "model/tokenizer", "model/chat", "scheduler", "kvcache", "internal/server", "internal/sim", "internal/nvml"},
+	"cmd/pagoda":           {"bench", "engine", "model", "model/demo", "model/tokenizer", "model/chat", "scheduler", "kvcache", "internal/server", "internal/sim", "internal/nvml"},
 	"cmd/pagoda-verify":    {"engine", "model", "model/tokenizer", "model/chat"},
 	"bench":                {"engine", "model/tokenizer", "kernels", "internal/nvml"},
 	"internal/server":      {"engine", "model/tokenizer", "model/chat", "internal/nvml"},
 	"internal/sim":         {"engine", "scheduler", "kvcache"},
-	"engine":               {"scheduler", "kvcache", "model", "kernels", "kernels/cpu", "kernels/cuda", "internal/nvml"},
+	"engine":               {"scheduler", "kvcache", "model", "model/demo", "kernels", "kernels/cpu", "kernels/cuda", "internal/nvml"},
 	"scheduler":            {"kvcache"},
 	"kvcache":              {"kernels"}, // store.go alone, see below
 	"model":                {"kernels"},
@@ -32,12 +32,14 @@ var importTable = map[string][]string{
 	"kernels/cpu":          {"kernels"},
 	"kernels/kernelstest":  {"kernels"},
 	"kernels":              {},
+	"model/demo":           {},
 	"model/tokenizer":      {},
 	"model/chat":           {},
 	"internal/cuda":        {},
 	"internal/nvml":        {},
 	"internal/invariant":   {},
 	"internal/lint":        {},
+	"internal/mutants":     {},
 	"examples/embed":       {"engine", "model/tokenizer", "model/chat"},
 	"scripts/demo_model":   {},
 	"third_party/licenses": {},

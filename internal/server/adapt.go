@@ -13,13 +13,17 @@ func AdaptEngine(e *engine.Engine) Engine { return adaptedEngine{e} }
 
 type adaptedEngine struct{ *engine.Engine }
 
-// Submit implements Engine.
-func (a adaptedEngine) Submit(ctx context.Context, r engine.Request) (Stream, error) {
-	stream, err := a.Engine.Submit(ctx, r)
+// SubmitChoices implements Engine.
+func (a adaptedEngine) SubmitChoices(ctxs []context.Context, r engine.Request) ([]Stream, error) {
+	choices, err := a.Engine.SubmitChoices(ctxs, r)
 	if err != nil {
-		return nil, err // a nil *engine.Stream would be a Stream that is not nil
+		return nil, err
 	}
-	return stream, nil
+	streams := make([]Stream, len(choices))
+	for i, s := range choices {
+		streams[i] = s
+	}
+	return streams, nil
 }
 
 // Info implements Engine.
@@ -28,7 +32,7 @@ func (a adaptedEngine) Info() Info {
 	out := Info{
 		MaxModelLen: in.MaxModelLen, PoolTokens: in.NumBlocks * in.BlockSize,
 		VocabSize: in.Vocab, MaxLogprobs: in.MaxLogprobs, Priority: in.Priority,
-		CacheConfig: map[string]string{"block_size": strconv.Itoa(in.BlockSize), "num_gpu_blocks": strconv.Itoa(in.NumBlocks)},
+		CacheConfig: map[string]string{"block_size": strconv.Itoa(in.BlockSize), "num_gpu_blocks": strconv.Itoa(in.NumBlocks), "num_cpu_blocks": strconv.Itoa(in.HostBlocks), "cache_dtype": "auto"},
 	}
 	if g := in.Generation; g != nil {
 		out.Generation = Generation{
@@ -42,7 +46,8 @@ func (a adaptedEngine) Info() Info {
 		"gpu-memory-utilization": "gpu_memory_utilization", "enable-prefix-caching": "enable_prefix_caching",
 		"swap-space": "swap_space",
 	}
-	for _, setting := range a.Settings() {
+	out.Settings = a.Settings()
+	for _, setting := range out.Settings {
 		if label, ok := labels[setting.Name]; ok {
 			out.CacheConfig[label] = setting.Value
 		}

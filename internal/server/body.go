@@ -7,12 +7,14 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 )
 
 // readBody reads a JSON body whole, within the deadline that the middleware set,
 // and checks size, nesting and syntax. Having read it, net/http takes the
-// deadline away and watches for the client's going.
-func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *apiError) {
+// deadline away and watches for the client's going. A body that is not short takes
+// its place in a budget, which r gives back once it is decoded and encoded.
+func (s *Server) readBody(w http.ResponseWriter, req *http.Request, r *request) ([]byte, *apiError) {
 	if enc := req.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return nil, &apiError{status: http.StatusUnsupportedMediaType, kind: typeInvalidRequest, message: "compressed bodies are not supported"}
 	}
@@ -20,7 +22,22 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *apiError) {
 	if req.ContentLength > maxBodyBytes {
 		return nil, tooLarge
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBodyBytes))
+	limited := http.MaxBytesReader(w, req.Body, maxBodyBytes)
+	body, err := io.ReadAll(io.LimitReader(limited, shortText))
+	if err == nil && len(body) == shortText {
+		claimed := maxBodyBytes // of unknown length: as long as may be
+		if req.ContentLength > 0 {
+			claimed = int(req.ContentLength)
+		}
+		release, late := s.bodies.acquire(req.Context(), claimed)
+		if late != nil {
+			return nil, badRequest("the body could not be read")
+		}
+		r.release = release
+		rest := bytes.NewBuffer(slices.Grow(body, max(0, int(req.ContentLength)-len(body)+bytes.MinRead)))
+		_, err = rest.ReadFrom(limited)
+		body = rest.Bytes()
+	}
 	var limit *http.MaxBytesError
 	switch {
 	case errors.As(err, &limit):

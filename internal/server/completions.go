@@ -14,6 +14,7 @@ import (
 func (s *Server) handleChat(w http.ResponseWriter, req *http.Request) {
 	arrival := time.Now()
 	r := s.defaults()
+	defer r.encoded()
 	err := s.decodeRequest(w, req, chatFields, &r)
 	if err == nil && r.messages == nil {
 		err = badField("messages", "is missing")
@@ -22,7 +23,7 @@ func (s *Server) handleChat(w http.ResponseWriter, req *http.Request) {
 		s.writeError(w, err)
 		return
 	}
-	ids, err := s.encodeChat(&r)
+	ids, err := s.encodeChat(req.Context(), &r)
 	if err != nil {
 		s.writeError(w, err)
 		return
@@ -34,6 +35,7 @@ func (s *Server) handleChat(w http.ResponseWriter, req *http.Request) {
 func (s *Server) handleCompletions(w http.ResponseWriter, req *http.Request) {
 	arrival := time.Now()
 	r := s.defaults()
+	defer r.encoded()
 	r.defaultMaxTokens = completionMaxTokens
 	err := s.decodeRequest(w, req, completionFields, &r)
 	if err == nil && r.prompts == nil {
@@ -48,7 +50,7 @@ func (s *Server) handleCompletions(w http.ResponseWriter, req *http.Request) {
 	}
 	g := &generation{s: s, r: &r, arrival: arrival}
 	for _, p := range r.prompts {
-		ids, err := s.encodePrompt(p, r.addSpecial)
+		ids, err := s.encodePrompt(req.Context(), &r, p)
 		if err != nil {
 			s.writeError(w, err)
 			return
@@ -60,7 +62,7 @@ func (s *Server) handleCompletions(w http.ResponseWriter, req *http.Request) {
 
 // decodeRequest reads the body into r, which holds the defaults.
 func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table map[string]field, r *request) *apiError {
-	body, err := readBody(w, req)
+	body, err := s.readBody(w, req, r)
 	if err != nil {
 		return err
 	}
@@ -74,6 +76,7 @@ func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table m
 		return err
 	}
 	r.normalize()
+	r.cacheSalt = s.salted(req, r.cacheSalt)
 	if s.tokenizer == nil {
 		r.returnTokenIDs = true // there is no other answer
 		if len(r.stops) > 0 {
@@ -84,77 +87,69 @@ func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table m
 }
 
 // encodePrompt makes ids of a raw prompt; special tokens in it are parsed.
-func (s *Server) encodePrompt(p prompt, addSpecial bool) ([]int32, *apiError) {
+func (s *Server) encodePrompt(ctx context.Context, r *request, p prompt) ([]int32, *apiError) {
 	ids := p.ids
 	if ids == nil {
 		if s.tokenizer == nil {
 			return nil, badField("prompt", "must be token ids: this model has no tokenizer")
 		}
-		var err error
-		if addSpecial {
-			ids, err = s.tokenizer.Encode(p.text)
-		} else {
-			ids, err = s.tokenizer.EncodeRendered(p.text, nil)
+		encode := s.tokenizer.Encode
+		if !r.addSpecial {
+			encode = func(text string) ([]int32, error) { return s.tokenizer.EncodeRendered(text, nil) }
 		}
-		if err != nil {
-			s.log.Debug("prompt not encoded", "err", err)
-			return nil, badField("prompt", "cannot be encoded")
+		var err *apiError
+		if ids, err = s.encode(ctx, r, "prompt", p.text, func() ([]int32, error) { return encode(p.text) }); err != nil {
+			return nil, err
 		}
 	}
 	if len(ids) == 0 {
 		return nil, badField("prompt", "must not be empty")
 	}
-	return ids, nil
+	return r.cut(ids, s.info.MaxModelLen), nil
 }
 
 // encodeChat renders and encodes messages. Their contents are data.
-func (s *Server) encodeChat(r *request) ([]int32, *apiError) {
+func (s *Server) encodeChat(ctx context.Context, r *request) ([]int32, *apiError) {
 	if s.template == nil || s.tokenizer == nil {
 		return nil, badField("messages", "need a chat template and a tokenizer, this model has none; use /v1/completions")
 	}
 	rendered, err := s.template.Render(chat.Input{
-		Messages: r.messages, Tools: r.tools, AddGenerationPrompt: r.addGenerationPrompt, ParseArguments: true,
+		Messages: r.messages, Tools: r.tools, Documents: r.documents, Kwargs: r.kwargs, ParseArguments: true,
+		AddGenerationPrompt: r.addGenerationPrompt, ContinueFinalMessage: r.continueFinal,
 	})
 	if err != nil {
 		e := badRequest("%s", err)
 		e.param = "messages"
 		return nil, e
 	}
+	if prefix := r.tooling.prefix(); prefix != "" {
+		if at := len(rendered.Text); !plainName(prefix[len(callOpen):]) {
+			rendered.Literal = append(rendered.Literal, [2]int{at + len(callOpen), at + len(prefix)})
+		}
+		rendered.Text += prefix
+	}
 	if s.parseSpecial {
 		rendered.Literal = nil
 	}
-	ids, err := s.tokenizer.EncodeRendered(rendered.Text, rendered.Literal)
-	if err != nil {
-		s.log.Debug("messages not encoded", "err", err)
-		return nil, badField("messages", "cannot be encoded")
+	ids, bad := s.encode(ctx, r, "messages", rendered.Text, func() ([]int32, error) {
+		return s.tokenizer.EncodeRendered(rendered.Text, rendered.Literal)
+	})
+	if bad != nil {
+		return nil, bad
 	}
 	if len(ids) == 0 {
 		return nil, badField("messages", "are rendered to an empty prompt")
 	}
-	return ids, nil
+	return r.cut(ids, s.info.MaxModelLen), nil
 }
 
 // generate runs g and answers, by events or by one body.
 func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generation, prefix, object, param string, shape shape) {
 	ctx, cancel := context.WithCancel(req.Context())
 	defer cancel() // frees whatever still runs
-	g.created = g.arrival.Unix()
-	if g.r.id != "" {
-		w.Header().Set(requestIDHeader, g.r.id)
-	}
-	g.id = prefix + w.Header().Get(requestIDHeader)
-	for _, ids := range g.prompts {
-		if len(ids)+max(1, g.r.maxTokens) > s.info.MaxModelLen {
-			s.writeError(w, tooLong(param, len(ids), g.r.maxTokens, s.info.MaxModelLen))
-			return
-		}
-	}
-	if err := g.submit(ctx); err != nil {
-		s.writeError(w, s.mapError(err, param))
+	if err := s.start(ctx, w, g, prefix, param); err != nil {
+		s.writeError(w, err)
 		return
-	}
-	for _, ids := range g.prompts {
-		s.metrics.promptTokens.Observe(float64(len(ids)))
 	}
 	if g.r.stream {
 		if object == "chat.completion" {
@@ -164,6 +159,7 @@ func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generatio
 		return
 	}
 	results, err := g.collect(ctx)
+	g.countLongest()
 	if err != nil {
 		s.fail(ctx, w, g, nil, err, param)
 		return
@@ -173,10 +169,37 @@ func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generatio
 		body.Choices = append(body.Choices, shape.whole(g.choices[i], res))
 	}
 	body.Usage = g.usage()
+	if g.r.promptGiven && g.r.messages != nil {
+		body.PromptLogprobs = s.shownScores(g.r, g.scores[0])
+	}
 	if g.r.returnTokenIDs && g.r.prompts == nil {
 		body.PromptTokenIDs = g.prompts[0]
 	}
 	s.writeJSON(w, http.StatusOK, body)
+}
+
+// start submits g, whose prompts are encoded.
+func (s *Server) start(ctx context.Context, w http.ResponseWriter, g *generation, prefix, param string) *apiError {
+	g.r.encoded()
+	g.created = g.arrival.Unix()
+	if g.r.id != "" {
+		w.Header().Set(requestIDHeader, g.r.id)
+	}
+	g.id = prefix + w.Header().Get(requestIDHeader)
+	for _, ids := range g.prompts {
+		if len(ids)+max(1, g.r.maxTokens) > s.info.MaxModelLen {
+			return tooLong(param, len(ids), g.r.maxTokens, s.info.MaxModelLen)
+		}
+	}
+	if err := g.score(ctx); err != nil {
+		return s.mapError(err, param)
+	}
+	if err := g.submit(ctx); err != nil {
+		s.metrics.refused(err)
+		return s.mapError(err, param)
+	}
+	s.metrics.submitted(g.r, g.prompts)
+	return nil
 }
 
 func (g *generation) response(object string) *response {
@@ -186,7 +209,9 @@ func (g *generation) response(object string) *response {
 // stream answers by events: deltas of all choices as they come, usage, [DONE].
 func (s *Server) stream(ctx context.Context, w http.ResponseWriter, g *generation, object, param string, shape shape) {
 	st := &stream{g: g, out: s.newEventWriter(w), object: object, shape: shape}
-	if err := g.each(ctx, st.run); err != nil {
+	err := g.each(ctx, st.run)
+	g.countLongest()
+	if err != nil {
 		s.fail(ctx, w, g, st.out, err, param)
 		return
 	}
@@ -227,7 +252,7 @@ func (st *stream) run(ctx context.Context, c *choice) error {
 			}
 		}
 		// A character or a stop string may be under way, and nothing to show.
-		if d.text != "" || d.finish != engine.FinishNone || r.logprobs || r.returnTokenIDs || first && r.echo {
+		if d.text != "" || len(d.calls) > 0 || d.finish != engine.FinishNone || r.logprobs || r.returnTokenIDs || first && r.echo {
 			if err := st.write(c, st.shape.chunk(c, d, first), false); err != nil {
 				return err
 			}

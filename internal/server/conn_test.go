@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -245,4 +247,57 @@ func TestEngineLost(t *testing.T) {
 	close(f.done)
 	require.Equal(t, 503, <-status)
 	require.ErrorContains(t, s.wait(t), "device fault")
+}
+
+// TestCrowds: whoever comes and goes, nothing is left of them: requests whose
+// clients disconnect, readers that do not read, sockets that never say anything.
+func TestCrowds(t *testing.T) {
+	disconnects, readers, silent := 500, 50, 300
+	if testing.Short() {
+		disconnects, readers, silent = 100, 10, 50
+	}
+	f := newFakeEngine("")
+	f.info.MaxModelLen, f.info.PoolTokens = 1<<22, 1<<22
+	endless := ids(strings.Repeat("x", 1<<19))
+	f.reply = func(engine.Request) []int32 { return endless }
+	s := serve(t, f, Config{}, func(s *Server) { s.writeTimeout, s.headerTimeout = 200*time.Millisecond, 500*time.Millisecond })
+	resp, err := s.post(t, t.Context(), `{"prompt":"x","max_tokens":1}`) // what is made once is made
+	require.NoError(t, err)
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	before, files := runtime.NumGoroutine(), openFiles(t)
+
+	const body = `{"prompt":"x","stream":true,"max_tokens":500000}`
+	request := fmt.Sprintf("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	var held []net.Conn
+	open := func(text string) net.Conn {
+		conn, err := net.Dial("tcp", s.addr)
+		require.NoError(t, err)
+		_, err = io.WriteString(conn, text)
+		require.NoError(t, err)
+		return conn
+	}
+	for range readers {
+		held = append(held, open(request))
+	}
+	for range silent {
+		held = append(held, open("POST /v1/completions HTTP/1.1\r\nHo"))
+	}
+	for range disconnects {
+		open(request).Close()
+	}
+	w := do(s.Handler(), "GET", "/health", "")
+	require.Equal(t, 200, w.Code)
+	eventually(t, "all requests are freed", func() bool { return f.open.Load() == 0 })
+	for _, conn := range held {
+		conn.Close()
+	}
+	eventually(t, "goroutines are back", func() bool { return runtime.NumGoroutine() <= before+2 })
+	eventually(t, "files are back", func() bool { return openFiles(t) <= files+2 })
+}
+
+func openFiles(t *testing.T) int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return len(entries)
 }

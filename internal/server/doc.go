@@ -1,7 +1,7 @@
-// Package server speaks the OpenAI HTTP API over an engine. Text lives here and
-// nowhere below: a handler turns JSON into token ids, submits them, and turns
-// the tokens that come back into text, stop strings cut, as one JSON body or as
-// server-sent events.
+// Package server speaks the OpenAI HTTP API over an engine, with vLLM's additions,
+// and Anthropic's messages. Text lives here and nowhere below: a handler turns JSON
+// into token ids, submits them, and turns the tokens that come back into text, stop
+// strings cut and tool calls told apart, as one JSON body or as server-sent events.
 //
 // # Life of a request
 //
@@ -13,12 +13,15 @@
 //     checked against limits.go. What a field table does not know is ignored, as
 //     vLLM does, and logged at debug level.
 //  3. The template renders messages, the tokenizer encodes them; a prompt is
-//     never cut.
+//     never cut unasked. Long bodies and texts take their place in a budget
+//     (budget.go) until then: their memory is in nobody's plan.
 //  4. Each choice (n, several prompts) is one engine request. Its tokens pass the
-//     streaming decoder, then the stop matcher (stop.go), and become deltas.
+//     streaming decoder, the stop matcher (stop.go) and, when the request has
+//     tools, the tool parser (toolparser.go), and become deltas.
 //  5. Deltas are collected, or written as events under a rolling write deadline.
 //     One goroutine serves a single choice; several choices have one each and
-//     share the writer.
+//     share the writer. Chat and completions dress choices (shapes.go), messages
+//     and responses the blocks of their only choice (blocks.go).
 //
 // # Invariants
 //

@@ -10,10 +10,18 @@ import (
 // Engine is what the server asks of an engine; AdaptEngine makes one of an
 // *engine.Engine.
 type Engine interface {
-	// Submit starts a request; cancelling ctx aborts it and frees its blocks.
-	Submit(ctx context.Context, r engine.Request) (Stream, error)
+	// SubmitChoices starts a request with as many choices as there are contexts,
+	// all or none; cancelling one aborts its choice and frees its blocks.
+	SubmitChoices(ctxs []context.Context, r engine.Request) ([]Stream, error)
+	// PromptLogprobs says what the model makes of a prompt's tokens, all but the
+	// first, and of the top likeliest ids in each place.
+	PromptLogprobs(ctx context.Context, ids []int32, top int) ([]engine.PromptLogprob, error)
+	// ResetPrefixCache forgets all cached prefixes.
+	ResetPrefixCache(ctx context.Context) error
 	// Stats may be called at any time, from any goroutine.
 	Stats() engine.Stats
+	// Steps returns the records of the last n steps that are kept, oldest first.
+	Steps(n int) []engine.StepRecord
 	// Info does not change while the engine lives.
 	Info() Info
 	// Done is closed when the engine has stopped, by itself or not; Err then says
@@ -37,6 +45,7 @@ type Info struct {
 	Priority    bool // the scheduling policy is "priority"
 	Generation  Generation
 	CacheConfig map[string]string // labels of vllm:cache_config_info
+	Settings    []engine.Setting  // the effective configuration
 }
 
 // Generation holds the sampling defaults of generation_config.json; nil = the

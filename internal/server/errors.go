@@ -116,35 +116,43 @@ func (s *Server) mapError(err error, promptParam string) *apiError {
 	return &apiError{status: http.StatusInternalServerError, kind: typeServer, message: "the engine failed on this request"}
 }
 
-// retryAfter estimates in seconds, 1–60, when the queue has moved: the requests
-// that wait, at the pace at which those that run end.
+// retryAfter estimates in seconds, 1–60, when the queue has moved: those that
+// wait, at the pace at which those that run end. A request takes the mean number
+// of steps, each as long as the engine's step-time model says; without a model, the
+// mean time.
 func (s *Server) retryAfter() int {
 	st := s.engine.Stats()
-	mean := math.Float64frombits(s.meanSeconds.Load())
-	wait := mean * float64(st.Waiting+st.Swapped) / float64(max(1, st.Running))
+	s.meanMu.Lock()
+	each := s.meanSeconds
+	if st.PredictedStep > 0 {
+		each = s.meanTokens * st.PredictedStep.Seconds()
+	}
+	s.meanMu.Unlock()
+	wait := each * float64(st.Waiting) / float64(max(1, st.Running))
 	return int(math.Ceil(min(max(wait, 1), 60)))
 }
 
-// observeSeconds moves the mean duration of requests, an exponential average.
-func (s *Server) observeSeconds(seconds float64) {
+// observeLength moves the means over requests, exponential averages.
+func (s *Server) observeLength(tokens int, seconds float64) {
 	const weight = 0.1
-	for {
-		old := s.meanSeconds.Load()
-		mean := math.Float64frombits(old)
-		if mean == 0 {
-			mean = seconds
-		}
-		mean += weight * (seconds - mean)
-		if s.meanSeconds.CompareAndSwap(old, math.Float64bits(mean)) {
-			return
-		}
+	s.meanMu.Lock()
+	defer s.meanMu.Unlock()
+	if s.meanSeconds == 0 {
+		s.meanSeconds, s.meanTokens = seconds, float64(tokens)
+		return
 	}
+	s.meanSeconds += weight * (seconds - s.meanSeconds)
+	s.meanTokens += weight * (float64(tokens) - s.meanTokens)
 }
 
 // writeError answers with e; nothing may have been written before.
 func (s *Server) writeError(w http.ResponseWriter, e *apiError) {
 	if e.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(e.retryAfter))
+	}
+	if t, ok := w.(*trackedWriter); ok && t.anthropic {
+		s.writeJSON(w, e.status, anthropicError{e, w.Header().Get(requestIDHeader)})
+		return
 	}
 	s.writeJSON(w, e.status, e)
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -38,10 +39,12 @@ type fakeEngine struct {
 	fail   error         // the final event after the reply
 	info   Info
 	stats  engine.Stats
+	steps  []engine.StepRecord
 
 	mu       sync.Mutex
 	requests []engine.Request
 	open     atomic.Int64
+	resets   atomic.Int64
 	done     chan struct{}
 	err      error
 }
@@ -62,22 +65,48 @@ func ids(text string) []int32 {
 	return out
 }
 
-func (f *fakeEngine) Stats() engine.Stats   { return f.stats }
+func (f *fakeEngine) Stats() engine.Stats { return f.stats }
+func (f *fakeEngine) Steps(n int) []engine.StepRecord {
+	return f.steps[max(0, len(f.steps)-n):]
+}
 func (f *fakeEngine) Info() Info            { return f.info }
 func (f *fakeEngine) Done() <-chan struct{} { return f.done }
 func (f *fakeEngine) Err() error            { return f.err }
 
-func (f *fakeEngine) Submit(ctx context.Context, r engine.Request) (Stream, error) {
-	f.mu.Lock()
-	f.requests = append(f.requests, r)
-	refuse := f.submit != nil && len(f.requests) > f.accept
-	f.mu.Unlock()
-	if refuse {
-		return nil, f.submit
+func (f *fakeEngine) SubmitChoices(ctxs []context.Context, r engine.Request) ([]Stream, error) {
+	var streams []Stream
+	for i, ctx := range ctxs {
+		r.Sampling.Choice = int32(i)
+		f.mu.Lock()
+		f.requests = append(f.requests, r)
+		refuse := f.submit != nil && len(f.requests) > f.accept
+		f.mu.Unlock()
+		if refuse {
+			return nil, f.submit
+		}
+		f.open.Add(1)
+		context.AfterFunc(ctx, func() { f.open.Add(-1) })
+		streams = append(streams, &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r), admitted: time.Now()})
 	}
-	f.open.Add(1)
-	context.AfterFunc(ctx, func() { f.open.Add(-1) })
-	return &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r)}, nil
+	return streams, nil
+}
+
+func (f *fakeEngine) ResetPrefixCache(context.Context) error {
+	f.resets.Add(1)
+	return f.err
+}
+
+// PromptLogprobs gives token i −i/8, and the ids after it as the likelier ones.
+func (f *fakeEngine) PromptLogprobs(_ context.Context, ids []int32, top int) ([]engine.PromptLogprob, error) {
+	out := make([]engine.PromptLogprob, len(ids))
+	for i := 1; i < len(ids); i++ {
+		out[i] = engine.PromptLogprob{Logprob: -float32(i) / 8, Rank: int32(top + 1)}
+		for k := range top {
+			out[i].TopIDs = append(out[i].TopIDs, (ids[i]+1+int32(k))%testVocab)
+			out[i].TopLogprobs = append(out[i].TopLogprobs, -float32(k+1)/64)
+		}
+	}
+	return out, f.submit
 }
 
 func (f *fakeEngine) last(t *testing.T) engine.Request {
@@ -94,6 +123,8 @@ type fakeStream struct {
 	tokens []int32
 	n      int
 	ended  bool
+
+	admitted time.Time
 }
 
 func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
@@ -122,7 +153,7 @@ func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
 		token = s.tokens[s.n]
 	}
 	s.n++
-	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2}
+	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2, Admitted: s.admitted}
 	if n := s.r.Sampling.Logprobs; n >= 0 {
 		ev.Logprob = -0.5
 		for i := range n {

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // field decodes the value of a field into a request. The value is never null:
@@ -51,7 +49,7 @@ var samplingFields = map[string]field{
 	"skip_special_tokens":        boolean(func(r *request) *bool { return &r.skipSpecial }),
 
 	"n":                  integer(func(r *request, v int64) { r.n = int(v) }),
-	"max_tokens":         integer(func(r *request, v int64) { r.maxTokens = int(v) }),
+	"max_tokens":         positive(func(r *request, v int64) { r.maxTokens = int(v) }),
 	"min_tokens":         integer(func(r *request, v int64) { r.sampling.MinTokens = int32(v) }),
 	"temperature":        number(func(r *request) *float32 { return &r.sampling.Temperature }),
 	"top_p":              number(func(r *request) *float32 { return &r.sampling.TopP }),
@@ -68,6 +66,10 @@ var samplingFields = map[string]field{
 	"include_stop_str_in_output": boolean(func(r *request) *bool { return &r.includeStop }),
 	"ignore_eos":                 boolean(func(r *request) *bool { return &r.ignoreEOS }),
 
+	"prompt_logprobs":        integer(func(r *request, v int64) { r.promptLogprobs, r.promptGiven = int(v), true }),
+	"truncate_prompt_tokens": truncatePrompt,
+	"truncation_side":        truncationSide,
+
 	"cache_salt": cacheSalt,
 	"priority":   integer(func(r *request, v int64) { r.priority = int(v) }),
 }
@@ -77,6 +79,7 @@ var completionFields = merge(samplingFields, refusedFields, noEffectFields, map[
 	"prompt":             decodePrompts,
 	"echo":               boolean(func(r *request) *bool { return &r.echo }),
 	"logprobs":           integer(func(r *request, v int64) { r.logprobs, r.topLogprobs = true, int(v) }),
+	"max_tokens":         integer(func(r *request, v int64) { r.maxTokens, r.scoreOnly = int(v), v == 0 }),
 	"best_of":            integer(func(r *request, v int64) { r.bestOf = int(v) }),
 	"add_special_tokens": boolean(func(r *request) *bool { return &r.addSpecial }),
 	"suffix":             only(`""`),
@@ -87,24 +90,24 @@ var chatFields = merge(samplingFields, refusedFields, noEffectFields, map[string
 	"messages":              decodeMessages,
 	"tools":                 decodeTools,
 	"tool_choice":           toolChoice,
-	"parallel_tool_calls":   only(`true`),
-	"add_generation_prompt": boolean(func(r *request) *bool { return &r.addGenerationPrompt }),
+	"parallel_tool_calls":   parallelToolCalls,
+	"add_generation_prompt": addGenerationPrompt,
 	// max_completion_tokens sorts before max_tokens; both given must agree in
 	// effect, so the smaller counts.
 	"max_completion_tokens": integer(func(r *request, v int64) { r.maxTokens = int(v) }),
-	"max_tokens": integer(func(r *request, v int64) {
+	"max_tokens": positive(func(r *request, v int64) {
 		if r.maxTokens == 0 || int(v) < r.maxTokens {
 			r.maxTokens = int(v)
 		}
 	}),
 	"logprobs":               boolean(func(r *request) *bool { return &r.logprobs }),
 	"top_logprobs":           integer(func(r *request, v int64) { r.topLogprobs, r.topGiven = int(v), true }),
-	"echo":                   only(`false`),
-	"continue_final_message": only(`false`),
+	"echo":                   boolean(func(r *request) *bool { return &r.echo }),
+	"continue_final_message": boolean(func(r *request) *bool { return &r.continueFinal }),
 	"add_special_tokens":     only(`false`),
 	"chat_template":          only(),
-	"chat_template_kwargs":   only(`{}`),
-	"documents":              only(`[]`),
+	"chat_template_kwargs":   templateKwargs,
+	"documents":              documents,
 	"functions":              only(`[]`),
 	"function_call":          only(`"none"`),
 	"modalities":             only(`["text"]`),
@@ -116,28 +119,26 @@ var chatFields = merge(samplingFields, refusedFields, noEffectFields, map[string
 // refusedFields would change the answer and are not implemented: any value but
 // the neutral one is a 400.
 var refusedFields = map[string]field{
-	"response_format":        only(`{"type":"text"}`),
-	"structured_outputs":     only(),
-	"guided_json":            only(),
-	"guided_regex":           only(),
-	"guided_choice":          only(),
-	"guided_grammar":         only(),
-	"prompt_logprobs":        only(),
-	"logprob_token_ids":      only(),
-	"allowed_token_ids":      only(),
-	"bad_words":              only(`[]`),
-	"truncate_prompt_tokens": only(),
-	"length_penalty":         only(`1`, `1.0`),
-	"use_beam_search":        only(`false`),
-	"kv_transfer_params":     only(),
-	"vllm_xargs":             only(`{}`),
-	"repetition_detection":   only(),
-	"thinking_token_budget":  only(),
-	"logits_processors":      only(`[]`),
-	"mm_processor_kwargs":    only(),
-	"moderation":             only(),
-	"stream_interval":        only(`1`),
-	"prompt_embeds":          only(),
+	"response_format":       only(`{"type":"text"}`),
+	"structured_outputs":    only(),
+	"guided_json":           only(),
+	"guided_regex":          only(),
+	"guided_choice":         only(),
+	"guided_grammar":        only(),
+	"logprob_token_ids":     only(),
+	"allowed_token_ids":     only(),
+	"bad_words":             only(`[]`),
+	"length_penalty":        only(`1`, `1.0`),
+	"use_beam_search":       only(`false`),
+	"kv_transfer_params":    only(),
+	"vllm_xargs":            only(`{}`),
+	"repetition_detection":  only(),
+	"thinking_token_budget": only(),
+	"logits_processors":     only(`[]`),
+	"mm_processor_kwargs":   only(),
+	"moderation":            only(),
+	"stream_interval":       only(`1`),
+	"prompt_embeds":         only(),
 }
 
 // noEffectFields are accepted: they do not change the answer of a text model on
@@ -149,7 +150,6 @@ var noEffectFields = func() map[string]field {
 		"prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
 		"reasoning_effort", "include_reasoning", // no thinking to steer or to hide
 		"spaces_between_special_tokens", // byte-level tokenizers put none
-		"truncation_side",               // nothing is truncated
 		"guided_decoding_backend", "guided_whitespace_pattern",
 	} {
 		table[name] = noEffect
@@ -231,6 +231,16 @@ func integer(set func(*request, int64)) field {
 		}
 		set(r, v)
 		return nil
+	}
+}
+
+// positive is integer without 0.
+func positive(set func(*request, int64)) field {
+	return func(r *request, name string, value json.RawMessage) *apiError {
+		if v, ok := parseInteger(value); ok && v == 0 {
+			return badField(name, "is 0, must be at least 1")
+		}
+		return integer(set)(r, name, value)
 	}
 }
 
@@ -322,54 +332,6 @@ func streamOptions(r *request, name string, value json.RawMessage) *apiError {
 			}
 		}
 	}
-	return nil
-}
-
-func stopStrings(r *request, name string, value json.RawMessage) *apiError {
-	var one string
-	if json.Unmarshal(value, &one) == nil {
-		r.stops = []string{one}
-	} else if json.Unmarshal(value, &r.stops) != nil {
-		return badField(name, "must be a string or a list of strings")
-	}
-	if len(r.stops) > maxStops {
-		return badField(name, "has %d strings, at most %d are allowed", len(r.stops), maxStops)
-	}
-	for i, stop := range r.stops {
-		if stop == "" || len(stop) > maxStopBytes {
-			return badField(name, "string %d has %d bytes, must have 1 to %d", i, len(stop), maxStopBytes)
-		}
-	}
-	return nil
-}
-
-func stopTokenIDs(r *request, name string, value json.RawMessage) (err *apiError) {
-	r.stopIDs, err = parseTokenIDs(name, value, maxStopIDs)
-	return err
-}
-
-func logitBias(r *request, name string, value json.RawMessage) *apiError {
-	var raw map[string]json.RawMessage
-	if json.Unmarshal(value, &raw) != nil {
-		return badField(name, "must be an object from token ids to numbers")
-	}
-	if len(raw) > maxLogitBias {
-		return badField(name, "has %d entries, at most %d are allowed", len(raw), maxLogitBias)
-	}
-	bias := make([]engine.TokenBias, 0, len(raw))
-	for key, item := range raw {
-		id, err := strconv.ParseUint(key, 10, 31)
-		if err != nil || strconv.FormatUint(id, 10) != key { // "07" and "7" would be the same id twice
-			return badField(name, "has the key %q, keys must be token ids", key)
-		}
-		v, bad := parseNumber(name, item, limits[name])
-		if bad != nil {
-			return bad
-		}
-		bias = append(bias, engine.TokenBias{ID: int32(id), Bias: float32(v)})
-	}
-	slices.SortFunc(bias, func(a, b engine.TokenBias) int { return int(a.ID - b.ID) })
-	r.sampling.LogitBias = bias
 	return nil
 }
 

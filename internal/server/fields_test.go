@@ -46,20 +46,24 @@ var sharedEdges = []edge{
 	{`"request_id":"r-1"`, ""}, {`"request_id":"a b"`, "request_id"},
 	{`"unknown_field":{"a":[1]}`, ""}, {`"Temperature":"ignored, names are exact"`, ""},
 	{`"response_format":{"type": "text"}`, ""}, {`"response_format":{"type":"json_object"}`, "response_format"},
-	{`"prompt_logprobs":0`, "prompt_logprobs"}, {`"length_penalty":1.0`, ""}, {`"length_penalty":1.1`, "length_penalty"}, {`"use_beam_search":true`, "use_beam_search"},
-	{`"bad_words":[]`, ""}, {`"bad_words":["x"]`, "bad_words"}, {`"allowed_token_ids":[1]`, "allowed_token_ids"}, {`"truncate_prompt_tokens":5`, "truncate_prompt_tokens"},
+	{`"prompt_logprobs":0`, ""}, {`"prompt_logprobs":20`, ""}, {`"prompt_logprobs":21`, "prompt_logprobs"}, {`"prompt_logprobs":-1`, "prompt_logprobs"}, {`"prompt_logprobs":1,"stream":true`, "prompt_logprobs"}, {`"length_penalty":1.0`, ""}, {`"length_penalty":1.1`, "length_penalty"}, {`"use_beam_search":true`, "use_beam_search"},
+	{`"bad_words":[]`, ""}, {`"bad_words":["x"]`, "bad_words"}, {`"allowed_token_ids":[1]`, "allowed_token_ids"}, {`"truncate_prompt_tokens":5`, ""}, {`"truncate_prompt_tokens":-1`, ""}, {`"truncate_prompt_tokens":0`, "truncate_prompt_tokens"}, {`"truncate_prompt_tokens":-2`, "truncate_prompt_tokens"}, {`"truncation_side":"right"`, ""}, {`"truncation_side":"up"`, "truncation_side"},
 	{`"guided_json":{}`, "guided_json"}, {`"guided_regex":"a"`, "guided_regex"}, {`"guided_choice":["a"]`, "guided_choice"}, {`"guided_grammar":"a"`, "guided_grammar"}, {`"structured_outputs":{"regex":"a"}`, "structured_outputs"},
 	{`"kv_transfer_params":{}`, "kv_transfer_params"}, {`"vllm_xargs":{"a":1}`, "vllm_xargs"}, {`"thinking_token_budget":1`, "thinking_token_budget"}, {`"repetition_detection":{}`, "repetition_detection"}, {`"logprob_token_ids":[1]`, "logprob_token_ids"}, {`"stream_interval":2`, "stream_interval"},
 }
+
+const aTool = `{"type":"function","function":{"name":"f"}}`
 
 var chatEdges = []edge{
 	{`"logprobs":true`, ""}, {`"logprobs":true,"top_logprobs":20`, ""}, {`"logprobs":true,"top_logprobs":21`, "top_logprobs"}, {`"top_logprobs":1`, "top_logprobs"}, {`"top_logprobs":0`, ""}, {`"logprobs":1`, "logprobs"}, {`"logprobs":true,"top_logprobs":-1`, "top_logprobs"},
 	{`"max_completion_tokens":3`, ""}, {`"max_completion_tokens":0`, "max_completion_tokens"},
 	{`"tools":[]`, ""}, {`"tools":[{"type":"function","function":{"name":"f"}}]`, ""}, {`"tools":[{"type":"retrieval"}]`, "tools[0]"}, {`"tools":[{"type":"function","function":{"name":""}}]`, "tools[0]"}, {`"tools":{}`, "tools"}, {`"tools":[` + joinN(129, func(int) string { return `{"type":"function","function":{"name":"f"}}` }) + `]`, "tools"},
-	{`"tool_choice":"auto"`, ""}, {`"tool_choice":"none"`, ""}, {`"tool_choice":"required"`, "tool_choice"}, {`"tool_choice":{"type":"function","function":{"name":"f"}}`, "tool_choice"},
-	{`"parallel_tool_calls":true`, ""}, {`"parallel_tool_calls":false`, "parallel_tool_calls"}, {`"functions":[{}]`, "functions"}, {`"function_call":"auto"`, "function_call"},
-	{`"add_generation_prompt":false`, ""}, {`"continue_final_message":true`, "continue_final_message"}, {`"echo":true`, "echo"}, {`"add_special_tokens":true`, "add_special_tokens"},
-	{`"chat_template":"x"`, "chat_template"}, {`"chat_template_kwargs":{}`, ""}, {`"chat_template_kwargs":{"a":1}`, "chat_template_kwargs"}, {`"documents":[{}]`, "documents"},
+	{`"tool_choice":"auto"`, ""}, {`"tool_choice":"none"`, ""}, {`"tool_choice":"required"`, "tool_choice"}, {`"tool_choice":{"type":"function","function":{"name":"f"}}`, "tool_choice"}, {`"tool_choice":"any"`, "tool_choice"}, {`"tool_choice":7`, "tool_choice"},
+	{`"tool_choice":"required","tools":[` + aTool + `]`, ""}, {`"tool_choice":{"type":"function","function":{"name":"f"}},"tools":[` + aTool + `]`, ""}, {`"tool_choice":{"type":"function","function":{"name":"g"}},"tools":[` + aTool + `]`, "tool_choice"}, {`"tool_choice":{"type":"allowed_tools"},"tools":[` + aTool + `]`, "tool_choice"}, {`"tool_choice":"required","add_generation_prompt":false,"tools":[` + aTool + `]`, "tool_choice"},
+	{`"parallel_tool_calls":true`, ""}, {`"parallel_tool_calls":false`, ""}, {`"parallel_tool_calls":1`, "parallel_tool_calls"}, {`"functions":[{}]`, "functions"}, {`"function_call":"auto"`, "function_call"},
+	{`"add_generation_prompt":false`, ""}, {`"continue_final_message":true`, ""}, {`"continue_final_message":true,"add_generation_prompt":true`, "continue_final_message"}, {`"continue_final_message":1`, "continue_final_message"}, {`"echo":true`, ""}, {`"echo":2`, "echo"}, {`"add_special_tokens":true`, "add_special_tokens"},
+	{`"chat_template":"x"`, "chat_template"}, {`"chat_template_kwargs":{}`, ""}, {`"chat_template_kwargs":{"a":{"b":{"c":{"d":{"e":1}}}}}`, ""}, {`"chat_template_kwargs":{"a":{"b":{"c":{"d":{"e":{}}}}}}`, "chat_template_kwargs"}, {`"chat_template_kwargs":{"messages":1}`, "messages"}, {`"chat_template_kwargs":[]`, "chat_template_kwargs"}, {`"chat_template_kwargs":{"a":"` + strings.Repeat("x", 16<<10) + `"}`, "chat_template_kwargs"},
+	{`"documents":[{}]`, ""}, {`"documents":{}`, "documents"}, {`"documents":[` + joinN(1025, func(int) string { return "{}" }) + `]`, "documents"},
 	{`"modalities":["text"]`, ""}, {`"modalities":["text","audio"]`, "modalities"}, {`"audio":{}`, "audio"}, {`"web_search_options":{}`, "web_search_options"}, {`"reasoning_effort":"low"`, ""},
 	{`"messages":[]`, "messages"}, {`"messages":"hi"`, "messages"}, {`"messages":[1]`, "messages[0]"}, {`"messages":[{}]`, "messages[0]"}, {`"messages":[{"role":"robot","content":""}]`, "messages[0]"}, {`"messages":[{"role":"user"}]`, "messages[0]"},
 	{`"messages":[{"role":"user","content":5}]`, "messages"}, {`"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://x"}}]}]`, "messages"}, {`"messages":[{"role":"user","content":"forbidden"}]`, "messages"},
@@ -72,7 +76,7 @@ var completionEdges = []edge{
 	{`"prompt":""`, "prompt"}, {`"prompt":[]`, "prompt"}, {`"prompt":[[]]`, "prompt"}, {`"prompt":[""]`, "prompt"}, {`"prompt":[1,"a"]`, "prompt"}, {`"prompt":["a",1]`, "prompt"}, {`"prompt":["a",[1]]`, ""}, {`"prompt":[259]`, "prompt"}, {`"prompt":[-1]`, "prompt"}, {`"prompt":[1e3]`, "prompt"}, {`"prompt":[null]`, "prompt"}, {`"prompt":{}`, "prompt"}, {`"prompt":[[[1]]]`, "prompt"}, {`"prompt":["a",null]`, "prompt"}, {`"prompt":7`, "prompt"},
 	{`"prompt":[` + joinN(1025, func(int) string { return `"a"` }) + `]`, "prompt"}, {`"n":16,"prompt":[` + joinN(65, func(int) string { return `"a"` }) + `]`, "n"},
 	{`"logprobs":0`, ""}, {`"logprobs":20`, ""}, {`"logprobs":21`, "logprobs"}, {`"logprobs":-1`, "logprobs"}, {`"logprobs":true`, "logprobs"},
-	{`"echo":true`, ""}, {`"echo":true,"logprobs":1`, "echo"}, {`"best_of":1`, ""}, {`"n":2,"best_of":2`, ""}, {`"best_of":3`, "best_of"}, {`"best_of":0`, "best_of"}, {`"suffix":""`, ""}, {`"suffix":"s"`, "suffix"}, {`"add_special_tokens":false`, ""},
+	{`"echo":true`, ""}, {`"echo":true,"max_tokens":0`, ""}, {`"echo":true,"logprobs":1`, ""}, {`"best_of":1`, ""}, {`"n":2,"best_of":2`, ""}, {`"best_of":3`, "best_of"}, {`"best_of":0`, "best_of"}, {`"suffix":""`, ""}, {`"suffix":"s"`, "suffix"}, {`"add_special_tokens":false`, ""},
 	{`"max_tokens":4095,"prompt":"x"`, ""}, {`"max_tokens":4096,"prompt":"x"`, "prompt"},
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strconv"
@@ -17,8 +18,11 @@ type generation struct {
 	id      string // of the response: "chatcmpl-…"
 	created int64
 	arrival time.Time
-	prompts [][]int32
-	choices []*choice // of prompt p: choices[p·n] … choices[p·n + n − 1]
+	// submitted is when the engine got it.
+	submitted time.Time
+	prompts   [][]int32
+	scores    [][]tokenLogprob // of the prompts, where asked for
+	choices   []*choice        // of prompt p: choices[p·n] … choices[p·n + n − 1]
 }
 
 // choice is one engine request and the way from its tokens to text.
@@ -30,16 +34,21 @@ type choice struct {
 	cancel  context.CancelFunc
 	decoder Decoder // nil without a tokenizer
 	stops   *stopMatcher
+	tools   *toolParser // nil: calls are text
 
 	tokens      int // generated
 	cached      int // prompt tokens that came from the cache
 	done        bool
-	first, last time.Time
+	preemptions int
+	// admitted is when the engine first had a place for it.
+	admitted, first, last time.Time
 }
 
 // delta is what a token added to a choice.
 type delta struct {
 	text       string
+	calls      []callDelta // of a stream
+	called     []toolCall  // of a whole answer
 	ids        []int32
 	logprobs   []tokenLogprob
 	finish     engine.FinishReason
@@ -51,30 +60,45 @@ type tokenLogprob struct {
 	id      int32
 	logprob float32
 	top     []tokenLogprob
+	rank    int32 // of a prompt's token
+	first   bool  // nothing stands before it: it has no log probability
 }
 
-// submit hands every choice to the engine. The caller cancels ctx when it fails.
+// submit hands every prompt with its choices to the engine. The caller cancels
+// ctx when it fails.
 func (g *generation) submit(ctx context.Context) error {
+	g.submitted = time.Now()
 	for p, ids := range g.prompts {
 		// The last token is never computed, so it needs no place in the pool.
 		room := min(g.s.info.MaxModelLen, g.s.info.PoolTokens+1) - len(ids)
-		for i := range g.r.n {
-			ctx, cancel := context.WithCancel(ctx)
-			c := &choice{g: g, index: p*g.r.n + i, prompt: ids, cancel: cancel, stops: newStopMatcher(g.r.stops)}
-			if g.s.tokenizer != nil {
-				c.decoder = g.s.tokenizer.NewDecoder(g.r.skipSpecial)
-			}
-			id := g.id
-			if len(g.prompts)*g.r.n > 1 {
-				id += "-" + strconv.Itoa(c.index)
-			}
-			var err error
-			if c.stream, err = g.s.engine.Submit(ctx, g.r.engineRequest(id, ids, i, room)); err != nil {
-				cancel()
-				return err
-			}
-			g.choices = append(g.choices, c)
+		id := g.id
+		if len(g.prompts) > 1 {
+			id += "-" + strconv.Itoa(p)
 		}
+		ctxs, choices := make([]context.Context, g.r.n), make([]*choice, g.r.n)
+		for i := range choices {
+			c := &choice{g: g, index: p*g.r.n + i, prompt: ids, stops: newStopMatcher(g.r.stops)}
+			ctxs[i], c.cancel = context.WithCancel(ctx)
+			if g.r.tooling.parsed() {
+				c.tools = newToolParser(g.r.tooling.prefix(), g.r.tooling.limit())
+			}
+			if g.s.tokenizer != nil {
+				// Some models' tags of tool calls are special tokens.
+				c.decoder = g.s.tokenizer.NewDecoder(g.r.skipSpecial && c.tools == nil)
+			}
+			choices[i] = c
+		}
+		streams, err := g.s.engine.SubmitChoices(ctxs, g.r.engineRequest(id, ids, room))
+		if err != nil {
+			for _, c := range choices {
+				c.cancel()
+			}
+			return err
+		}
+		for i, c := range choices {
+			c.stream = streams[i]
+		}
+		g.choices = append(g.choices, choices...)
 	}
 	return nil
 }
@@ -89,6 +113,9 @@ func (c *choice) next(ctx context.Context) (delta, error) {
 	case !ok:
 		return delta{}, errStreamEnded
 	case ev.Finish == engine.FinishError && ev.Err != nil:
+		if errors.Is(ev.Err, engine.ErrNotNumbers) {
+			c.g.s.metrics.corrupted.Inc()
+		}
 		return delta{}, ev.Err
 	case ev.Finish == engine.FinishError:
 		return delta{}, errStreamEnded
@@ -98,6 +125,11 @@ func (c *choice) next(ctx context.Context) (delta, error) {
 		return delta{}, engine.ErrClosed // nobody on this side asked for it
 	}
 	d := delta{finish: ev.Finish}
+	if c.g.r.scoreOnly {
+		d.finish = engine.FinishLength
+		c.finish(d.finish)
+		return d, nil
+	}
 	if ev.HasToken {
 		c.count(ev)
 		if c.g.r.returnTokenIDs {
@@ -108,6 +140,9 @@ func (c *choice) next(ctx context.Context) (delta, error) {
 		}
 	}
 	c.show(&d, ev)
+	if c.tools != nil {
+		c.showCalls(&d)
+	}
 	if d.finish != engine.FinishNone {
 		c.finish(d.finish)
 	}
@@ -144,6 +179,36 @@ func (c *choice) show(d *delta, ev engine.Event) {
 	}
 }
 
+// showCalls tells the calls in d's text from the rest, and ends the choice when it
+// has as many as were asked for.
+func (c *choice) showCalls(d *delta) {
+	d.text, d.calls = c.tools.feed(d.text)
+	if c.tools.full() && d.finish == engine.FinishNone {
+		d.finish = engine.FinishStop
+	}
+	if d.finish != engine.FinishNone {
+		text, calls := c.tools.flush()
+		for i := range calls {
+			calls[i].at += len(d.text)
+		}
+		d.text, d.calls = d.text+text, append(d.calls, calls...)
+	}
+}
+
+// reason is why the choice ended, as OpenAI says it: with tool calls, unless the
+// end cut one, or the client itself had named the function.
+func (c *choice) reason(f engine.FinishReason) *string {
+	s := string(f)
+	switch {
+	case f == engine.FinishNone:
+		return nil
+	case c.tools == nil || c.tools.whole == 0 || c.g.r.tooling.mode == toolsNamed:
+	case f == engine.FinishStop, f == engine.FinishLength && !c.tools.torn:
+		s = "tool_calls"
+	}
+	return &s
+}
+
 // stopsAt says whether the client named id in stop_token_ids.
 func (r *request) stopsAt(id int32) bool {
 	for _, stop := range r.stopIDs {
@@ -152,43 +217,6 @@ func (r *request) stopsAt(id int32) bool {
 		}
 	}
 	return false
-}
-
-// count takes the times of a token.
-func (c *choice) count(ev engine.Event) {
-	now := time.Now()
-	if c.tokens == 0 {
-		c.first, c.cached = now, ev.CachedTokens
-		c.g.s.metrics.ttft.Observe(now.Sub(c.g.arrival).Seconds())
-	} else {
-		c.g.s.metrics.itl.Observe(now.Sub(c.last).Seconds())
-	}
-	c.tokens++
-	c.last = now
-}
-
-// finish frees what the engine still holds and counts the choice.
-func (c *choice) finish(reason engine.FinishReason) {
-	c.done = true
-	c.cancel()
-	m := c.g.s.metrics
-	m.success.WithLabelValues(string(reason)).Inc()
-	seconds := time.Since(c.g.arrival).Seconds()
-	m.e2e.Observe(seconds)
-	c.g.s.observeSeconds(seconds)
-	m.generatedCount.Observe(float64(c.tokens))
-	if c.tokens > 1 {
-		m.tpot.Observe(c.last.Sub(c.first).Seconds() / float64(c.tokens-1))
-	}
-}
-
-// countUnfinished counts the choices that did not get to their end.
-func (g *generation) countUnfinished(reason engine.FinishReason) {
-	for _, c := range g.choices {
-		if !c.done {
-			g.s.metrics.success.WithLabelValues(string(reason)).Inc()
-		}
-	}
 }
 
 func (c *choice) tokenLogprob(ev engine.Event) tokenLogprob {
@@ -220,18 +248,19 @@ func (g *generation) collect(ctx context.Context) ([]delta, error) {
 	results := make([]delta, len(g.choices))
 	err := g.each(ctx, func(ctx context.Context, c *choice) error {
 		var text []byte
+		var calls callJoiner
 		res := &results[c.index]
 		for res.finish == engine.FinishNone {
 			d, err := c.next(ctx)
 			if err != nil {
 				return err
 			}
-			text = append(text, d.text...)
+			text = append(text, calls.add(d.text, d.calls)...)
 			res.ids = append(res.ids, d.ids...)
 			res.logprobs = append(res.logprobs, d.logprobs...)
 			res.finish, res.stopReason = d.finish, d.stopReason
 		}
-		res.text = string(text)
+		res.text, res.called = string(text), calls.calls()
 		return nil
 	})
 	return results, err
@@ -239,6 +268,9 @@ func (g *generation) collect(ctx context.Context) ([]delta, error) {
 
 // promptText is the text of a choice's prompt, for echo.
 func (g *generation) promptText(c *choice) string {
+	if g.r.messages != nil {
+		return g.r.lastAnswer()
+	}
 	if in := g.r.prompts[c.index/g.r.n]; in.ids == nil {
 		return in.text
 	}

@@ -15,6 +15,9 @@ const (
 
 	maxMessages    = 2048
 	maxTools       = 128
+	maxDocuments   = 1024
+	maxKwargsBytes = 16 << 10
+	maxKwargsDepth = 5
 	maxNameBytes   = 256  // tool names, request ids, model names
 	maxChoices     = 1024 // prompts × n
 	maxStops       = 16
@@ -24,6 +27,36 @@ const (
 	maxSaltBytes   = engine.MaxCacheSalt
 	maxMetadataLen = 16 << 10 // bytes of a field that has no effect
 )
+
+// requestCap is the most of something in a request, and the status beyond.
+type requestCap struct {
+	name   string
+	most   int64
+	status int
+}
+
+// caps is the table of all limits that are not a number's range. The engine has
+// those of its own lists under the same names, and checks them again.
+var caps = []requestCap{
+	{"header_bytes", maxHeaderBytes, 431},
+	{"body_bytes", maxBodyBytes, 413},
+	{"json_depth", maxJSONDepth, 400},
+	{"messages", maxMessages, 400},
+	{"tools", maxTools, 400},
+	{"documents", maxDocuments, 400},
+	{"chat_template_kwargs_bytes", maxKwargsBytes, 400},
+	{"chat_template_kwargs_depth", maxKwargsDepth, 400},
+	{"name_bytes", maxNameBytes, 400},
+	{"choices", maxChoices, 400},
+	{"stop_strings", maxStops, 400},
+	{"stop_string_bytes", maxStopBytes, 400},
+	{"stop_token_ids", maxStopIDs, 400},
+	{"logit_bias", maxLogitBias, 400},
+	{"cache_salt_bytes", maxSaltBytes, 400},
+	{"metadata_bytes", maxMetadataLen, 400},
+	{"n", 16, 400},
+	{"top_logprobs", 20, 400},
+}
 
 // Deadlines of a connection.
 const (
@@ -47,20 +80,22 @@ type numberRange struct{ lo, hi float64 }
 // top_logprobs and logprobs are limited further by the engine's MaxLogprobs,
 // token ids by the vocabulary, and max_tokens by the context.
 var limits = map[string]numberRange{
-	"n":                     {1, 16},
-	"best_of":               {1, 16},
-	"max_tokens":            {1, math.MaxInt32},
-	"max_completion_tokens": {1, math.MaxInt32},
-	"min_tokens":            {0, math.MaxInt32},
-	"temperature":           {0, 100},
-	"top_p":                 {0, 1},
-	"top_k":                 {-1, math.MaxInt32}, // −1 and 0: off
-	"min_p":                 {0, 1},
-	"repetition_penalty":    {0.01, 100},
-	"presence_penalty":      {-2, 2},
-	"frequency_penalty":     {-2, 2},
-	"logit_bias":            {-100, 100}, // of each entry
-	"logprobs":              {0, 20},
-	"top_logprobs":          {0, 20},
-	"priority":              {math.MinInt32, math.MaxInt32},
+	"n":                      {1, 16},
+	"best_of":                {1, 16},
+	"max_tokens":             {0, math.MaxInt32}, // 0 with echo only
+	"max_completion_tokens":  {1, math.MaxInt32},
+	"min_tokens":             {0, math.MaxInt32},
+	"temperature":            {0, 100},
+	"top_p":                  {0, 1},
+	"top_k":                  {-1, math.MaxInt32}, // −1 and 0: off
+	"min_p":                  {0, 1},
+	"repetition_penalty":     {0.01, 100},
+	"presence_penalty":       {-2, 2},
+	"frequency_penalty":      {-2, 2},
+	"logit_bias":             {-100, 100}, // of each entry
+	"logprobs":               {0, 20},
+	"prompt_logprobs":        {0, 20},
+	"top_logprobs":           {0, 20},
+	"truncate_prompt_tokens": {-1, math.MaxInt32}, // −1: what the context leaves room for
+	"priority":               {math.MinInt32, math.MaxInt32},
 }

@@ -74,39 +74,6 @@ func checkMessage(raw json.RawMessage) (json.RawMessage, error) {
 
 func absent(value json.RawMessage) bool { return len(value) == 0 || string(value) == "null" }
 
-// decodeTools checks the tools and keeps them as they are spelled: templates
-// print them.
-func decodeTools(r *request, name string, value json.RawMessage) *apiError {
-	var list []struct {
-		Type     string
-		Function *struct{ Name string }
-	}
-	if json.Unmarshal(value, &list) != nil {
-		return badField(name, "must be a list of tools")
-	}
-	if len(list) > maxTools {
-		return badField(name, "has %d entries, at most %d are allowed", len(list), maxTools)
-	}
-	for i, tool := range list {
-		if tool.Type != "function" || tool.Function == nil || tool.Function.Name == "" || len(tool.Function.Name) > maxNameBytes {
-			return badField(fmt.Sprintf("%s[%d]", name, i), `must be {"type": "function", "function": {"name": …}}`)
-		}
-	}
-	if len(list) > 0 {
-		r.tools = value
-	}
-	return nil
-}
-
-// toolChoice takes the choices that ask nothing of the model.
-func toolChoice(_ *request, name string, value json.RawMessage) *apiError {
-	switch string(value) {
-	case `"none"`, `"auto"`:
-		return nil
-	}
-	return unsupported(name, `is only supported as "none" or "auto"`)
-}
-
 // decodePrompts takes the four forms of prompt: a string, a list of strings, a
 // list of ids, a list of lists of ids.
 func decodePrompts(r *request, name string, value json.RawMessage) *apiError {

@@ -49,14 +49,11 @@ func (s *Server) checkModel(name *string) *apiError {
 	return nil
 }
 
-func (s *Server) handleHealth(w http.ResponseWriter, _ *http.Request) {
-	if err := s.notReady(); err != nil {
-		s.writeError(w, err)
+// handleResetPrefixCache answers once nothing that was cached before is hit again.
+func (s *Server) handleResetPrefixCache(w http.ResponseWriter, req *http.Request) {
+	if err := s.engine.ResetPrefixCache(req.Context()); err != nil {
+		s.writeError(w, s.mapError(err, ""))
 		return
 	}
 	w.WriteHeader(http.StatusOK)
-}
-
-func (s *Server) handleVersion(w http.ResponseWriter, _ *http.Request) {
-	s.writeJSON(w, http.StatusOK, map[string]string{"version": s.version})
 }

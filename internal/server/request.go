@@ -13,8 +13,16 @@ import (
 type request struct {
 	// What to complete: messages and tools as the client spelled them, or prompts.
 	messages            json.RawMessage
+	system              string          // a system prompt that stands apart from messages
 	tools               json.RawMessage // nil = none
+	shownTools          json.RawMessage // as /v1/responses was given them
+	tooling             toolOptions
+	documents           json.RawMessage
+	kwargs              map[string]json.RawMessage // of the template
 	addGenerationPrompt bool
+	continueFinal       bool // the last message is the beginning of the answer
+	truncate            int  // most tokens of the prompt; 0 = all, −1 = what the context leaves room for
+	truncateRight       bool // the beginning is kept, not the end
 	prompts             []prompt
 
 	// How to answer.
@@ -26,10 +34,13 @@ type request struct {
 	returnTokenIDs  bool
 	tokensAsIDs     bool // logprobs show "token_id:N"
 	echo            bool
+	scoreOnly       bool // max_tokens 0 with echo: nothing is generated
 	addSpecial      bool // to prompts
 	skipSpecial     bool // in outputs
 	logprobs        bool
 	topLogprobs     int
+	promptLogprobs  int  // likeliest ids beside each token of the prompt
+	promptGiven     bool // prompt_logprobs was
 
 	// What to draw, and when to stop.
 	n           int
@@ -46,8 +57,29 @@ type request struct {
 
 	defaultMaxTokens int // 0 = as many as fit
 
-	streamOptions bool // stream_options was given
-	topGiven      bool // top_logprobs was given
+	release func() // gives back the body's place in the budget; nil = it has none
+
+	streamOptions   bool // stream_options was given
+	generationGiven bool // add_generation_prompt was given
+	topGiven        bool // top_logprobs was given
+}
+
+// encoded forgets what only the prompt was made of, and gives its memory back to
+// the others. It may be called twice.
+func (r *request) encoded() {
+	if !r.echo {
+		if r.messages != nil {
+			r.messages = json.RawMessage("[]")
+		}
+		for i := range r.prompts {
+			r.prompts[i].text = ""
+		}
+	}
+	r.tools, r.documents, r.kwargs = nil, nil, nil
+	if r.release != nil {
+		r.release()
+		r.release = nil
+	}
 }
 
 // prompt is one prompt of a completions request: text, or ids.
@@ -67,21 +99,31 @@ func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
 		return badField("logprobs", "may ask for at most %d tokens (--max-logprobs)", maxLogprobs)
 	case r.maxTokens > 0 && int(r.sampling.MinTokens) > r.maxTokens:
 		return badField("min_tokens", "is %d, more than max_tokens %d", r.sampling.MinTokens, r.maxTokens)
+	case r.scoreOnly && !r.echo:
+		return badField("max_tokens", "is 0, must be at least 1 (0 is for echo)")
+	case r.continueFinal && r.addGenerationPrompt && r.generationGiven:
+		return badField("continue_final_message", "and add_generation_prompt exclude each other")
+	case r.tooling.prefix() != "" && (r.continueFinal || !r.addGenerationPrompt):
+		return badField("tool_choice", "can only be required or name a function where the prompt ends with the head of the answer (add_generation_prompt)")
 	case r.bestOf > 1 && r.bestOf != r.n:
 		return unsupported("best_of", "is only supported when it equals n")
-	case r.echo && r.logprobs:
-		return unsupported("echo", "is not supported together with logprobs")
+	case r.promptGiven && r.stream:
+		return badField("prompt_logprobs", "cannot be streamed")
+	case r.promptLogprobs > maxLogprobs:
+		return badField("prompt_logprobs", "may ask for at most %d tokens (--max-logprobs)", maxLogprobs)
 	case r.priority != 0 && !priorityPolicy:
 		return badField("priority", "needs a server with --scheduling-policy priority")
 	}
-	return nil
+	if r.continueFinal {
+		r.addGenerationPrompt = false
+	}
+	return r.tooling.check()
 }
 
-// engineRequest is the request for one choice of a prompt. room is how many
+// engineRequest is the request for the choices of a prompt. room is how many
 // tokens fit behind it; what the client did not ask for must not be refused.
-func (r *request) engineRequest(id string, ids []int32, choice, room int) engine.Request {
+func (r *request) engineRequest(id string, ids []int32, room int) engine.Request {
 	sampling := r.sampling
-	sampling.Choice = int32(choice)
 	if !r.seeded {
 		sampling.Seed = rand.Uint64()
 	}
@@ -90,6 +132,9 @@ func (r *request) engineRequest(id string, ids []int32, choice, room int) engine
 		sampling.Logprobs = int32(r.topLogprobs)
 	}
 	maxTokens := r.maxTokens
+	if r.scoreOnly {
+		maxTokens = 1 // the engine generates always; its token is dropped
+	}
 	if maxTokens == 0 && r.defaultMaxTokens > 0 {
 		maxTokens = max(1, min(room, r.defaultMaxTokens))
 	}

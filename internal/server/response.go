@@ -27,6 +27,7 @@ type response struct {
 	Choices        []any   `json:"choices"`
 	Usage          any     `json:"usage,omitempty"` // *usage, or null where a stream has none yet
 	PromptTokenIDs []int32 `json:"prompt_token_ids,omitempty"`
+	PromptLogprobs any     `json:"prompt_logprobs,omitempty"` // of a chat
 }
 
 // null is written as such where an empty field would be left out.
@@ -45,14 +46,16 @@ type chatChoice struct {
 }
 
 type chatMessage struct {
-	Role    string  `json:"role"`
-	Content string  `json:"content"`
-	Refusal *string `json:"refusal"`
+	Role      string     `json:"role"`
+	Content   *string    `json:"content"` // null: nothing but tool calls
+	Refusal   *string    `json:"refusal"`
+	ToolCalls []toolCall `json:"tool_calls,omitempty"`
 }
 
 type chatDelta struct {
-	Role    string  `json:"role,omitempty"`
-	Content *string `json:"content,omitempty"`
+	Role      string          `json:"role,omitempty"`
+	Content   *string         `json:"content,omitempty"`
+	ToolCalls []toolCallDelta `json:"tool_calls,omitempty"`
 }
 
 type chatLogprobs struct {
@@ -78,11 +81,12 @@ type textChoice struct {
 	StopReason   any           `json:"stop_reason"`
 	TokenIDs     []int32       `json:"token_ids,omitempty"`
 	PromptIDs    []int32       `json:"prompt_token_ids,omitempty"`
+	PromptProbs  any           `json:"prompt_logprobs,omitempty"`
 }
 
 type textLogprobs struct {
 	TextOffset    []int                `json:"text_offset"`
-	TokenLogprobs []float32            `json:"token_logprobs"`
+	TokenLogprobs []*float32           `json:"token_logprobs"` // null: the first token of an echo
 	Tokens        []string             `json:"tokens"`
 	TopLogprobs   []map[string]float32 `json:"top_logprobs"`
 }
@@ -143,6 +147,13 @@ func (s *Server) textLogprobs(r *request, tokens []tokenLogprob, offset int) (*t
 	out := &textLogprobs{}
 	for _, t := range tokens {
 		text, _ := s.tokenText(r, t.id)
+		out.Tokens = append(out.Tokens, text)
+		out.TextOffset = append(out.TextOffset, offset)
+		offset += utf8.RuneCountInString(text)
+		if t.first {
+			out.TokenLogprobs, out.TopLogprobs = append(out.TokenLogprobs, nil), append(out.TopLogprobs, nil)
+			continue
+		}
 		top := map[string]float32{}
 		for _, alternative := range append(t.top[:len(t.top):len(t.top)], t) {
 			key, _ := s.tokenText(r, alternative.id)
@@ -150,11 +161,9 @@ func (s *Server) textLogprobs(r *request, tokens []tokenLogprob, offset int) (*t
 				top[key] = finiteLogprob(alternative.logprob)
 			}
 		}
-		out.Tokens = append(out.Tokens, text)
-		out.TokenLogprobs = append(out.TokenLogprobs, finiteLogprob(t.logprob))
+		logprob := finiteLogprob(t.logprob)
+		out.TokenLogprobs = append(out.TokenLogprobs, &logprob)
 		out.TopLogprobs = append(out.TopLogprobs, top)
-		out.TextOffset = append(out.TextOffset, offset)
-		offset += utf8.RuneCountInString(text)
 	}
 	return out, offset
 }

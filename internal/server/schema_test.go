@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // openAPI is OpenAI's own description of its API.
@@ -119,6 +121,15 @@ func TestResponsesMatchOpenAPI(t *testing.T) {
 	}
 	for _, extra := range []string{"", `,"n":2`, `,"max_tokens":1`, `,"logprobs":2`, `,"echo":true`} {
 		validate("CreateCompletionResponse", do(h, "POST", "/v1/completions", `{"prompt":"x"`+extra+`}`).Body.String())
+	}
+	f.reply = func(engine.Request) []int32 { return ids(lookThenCall) }
+	for _, extra := range []string{"," + weatherTool, "," + weatherTool + `,"tool_choice":"none"`} {
+		validate("CreateChatCompletionResponse", do(h, "POST", "/v1/chat/completions", chatBody(extra)).Body.String())
+		for _, e := range events(t, do(h, "POST", "/v1/chat/completions", chatBody(extra+`,"stream":true`)).Body) {
+			if e != "[DONE]" {
+				validate("CreateChatCompletionStreamResponse", e)
+			}
+		}
 	}
 	validate("ListModelsResponse", do(h, "GET", "/v1/models", "").Body.String())
 	validate("Model", do(h, "GET", "/v1/models/m", "").Body.String())

@@ -34,6 +34,9 @@ func (s *Server) Serve(drain, stop context.Context, ln net.Listener) error {
 	base, abort := context.WithCancel(context.Background())
 	defer abort()
 	srv := s.httpServer(base)
+	quiet := make(chan struct{})
+	defer close(quiet)
+	go s.watch(quiet)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
 	var result error

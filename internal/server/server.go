@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -31,6 +32,15 @@ type Config struct {
 	// DrainTimeout is how long open requests may go on once Serve drains; default
 	// 30 s.
 	DrainTimeout time.Duration
+	// SaltCacheByKey gives each API key prefixes of its own in the cache, so that
+	// one client cannot learn from times what another asked.
+	SaltCacheByKey bool
+	// StallTimeout is how long the engine may go without a step while there is work
+	// before probes fail; default 120 s, and at least 20 times the last step.
+	StallTimeout time.Duration
+	// LogRequests writes a line for each request that ends; otherwise it is a debug
+	// message. DisableLogStats leaves out the line every 5 s.
+	LogRequests, DisableLogStats bool
 	// Version is what /version says.
 	Version string
 	// Log receives what a person should know; nil = slog.Default().
@@ -58,9 +68,21 @@ type Server struct {
 	bodyTimeout   time.Duration
 	writeTimeout  time.Duration
 
-	draining    atomic.Bool   // no new requests
-	aborting    atomic.Bool   // open ones are being cut
-	meanSeconds atomic.Uint64 // float64 bits: mean duration of a request
+	saltByKey             bool
+	logRequests, logStats bool
+	longestToken          int        // bytes
+	shortTexts, longTexts byteBudget // that are encoded
+	bodies                byteBudget // that are not short
+	scoring               byteBudget // of one prompt at a time
+	stall                 time.Duration
+	progress              progress
+	load                  atomic.Int64 // generating requests that are open
+
+	draining atomic.Bool // no new requests
+	aborting atomic.Bool // open ones are being cut
+
+	meanMu                  sync.Mutex // guards the means over requests
+	meanSeconds, meanTokens float64
 }
 
 // New returns a server of one engine. tokenizer and template may be nil: without
@@ -76,6 +98,9 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		engine: engine, info: engine.Info(), tokenizer: tokenizer, template: template,
 		names: cfg.ModelNames, parseSpecial: cfg.AllowSpecialTokensInContent, version: cfg.Version,
 		created: time.Now().Unix(), log: cfg.Log,
+		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout,
+		shortTexts: byteBudget{total: encodingBytes}, longTexts: byteBudget{total: encodingBytes},
+		bodies:       byteBudget{total: bodyBytes},
 		drainTimeout: cfg.DrainTimeout, headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout,
 	}
 	if s.log == nil {
@@ -84,6 +109,10 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 	if s.drainTimeout == 0 {
 		s.drainTimeout = defaultDrainTimeout
 	}
+	if s.stall == 0 {
+		s.stall = defaultStall
+	}
+	s.longestToken = longestToken(tokenizer, s.info.VocabSize)
 	for _, key := range cfg.APIKeys {
 		s.keys = append(s.keys, sha256.Sum256([]byte(key)))
 	}
@@ -97,15 +126,26 @@ func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/chat/completions", s.accepting(s.handleChat))
 	mux.HandleFunc("POST /v1/completions", s.accepting(s.handleCompletions))
+	mux.HandleFunc("POST /v1/responses", s.accepting(s.handleResponses))
+	mux.HandleFunc("POST /v1/messages", s.accepting(s.handleMessages))
+	mux.HandleFunc("POST /v1/messages/count_tokens", s.accepting(s.handleCountTokens))
 	mux.HandleFunc("GET /v1/models", s.handleModels)
 	mux.HandleFunc("GET /v1/models/{id...}", s.handleModel)
 	mux.HandleFunc("POST /tokenize", s.handleTokenize)
 	mux.HandleFunc("POST /detokenize", s.handleDetokenize)
-	mux.HandleFunc("GET /health", s.handleHealth)
-	mux.HandleFunc("GET /ping", s.handleHealth)
-	mux.HandleFunc("POST /ping", s.handleHealth)
+	for _, route := range []string{"GET /health", "GET /ping", "POST /ping", "GET /readyz"} {
+		mux.HandleFunc(route, s.handleReady)
+	}
+	mux.HandleFunc("GET /livez", s.handleLive)
+	mux.HandleFunc("GET /load", s.handleLoad)
+	mux.HandleFunc("GET /server_info", s.handleServerInfo)
+	mux.HandleFunc("GET /tokenizer_info", s.handleTokenizerInfo)
 	mux.HandleFunc("GET /version", s.handleVersion)
 	mux.HandleFunc("GET /metrics", s.handleMetrics)
+	mux.HandleFunc("POST /reset_prefix_cache", s.handleResetPrefixCache)
+	mux.HandleFunc("POST /flush_cache", s.handleResetPrefixCache) // SGLang's name
+	mux.HandleFunc("GET /is_sleeping", s.handleIsSleeping)
+	mux.HandleFunc("GET /debug/steps", s.handleSteps)
 	return mux
 }
 
@@ -120,18 +160,20 @@ func (s *Server) serveHTTP(w http.ResponseWriter, req *http.Request) {
 		id = newID()
 	}
 	w.Header().Set(requestIDHeader, id)
-	tracked := &trackedWriter{ResponseWriter: w}
+	tracked := &trackedWriter{ResponseWriter: w, anthropic: isAnthropic(req)}
 	defer s.recoverPanic(tracked, id)
 	if req.ContentLength != 0 { // −1 = unknown
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.bodyTimeout))
 	}
+	handler, pattern := s.mux.Handler(req)
+	defer func(begin time.Time) { s.metrics.http.observe(pattern, req, tracked, begin) }(time.Now())
 	if strings.HasPrefix(req.URL.Path, "/v1/") && !s.authorized(req) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		s.writeError(tracked, &apiError{status: http.StatusUnauthorized, kind: typeInvalidRequest, code: "invalid_api_key",
 			message: "a valid API key is needed: Authorization: Bearer KEY"})
 		return
 	}
-	if handler, pattern := s.mux.Handler(req); pattern == "" {
+	if pattern == "" {
 		s.writeError(tracked, noRoute(handler, tracked, req))
 		return
 	}
@@ -165,6 +207,8 @@ func (s *Server) accepting(next http.HandlerFunc) http.HandlerFunc {
 				return
 			}
 		}
+		s.load.Add(1)
+		defer s.load.Add(-1)
 		next(w, req)
 	}
 }
@@ -187,13 +231,39 @@ func (s *Server) authorized(req *http.Request) bool {
 	if len(s.keys) == 0 {
 		return true
 	}
-	scheme, key, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	scheme, key := credentials(req)
 	sum := sha256.Sum256([]byte(key))
 	found := 0
 	for i := range s.keys {
 		found |= subtle.ConstantTimeCompare(sum[:], s.keys[i][:])
 	}
 	return found == 1 && strings.EqualFold(scheme, "Bearer")
+}
+
+// credentials are what a request brings; Anthropic's clients have a header of
+// their own.
+func credentials(req *http.Request) (scheme, key string) {
+	scheme, key, _ = strings.Cut(req.Header.Get("Authorization"), " ")
+	if given := req.Header.Get("X-Api-Key"); scheme == "" && given != "" && isAnthropic(req) {
+		return "Bearer", given
+	}
+	return scheme, key
+}
+
+// salted is the cache salt of a request: with SaltCacheByKey, of its key, too.
+func (s *Server) salted(req *http.Request, salt string) string {
+	if !s.saltByKey || len(s.keys) == 0 {
+		return salt
+	}
+	_, key := credentials(req)
+	sum := sha256.Sum256([]byte(key))
+	sum = sha256.Sum256(append(sum[:], salt...))
+	return hex.EncodeToString(sum[:])
+}
+
+// isAnthropic says that a request is one of Anthropic's API.
+func isAnthropic(req *http.Request) bool {
+	return req.URL.Path == "/v1/messages" || strings.HasPrefix(req.URL.Path, "/v1/messages/")
 }
 
 // recoverPanic turns a bug in a handler into a 500 on that request alone.
@@ -214,19 +284,24 @@ func (s *Server) recoverPanic(w *trackedWriter, id string) {
 // trackedWriter knows whether an answer has begun.
 type trackedWriter struct {
 	http.ResponseWriter
-	wrote bool
+	wrote     bool
+	anthropic bool // errors have Anthropic's shape
+	status    int
+	bytes     int64
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (t *trackedWriter) WriteHeader(status int) {
-	t.wrote = true
+	t.wrote, t.status = true, status
 	t.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
 func (t *trackedWriter) Write(data []byte) (int, error) {
 	t.wrote = true
-	return t.ResponseWriter.Write(data)
+	n, err := t.ResponseWriter.Write(data)
+	t.bytes += int64(n)
+	return n, err
 }
 
 // Unwrap is for http.ResponseController.

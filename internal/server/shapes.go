@@ -12,22 +12,19 @@ type shape interface {
 	chunk(c *choice, d delta, first bool) any
 }
 
-// finishReason is null until a choice ends.
-func finishReason(f engine.FinishReason) *string {
-	if f == engine.FinishNone {
-		return nil
-	}
-	s := string(f)
-	return &s
-}
-
 // chatShape dresses choices for /v1/chat/completions.
 type chatShape struct{ s *Server }
 
 func (f chatShape) whole(c *choice, r delta) any {
 	out := chatChoice{
-		Index: c.index, Message: &chatMessage{Role: "assistant", Content: r.text},
-		Logprobs: f.s.chatLogprobs(c.g.r, r.logprobs), FinishReason: finishReason(r.finish), StopReason: r.stopReason,
+		Index: c.index, Message: &chatMessage{Role: "assistant", Content: &r.text, ToolCalls: r.called},
+		Logprobs: f.s.chatLogprobs(c.g.r, r.logprobs), FinishReason: c.reason(r.finish), StopReason: r.stopReason,
+	}
+	if c.g.r.echo {
+		*out.Message.Content = c.g.promptText(c) + r.text
+	}
+	if *out.Message.Content == "" && len(r.called) > 0 {
+		out.Message.Content = nil
 	}
 	if c.g.r.returnTokenIDs {
 		out.TokenIDs = r.ids
@@ -39,12 +36,16 @@ func (chatShape) opening(c *choice) any {
 	return chatChoice{Index: c.index, Delta: &chatDelta{Role: "assistant", Content: new(string)}}
 }
 
-func (f chatShape) chunk(c *choice, d delta, _ bool) any {
+func (f chatShape) chunk(c *choice, d delta, first bool) any {
+	if first && c.g.r.echo {
+		d.text = c.g.promptText(c) + d.text
+	}
 	out := chatChoice{
 		Index: c.index, Delta: &chatDelta{},
-		Logprobs: f.s.chatLogprobs(c.g.r, d.logprobs), FinishReason: finishReason(d.finish), StopReason: d.stopReason,
+		Logprobs: f.s.chatLogprobs(c.g.r, d.logprobs), FinishReason: c.reason(d.finish), StopReason: d.stopReason,
 	}
-	if d.text != "" || d.finish == engine.FinishNone {
+	out.Delta.ToolCalls = callDeltas(d.calls)
+	if d.text != "" || d.finish == engine.FinishNone && len(out.Delta.ToolCalls) == 0 {
 		out.Delta.Content = &d.text
 	}
 	if c.g.r.returnTokenIDs {
@@ -64,9 +65,15 @@ func newTextShape(s *Server, r *request) *textShape {
 }
 
 func (f *textShape) whole(c *choice, r delta) any {
-	out := textChoice{Index: c.index, Text: r.text, FinishReason: finishReason(r.finish), StopReason: r.stopReason}
+	out := textChoice{Index: c.index, Text: r.text, FinishReason: c.reason(r.finish), StopReason: r.stopReason}
 	if c.g.r.echo {
 		out.Text = c.g.promptText(c) + out.Text
+	}
+	if c.g.r.echo && c.g.r.logprobs {
+		r.logprobs = append(c.score(), r.logprobs...)
+	}
+	if c.g.r.promptGiven {
+		out.PromptProbs = f.s.shownScores(c.g.r, c.score())
 	}
 	out.Logprobs, _ = f.s.textLogprobs(c.g.r, r.logprobs, 0)
 	if c.g.r.returnTokenIDs {
@@ -78,9 +85,12 @@ func (f *textShape) whole(c *choice, r delta) any {
 func (*textShape) opening(*choice) any { return nil }
 
 func (f *textShape) chunk(c *choice, d delta, first bool) any {
-	out := textChoice{Index: c.index, Text: d.text, FinishReason: finishReason(d.finish), StopReason: d.stopReason}
+	out := textChoice{Index: c.index, Text: d.text, FinishReason: c.reason(d.finish), StopReason: d.stopReason}
 	if first && c.g.r.echo {
 		out.Text = c.g.promptText(c) + out.Text
+	}
+	if first && c.g.r.echo && c.g.r.logprobs {
+		d.logprobs = append(c.score(), d.logprobs...)
 	}
 	out.Logprobs, f.offsets[c.index] = f.s.textLogprobs(c.g.r, d.logprobs, f.offsets[c.index])
 	if c.g.r.returnTokenIDs {

@@ -44,6 +44,7 @@ func detokenizeTokens(r *request, name string, value json.RawMessage) *apiError 
 
 func (s *Server) handleTokenize(w http.ResponseWriter, req *http.Request) {
 	r := s.defaults()
+	defer r.encoded()
 	ids, err := s.tokenize(w, req, &r)
 	if err != nil {
 		s.writeError(w, err)
@@ -68,17 +69,18 @@ func (s *Server) tokenize(w http.ResponseWriter, req *http.Request, r *request) 
 	case r.prompts != nil && r.messages != nil:
 		return nil, badField("prompt", "and messages are both given")
 	case r.messages != nil:
-		return s.encodeChat(r)
+		return s.encodeChat(req.Context(), r)
 	case r.prompts == nil:
 		return nil, badField("prompt", "or messages must be given")
 	case r.prompts[0].text == "":
 		return []int32{}, nil
 	}
-	return s.encodePrompt(r.prompts[0], r.addSpecial)
+	return s.encodePrompt(req.Context(), r, r.prompts[0])
 }
 
 func (s *Server) handleDetokenize(w http.ResponseWriter, req *http.Request) {
 	r := s.defaults()
+	defer r.encoded()
 	r.skipSpecial = false
 	err := s.decodeTokenizer(w, req, detokenizeFields, &r)
 	if err == nil && r.prompts == nil {
@@ -98,7 +100,7 @@ func (s *Server) decodeTokenizer(w http.ResponseWriter, req *http.Request, table
 	if s.tokenizer == nil {
 		return &apiError{status: http.StatusNotFound, kind: typeInvalidRequest, message: "this model has no tokenizer"}
 	}
-	body, err := readBody(w, req)
+	body, err := s.readBody(w, req, r)
 	if err != nil {
 		return err
 	}

@@ -76,6 +76,15 @@ func (s *Server) newEventWriter(w http.ResponseWriter) *eventWriter {
 	return &eventWriter{pacedWriter: newPacedWriter(w, s.writeTimeout)}
 }
 
+// named writes v as one event that has a name.
+func (e *eventWriter) named(name string, v any) error {
+	e.buf.Reset()
+	e.buf.WriteString("event: " + name + "\ndata: ")
+	encodeJSON(&e.buf, v)
+	e.buf.WriteByte('\n')
+	return e.send()
+}
+
 // event writes v as one event and flushes it to the client.
 func (e *eventWriter) event(v any) error {
 	e.buf.Reset()

@@ -193,7 +193,8 @@ static const struct pg_attention_kernels plain_kernels;
 
 static const struct pg_attention_kernels *kernels_of(const struct pg_device *d) {
 #ifdef __x86_64__
-	if (d->isa == PG_ISA_AVX512) return &pg_attention_avx512;
+	if (d->isa >= PG_ISA_AVX512) return &pg_attention_avx512;
+	if (d->isa >= PG_ISA_AVX2) return &pg_attention_avx2;
 #endif
 	(void)d;
 	return &plain_kernels;

@@ -40,5 +40,5 @@ struct pg_attention_kernels {
 };
 
 #ifdef __x86_64__
-extern const struct pg_attention_kernels pg_attention_avx512;
+extern const struct pg_attention_kernels pg_attention_avx2, pg_attention_avx512;
 #endif

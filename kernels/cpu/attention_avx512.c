@@ -12,30 +12,6 @@
 #include "attention.h"
 #include "avx512.h"
 
-// transpose turns 16 vectors of 16 dwords into their columns.
-PG_INLINE void transpose(__m512i v[16]) {
-	__m512i a[16];
-	for (int i = 0; i < 16; i += 2) {
-		a[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-		a[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-	}
-	for (int i = 0; i < 16; i += 4) {
-		v[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
-		v[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
-		v[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
-		v[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
-	}
-	for (int i = 0; i < 4; i++) { // v[4g + i]: column i of each quarter, rows of group g
-		__m512i lo = _mm512_shuffle_i32x4(v[i], v[4 + i], 0x88), hi = _mm512_shuffle_i32x4(v[i], v[4 + i], 0xdd);
-		__m512i lo2 = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0x88), hi2 = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0xdd);
-		a[i] = _mm512_shuffle_i32x4(lo, lo2, 0x88);
-		a[4 + i] = _mm512_shuffle_i32x4(hi, hi2, 0x88);
-		a[8 + i] = _mm512_shuffle_i32x4(lo, lo2, 0xdd);
-		a[12 + i] = _mm512_shuffle_i32x4(hi, hi2, 0xdd);
-	}
-	for (int i = 0; i < 16; i++) v[i] = a[i];
-}
-
 PG_AVX512 static void expand_keys(float *tile, const uint16_t *keys, int64_t stride, int head_dim) {
 	const __m512i high = _mm512_set1_epi32((int)0xffff0000);
 	for (int d = 0; d < head_dim; d += 32) {
@@ -43,7 +19,7 @@ PG_AVX512 static void expand_keys(float *tile, const uint16_t *keys, int64_t str
 		__mmask16 half = pairs == 16 ? 0xffff : 0xff;
 		__m512i v[16];
 		for (int t = 0; t < 16; t++) v[t] = _mm512_maskz_loadu_epi32(half, keys + t * stride + d);
-		transpose(v);
+		pg_transpose512(v);
 		float *out = tile + (int64_t)d * PG_KV_TILE;
 		for (int i = 0; i < 16; i++) { // v[i]: dimensions d + 2i and d + 2i + 1 of 16 tokens
 			if (i >= pairs) break;

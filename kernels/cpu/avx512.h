@@ -35,3 +35,27 @@ PG_INLINE __m512 pg_load_bf16(const uint16_t *p) {
 	__m512i v = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
 	return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
 }
+
+// pg_transpose512 turns 16 vectors of 16 dwords into their columns.
+PG_INLINE void pg_transpose512(__m512i v[16]) {
+	__m512i a[16];
+	for (int i = 0; i < 16; i += 2) {
+		a[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+		a[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+	}
+	for (int i = 0; i < 16; i += 4) {
+		v[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+		v[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+		v[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+		v[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+	}
+	for (int i = 0; i < 4; i++) { // v[4g + i]: column i of each quarter, rows of group g
+		__m512i lo = _mm512_shuffle_i32x4(v[i], v[4 + i], 0x88), hi = _mm512_shuffle_i32x4(v[i], v[4 + i], 0xdd);
+		__m512i lo2 = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0x88), hi2 = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0xdd);
+		a[i] = _mm512_shuffle_i32x4(lo, lo2, 0x88);
+		a[4 + i] = _mm512_shuffle_i32x4(hi, hi2, 0x88);
+		a[8 + i] = _mm512_shuffle_i32x4(lo, lo2, 0xdd);
+		a[12 + i] = _mm512_shuffle_i32x4(hi, hi2, 0xdd);
+	}
+	for (int i = 0; i < 16; i++) v[i] = a[i];
+}

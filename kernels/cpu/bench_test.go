@@ -29,9 +29,9 @@ type bench struct {
 	qkv, out, gateUp, down []kernels.Weight
 }
 
-func newBench(b *testing.B, tokens int) *bench {
+func newBench(b *testing.B, cfg Config, tokens int) *bench {
 	s := qwen05()
-	m := &bench{Backend: newBackend(b, Config{})}
+	m := &bench{Backend: newBackend(b, cfg)}
 	b.Cleanup(func() { require.NoError(b, m.Close()) })
 	require.NoError(b, m.Setup(s, kernels.Limits{
 		MaxBatchedTokens: tokens, MaxSeqs: 16, MaxModelLen: 1024, MaxLogitRows: 16, BlockSize: 16, MaxTopLogprobs: 1,
@@ -105,7 +105,19 @@ func (m *bench) batch(seqs, query, context int) (*kernels.Batch, *kernels.Sample
 // operation: GB/s of its bytes for decodes, GFLOP/s for prefill, beside probes of
 // the machine in the same run.
 func BenchmarkStep(b *testing.B) {
-	m := newBench(b, 512)
+	for _, path := range append(paths()[1:], "int8") {
+		b.Run(path, func(b *testing.B) {
+			cfg := Config{ISA: path}
+			if path == "int8" {
+				cfg = Config{Int8: true}
+			}
+			benchmarkSteps(b, cfg)
+		})
+	}
+}
+
+func benchmarkSteps(b *testing.B, cfg Config) {
+	m := newBench(b, cfg, 512)
 	for _, c := range []struct {
 		name                 string
 		seqs, query, context int

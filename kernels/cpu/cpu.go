@@ -10,15 +10,16 @@
 //   - pg_pool (pool.c): the workers. A program is submitted in one crossing; its
 //     operations are cut into tiles that threads claim; waiting threads spin for
 //     at most 20 µs, then sleep.
-//   - pg_weight (weight.h): bfloat16 packed in panels of 32 outputs, one layout
-//     for one token and for many.
+//   - pg_weight (weight.h): bfloat16 or int8 packed in panels of 32 outputs, one
+//     layout for one token and for many.
 //   - one C file an operation: embed, norm, qkv, gemm, attention, sample, kv.
 //
 // # Code paths
 //
-// "avx512" needs AVX-512 F, BW, VL and DQ; "scalar" is plain C, the reference,
-// and what other architectures build. One binary holds both; New chooses by
-// CPUID.
+// "avx512bf16" needs AVX-512 F, BW, VL, DQ and BF16; "avx512" all but the last;
+// "avx2" AVX2 and FMA; "scalar" is plain C, the reference, and what other
+// architectures build. One binary holds all; New chooses by CPUID and, between the
+// first two, by timing. Int8 weights use VNNI where it is.
 //
 // # Life of a step
 //
@@ -35,7 +36,8 @@
 //     always batch-invariant, so Limits.BatchInvariant changes nothing.
 //  2. Nothing is allocated a step; Setup maps all of it, the system gives pages
 //     when they are first touched.
-//  3. Activations are float32.
+//  3. Activations are float32. "avx512bf16" rounds what enters a matrix product to
+//     bfloat16, int8 weights to int8, for every batch alike.
 package cpu
 
 /*
@@ -63,9 +65,12 @@ type Config struct {
 	// Threads is the number of worker threads; 0 = the processors that are
 	// really there: affinity and the cgroup's quota.
 	Threads int
-	// ISA forces a code path, "avx512" or "scalar"; "" = the fastest that the
-	// processor has.
+	// ISA forces a code path, "avx512bf16", "avx512", "avx2" or "scalar"; "" = the
+	// fastest that the processor has.
 	ISA string
+	// Int8 makes the linear weights and a tied embedding int8 as they load, one
+	// scale an output; products take activations as int8 too, one scale for 64.
+	Int8 bool
 	// MemoryLimit is what Info.TotalMemory reports, in bytes; 0 = the memory
 	// that is available to the process.
 	MemoryLimit int64
@@ -86,6 +91,8 @@ type Backend struct {
 	acts           [kernels.Logits + 1]activation
 
 	numBlocks, hostBlocks int // of the pool
+	swaps                 kernels.Ticket
+	swapTook              [16]time.Duration // of the last swaps
 
 	steps     [C.PG_STEPS]step
 	issued    kernels.Ticket // steps launched so far
@@ -107,28 +114,6 @@ type Backend struct {
 
 var _ kernels.Backend = (*Backend)(nil)
 
-const (
-	pathScalar = "scalar"
-	pathAVX512 = "avx512"
-)
-
-// choosePath resolves Config.ISA.
-func choosePath(name string) (C.enum_pg_isa, error) {
-	best := C.pg_best_isa()
-	switch name {
-	case "":
-		return best, nil
-	case pathScalar:
-		return C.PG_ISA_SCALAR, nil
-	case pathAVX512:
-		if best != C.PG_ISA_AVX512 {
-			return 0, fmt.Errorf("cpu: code path %q needs AVX-512 F, BW, VL and DQ, which %s lacks; leave it empty to choose", name, processorName())
-		}
-		return best, nil
-	}
-	return 0, fmt.Errorf("cpu: unknown code path %q, want %q, %q or empty", name, pathAVX512, pathScalar)
-}
-
 // New starts the worker threads.
 func New(cfg Config) (*Backend, error) {
 	isa, err := choosePath(cfg.ISA)
@@ -147,12 +132,11 @@ func New(cfg Config) (*Backend, error) {
 	if memory <= 0 {
 		memory = availableMemory()
 	}
-	path := pathScalar
-	if isa == C.PG_ISA_AVX512 {
-		path = pathAVX512
-	}
 	d := (*C.struct_pg_device)(C.calloc(1, C.sizeof_struct_pg_device))
 	d.isa, d.threads = isa, C.int32_t(threads)
+	// Each path has the dot products of its age, so that a forced one is what that
+	// processor would run.
+	d.int8, d.vnni = C.bool(cfg.Int8), C.bool(isa >= C.PG_ISA_AVX512 && bool(C.pg_has_vnni()))
 	pool, err := C.pg_pool_new(d, C.int(threads))
 	if pool == nil {
 		C.free(unsafe.Pointer(d))
@@ -160,7 +144,7 @@ func New(cfg Config) (*Backend, error) {
 	}
 	d.pool = pool
 	return &Backend{device: d, info: kernels.Info{
-		Backend: "cpu", Device: processorName(), Path: path, Threads: threads, TotalMemory: memory,
+		Backend: "cpu", Device: processorName(), Path: pathName(isa, cfg.Int8), Threads: threads, TotalMemory: memory,
 	}}, nil
 }
 
@@ -198,6 +182,9 @@ func (b *Backend) WorkspaceBytes(shape kernels.Shape, limits kernels.Limits) int
 func checkShape(s kernels.Shape, l kernels.Limits) error {
 	if s.HeadDim < 16 || s.HeadDim%16 != 0 || s.KVHeads < 1 || s.Heads < 1 || s.Heads%s.KVHeads != 0 {
 		return fmt.Errorf("cpu: %d heads of %d over %d KV heads: the head size must be a multiple of 16 and the KV heads must divide the heads", s.Heads, s.HeadDim, s.KVHeads)
+	}
+	if s.Hidden%2 != 0 || s.Intermediate%2 != 0 {
+		return fmt.Errorf("cpu: hidden size %d, intermediate size %d: weights are packed in pairs, so both must be even", s.Hidden, s.Intermediate)
 	}
 	if len(s.InvFreq) != s.HeadDim/2 {
 		return fmt.Errorf("cpu: %d RoPE frequencies, want %d", len(s.InvFreq), s.HeadDim/2)
@@ -243,6 +230,15 @@ func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
 	}
 	b.initRows()
 	b.initActivations()
+	return nil
+}
+
+// SetLimits implements kernels.Backend. Pages that a smaller step does not touch
+// cost nothing, so there is nothing to do.
+func (b *Backend) SetLimits(l kernels.Limits) error {
+	if l.MaxBatchedTokens > b.limits.MaxBatchedTokens || l.MaxSeqs > b.limits.MaxSeqs || l.MaxLogitRows > b.limits.MaxLogitRows {
+		return fmt.Errorf("cpu: limits %+v exceed those of Setup, %+v", l, b.limits)
+	}
 	return nil
 }
 

@@ -14,10 +14,21 @@ import (
 
 // paths are the code paths that this machine has.
 func paths() []string {
-	if _, err := choosePath(pathAVX512); err != nil {
-		return []string{pathScalar}
+	var names []string
+	for _, p := range codePaths {
+		if _, err := choosePath(p.name); err == nil {
+			names = append(names, p.name)
+		}
 	}
-	return []string{pathScalar, pathAVX512}
+	return names
+}
+
+// tolerance is how far a path may be from the oracle.
+func tolerance(path string) kernelstest.Tolerance {
+	if path == "avx512bf16" {
+		return kernelstest.BFloat16Products()
+	}
+	return kernelstest.Float32()
 }
 
 func newBackend(t testing.TB, cfg Config) *Backend {
@@ -30,8 +41,18 @@ func newBackend(t testing.TB, cfg Config) *Backend {
 func TestConformance(t *testing.T) {
 	for _, path := range paths() {
 		t.Run(path, func(t *testing.T) {
-			kernelstest.Run(t, kernelstest.Float32(), func(t *testing.T) kernels.Backend {
+			kernelstest.Run(t, tolerance(path), func(t *testing.T) kernels.Backend {
 				return newBackend(t, Config{ISA: path, Threads: 3})
+			})
+		})
+	}
+}
+
+func TestConformanceInt8(t *testing.T) {
+	for _, path := range paths() {
+		t.Run(path, func(t *testing.T) {
+			kernelstest.Run(t, kernelstest.Int8Weights(), func(t *testing.T) kernels.Backend {
+				return newBackend(t, Config{ISA: path, Threads: 3, Int8: true})
 			})
 		})
 	}

@@ -13,16 +13,6 @@
 // callers that issue more.
 #define MAX_OPS(layers) (16 * (layers) + 64)
 
-enum pg_isa pg_best_isa(void) {
-#ifdef __x86_64__
-	__builtin_cpu_init();
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-	    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-		return PG_ISA_AVX512;
-#endif
-	return PG_ISA_SCALAR;
-}
-
 struct arena {
 	char *base; // NULL: measure only
 	int64_t used;
@@ -92,6 +82,15 @@ static void lay_out_rows(struct arena *a, struct pg_device *d) {
 	}
 }
 
+// packed_bytes is room for the packed rows of any product.
+static int64_t packed_bytes(const struct pg_device *d, const struct pg_shape *m, const struct pg_limits *l) {
+	enum pg_rows_format format = pg_format_of(d);
+	if (format == PG_ROWS_F32) return 0;
+	int64_t width = max64(max64(m->hidden, m->intermediate), (int64_t)m->heads * m->head_dim);
+	return max64(l->max_batched_tokens * pg_packed_stride(format, width),
+	             l->max_logit_rows * pg_packed_stride(format, m->hidden));
+}
+
 static void lay_out(struct arena *a, struct pg_device *d, struct pg_step *steps) {
 	const struct pg_shape *m = &d->shape;
 	const struct pg_limits *l = &d->limits;
@@ -103,6 +102,7 @@ static void lay_out(struct arena *a, struct pg_device *d, struct pg_step *steps)
 	d->attn = take(a, 4 * n * pg_stride((int64_t)m->heads * m->head_dim));
 	d->mlp = take(a, 4 * n * pg_stride(m->intermediate));
 	d->head_in = take(a, 4 * l->max_logit_rows * pg_stride(m->hidden));
+	d->packed = take(a, packed_bytes(d, m, l));
 	d->logits = take(a, 4 * l->max_logit_rows * pg_stride(m->vocab));
 	d->attention_partials = take(a, pg_attention_partials_bytes(m, l, d->threads));
 	d->scratch_stride = max64(pg_attention_scratch_bytes(m, l), pg_sample_scratch_bytes(m, l));

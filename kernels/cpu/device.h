@@ -7,8 +7,12 @@
 // A step is used again two Samples after its own: see kernels.Backend.Wait.
 #define PG_STEPS 3
 
-// pg_best_isa is the fastest code path that the processor has.
+// pg_has says whether the processor has what the code path needs; pg_best_isa
+// is the fastest one that it has, by timing where an instruction set says nothing
+// about speed (under a millisecond). isa.c.
+bool pg_has(enum pg_isa isa);
 enum pg_isa pg_best_isa(void);
+bool pg_has_vnni(void);
 
 // pg_workspace_bytes is what pg_setup maps, in bytes.
 int64_t pg_workspace_bytes(const struct pg_device *d, const struct pg_shape *m, const struct pg_limits *l);

@@ -2,18 +2,29 @@
 // token.
 //
 // Bytes moved: 2·hidden a token read (a tied weight is packed in panels, so each
-// value lies in a cache line of its own: 64·hidden), 4·hidden written.
+// 32-bit value lies in a cache line of its own: 32·hidden, or 16·hidden of int8),
+// 4·hidden written.
 #include "weight.h"
 
 static void embed_row(const struct pg_weight *w, int32_t id, float *out) {
 	if (w->layout == PG_ROWS) {
-		const uint16_t *row = w->data + (int64_t)id * w->cols;
+		const uint16_t *row = (const uint16_t *)w->data + (int64_t)id * w->cols;
 		for (int k = 0; k < w->cols; k++) out[k] = pg_from_bf16(row[k]);
 		return;
 	}
-	int lane = id % PG_COLUMNS; // as an output: a0…a15, b0…b15
-	const uint16_t *at = w->data + (int64_t)(id / PG_COLUMNS) * w->cols * PG_COLUMNS + lane % 16 * 2 + lane / 16;
-	for (int k = 0; k < w->cols; k++) out[k] = pg_from_bf16(at[(int64_t)k * PG_COLUMNS]);
+	// The id's lane of each step, 4 bytes.
+	const char *lane = w->data + id / PG_COLUMNS * pg_panel_bytes(w) + id % PG_COLUMNS * 4;
+	if (w->int8) {
+		float scale = w->scales[id];
+		for (int k = 0; k < w->cols; k++)
+			out[k] = (float)((uint8_t)lane[(int64_t)(k / 4) * PG_STEP_BYTES + k % 4] - 128) * scale;
+		return;
+	}
+	for (int i = 0; i < w->steps; i++) {
+		const uint16_t *pair = (const uint16_t *)(lane + (int64_t)i * PG_STEP_BYTES);
+		out[2 * i] = pg_from_bf16(pair[0]);
+		out[2 * i + 1] = pg_from_bf16(pair[1]);
+	}
 }
 
 static void embed_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,

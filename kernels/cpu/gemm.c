@@ -1,40 +1,47 @@
-// Linear layers: Y[m][n] = Σ_k X[m][k] · W[n][k], float32 X, bfloat16 W, and what
-// each operation does with Y (its epilogue).
+// Linear layers: Y[m][n] = Σ_k X[m][k] · W[n][k], and what each operation does with
+// Y (its epilogue).
 //
 //   linear   Hidden[m] += Y[m]
 //   gate_up  MLP[m] = silu(Y_gate[m]) ⊙ Y_up[m],  silu(g) = g / (1 + exp(−g))
 //   qkv      see qkv.c
 //   head     Logits[i] = Y[i], after the norm of the rows in LogitRows
 //
-// Layout: X row-major with stride pg_stride(k), W in panels of 32 outputs
-// (weight.h). A unit of work is a group of panels × a block of tokens that fits
-// the second-level cache with room for a panel; blocks of tokens are outermost.
+// W is bfloat16 or int8; X is float32, or was packed as bfloat16 or int8 by a phase
+// of its own (activations.c), as the kernels of the code path take it. Sums are
+// float32.
 //
-// Bytes moved: 2·N·K of weights once a block of tokens, 4·M·(K + N) of
-// activations. FLOPs: 2·M·N·K.
+// Layout: X row-major, W in panels of 32 outputs (weight.h). A unit of work is a
+// group of panels × a block of tokens that fits the second-level cache with room
+// for a panel; blocks of tokens are outermost.
 //
-// Numerics: every output is one chain of multiply-adds in ascending k from zero,
-// whatever M, the tile or the thread, so results are equal bit for bit whatever
-// the batch.
+// Bytes moved: the weights once a block of tokens, 4·M·(K + N) of activations.
+// FLOPs: 2·M·N·K.
+//
+// Numerics: every output is one chain of sums in ascending k from zero, whatever
+// M, the tile or the thread, and the rounding of X depends on its row alone, so
+// results are equal bit for bit whatever the batch.
 #include "gemm.h"
 
 #include <math.h>
+#include <string.h>
 
 #ifdef __x86_64__
+#include "avx2.h"
 #include "avx512.h"
 #endif
 
 // TOKEN_BLOCK_BYTES of activations stay in a core's second-level cache.
 #define TOKEN_BLOCK_BYTES (768 << 10)
 
-// GROUP panels make a unit; wider weights than FEW groups a thread have groups
-// of 4, so that one token reads 4 streams.
+// Weights of fewer than FEW groups of 4 panels a thread have groups of 2.
 #define FEW 8
 
 struct gemm {
-	const float *x;
+	const struct pg_gemm_kernels *kernels;
 	const struct pg_weight *w;
-	int rows, k;   // tokens; inner dimension
+	const char *x; // rows as the kernels take them
+	int64_t ldx;   // bytes from one to the next
+	int rows;      // tokens
 	int block;     // tokens of a block
 	int group;     // panels of a unit
 	int groups;    // units of a block
@@ -76,6 +83,18 @@ static PG_AVX512 void gate_up_row_avx512(const float *tile, float *y, int n) {
 }
 #endif
 
+#ifdef __x86_64__
+static PG_AVX2 void gate_up_row_avx2(const float *tile, float *y, int n) {
+	float out[16];
+	for (int c = 0; c < 16; c += 8) {
+		__m256 g = _mm256_load_ps(tile + c), u = _mm256_load_ps(tile + 16 + c);
+		__m256 e = pg_exp256(_mm256_sub_ps(_mm256_setzero_ps(), g));
+		_mm256_storeu_ps(out + c, _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1), e)), u));
+	}
+	memcpy(y, out, n * sizeof *y);
+}
+#endif
+
 static void gate_up_row(const float *tile, float *y, int n) {
 	for (int c = 0; c < n; c++) y[c] = tile[c] / (1 + expf(-tile[c])) * tile[16 + c];
 }
@@ -88,91 +107,133 @@ static void gate_up_epilogue(const struct pg_device *d, struct pg_step *s, const
 	int64_t ld = pg_stride(d->shape.intermediate);
 	void (*row)(const float *, float *, int) = gate_up_row;
 #ifdef __x86_64__
-	if (d->isa == PG_ISA_AVX512) row = gate_up_row_avx512;
+	if (d->isa >= PG_ISA_AVX512) row = gate_up_row_avx512;
+	else if (d->isa >= PG_ISA_AVX2) row = gate_up_row_avx2;
 #endif
 	for (int m = 0; m < rows; m++) row(tile + m * PG_COLUMNS, d->mlp + (row0 + m) * ld + panel * 16, n);
 }
 
-static struct gemm gemm_of(const struct pg_device *d, const struct pg_step *s, const struct pg_op *op) {
-	struct gemm g = {.w = op->w, .rows = s->num_tokens, .k = op->w->cols};
-	switch (op->kind) {
-	case PG_QKV: g.x = d->normed, g.epilogue = pg_qkv_epilogue; break;
-	case PG_GATE_UP: g.x = d->normed, g.epilogue = gate_up_epilogue; break;
-	case PG_HEAD: g.x = d->head_in, g.epilogue = head_epilogue, g.rows = s->num_logits; break;
-	default: g.x = op->src == PG_SRC_MLP ? d->mlp : d->attn, g.epilogue = linear_epilogue;
+const struct pg_gemm_kernels *pg_gemm_kernels_of(const struct pg_device *d, const struct pg_weight *w) {
+#ifdef __x86_64__
+	if (w->int8) {
+		if (d->vnni) return &pg_gemm_int8_vnni;
+		if (d->isa >= PG_ISA_AVX2) return &pg_gemm_int8_avx2;
+		return &pg_gemm_int8_scalar;
 	}
-	g.block = (int)(TOKEN_BLOCK_BYTES / (pg_stride(g.k) * 4)) / PG_MR * PG_MR;
-	if (g.block < PG_MR) g.block = PG_MR;
+	switch (d->isa) {
+	case PG_ISA_AVX512BF16: return &pg_gemm_avx512bf16;
+	case PG_ISA_AVX512: return &pg_gemm_avx512;
+	case PG_ISA_AVX2: return &pg_gemm_avx2;
+	case PG_ISA_SCALAR: break;
+	}
+#endif
+	(void)d;
+	return w->int8 ? &pg_gemm_int8_scalar : &pg_gemm_scalar;
+}
+
+const float *pg_input(const struct pg_device *d, const struct pg_step *s, const struct pg_op *op, int *count) {
+	*count = op->kind == PG_HEAD ? s->num_logits : s->num_tokens;
+	switch (op->kind) {
+	case PG_HEAD: return d->head_in;
+	case PG_LINEAR: return op->src == PG_SRC_MLP ? d->mlp : d->attn;
+	default: return d->normed;
+	}
+}
+
+static pg_epilogue_fn epilogue_of(const struct pg_op *op) {
+	switch (op->kind) {
+	case PG_QKV: return pg_qkv_epilogue;
+	case PG_GATE_UP: return gate_up_epilogue;
+	case PG_HEAD: return head_epilogue;
+	default: return linear_epilogue;
+	}
+}
+
+static struct gemm gemm_of(const struct pg_device *d, const struct pg_step *s, const struct pg_op *op) {
+	struct gemm g = {.w = op->w, .kernels = pg_gemm_kernels_of(d, op->w), .epilogue = epilogue_of(op)};
+	const float *x = pg_input(d, s, op, &g.rows);
+	int mr = g.kernels->max_rows;
+	if (g.kernels->format == PG_ROWS_F32) {
+		g.x = (const char *)x;
+		g.ldx = pg_stride(op->w->cols) * 4;
+	} else {
+		g.x = d->packed;
+		g.ldx = pg_packed_stride(g.kernels->format, op->w->cols);
+	}
+	g.block = (int)(TOKEN_BLOCK_BYTES / g.ldx) / mr * mr;
+	if (g.block < mr) g.block = mr;
 	if (g.rows > 0) g.block = div_up(g.rows, div_up(g.rows, g.block)); // even blocks
 	g.group = g.w->panels >= 4 * FEW * d->threads ? 4 : 2;
 	g.groups = div_up(g.w->panels, g.group);
 	return g;
 }
 
-// scalar_panel is the reference of pg_panel_fn for one token and panel. (Baseline
-// x86-64 has no fused multiply-add; elsewhere the compiler may contract, equally
-// for every token.)
-static void scalar_panel(const float *x, const uint16_t *w, int k, float *out) {
-	float sum[PG_COLUMNS] = {0};
-	for (int i = 0; i < k; i++, w += PG_COLUMNS) {
-		const uint32_t *line = (const uint32_t *)w; // a in the low half: little-endian
-		float xi = x[i];
-		for (int c = 0; c < 16; c++) {
-			union { uint32_t u; float f; } a = {line[c] << 16}, b = {line[c] & 0xFFFF0000u};
-			sum[c] += xi * a.f;
-			sum[16 + c] += xi * b.f;
-		}
+// finish_tile hands a panel's sums on.
+static void finish_tile(const struct pg_device *d, struct pg_step *s, const struct pg_op *op, const struct gemm *g,
+                        float *tile, int row0, int rows, int panel) {
+	if (g->w->int8) {
+		const float *scales = g->w->scales + panel * PG_COLUMNS;
+		for (int m = 0; m < rows; m++)
+			for (int c = 0; c < PG_COLUMNS; c++) tile[m * PG_COLUMNS + c] *= scales[c];
 	}
-	for (int c = 0; c < PG_COLUMNS; c++) out[c] = sum[c];
+	g->epilogue(d, s, op, tile, row0, rows, panel);
 }
 
-static void panel_scalar(const float *x, int64_t ldx, const uint16_t *w, int mr, int k, float *out) {
-	for (int m = 0; m < mr; m++) scalar_panel(x + m * ldx, w, k, out + m * PG_COLUMNS);
+// run_panel multiplies tokens row0 … row0+rows−1, in several tiles, with a panel,
+// which stays in the cache meanwhile. Each tile fetches its share of the next panel
+// (more), so that reading memory and computing overlap.
+static void run_panel(const struct pg_device *d, struct pg_step *s, const struct pg_op *op, const struct gemm *g,
+                      int row0, int rows, int panel, bool more) {
+	_Alignas(64) float out[PG_MR * PG_COLUMNS];
+	int tiles = div_up(rows, g->kernels->max_rows);
+	int64_t bytes = pg_panel_bytes(g->w);
+	struct pg_tile tile = {
+		.ldx = g->ldx, .w = g->w->data + panel * bytes, .steps = g->w->steps, .out = out,
+		.step = more ? div_up(PG_STEP_BYTES / 64, tiles) * 64 : 0,
+	};
+	for (int t = 0; t < tiles; t++) {
+		int m = (int)((int64_t)rows * t / tiles), mr = (int)((int64_t)rows * (t + 1) / tiles) - m;
+		int64_t done = (int64_t)t * tile.steps * tile.step;
+		tile.x = g->x + (row0 + m) * g->ldx;
+		tile.ahead = tile.w + bytes + done;
+		if (done >= bytes) tile.step = 0;
+		g->kernels->panels(mr, 1)(&tile);
+		finish_tile(d, s, op, g, out, row0 + m, mr, panel);
+	}
+}
+
+// run_few multiplies rows tokens, one tile, with n panels: np streams, each
+// walking its own n/np panels, one after another in memory, so that prefetching
+// ahead never leaves the stream.
+static void run_few(const struct pg_device *d, struct pg_step *s, const struct pg_op *op, const struct gemm *g,
+                    int row0, int rows, int panel, int n) {
+	_Alignas(64) float out[2 * PG_MR * PG_COLUMNS];
+	int64_t bytes = pg_panel_bytes(g->w);
+	for (int np = 2; np > 0 && n > 0; np /= 2) {
+		pg_panel_fn fn = g->kernels->panels(rows, np);
+		if (!fn) continue;
+		int each = n / np;
+		for (int i = 0; i < each; i++) {
+			fn(&(struct pg_tile){
+				.x = g->x + row0 * g->ldx, .ldx = g->ldx, .w = g->w->data + (panel + i) * bytes, .stride = each * bytes,
+				.steps = g->w->steps, .out = out,
+			});
+			for (int p = 0; p < np; p++)
+				finish_tile(d, s, op, g, out + p * PG_MR * PG_COLUMNS, row0, rows, panel + i + p * each);
+		}
+		panel += each * np;
+		n -= each * np;
+	}
 }
 
 // run_block multiplies tokens row0 … row0+rows−1 with n panels from panel on.
 static void run_block(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                       const struct gemm *g, int row0, int rows, int panel, int n) {
-	_Alignas(64) float out[4 * PG_MR * PG_COLUMNS];
-	int64_t ldx = pg_stride(g->k), size = (int64_t)g->k * PG_COLUMNS;
-	int tiles = div_up(rows, PG_MR);
-	if (d->isa == PG_ISA_SCALAR || tiles > 1) {
-		// A panel stays in the cache while all tiles of tokens pass it.
-		for (int p = panel; p < panel + n; p++) {
-			for (int t = 0; t < tiles; t++) {
-				int m = (int)((int64_t)rows * t / tiles), mr = (int)((int64_t)rows * (t + 1) / tiles) - m;
-				const float *x = g->x + (row0 + m) * ldx;
-#ifdef __x86_64__
-				// Each tile fetches its share of the next panel, so that reading memory
-				// and computing overlap.
-				int step = p + 1 < panel + n ? div_up(64, tiles) : 0;
-				const char *ahead = (const char *)(g->w->data + (p + (step > 0)) * size) + (int64_t)t * g->k * step;
-				if (d->isa == PG_ISA_AVX512)
-					pg_panels_avx512(mr, 1)(x, ldx, g->w->data + p * size, 0, g->k, ahead, step, out);
-				else
-#endif
-					panel_scalar(x, ldx, g->w->data + p * size, mr, g->k, out);
-				g->epilogue(d, s, op, out, row0 + m, mr, p);
-			}
-		}
+	if (rows <= g->kernels->max_rows) {
+		run_few(d, s, op, g, row0, rows, panel, n);
 		return;
 	}
-#ifdef __x86_64__
-	// Few tokens: np streams, each walking its own n/np panels, one after another
-	// in memory, so that prefetching ahead never leaves the stream.
-	for (int np = 4; np > 0 && n > 0; np /= 2) {
-		pg_panel_fn fn = pg_panels_avx512(rows, np);
-		if (!fn) continue;
-		int each = n / np;
-		for (int i = 0; i < each; i++) {
-			fn(g->x + row0 * ldx, ldx, g->w->data + (panel + i) * size, each * size, g->k, (const char *)g->x, 0, out);
-			for (int p = 0; p < np; p++)
-				g->epilogue(d, s, op, out + p * PG_MR * PG_COLUMNS, row0, rows, panel + i + p * each);
-		}
-		panel += each * np;
-		n -= each * np;
-	}
-#endif
+	for (int p = panel; p < panel + n; p++) run_panel(d, s, op, g, row0, rows, p, p + 1 < panel + n);
 }
 
 static void gemm_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
@@ -194,6 +255,7 @@ static void gemm_phase(const struct pg_device *d, struct pg_step *s, const struc
 void pg_gemm_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op) {
 	struct gemm g = gemm_of(d, s, op);
 	int blocks = g.rows > 0 ? div_up(g.rows, g.block) : 0;
+	pg_pack_rows_plan(d, s, op, g.kernels->format, g.rows);
 	pg_push(s, op, gemm_phase, blocks * g.groups, 16);
 }
 

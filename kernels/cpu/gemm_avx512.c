@@ -1,93 +1,136 @@
 // AVX-512 register tiles of gemm.c: mr tokens × np panels of 32 outputs.
 //
-// Per k and panel: one 64-byte line of weights is loaded and widened (shift,
-// mask) to 2 vectors; each token's x[k] is broadcast from memory and feeds
-// 2·np fused multiply-adds. The tiles below keep all sums and operands in the 32
-// registers (3 × 4 would spill). One token reads 4 panels as 4 streams, since a
-// core reads more with several streams than with one; the hardware prefetcher
-// is helped by a software prefetch PREFETCH lines ahead on each.
+// float32 rows. A step is two k: each line is widened by a shift (k) or a mask
+// (k+1), and each token's x[k] is broadcast from memory and feeds 2·np
+// multiply-adds. The line is loaded twice rather than kept: 12 × 2 sums, 2
+// operands and a broadcast leave no register for it.
 //
-// Every sum is a chain in ascending k whatever mr and np, so that a token's
-// result does not depend on its neighbours.
+// bfloat16 rows. A step is one dot-product instruction a line and token: half the
+// instructions, for activations that were rounded to bfloat16.
 //
-// Measured on an Intel Xeon (family 6, model 207, 2 cores) shared with other
-// work, 2026-11-24, by BenchmarkStep (Qwen2.5-0.5B, probes in the same run): one
-// token 24.7 of 27.6 GB/s in gate_up and 71–85 % of the read ceiling over whole
-// steps; prefill of 512 tokens 57–69 % of the multiply-add peak over whole
-// steps; 8 and 16 tokens are between the two (50–60 %, 40 % of the read ceiling).
-// Fetching the next panel while many tokens pass this one: +13 % at 16 tokens.
-// Prefetching x in software changed nothing.
+// A panel is one stream of memory, which a software prefetch PREFETCH bytes ahead
+// keeps in flight. One token reads two panels at once, so that a core whose
+// prefetcher stops at a page has another stream meanwhile.
+//
+// Measured on an AMD EPYC (Zen 4, family 25, model 17) shared with other work,
+// 2026-11-25, one thread, slices in which it was not held off, against probes.c in
+// turn: one token 104 % of the read probe's 4 streams (bf16 and float32 rows, K 896
+// and 4,864); 8 tokens 80–88 %; 16 and 32 tokens 93 %, 512 tokens 94 % (K 896) and
+// 96 % (K 4,864) of the dot-product peak of 232 GFLOP/s; float32 rows 93–95 % of the
+// multiply-add peak of 116. Lost: 4 panels at once (88–94 % of the read probe at one
+// token; 2 panels lose from 2 tokens on, 4 tokens 78 % against 92 %).
 #ifdef __x86_64__
 #include "avx512.h"
 #include "gemm.h"
 
-#define PREFETCH 40 // cache lines
+#define PREFETCH (40 * 64) // bytes
 
-PG_INLINE void panels(int mr, int np, const float *x, int64_t ldx, const uint16_t *w, int64_t stride, int k,
-                      const char *ahead, int step, float *out) {
-	__m512 a[PG_MR][4], b[PG_MR][4];
-	const __m512i upper = _mm512_set1_epi32((int)0xFFFF0000u);
+PG_INLINE void zero(__m512 acc[PG_MR][2][2], int mr, int np) {
 #pragma GCC unroll 12
 	for (int m = 0; m < mr; m++)
-#pragma GCC unroll 4
-		for (int p = 0; p < np; p++) a[m][p] = b[m][p] = _mm512_setzero_ps();
-
 #pragma GCC unroll 2
-	for (int i = 0; i < k; i++) {
-		__m512 wa[4], wb[4];
-		if (np == 1) {
-			_mm_prefetch(ahead, _MM_HINT_T1);
-			ahead += step;
-		}
-#pragma GCC unroll 4
-		for (int p = 0; p < np; p++) {
-			const uint16_t *line = w + p * stride + (int64_t)i * PG_COLUMNS;
-			__m512i v = _mm512_load_si512(line);
-			_mm_prefetch((const char *)(line + PREFETCH * PG_COLUMNS), _MM_HINT_T0);
-			wa[p] = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
-			wb[p] = _mm512_castsi512_ps(_mm512_and_si512(v, upper));
-		}
+		for (int p = 0; p < np; p++) acc[m][p][0] = acc[m][p][1] = _mm512_setzero_ps();
+}
+
+PG_INLINE void store(float *out, __m512 acc[PG_MR][2][2], int mr, int np) {
 #pragma GCC unroll 12
-		for (int m = 0; m < mr; m++) {
-			__m512 xm = _mm512_set1_ps(x[m * ldx + i]);
-#pragma GCC unroll 4
-			for (int p = 0; p < np; p++) {
-				a[m][p] = _mm512_fmadd_ps(xm, wa[p], a[m][p]);
-				b[m][p] = _mm512_fmadd_ps(xm, wb[p], b[m][p]);
+	for (int m = 0; m < mr; m++)
+#pragma GCC unroll 2
+		for (int p = 0; p < np; p++) {
+			_mm512_store_ps(out + (p * PG_MR + m) * PG_COLUMNS, acc[m][p][0]);
+			_mm512_store_ps(out + (p * PG_MR + m) * PG_COLUMNS + 16, acc[m][p][1]);
+		}
+}
+
+// fetch asks for the memory that is read next.
+PG_INLINE const char *fetch(int np, const char *ahead, int step) {
+	if (np > 1) return ahead;
+	if (step > 0) _mm_prefetch(ahead, _MM_HINT_T1);
+	if (step > 64) _mm_prefetch(ahead + 64, _MM_HINT_T1);
+	return ahead + step;
+}
+
+PG_INLINE void panels(int mr, int np, const struct pg_tile *t) {
+	__m512 acc[PG_MR][2][2];
+	const __m512i upper = _mm512_set1_epi32((int)0xFFFF0000u);
+	const char *w = t->w, *x = t->x, *ahead = t->ahead;
+	zero(acc, mr, np);
+	for (int i = 0; i < t->steps; i++, w += PG_STEP_BYTES, x += 8) {
+		ahead = fetch(np, ahead, t->step);
+#pragma GCC unroll 2
+		for (int odd = 0; odd < 2; odd++) {
+			__m512 wk[2][2];
+#pragma GCC unroll 2
+			for (int p = 0; p < np; p++)
+#pragma GCC unroll 2
+				for (int half = 0; half < 2; half++) {
+					const char *line = w + p * t->stride + half * 64;
+					__m512i v = _mm512_load_si512(line);
+					if (!odd) _mm_prefetch(line + PREFETCH, _MM_HINT_T0);
+					wk[p][half] = _mm512_castsi512_ps(odd ? _mm512_and_si512(v, upper) : _mm512_slli_epi32(v, 16));
+				}
+#pragma GCC unroll 12
+			for (int m = 0; m < mr; m++) {
+				__m512 xm = _mm512_set1_ps(*(const float *)(x + m * t->ldx + odd * 4));
+#pragma GCC unroll 2
+				for (int p = 0; p < np; p++) {
+					acc[m][p][0] = _mm512_fmadd_ps(xm, wk[p][0], acc[m][p][0]);
+					acc[m][p][1] = _mm512_fmadd_ps(xm, wk[p][1], acc[m][p][1]);
+				}
 			}
 		}
 	}
-
-#pragma GCC unroll 12
-	for (int m = 0; m < mr; m++)
-#pragma GCC unroll 4
-		for (int p = 0; p < np; p++) {
-			_mm512_store_ps(out + (p * PG_MR + m) * PG_COLUMNS, a[m][p]);
-			_mm512_store_ps(out + (p * PG_MR + m) * PG_COLUMNS + 16, b[m][p]);
-		}
+	store(t->out, acc, mr, np);
 }
 
-#define TILE(MR, NP)                                                                                       \
-	static PG_AVX512 void tile_##MR##x##NP(const float *x, int64_t ldx, const uint16_t *w, int64_t stride, \
-	                                       int k, const char *ahead, int step, float *out) {              \
-		panels(MR, NP, x, ldx, w, stride, k, ahead, step, out);                                            \
+static inline __attribute__((always_inline)) PG_AVX512BF16 void panels_bf16(int mr, int np, const struct pg_tile *t) {
+	__m512 acc[PG_MR][2][2];
+	const char *w = t->w, *x = t->x, *ahead = t->ahead;
+	zero(acc, mr, np);
+	for (int i = 0; i < t->steps; i++, w += PG_STEP_BYTES, x += 4) {
+		ahead = fetch(np, ahead, t->step);
+		__m512bh wk[2][2];
+#pragma GCC unroll 2
+		for (int p = 0; p < np; p++)
+#pragma GCC unroll 2
+			for (int half = 0; half < 2; half++) {
+				const char *line = w + p * t->stride + half * 64;
+				wk[p][half] = (__m512bh)_mm512_load_si512(line);
+				_mm_prefetch(line + PREFETCH, _MM_HINT_T0);
+			}
+#pragma GCC unroll 12
+		for (int m = 0; m < mr; m++) {
+			__m512bh xm = (__m512bh)_mm512_set1_epi32(*(const int32_t *)(x + m * t->ldx));
+#pragma GCC unroll 2
+			for (int p = 0; p < np; p++) {
+				acc[m][p][0] = _mm512_dpbf16_ps(acc[m][p][0], wk[p][0], xm);
+				acc[m][p][1] = _mm512_dpbf16_ps(acc[m][p][1], wk[p][1], xm);
+			}
+		}
 	}
+	store(t->out, acc, mr, np);
+}
+
+#define TILE(MR, NP)                                                                                  \
+	static PG_AVX512 void tile_##MR##x##NP(const struct pg_tile *t) { panels(MR, NP, t); }            \
+	static PG_AVX512BF16 void bf16_##MR##x##NP(const struct pg_tile *t) { panels_bf16(MR, NP, t); }
 
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
 TILE(7, 1) TILE(8, 1) TILE(9, 1) TILE(10, 1) TILE(11, 1) TILE(12, 1)
-TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
-TILE(1, 4) TILE(2, 4)
+TILE(1, 2)
 
-pg_panel_fn pg_panels_avx512(int mr, int np) {
-	static const pg_panel_fn one[] = {tile_1x1, tile_2x1, tile_3x1, tile_4x1,  tile_5x1,  tile_6x1,
-	                                  tile_7x1, tile_8x1, tile_9x1, tile_10x1, tile_11x1, tile_12x1};
-	static const pg_panel_fn two[] = {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2};
-	static const pg_panel_fn four[] = {tile_1x4, tile_2x4};
-	switch (np) {
-	case 1: return mr <= 12 ? one[mr - 1] : NULL;
-	case 2: return mr <= 6 ? two[mr - 1] : NULL;
-	case 4: return mr <= 2 ? four[mr - 1] : NULL;
+#define CHOOSE(NAME)                                                                                \
+	static pg_panel_fn NAME##_of(int mr, int np) {                                                  \
+		static const pg_panel_fn one[] = {NAME##_1x1, NAME##_2x1, NAME##_3x1, NAME##_4x1,           \
+		                                  NAME##_5x1, NAME##_6x1, NAME##_7x1, NAME##_8x1,           \
+		                                  NAME##_9x1, NAME##_10x1, NAME##_11x1, NAME##_12x1};       \
+		if (np == 2) return mr == 1 ? NAME##_1x2 : NULL;                                            \
+		return mr <= 12 ? one[mr - 1] : NULL;                                                       \
 	}
-	return NULL;
-}
+
+CHOOSE(tile)
+CHOOSE(bf16)
+
+const struct pg_gemm_kernels pg_gemm_avx512 = {PG_ROWS_F32, 12, tile_of};
+const struct pg_gemm_kernels pg_gemm_avx512bf16 = {PG_ROWS_BF16, 12, bf16_of};
 #endif

@@ -161,11 +161,20 @@ func ProbeReadBandwidth(threads int) float64 {
 	return float64(C.pg_probe_read(C.pg_best_isa(), C.int(probeThreads(threads))))
 }
 
-// ProbeFMAPeak measures the float32 operations per second (a multiply-add is
-// two) of the given number of threads, on the fastest code path; 0 threads = all
-// processors.
+// ProbeFMAPeak measures the operations per second (a multiply-add is two) of the
+// given number of threads, on the path that has the most: float32 multiply-adds or
+// bf16 dot products; 0 threads = all processors.
 func ProbeFMAPeak(threads int) float64 {
-	return float64(C.pg_probe_fma(C.pg_best_isa(), C.int(probeThreads(threads))))
+	best := 0.0
+	for _, p := range codePaths[1:] {
+		if C.pg_has(p.isa) {
+			best = max(best, float64(C.pg_probe_fma(p.isa, C.int(probeThreads(threads)))))
+		}
+	}
+	if best == 0 {
+		best = float64(C.pg_probe_fma(C.PG_ISA_SCALAR, C.int(probeThreads(threads))))
+	}
+	return best
 }
 
 func probeThreads(threads int) int {

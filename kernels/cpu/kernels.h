@@ -10,7 +10,8 @@
 // units are cut into ranges nor on which worker runs them.
 //
 // Every operation has a scalar form, the reference and what other processors
-// build, and an AVX-512 form, chosen once at start (pg_device.isa).
+// build, an AVX2 and an AVX-512 form, chosen once at start (pg_device.isa); bf16
+// dot products are a form of matrix products alone.
 #pragma once
 
 #include <stdbool.h>
@@ -18,11 +19,19 @@
 #include <stdint.h>
 
 #ifdef __x86_64__
-// Functions that use AVX-512 carry PG_AVX512, so that one binary runs anywhere.
+// Functions that use what not every processor has carry these, so that one
+// binary runs anywhere.
+#define PG_AVX2 __attribute__((target("avx2,fma")))
 #define PG_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")))
+#define PG_AVX512BF16 __attribute__((target("avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")))
+#define PG_AVX512VNNI __attribute__((target("avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")))
 #endif
 
-enum pg_isa { PG_ISA_SCALAR, PG_ISA_AVX512 };
+// Code paths; each has what those before it have.
+enum pg_isa { PG_ISA_SCALAR, PG_ISA_AVX2, PG_ISA_AVX512, PG_ISA_AVX512BF16 };
+
+// How the matrix kernels take a row of activations; see activations.c.
+enum pg_rows_format { PG_ROWS_F32, PG_ROWS_BF16, PG_ROWS_INT8 };
 
 // The operations: those of kernels.Op, copies of blocks, and packing of weights.
 enum pg_op_kind {
@@ -72,6 +81,12 @@ struct pg_op; struct pg_step; struct pg_device; struct pg_weight; struct pg_pool
 typedef void (*pg_phase_fn)(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                             int first, int count, int worker);
 
+// pg_packed_stride is the bytes from a packed row of k activations to the next.
+static inline int64_t pg_packed_stride(enum pg_rows_format format, int64_t k) {
+	int64_t bytes = format == PG_ROWS_INT8 ? (k + 63) / 64 * 72 : (format == PG_ROWS_BF16 ? 2 : 4) * k;
+	return ((bytes + 63) / 64 | 1) * 64;
+}
+
 enum pg_src { PG_SRC_ATTN, PG_SRC_MLP };
 
 // An operation as Go recorded it.
@@ -108,6 +123,7 @@ struct pg_step {
 	// rope_scale: [n][2][head_dim / 2].
 	float *rope;
 	bool angles_planned; // cleared at Launch
+	bool normed_packed;  // d->packed will have Normed's rows; cleared at Launch
 
 	// Sampling (kernels.SampleBatch).
 	int32_t num_samples;
@@ -142,6 +158,8 @@ struct pg_device {
 	struct pg_limits limits;
 	struct pg_kv kv;
 	enum pg_isa isa;
+	bool vnni;           // int8 dot products
+	bool int8;           // weights of linear layers are int8
 	int32_t threads;
 	struct pg_pool *pool;
 	struct pg_row *rows; // [max_seqs]
@@ -151,6 +169,7 @@ struct pg_device {
 	// t·pg_stride(w); what lies between the rows is never read.
 	float *hidden, *normed, *query, *attn, *mlp, *logits;
 	float *head_in; // [max_logit_rows] normed rows of the head
+	char *packed;   // rows as the matrix kernels take them, unless that is float32
 
 	struct pg_blocks device_blocks, host_blocks;
 	uint16_t *kv_blocks; // device block 0, bfloat16
@@ -165,6 +184,11 @@ struct pg_device {
 static inline int64_t pg_stride(int64_t width) {
 	int64_t lines = (width + 15) / 16;
 	return (lines | 1) * 16;
+}
+
+// pg_format_of is how products with the device's linear weights take rows.
+static inline enum pg_rows_format pg_format_of(const struct pg_device *d) {
+	return d->int8 ? PG_ROWS_INT8 : d->isa >= PG_ISA_AVX512BF16 ? PG_ROWS_BF16 : PG_ROWS_F32;
 }
 
 // pg_scratch is a worker's own scratch memory, 64-byte aligned, undefined at

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -69,22 +70,30 @@ func (b *Backend) CopyBlocks(copies []kernels.BlockCopy) {
 
 // SwapOut implements kernels.Pool. The copies are done when it returns.
 func (b *Backend) SwapOut(copies []kernels.BlockCopy) kernels.Ticket {
-	b.copyBlocks(kernels.OpSwapOut, copies, &b.device.device_blocks, &b.device.host_blocks, b.numBlocks, b.hostBlocks)
-	return 0
+	return b.swapped(b.copyBlocks(kernels.OpSwapOut, copies, &b.device.device_blocks, &b.device.host_blocks, b.numBlocks, b.hostBlocks))
 }
 
 // SwapIn implements kernels.Pool. The copies are done when it returns.
 func (b *Backend) SwapIn(copies []kernels.BlockCopy) kernels.Ticket {
-	b.copyBlocks(kernels.OpSwapIn, copies, &b.device.host_blocks, &b.device.device_blocks, b.hostBlocks, b.numBlocks)
-	return 0
+	return b.swapped(b.copyBlocks(kernels.OpSwapIn, copies, &b.device.host_blocks, &b.device.device_blocks, b.hostBlocks, b.numBlocks))
+}
+
+// swapped issues a ticket for copies that are done.
+func (b *Backend) swapped(took time.Duration) kernels.Ticket {
+	b.swaps++
+	b.swapTook[int(b.swaps)%len(b.swapTook)] = took
+	return b.swaps
 }
 
 // SwapDone implements kernels.Pool.
-func (b *Backend) SwapDone(kernels.Ticket, bool) (bool, error) { return true, b.err }
+func (b *Backend) SwapDone(t kernels.Ticket, _ bool) (time.Duration, bool, error) {
+	return b.swapTook[int(t)%len(b.swapTook)], true, b.err
+}
 
-func (b *Backend) copyBlocks(name kernels.Op, copies []kernels.BlockCopy, src, dst *C.struct_pg_blocks, srcCount, dstCount int) {
+// copyBlocks returns the time that the copies took.
+func (b *Backend) copyBlocks(name kernels.Op, copies []kernels.BlockCopy, src, dst *C.struct_pg_blocks, srcCount, dstCount int) time.Duration {
 	if len(copies) == 0 || b.err != nil {
-		return
+		return 0
 	}
 	for _, c := range copies {
 		if c.Src < 0 || int(c.Src) >= srcCount || c.Dst < 0 || int(c.Dst) >= dstCount {
@@ -102,6 +111,7 @@ func (b *Backend) copyBlocks(name kernels.Op, copies []kernels.BlockCopy, src, d
 			Duration: nanoseconds(op.end_ns - op.start_ns), Bytes: 2 * bytes * int64(len(copies)),
 		})
 	}
+	return nanoseconds(op.end_ns - op.start_ns)
 }
 
 // block is a device block's values.

@@ -101,6 +101,8 @@ static inline __attribute__((always_inline)) void finish(const float *tile, cons
 	}
 }
 
+typedef void (*finish_fn)(const float *tile, const float *bias, const float *rope, struct dest to, int h, int i, int n);
+
 static void finish_scalar(const float *tile, const float *bias, const float *rope, struct dest to, int h, int i,
                           int n) {
 	finish(tile, bias, rope, to, h, i, n);
@@ -108,14 +110,26 @@ static void finish_scalar(const float *tile, const float *bias, const float *rop
 
 #ifdef __x86_64__
 // The compiler vectorizes the whole panels, which are the rule.
-static PG_AVX512 void finish_avx512(const float *tile, const float *bias, const float *rope, struct dest to,
-                                    int h, int i, int n) {
-	if (n == 16)
-		finish(tile, bias, rope, to, h, i, 16);
-	else
-		finish(tile, bias, rope, to, h, i, n);
-}
+#define FINISH(NAME, TARGET)                                                                                       \
+	static TARGET void NAME(const float *tile, const float *bias, const float *rope, struct dest to, int h, int i, \
+	                        int n) {                                                                               \
+		if (n == 16)                                                                                               \
+			finish(tile, bias, rope, to, h, i, 16);                                                                \
+		else                                                                                                       \
+			finish(tile, bias, rope, to, h, i, n);                                                                 \
+	}
+FINISH(finish_avx2, PG_AVX2)
+FINISH(finish_avx512, PG_AVX512)
 #endif
+
+static finish_fn finish_of(const struct pg_device *d) {
+#ifdef __x86_64__
+	if (d->isa >= PG_ISA_AVX512) return finish_avx512;
+	if (d->isa >= PG_ISA_AVX2) return finish_avx2;
+#endif
+	(void)d;
+	return finish_scalar;
+}
 
 void pg_qkv_epilogue(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                      const float *tile, int row0, int rows, int panel) {
@@ -123,17 +137,12 @@ void pg_qkv_epilogue(const struct pg_device *d, struct pg_step *s, const struct 
 	int h = m->head_dim / 2, per = pg_head_panels(m->head_dim);
 	int head = panel / per, i = panel % per * 16, n = h - i < 16 ? h - i : 16;
 	const float *bias = op->w->bias ? op->w->bias + panel * PG_COLUMNS : NULL;
+	finish_fn finish_row = finish_of(d);
 	bool rotate = head < m->heads + m->kv_heads;
 	for (int r = 0; r < rows; r++) {
 		int token = row0 + r;
 		const float *rope = rotate ? s->rope + (int64_t)token * m->head_dim : NULL;
 		struct dest to = dest_of(d, s, op->layer, head, token);
-#ifdef __x86_64__
-		if (d->isa == PG_ISA_AVX512) {
-			finish_avx512(tile + r * PG_COLUMNS, bias, rope, to, h, i, n);
-			continue;
-		}
-#endif
-		finish_scalar(tile + r * PG_COLUMNS, bias, rope, to, h, i, n);
+		finish_row(tile + r * PG_COLUMNS, bias, rope, to, h, i, n);
 	}
 }

@@ -14,7 +14,8 @@
 
 static const struct pg_sample_passes *passes_of(const struct pg_device *d) {
 #ifdef __x86_64__
-	if (d->isa == PG_ISA_AVX512) return &pg_sample_avx512;
+	if (d->isa >= PG_ISA_AVX512) return &pg_sample_avx512;
+	if (d->isa >= PG_ISA_AVX2) return &pg_sample_avx2;
 #endif
 	(void)d;
 	return &pg_sample_plain;

@@ -54,8 +54,15 @@ struct pg_sample_passes {
 };
 
 extern const struct pg_sample_passes pg_sample_plain;
+// Those of the plain passes that others share.
+int32_t pg_plain_count_larger(const float *z, int32_t n, float than);
+void pg_plain_forbid(float *z, const uint32_t *mask, int32_t n);
+int32_t pg_plain_keep(const float *z, const int32_t *ids, int32_t n, float least, float *out, int32_t *out_ids);
+int32_t pg_plain_group_maxima(const float *z, int32_t n, float *out);
+void pg_plain_histogram(struct pg_buckets *b, const float *z, const float *w, int32_t n, int above, uint32_t prefix, int shift);
+int32_t pg_plain_draw(const struct pg_draw *d);
 #ifdef __x86_64__
-extern const struct pg_sample_passes pg_sample_avx512;
+extern const struct pg_sample_passes pg_sample_avx2, pg_sample_avx512;
 #endif
 
 // pg_key orders floats descending as unsigned integers ascending; both zeros are

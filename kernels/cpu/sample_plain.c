@@ -38,7 +38,7 @@ static int32_t next_larger(const float *z, int32_t from, int32_t n, float than) 
 	return from;
 }
 
-static int32_t count_larger(const float *z, int32_t n, float than) {
+int32_t pg_plain_count_larger(const float *z, int32_t n, float than) {
 	int32_t count = 0;
 	for (int32_t i = 0; i < n; i++) count += z[i] > than;
 	return count;
@@ -54,12 +54,12 @@ static double exponentials(float *w, const float *z, int32_t n, float max, float
 	return sum;
 }
 
-static void forbid(float *z, const uint32_t *mask, int32_t n) {
+void pg_plain_forbid(float *z, const uint32_t *mask, int32_t n) {
 	for (int32_t i = 0; i < n; i++)
 		if (!(mask[i / 32] >> (i % 32) & 1)) z[i] = -INFINITY;
 }
 
-static int32_t keep(const float *z, const int32_t *ids, int32_t n, float least, float *out, int32_t *out_ids) {
+int32_t pg_plain_keep(const float *z, const int32_t *ids, int32_t n, float least, float *out, int32_t *out_ids) {
 	int32_t kept = 0;
 	for (int32_t i = 0; i < n; i++) {
 		if (!(z[i] >= least) || z[i] == -INFINITY) continue;
@@ -69,7 +69,7 @@ static int32_t keep(const float *z, const int32_t *ids, int32_t n, float least, 
 	return kept;
 }
 
-static int32_t group_maxima(const float *z, int32_t n, float *out) {
+int32_t pg_plain_group_maxima(const float *z, int32_t n, float *out) {
 	for (int32_t i = 0; i < n / 16; i++) {
 		float m = z[16 * i];
 		for (int j = 1; j < 16; j++) m = z[16 * i + j] > m ? z[16 * i + j] : m;
@@ -78,7 +78,7 @@ static int32_t group_maxima(const float *z, int32_t n, float *out) {
 	return n / 16;
 }
 
-static void histogram(struct pg_buckets *b, const float *z, const float *w, int32_t n, int above, uint32_t prefix, int shift) {
+void pg_plain_histogram(struct pg_buckets *b, const float *z, const float *w, int32_t n, int above, uint32_t prefix, int shift) {
 	uint32_t mask = (1u << (above - shift)) - 1;
 	for (int32_t i = 0; i < n; i++) {
 		uint32_t key = pg_key(z[i]);
@@ -87,7 +87,7 @@ static void histogram(struct pg_buckets *b, const float *z, const float *w, int3
 	}
 }
 
-static int32_t draw(const struct pg_draw *d) {
+int32_t pg_plain_draw(const struct pg_draw *d) {
 	int32_t best = d->first.id;
 	double score = pg_score(d, d->first.z, best);
 	for (int32_t i = 0; i < d->n; i++) {
@@ -100,5 +100,6 @@ static int32_t draw(const struct pg_draw *d) {
 }
 
 const struct pg_sample_passes pg_sample_plain = {
-	largest, next_larger, count_larger, exponentials, forbid, keep, group_maxima, histogram, draw,
+	largest, next_larger, pg_plain_count_larger, exponentials, pg_plain_forbid, pg_plain_keep, pg_plain_group_maxima,
+	pg_plain_histogram, pg_plain_draw,
 };

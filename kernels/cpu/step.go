@@ -70,7 +70,7 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 	C.pg_program_quiet(&s.c.sample)
 	b.fill(s, batch)
 	s.c.forward.num_ops = 0
-	s.c.attention_planned, s.c.angles_planned = false, false
+	s.c.attention_planned, s.c.angles_planned, s.c.normed_packed = false, false, false
 	b.layer, b.recording = -1, true
 	forward()
 	b.recording = false

@@ -1,5 +1,5 @@
 // Packing of weights (see weight.h) from the checkpoint's rows, in parallel, one
-// panel a unit. bfloat16 is copied as it is; float16 and float32 are rounded to
+// panel a unit: a transpose of 32-bit values. bfloat16 is copied as it is; float16 and float32 are rounded to
 // nearest even, biases and norms stay float32; without data, values are made by
 // kernels.Dummy's formula.
 //
@@ -7,11 +7,16 @@
 #define _GNU_SOURCE
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "device.h"
+
+#ifdef __x86_64__
+#include "avx512.h"
+#endif
 
 enum { BF16, FP16, FP32 }; // kernels.DType
 
@@ -89,38 +94,150 @@ struct packing {
 	const struct pg_source *sources;
 };
 
-// pack_panel gathers 32 rows, CHUNK columns at a time, and transposes them.
-static void pack_panel(const struct packing *p, int panel) {
-	enum { CHUNK = 64 };
-	const struct pg_weight *w = p->w;
-	uint16_t rows[PG_COLUMNS][CHUNK];
+// The rows of a panel: where each output's values come from.
+struct panel_rows {
 	const struct pg_source *src[PG_COLUMNS];
-	int64_t row[PG_COLUMNS];
-	for (int lane = 0; lane < PG_COLUMNS; lane++) {
-		row[lane] = pg_weight_row(w, panel, lane % 2, lane / 2);
-		src[lane] = p->sources;
-		for (; row[lane] >= src[lane]->rows; src[lane]++) row[lane] -= src[lane]->rows;
+	int64_t row[PG_COLUMNS]; // of src; −1: the output does not exist
+};
+
+static struct panel_rows rows_of(const struct packing *p, int panel) {
+	struct panel_rows r;
+	for (int c = 0; c < PG_COLUMNS; c++) {
+		r.row[c] = pg_weight_row(p->w, panel, c / 16, c % 16);
+		r.src[c] = p->sources;
+		for (; r.row[c] >= r.src[c]->rows; r.src[c]++) r.row[c] -= r.src[c]->rows;
 	}
-	memset(rows, 0, sizeof rows);
-	uint16_t *line = w->data + (int64_t)panel * w->cols * PG_COLUMNS;
-	for (int k = 0; k < w->cols; k += CHUNK) {
+	return r;
+}
+
+// transpose writes steps steps of a panel: 32-bit value i of row c becomes lane c
+// of step i. The rows may be read up to 16 values at a time, but not beyond steps.
+static void transpose(const char *const rows[PG_COLUMNS], int steps, char *out) {
+	for (int i = 0; i < steps; i++, out += PG_STEP_BYTES)
+		for (int c = 0; c < PG_COLUMNS; c++) memcpy(out + 4 * c, rows[c] + 4 * i, 4);
+}
+
+#ifdef __x86_64__
+// The stores bypass the caches: a line that is written whole need not be read.
+static PG_AVX512 void transpose_avx512(const char *const rows[PG_COLUMNS], int steps, char *out) {
+	int i = 0;
+	for (; i + 16 <= steps; i += 16, out += 16 * PG_STEP_BYTES) {
+		__m512i a[16], b[16];
+		for (int c = 0; c < 16; c++) {
+			a[c] = _mm512_loadu_si512(rows[c] + 4 * i);
+			b[c] = _mm512_loadu_si512(rows[16 + c] + 4 * i);
+			_mm_prefetch(rows[c] + 4 * i + 512, _MM_HINT_T0);
+			_mm_prefetch(rows[16 + c] + 4 * i + 512, _MM_HINT_T0);
+		}
+		pg_transpose512(a);
+		pg_transpose512(b);
+		for (int k = 0; k < 16; k++) {
+			_mm512_stream_si512((void *)(out + k * PG_STEP_BYTES), a[k]);
+			_mm512_stream_si512((void *)(out + k * PG_STEP_BYTES + 64), b[k]);
+		}
+	}
+	_mm_sfence();
+	const char *rest[PG_COLUMNS];
+	for (int c = 0; c < PG_COLUMNS; c++) rest[c] = rows[c] + 4 * i;
+	transpose(rest, steps - i, out);
+}
+#endif
+
+static void transpose_by(const struct pg_device *d, const char *const rows[PG_COLUMNS], int steps, char *out) {
+#ifdef __x86_64__
+	if (d->isa >= PG_ISA_AVX512) return transpose_avx512(rows, steps, out);
+#endif
+	(void)d;
+	transpose(rows, steps, out);
+}
+
+// pack_stored packs a panel whose rows all exist as bfloat16, straight from them.
+static bool pack_stored(const struct pg_device *d, const struct pg_weight *w, const struct panel_rows *r, char *out) {
+	const char *rows[PG_COLUMNS];
+	for (int c = 0; c < PG_COLUMNS; c++) {
+		if (r->row[c] < 0 || !r->src[c]->data || r->src[c]->dtype != BF16) return false;
+		rows[c] = (const char *)r->src[c]->data + r->row[c] * w->cols * 2;
+	}
+	transpose_by(d, rows, w->steps, out);
+	return true;
+}
+
+// CHUNK columns at a time are fetched from rows of any kind.
+enum { CHUNK = 64 };
+
+// largest is the greatest |w| of a row. As integers, magnitudes have the order of
+// their bits, and a NaN is the greatest.
+static float largest(const struct pg_source *src, int64_t row, int cols) {
+	int16_t max = 0;
+	uint16_t chunk[CHUNK];
+	for (int k = 0; k < cols; k += CHUNK) {
+		int n = cols - k < CHUNK ? cols - k : CHUNK;
+		fetch(src, row * cols + k, n, chunk);
+		for (int i = 0; i < n; i++) {
+			int16_t bits = chunk[i] & 0x7FFF;
+			max = bits > max ? bits : max;
+		}
+	}
+	return pg_from_bf16((uint16_t)max);
+}
+
+// pack_int8 reads each row twice: for its scale, and for its values.
+static void pack_int8(const struct pg_device *d, const struct pg_weight *w, const struct panel_rows *r, int panel, char *out) {
+	float inverse[PG_COLUMNS] = {0};
+	float *scales = w->scales + panel * PG_COLUMNS;
+	for (int c = 0; c < PG_COLUMNS; c++) {
+		float max = r->row[c] < 0 ? 0 : largest(r->src[c], r->row[c], w->cols);
+		scales[c] = max / 127;
+		inverse[c] = scales[c] > 0 && scales[c] < INFINITY ? 1 / scales[c] : 0;
+		if (inverse[c] == INFINITY) scales[c] = inverse[c] = 0; // denormals
+	}
+	uint16_t chunk[CHUNK];
+	uint8_t q[PG_COLUMNS][CHUNK];
+	const char *rows[PG_COLUMNS];
+	memset(q, 128, sizeof q);
+	for (int c = 0; c < PG_COLUMNS; c++) rows[c] = (const char *)q[c];
+	for (int k = 0; k < w->cols; k += CHUNK, out += CHUNK / 4 * PG_STEP_BYTES) {
 		int n = w->cols - k < CHUNK ? w->cols - k : CHUNK;
-		for (int lane = 0; lane < PG_COLUMNS; lane++)
-			if (row[lane] >= 0) fetch(src[lane], row[lane] * w->cols + k, n, rows[lane]);
-		for (int i = 0; i < n; i++, line += PG_COLUMNS)
-			for (int lane = 0; lane < PG_COLUMNS; lane++) line[lane] = rows[lane][i];
+		for (int c = 0; c < PG_COLUMNS; c++) {
+			if (r->row[c] < 0) continue;
+			fetch(r->src[c], r->row[c] * w->cols + k, n, chunk);
+			for (int i = 0; i < n; i++) q[c][i] = (uint8_t)(int32_t)(pg_from_bf16(chunk[i]) * inverse[c] + 128.5f);
+			for (int i = n; i < CHUNK; i++) q[c][i] = 128;
+		}
+		transpose_by(d, rows, CHUNK / 4, out);
+	}
+}
+
+static void pack_panel(const struct pg_device *d, const struct packing *p, int panel) {
+	const struct pg_weight *w = p->w;
+	struct panel_rows r = rows_of(p, panel);
+	char *out = w->data + panel * pg_panel_bytes(w);
+	if (w->int8) {
+		pack_int8(d, w, &r, panel, out);
+		return;
+	}
+	if (pack_stored(d, w, &r, out)) return;
+	uint16_t chunk[PG_COLUMNS][CHUNK];
+	const char *rows[PG_COLUMNS];
+	memset(chunk, 0, sizeof chunk);
+	for (int c = 0; c < PG_COLUMNS; c++) rows[c] = (const char *)chunk[c];
+	for (int k = 0; k < w->cols; k += CHUNK, out += CHUNK / 2 * PG_STEP_BYTES) {
+		int n = w->cols - k < CHUNK ? w->cols - k : CHUNK;
+		for (int c = 0; c < PG_COLUMNS; c++)
+			if (r.row[c] >= 0) fetch(r.src[c], r.row[c] * w->cols + k, n, chunk[c]);
+		transpose_by(d, rows, n / 2, out);
 	}
 }
 
 static void pack_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                        int first, int count, int worker) {
-	(void)d, (void)s, (void)worker;
+	(void)s, (void)worker;
 	const struct packing *p = op->arg;
 	for (int u = first; u < first + count; u++) {
 		if (p->w->layout == PG_ROWS)
-			fetch(p->sources, (int64_t)u * p->w->cols, p->w->cols, p->w->data + (int64_t)u * p->w->cols);
+			fetch(p->sources, (int64_t)u * p->w->cols, p->w->cols, (uint16_t *)p->w->data + (int64_t)u * p->w->cols);
 		else
-			pack_panel(p, u);
+			pack_panel(d, p, u);
 	}
 }
 
@@ -154,12 +271,16 @@ struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols,
 	w->cols = cols;
 	w->head_dim = head_dim;
 	for (int i = 0; i < num; i++) w->rows += sources[i].rows;
-	w->panels = layout == PG_ROWS || layout == PG_VECTOR ? 0 : pg_weight_panels(w);
+	bool packed = layout != PG_ROWS && layout != PG_VECTOR;
+	w->panels = packed ? pg_weight_panels(w) : 0;
+	w->int8 = packed && d->int8;
+	w->steps = w->int8 ? (cols + PG_GROUP - 1) / PG_GROUP * (PG_GROUP / 4) : cols / 2;
 
-	int64_t elems = layout == PG_ROWS ? (int64_t)w->rows * cols : (int64_t)w->panels * PG_COLUMNS * cols;
-	int64_t floats = layout == PG_VECTOR ? w->rows : bias_sources ? (int64_t)w->panels * PG_COLUMNS : 0;
-	int64_t offset = (elems * 2 + 63) / 64 * 64;
-	w->bytes = offset + (floats * 4 + 63) / 64 * 64;
+	int64_t outputs = (int64_t)w->panels * PG_COLUMNS;
+	int64_t floats = layout == PG_VECTOR ? w->rows : bias_sources ? outputs : 0;
+	int64_t offset = (packed ? w->panels * pg_panel_bytes(w) : layout == PG_ROWS ? (int64_t)w->rows * cols * 2 : 0);
+	offset = (offset + 63) / 64 * 64;
+	w->bytes = offset + (floats * 4 + 63) / 64 * 64 + (w->int8 ? outputs * 4 : 0);
 	void *data = mmap(NULL, w->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (data == MAP_FAILED) {
 		int err = errno;
@@ -169,7 +290,8 @@ struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols,
 	}
 	if (w->bytes >= 2 << 20) madvise(data, w->bytes, MADV_HUGEPAGE);
 	w->data = data;
-	if (floats > 0) w->bias = (float *)((char *)data + offset);
+	if (floats > 0) w->bias = (float *)(w->data + offset);
+	if (w->int8) w->scales = (float *)(w->data + w->bytes) - outputs;
 
 	if (layout == PG_VECTOR) {
 		for (int i = 0; i < w->rows; i++) w->bias[i] = fetch_float(sources, i);

@@ -1,17 +1,19 @@
 // Packed weights.
 //
 // A linear weight [rows, cols] is cut into panels of 32 output columns (rows of
-// the checkpoint's matrix). A panel is [cols][32] bfloat16, one cache line for
-// each k:
+// the checkpoint's matrix), two halves a and b of 16. A step of a panel is 128
+// bytes, one cache line a half; a 32-bit lane holds consecutive k of one output:
 //
-//     half-word   0   1   2   3        30  31
-//     output     a0  b0  a1  b1  …    a15 b15
+//     bfloat16   a0: k k+1   a1: k k+1   …   a15: k k+1 │ b0: k k+1 …   2 k a step
+//     int8       a0: k…k+3   a1: k…k+3   …   a15: k…k+3 │ b0: k…k+3 …   4 k a step
 //
-// so that a shift left by 16 of the line's 32-bit lanes gives a0…a15 in float32
-// and a mask of the upper half gives b0…b15: widening costs two instructions and
-// no shuffle. One layout serves one token (several panels side by side, as
-// streams) and many (a tile of 12 tokens × 32 outputs). Which outputs a and b
-// are follows from the kind; pg_weight_row says it:
+// A dot-product instruction takes a line as it is; for multiply-adds a shift
+// left by 16 of the lanes gives k of 16 outputs in float32 and a mask of the
+// upper half gives k+1, so that widening costs two instructions a line and no
+// shuffle. One layout serves every code path, and one token (several panels side
+// by side, as streams) as well as many (a tile of 12 tokens × 32 outputs). Packing
+// is a transpose of 32-bit values. Which outputs a and b are follows from the
+// kind; pg_weight_row says it:
 //
 //     plain    a, b = 32p … 32p+15 and 32p+16 … 32p+31
 //     gate_up  a = gate, b = up, of the same 16 values 16p … 16p+15
@@ -19,11 +21,17 @@
 //              RoPE rotates against each other, 16 pairs a panel
 //
 // so that SwiGLU and RoPE work on registers. Outputs that do not exist are zero.
+//
+// int8 values are w/scale + 128 as unsigned bytes, one scale an output: the
+// largest |w| becomes 127. What cols lacks of a multiple of 64 is 128, zero.
 #pragma once
 
 #include "kernels.h"
 
 #define PG_COLUMNS 32
+
+#define PG_STEP_BYTES (PG_COLUMNS * 4)
+#define PG_GROUP 64 // k of an int8 activation's scale
 
 enum pg_layout { PG_PLAIN, PG_GATE_UP_LAYOUT, PG_QKV_LAYOUT, PG_ROWS, PG_VECTOR };
 
@@ -31,11 +39,15 @@ struct pg_weight {
 	int32_t layout;     // enum pg_layout
 	int32_t rows, cols; // of the checkpoint's parts, one below the other
 	int32_t head_dim;   // PG_QKV_LAYOUT
-	int32_t panels;
+	bool int8;          // else bfloat16
+	int32_t panels, steps; // steps of a panel
 	int64_t bytes;
-	uint16_t *data; // panels, or PG_ROWS: [rows][cols]
-	float *bias;    // [panels][32] as a0…a15 b0…b15, or NULL; PG_VECTOR: the vector
+	char *data;    // panels, or PG_ROWS: [rows][cols] bfloat16
+	float *bias;   // [panels][32] as a0…a15 b0…b15, or NULL; PG_VECTOR: the vector
+	float *scales; // int8: [panels][32]
 };
+
+static inline int64_t pg_panel_bytes(const struct pg_weight *w) { return (int64_t)w->steps * PG_STEP_BYTES; }
 
 // pg_head_panels is the number of panels of a head.
 static inline int pg_head_panels(int head_dim) { return (head_dim / 2 + 15) / 16; }

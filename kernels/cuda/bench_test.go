@@ -154,7 +154,7 @@ func BenchmarkSwap(b *testing.B) {
 			require.NoError(b, m.device.Bind())
 			start := time.Now()
 			for range b.N {
-				_, err := m.SwapDone(swap(copies), true)
+				_, _, err := m.SwapDone(swap(copies), true)
 				require.NoError(b, err)
 			}
 			bytes := float64(b.N) * float64(len(copies)) * float64(m.kv.BlockBytes())

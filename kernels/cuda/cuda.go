@@ -269,6 +269,14 @@ func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
 	return nil
 }
 
+// SetLimits implements kernels.Backend. The workspace stays what Setup made it.
+func (b *Backend) SetLimits(l kernels.Limits) error {
+	if l.MaxBatchedTokens > b.limits.MaxBatchedTokens || l.MaxSeqs > b.limits.MaxSeqs || l.MaxLogitRows > b.limits.MaxLogitRows {
+		return fmt.Errorf("cuda: limits %+v exceed those of Setup, %+v", l, b.limits)
+	}
+	return nil
+}
+
 // initRope makes the table of cosines and sines.
 func (b *Backend) initRope() error {
 	half := b.shape.HeadDim / 2

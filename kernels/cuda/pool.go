@@ -3,8 +3,10 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"time"
 	"unsafe"
 
 	"github.com/pagoda-engine/pagoda/internal/cuda"
@@ -23,8 +25,9 @@ type pool struct {
 
 	dst, src []cuda.Ptr // scratch of a batch of copies
 	sizes    []uint64
-	tickets  [swapRing]cuda.Event
-	issued   kernels.Ticket // swaps
+	began    [swapRing]cuda.Event // of the last batches of swaps
+	tickets  [swapRing]cuda.Event // their ends
+	issued   kernels.Ticket       // swaps
 }
 
 const (
@@ -43,6 +46,9 @@ func (b *Backend) initPool() (err error) {
 	p.kv = newPagedKV(b.kv, p.device.Base)
 	p.hostPer = int(max(1, hostChunk/b.kv.BlockBytes()))
 	for i := range p.tickets {
+		if p.began[i], err = cuda.NewEvent(); err != nil {
+			return err
+		}
 		if p.tickets[i], err = cuda.NewEvent(); err != nil {
 			return err
 		}
@@ -55,7 +61,7 @@ func (p *pool) free() error {
 		return nil
 	}
 	for i := range p.tickets {
-		if err := p.tickets[i].Destroy(); err != nil {
+		if err := errors.Join(p.began[i].Destroy(), p.tickets[i].Destroy()); err != nil {
 			return err
 		}
 	}
@@ -155,6 +161,7 @@ func (b *Backend) swapBlocks(op kernels.Op, copies []kernels.BlockCopy, src, dst
 		b.flush()
 		b.fail(op, b.swapAfter.Record(&b.compute))
 		b.fail(op, b.swap.Wait(&b.swapAfter))
+		b.fail(op, p.began[int(p.issued)%swapRing].Record(&b.swap))
 	}
 	b.copyBlocks(op, copies, src, dst, srcBlocks, dstBlocks, &b.swap)
 	if b.err == nil {
@@ -164,23 +171,28 @@ func (b *Backend) swapBlocks(op kernels.Op, copies []kernels.BlockCopy, src, dst
 }
 
 // SwapDone implements kernels.Pool.
-func (b *Backend) SwapDone(t kernels.Ticket, wait bool) (bool, error) {
+func (b *Backend) SwapDone(t kernels.Ticket, wait bool) (took time.Duration, done bool, err error) {
 	p := &b.pool
 	if t < 1 || t > p.issued {
 		panic(fmt.Sprintf("cuda: swap %d; %d were issued", t, p.issued))
 	}
 	if b.err != nil {
-		return false, b.err
+		return 0, false, b.err
 	}
-	// An older ticket's event serves a later batch by now, which ends after it.
-	done := &p.tickets[int(t)%swapRing]
+	// An older ticket's events serve a later batch by now, which ends after it.
+	began, ended := &p.began[int(t)%swapRing], &p.tickets[int(t)%swapRing]
 	if wait {
-		b.fail("swap", done.Sync())
-		return b.err == nil, b.err
+		done, err = true, ended.Sync()
+	} else {
+		done, err = ended.Done()
 	}
-	ok, err := done.Done()
 	b.fail("swap", err)
-	return ok, b.err
+	if !done || b.err != nil {
+		return 0, false, b.err
+	}
+	took, err = ended.Since(began)
+	b.fail("swap", err)
+	return took, b.err == nil, b.err
 }
 
 func (b *Backend) copyBlocks(op kernels.Op, copies []kernels.BlockCopy, src, dst func(int32) cuda.Ptr, srcBlocks, dstBlocks int, stream *cuda.Stream) {

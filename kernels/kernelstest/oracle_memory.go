@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/pagoda-engine/pagoda/kernels"
 )
@@ -120,7 +121,10 @@ func (o *Oracle) SwapIn(copies []kernels.BlockCopy) kernels.Ticket {
 }
 
 // SwapDone implements kernels.Pool.
-func (o *Oracle) SwapDone(kernels.Ticket, bool) (bool, error) { return true, nil }
+func (o *Oracle) SwapDone(kernels.Ticket, bool) (time.Duration, bool, error) { return 0, true, nil }
+
+// SetLimits implements kernels.Backend.
+func (o *Oracle) SetLimits(kernels.Limits) error { return nil }
 
 // row is row i of activation a.
 func (o *Oracle) row(a kernels.Activation, i int) []float64 {

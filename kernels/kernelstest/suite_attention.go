@@ -97,6 +97,14 @@ func (tol Tolerance) loosened(by float64) Tolerance {
 	return tol
 }
 
+// chained is for what several operations in a row make, KV rounded in between.
+func (tol Tolerance) chained(by float64) Tolerance {
+	if tol.LossyWeights {
+		return tol.loosened(by)
+	}
+	return BFloat16().loosened(by)
+}
+
 // sharedBlocks lets two rows share their first blocks, as prefix hits do.
 func (s *suite) sharedBlocks(t *testing.T) {
 	p := s.newPair(t, smol.shape(), limitsFor(3, 4, 100, 16), 12)

@@ -13,6 +13,9 @@ import (
 // forward generates with a model of two layers, prefill chunks and decodes
 // mixed, two steps in flight: the tokens must be the Oracle's.
 func (s *suite) forward(t *testing.T) {
+	if s.tol.LossyWeights {
+		t.Skip("coarse weights choose other tokens than the Oracle")
+	}
 	for _, g := range []geometry{tiny, smol, qwen15} {
 		for _, blockSize := range []int{16, 64} {
 			for _, tied := range []bool{false, true} {
@@ -137,7 +140,7 @@ func (s *suite) tapped(t *testing.T) {
 		if want[i].op == kernels.OpQKV || want[i].op == kernels.OpAttention {
 			require.Equal(t, want[i].layer, got[i].layer)
 		}
-		require.NoError(t, BFloat16().loosened(4).compare(got[i].values, want[i].values, p.shape.Width(want[i].out)), want[i].op)
+		require.NoError(t, s.tol.chained(4).compare(got[i].values, want[i].values, p.shape.Width(want[i].out)), want[i].op)
 	}
 	p.each(func(b kernels.Backend, _ []kernels.Weight) { b.SetTap(nil) })
 	p.step(p.batch([]span{{0, 1}, {0, 12}}), m.forward)

@@ -20,6 +20,9 @@ type Tolerance struct {
 	// Margin is the least margin (see Draw) at which tokens of a whole forward
 	// pass must be the Oracle's.
 	Margin float64
+	// LossyWeights says that weights are coarser than bfloat16: a look-up in a tied
+	// embedding is not exact, and whole passes choose other tokens than the Oracle.
+	LossyWeights bool
 	// BF16 says that activations are bfloat16: inputs are rounded to it.
 	BF16 bool
 }
@@ -34,6 +37,19 @@ func Float32() Tolerance {
 // product with V, to bfloat16 (8 bits of mantissa).
 func BFloat16() Tolerance {
 	return Tolerance{Rel: 1.0 / 128, Abs: 1.0 / 64, Diff: 5e-5, Flips: 0.02, Margin: 0.1, BF16: true}
+}
+
+// BFloat16Products is for Backends that keep activations in float32 and round what
+// enters a matrix product to bfloat16.
+func BFloat16Products() Tolerance {
+	return Tolerance{Rel: 1.0 / 256, Abs: 1.0 / 128, Diff: 1e-5, Flips: 0.02, Margin: 0.1, BF16: true}
+}
+
+// Int8Weights is for Backends that keep linear weights and what enters a product
+// with them as int8: 7 bits below the largest of a row and of a group. What a whole
+// model loses by it, its perplexity tells.
+func Int8Weights() Tolerance {
+	return Tolerance{Rel: 1.0 / 32, Abs: 1.0 / 8, Diff: 1e-3, Flips: 1, LossyWeights: true}
 }
 
 // compare returns what is wrong with the rows of got, or nil.

@@ -17,14 +17,19 @@ type tokenizerConfig struct {
 
 // readTokenizerConfig reads the file; one that does not exist says nothing.
 func readTokenizerConfig(path string) (tokenizerConfig, error) {
-	config := tokenizerConfig{special: map[string]string{}}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return config, nil
+		return tokenizerConfig{}, nil
 	}
 	if err != nil {
-		return config, fmt.Errorf("chat template: %w", err)
+		return tokenizerConfig{}, fmt.Errorf("chat template: %w", err)
 	}
+	return parseTokenizerConfig(path, data)
+}
+
+// parseTokenizerConfig reads the contents of the file; path is for messages.
+func parseTokenizerConfig(path string, data []byte) (tokenizerConfig, error) {
+	config := tokenizerConfig{special: map[string]string{}}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
 		return config, fmt.Errorf("%s: %w", path, err)
@@ -37,6 +42,7 @@ func readTokenizerConfig(path string) (tokenizerConfig, error) {
 			config.special[name] = text
 		}
 	}
+	var err error
 	if config.template, err = templateSource(fields["chat_template"]); err != nil {
 		return config, fmt.Errorf("%s: chat_template: %w", path, err)
 	}

@@ -121,6 +121,23 @@ func Load(dir string, controlTokens []string) (*Template, error) {
 	return t, nil
 }
 
+// LoadConfig is Load for the contents of a tokenizer_config.json; name is for
+// messages.
+func LoadConfig(name string, data []byte, controlTokens []string) (*Template, error) {
+	file, err := parseTokenizerConfig(name, data)
+	if err != nil {
+		return nil, err
+	}
+	if file.template == "" {
+		return nil, fmt.Errorf("%s: %w", name, ErrNoTemplate)
+	}
+	t, err := New(file.template, Options{Special: file.special, ControlTokens: controlTokens})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return t, nil
+}
+
 // Render renders one request. Errors of the request name the field; a template
 // that calls raise_exception is quoted.
 func (t *Template) Render(in Input) (Prompt, error) {

@@ -19,3 +19,4 @@ if [ ! -f "$venv/.stamp" ] || [ "$(cat "$venv/.stamp")" != "$want" ]; then
 fi
 "$venv/bin/python" scripts/goldens/tiny.py testdata/golden
 "$venv/bin/python" scripts/goldens/smollm2.py .cache/models/smollm2-135m testdata/golden/smollm2.json
+"$venv/bin/python" scripts/goldens/demo.py model/demo testdata/golden/demo.json

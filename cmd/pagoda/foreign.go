@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// foreignFlag is a flag of vllm serve that this server has no use for, so that
+// start scripts go on working.
+type foreignFlag struct {
+	name    string
+	boolean bool
+	// same are values that mean what happens anyway: they are taken in silence.
+	same []string
+	// refuse says why another value is a mistake, where ignoring it would change
+	// answers; "" = it is ignored, with a warning.
+	refuse string
+}
+
+var foreignFlags = []foreignFlag{
+	{name: "tensor-parallel-size", same: []string{"1"}, refuse: "one device holds the model"},
+	{name: "pipeline-parallel-size", same: []string{"1"}, refuse: "one device holds the model"},
+	{name: "data-parallel-size", same: []string{"1"}, refuse: "start one server for each device"},
+	{name: "dtype", same: []string{"auto", "bfloat16"}, refuse: "weights are computed in bfloat16"},
+	{name: "kv-cache-dtype", same: []string{"auto", "bfloat16"}, refuse: "the KV cache is bfloat16"},
+	{name: "enable-lora", boolean: true, same: []string{"false"}, refuse: "adapters are not supported"},
+	{name: "override-generation-config", refuse: "set sampling defaults in the model's generation_config.json"},
+	{name: "kv-transfer-config", refuse: "there is no other server to share the cache with"},
+	{name: "reasoning-parser", same: []string{""}},
+	{name: "speculative-config"},
+	{name: "compilation-config"},
+	{name: "profiler-config"},
+	{name: "kv-events-config"},
+	{name: "otlp-traces-endpoint"},
+	{name: "structured-outputs-config"},
+	{name: "seed", same: []string{"0"}},
+	{name: "max-num-partial-prefills", same: []string{"1"}},
+	{name: "max-long-partial-prefills", same: []string{"1"}},
+	{name: "stream-interval", same: []string{"1"}},
+	{name: "uvicorn-log-level"},
+	{name: "prefix-caching-hash-algo", same: []string{"sha256"}},
+	{name: "enforce-eager", boolean: true},
+	{name: "trust-remote-code", boolean: true, same: []string{"true", "false"}}, // no code comes with a model
+	{name: "enable-chunked-prefill", boolean: true, same: []string{"true"}},
+	{name: "disable-log-requests", boolean: true, same: []string{"true"}},
+	{name: "disable-uvicorn-access-log", boolean: true, same: []string{"true"}},
+	{name: "enable-request-id-headers", boolean: true, same: []string{"true"}},
+	{name: "enable-prompt-tokens-details", boolean: true, same: []string{"true"}},
+	{name: "enable-server-load-tracking", boolean: true, same: []string{"true"}},
+	{name: "enable-tokenizer-info-endpoint", boolean: true, same: []string{"true"}},
+}
+
+// registerForeign adds the flags that flags does not have.
+func registerForeign(flags *pflag.FlagSet) {
+	for _, f := range foreignFlags {
+		switch {
+		case flags.Lookup(f.name) != nil:
+			continue
+		case f.boolean:
+			flags.Bool(f.name, false, "accepted for vLLM's sake")
+		default:
+			flags.String(f.name, "", "accepted for vLLM's sake")
+		}
+		flags.Lookup(f.name).Hidden = true
+	}
+}
+
+// checkForeign warns of those that are ignored and refuses those that must not be.
+func checkForeign(cmd *cobra.Command, warnings io.Writer) error {
+	for _, f := range foreignFlags {
+		flag := cmd.Flags().Lookup(f.name)
+		no := cmd.Flags().Lookup("no-" + f.name)
+		if flag == nil || !flag.Hidden || !flag.Changed && (no == nil || !no.Changed) || slices.Contains(f.same, flag.Value.String()) {
+			continue
+		}
+		if f.refuse != "" {
+			return usageError{fmt.Errorf("--%s %s: %s", f.name, flag.Value, f.refuse)}
+		}
+		fmt.Fprintf(warnings, "warning: --%s is ignored\n", f.name)
+	}
+	return nil
+}

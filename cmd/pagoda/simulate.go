@@ -1,0 +1,357 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/pagoda-engine/pagoda/internal/sim"
+	"github.com/pagoda-engine/pagoda/kvcache"
+	"github.com/pagoda-engine/pagoda/scheduler"
+)
+
+// simulateFlags are the flags of pagoda simulate.
+type simulateFlags struct {
+	workload sim.Workload
+	trace    string
+	whatIf   bool
+	record   string
+	json     bool
+	quiet    bool
+
+	preset    string
+	stepTime  string
+	fit       string
+	blocks    int
+	hostBlock int
+	swapSpace size
+	blockSize int
+	seqs      int
+	tokens    int
+	modelLen  int
+	queued    int
+	mode      string
+	watermark float64
+	threshold int
+	targetITL float64 // ms
+	policy    string
+	prefix    bool
+	async     bool
+}
+
+func simulateCommand() *cobra.Command {
+	var f simulateFlags
+	cmd := &cobra.Command{
+		Use:   "simulate",
+		Short: "Run the real scheduler and KV cache on a virtual clock",
+		Long: `Run the scheduler and the KV cache of this program, without a model and without a
+device, on a clock that jumps from step to step: a million requests in minutes.
+
+What arrives is drawn from a seed: lengths are log-normal (defaults about as in
+ShareGPT), arrivals all at once, Poisson or in bursts (--request-rate, --burstiness),
+with shared prefixes, conversations, impatient clients and n > 1 on demand. How long a
+step takes comes from a preset machine, from --step-time, or from a recorded run
+(--fit). The presets are derived from measurements of other engines: h200-7b from vLLM
+on an H200, cpu-0.5b from llama.cpp on two cores.
+
+With --trace a recorded run (--trace-file of run and serve, or --record) is replayed
+instead: every decision must come out the same, and the command says whether it does.
+With --what-if its requests arrive again, at the same times with the same tokens, under
+the settings that are given here, the others being those of the recording.
+
+Equal flags give equal results, byte for byte.`,
+		Example: `  pagoda simulate --requests 1000000
+  pagoda simulate --requests 5000 --request-rate 60 --num-gpu-blocks-override 2000 --preemption-mode recompute
+  pagoda simulate --requests 200 --record run.trace && pagoda trace run.trace | less -S
+  pagoda simulate --trace run.trace
+  pagoda simulate --trace run.trace --what-if --max-num-seqs 64`,
+		Args: exactly(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	f.registerWorkload(cmd.Flags())
+	f.registerMachine(cmd.Flags())
+	flags := cmd.Flags()
+	flags.StringVar(&f.trace, "trace", "", "recorded trace to replay")
+	flags.BoolVar(&f.whatIf, "what-if", false, "with --trace: its requests under other settings")
+	flags.StringVar(&f.record, "record", "", "file to write the decision trace to (some 100 bytes a generated token)")
+	flags.BoolVar(&f.json, "json", false, "print the summary as one JSON object")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but the summary")
+	addNegations(flags)
+	return cmd
+}
+
+func (f *simulateFlags) registerWorkload(flags *pflag.FlagSet) {
+	w := &f.workload
+	flags.IntVar(&w.Requests, "requests", 1000, "requests, turns of conversations included")
+	flags.Uint64Var(&w.Seed, "seed", 0, "seed of everything that is drawn")
+	flags.Float64Var(&w.Rate, "request-rate", math.Inf(1), "mean arrivals in requests/s; inf: all at once")
+	flags.Float64Var(&w.Burstiness, "burstiness", 1, "shape of the gamma distributed gaps: 1 is Poisson, less is burstier")
+	flags.Float64Var(&w.Prompt.Mean, "input-len", 220, "mean prompt tokens")
+	flags.Float64Var(&w.Prompt.P95, "input-len-p95", 800, "their 95th percentile; equal to the mean: all the same")
+	flags.Float64Var(&w.Output.Mean, "output-len", 200, "mean output tokens")
+	flags.Float64Var(&w.Output.P95, "output-len-p95", 600, "their 95th percentile")
+	flags.IntVar(&w.MaxTokens, "max-tokens", 0, "what requests ask for (0: just what they get)")
+	flags.IntVar(&w.Families, "prefixes", 0, "number of shared prefixes")
+	flags.IntVar(&w.PrefixLen, "prefix-len", 512, "tokens of each")
+	flags.Float64Var(&w.PrefixShare, "prefix-share", 1, "share of the requests that begin with one, 0-1")
+	flags.IntVar(&w.Turns, "turns", 1, "turns of a conversation: each prompt repeats what was said")
+	flags.DurationVar(&w.ThinkTime, "think-time", 10*time.Second, "mean time between answer and next turn")
+	flags.Float64Var(&w.AbortShare, "abort-share", 0, "share of the requests whose client gives up, 0-1")
+	flags.DurationVar(&w.Patience, "patience", 5*time.Second, "mean time until it does")
+	flags.Float64Var(&w.ForkShare, "n-share", 0, "share of the requests with several choices, 0-1")
+	flags.IntVar(&w.N, "n", 4, "choices of these")
+	flags.IntVar(&w.Priorities, "priorities", 1, "priorities that are drawn, for --scheduling-policy priority")
+}
+
+func (f *simulateFlags) registerMachine(flags *pflag.FlagSet) {
+	flags.StringVar(&f.preset, "preset", "h200-7b", "machine and model: "+strings.Join(sim.PresetNames(), " or "))
+	flags.StringVar(&f.stepTime, "step-time", "", "step times, such as step=4.6ms,prefill=21us,decode=14us,context=13.6ns,pair=0.65ns")
+	flags.StringVar(&f.fit, "fit", "", "take step and copy times from a recorded trace")
+	flags.IntVar(&f.blocks, "num-gpu-blocks-override", 0, "number of KV blocks (0: the preset's)")
+	flags.IntVar(&f.hostBlock, "num-cpu-blocks", 0, "number of blocks of the swap pool; wins over --swap-space")
+	f.swapSpace = size{unit: 1 << 30, bytes: 4 << 30}
+	flags.Var(&f.swapSpace, "swap-space", "swap pool in GiB or with a unit")
+	flags.IntVar(&f.blockSize, "block-size", 16, "tokens of a KV block")
+	flags.IntVar(&f.seqs, "max-num-seqs", 256, "most sequences that run at once")
+	flags.IntVar(&f.tokens, "max-num-batched-tokens", 0, "token budget of a step (0: the preset's)")
+	flags.IntVar(&f.modelLen, "max-model-len", 8192, "most tokens of a sequence")
+	flags.IntVar(&f.queued, "max-num-queued-reqs", 1024, "most sequences that wait in the scheduler; the others stand in line outside")
+	flags.StringVar(&f.mode, "preemption-mode", "auto", "auto, swap or recompute")
+	flags.Float64Var(&f.watermark, "watermark", scheduler.DefaultWatermark, "share of the pool that stays free when a sequence is admitted")
+	flags.IntVar(&f.threshold, "long-prefill-token-threshold", 0, "most tokens that one prompt takes of a step (0: no bound)")
+	flags.Float64Var(&f.targetITL, "target-itl-ms", 0, "inter-token latency that prefill chunks are cut for, in ms (0: none)")
+	flags.StringVar(&f.policy, "scheduling-policy", "fcfs", "fcfs or priority")
+	flags.BoolVar(&f.prefix, "enable-prefix-caching", true, "share KV blocks between requests with equal prefixes")
+	flags.BoolVar(&f.async, "async-scheduling", false, "schedule a step ahead of the last one's results")
+}
+
+func (f *simulateFlags) run(cmd *cobra.Command) error {
+	switch {
+	case f.whatIf && f.trace == "":
+		return usageError{errors.New("--what-if needs the --trace of a recorded run")}
+	case f.trace != "" && !f.whatIf:
+		return f.replay(cmd)
+	}
+	summary, err := f.simulate(cmd)
+	if err != nil {
+		return err
+	}
+	return f.print(cmd.OutOrStdout(), &summary)
+}
+
+func (f *simulateFlags) print(w io.Writer, s *sim.Summary) error {
+	if f.json {
+		enc := json.NewEncoder(w)
+		return enc.Encode(s)
+	}
+	return s.Print(w)
+}
+
+// replay wants the very decisions of a recorded run.
+func (f *simulateFlags) replay(cmd *cobra.Command) error {
+	var others []string
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		if name := flag.Name; name != "trace" && name != "json" && name != "quiet" {
+			others = append(others, "--"+name)
+		}
+	})
+	if len(others) > 0 {
+		return usageError{fmt.Errorf("a replay has the settings of its recording; to change %s add --what-if", strings.Join(others, ", "))}
+	}
+	in, err := openTrace(f.trace)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	begin := time.Now()
+	summary, done, err := sim.Replay(scheduler.NewTraceReader(in))
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF) && done.Steps > 0: // the process that wrote it was killed
+		fmt.Fprintf(os.Stderr, "%s: %v: what is before it is replayed\n", f.trace, err)
+	case err != nil:
+		return fmt.Errorf("%s: after %d steps: %w", f.trace, done.Steps, err)
+	}
+	summary.WallSeconds = time.Since(begin).Seconds()
+	if !f.quiet && !f.json {
+		fmt.Fprintf(cmd.OutOrStdout(), "identical decisions: %d steps of %d inputs, %d sequences\n\n", done.Steps, done.Inputs, done.Submitted)
+	}
+	return f.print(cmd.OutOrStdout(), &summary)
+}
+
+func (f *simulateFlags) simulate(cmd *cobra.Command) (s sim.Summary, err error) {
+	var recorded *sim.Recorded
+	if f.trace != "" {
+		err = withTrace(f.trace, func(r *scheduler.TraceReader) error { recorded, err = sim.ReadRecorded(r); return err })
+		if err != nil {
+			return s, err
+		}
+	}
+	cfg, err := f.config(cmd, recorded)
+	if err != nil {
+		return s, err
+	}
+	if f.record != "" {
+		file, err := os.Create(f.record)
+		if err != nil {
+			return s, usageError{err}
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		cfg.Record = file
+	}
+	ctx, stop := interruptible(cmd.Context())
+	defer stop()
+	begin := time.Now()
+	if recorded != nil {
+		cfg.Progress = f.progress(recorded.Requests())
+		s, err = sim.SimulateRecorded(ctx, cfg, recorded)
+	} else {
+		cfg.Progress = f.progress(f.workload.Requests)
+		s, err = sim.Simulate(ctx, cfg, f.workload)
+	}
+	s.WallSeconds = time.Since(begin).Seconds()
+	if errors.Is(err, sim.ErrConfig) {
+		err = usageError{err}
+	}
+	return s, err
+}
+
+// progress shows a bar on a terminal.
+func (f *simulateFlags) progress(total int) func(done, total int) {
+	if f.quiet || !term.IsTerminal(int(os.Stderr.Fd())) {
+		return nil
+	}
+	bar := progressbar.NewOptions(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("requests"),
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
+	return func(done, _ int) { _ = bar.Set(done) } // a bar that cannot be drawn stops nothing
+}
+
+// config is what the flags and the preset make, over the recording's settings with
+// --what-if.
+func (f *simulateFlags) config(cmd *cobra.Command, recorded *sim.Recorded) (sim.Config, error) {
+	if recorded != nil {
+		f.adopt(cmd, recorded)
+	}
+	p, err := sim.FindPreset(f.preset, f.blockSize)
+	if err != nil {
+		return sim.Config{}, usageError{fmt.Errorf("--preset: %w", err)}
+	}
+	if recorded != nil && !cmd.Flags().Changed("preset") {
+		if cmd.Flags().Changed("swap-space") {
+			return sim.Config{}, usageError{errors.New("a trace does not say how large a block is: give --num-cpu-blocks instead of --swap-space, or a --preset")}
+		}
+		p.BlockBytes = 0 // unknown
+		p.SwapOut, p.SwapIn = cmp.Or(recorded.Config.SwapOut, p.SwapOut), cmp.Or(recorded.Config.SwapIn, p.SwapIn)
+	}
+	if err := f.time(&p); err != nil {
+		return sim.Config{}, err
+	}
+	if f.blocks > 0 {
+		p.Blocks = f.blocks
+	}
+	if f.tokens > 0 {
+		p.MaxBatchedTokens = f.tokens
+	}
+	host := f.hostBlock
+	if !cmd.Flags().Changed("num-cpu-blocks") && host == 0 && p.BlockBytes > 0 {
+		host = int(f.swapSpace.bytes / p.BlockBytes)
+	}
+	if !f.quiet && !f.json {
+		fmt.Fprintf(os.Stderr, "%d blocks of %d tokens, %d on the host; max_num_seqs %d, max_num_batched_tokens %d; step time %s (%s)\n",
+			p.Blocks, f.blockSize, host, f.seqs, p.MaxBatchedTokens, p.StepTime, p.From)
+	}
+	if f.watermark == 0 {
+		f.watermark = -1 // in Config 0 is the default
+	}
+	return sim.Config{
+		Scheduler: scheduler.Config{
+			Limits: scheduler.Limits{MaxNumSeqs: f.seqs, MaxBatchedTokens: p.MaxBatchedTokens},
+			Policy: scheduler.Policy(f.policy), PreemptionMode: scheduler.Mode(f.mode), Watermark: f.watermark,
+			LongPrefillThreshold: f.threshold, TargetITL: time.Duration(f.targetITL * float64(time.Millisecond)),
+			SwapOut: p.SwapOut, SwapIn: p.SwapIn,
+		},
+		Cache:    kvcache.Config{NumBlocks: p.Blocks + 1, HostBlocks: host, BlockSize: f.blockSize, DisablePrefixCaching: !f.prefix},
+		StepTime: p.StepTime, BlockBytes: p.BlockBytes, Overlapped: f.async, MaxQueued: f.queued, MaxModelLen: f.modelLen,
+	}, nil
+}
+
+// adopt takes the recording's settings where no flag was given.
+func (f *simulateFlags) adopt(cmd *cobra.Command, recorded *sim.Recorded) {
+	c := &recorded.Config
+	keep := func(name string, set func()) {
+		if !cmd.Flags().Changed(name) && !cmd.Flags().Changed("no-"+name) {
+			set()
+		}
+	}
+	keep("block-size", func() { f.blockSize = c.BlockSize })
+	keep("num-gpu-blocks-override", func() { f.blocks = c.Blocks - 1 })
+	if !cmd.Flags().Changed("swap-space") {
+		keep("num-cpu-blocks", func() {
+			if f.hostBlock = c.HostBlocks; f.hostBlock == 0 {
+				f.swapSpace.bytes = 0
+			}
+		})
+	}
+	keep("max-num-seqs", func() { f.seqs = c.MaxNumSeqs })
+	keep("max-num-batched-tokens", func() { f.tokens = c.MaxBatchedTokens })
+	keep("max-model-len", func() { f.modelLen = math.MaxInt32 })
+	keep("preemption-mode", func() { f.mode = string(c.PreemptionMode) })
+	keep("watermark", func() { f.watermark = c.Watermark })
+	keep("long-prefill-token-threshold", func() { f.threshold = c.LongPrefillThreshold })
+	keep("target-itl-ms", func() { f.targetITL = float64(c.TargetITL) / 1e6 })
+	keep("scheduling-policy", func() { f.policy = string(c.Policy) })
+	keep("enable-prefix-caching", func() { f.prefix = c.PrefixCaching })
+	keep("max-num-queued-reqs", func() { f.queued = math.MaxInt32 })
+	if f.fit == "" && f.stepTime == "" && !cmd.Flags().Changed("preset") {
+		f.fit = f.trace
+	}
+}
+
+// time sets the step and copy times of the preset to what else was given.
+func (f *simulateFlags) time(p *sim.Preset) error {
+	if f.fit != "" {
+		var fitted sim.Fitted
+		err := withTrace(f.fit, func(r *scheduler.TraceReader) (err error) { fitted, err = sim.Fit(r); return err })
+		if err != nil {
+			return err
+		}
+		p.StepTime = fitted.StepTime
+		if fitted.SwapOut > 0 {
+			p.SwapOut = fitted.SwapOut
+		}
+		if fitted.SwapIn > 0 {
+			p.SwapIn = fitted.SwapIn
+		}
+		p.From = fmt.Sprintf("fitted to %d steps of %s, off by %.1f %% on average", fitted.Steps, f.fit, 100*fitted.Error)
+	}
+	if f.stepTime != "" {
+		if err := p.StepTime.Set(f.stepTime); err != nil {
+			return usageError{fmt.Errorf("--step-time: %w", err)}
+		}
+		p.From = "--step-time over " + p.From
+	}
+	return nil
+}
+
+// withTrace opens a trace for fn and puts its name to fn's errors.
+func withTrace(path string, fn func(*scheduler.TraceReader) error) error {
+	in, err := openTrace(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := fn(scheduler.NewTraceReader(in)); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}

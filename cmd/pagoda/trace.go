@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/internal/sim"
+	"github.com/pagoda-engine/pagoda/scheduler"
+)
+
+// traceFlags are the flags of pagoda trace.
+type traceFlags struct {
+	url      string
+	format   string
+	sequence int64
+	last     int
+	every    bool
+	out      string
+}
+
+func traceCommand() *cobra.Command {
+	var f traceFlags
+	cmd := &cobra.Command{
+		Use:   "trace [FILE]",
+		Short: "Show what the scheduler decided and why",
+		Long: `Print the steps of a recorded run (FILE, "-" for standard input, .gz as well) or the
+last ones of a running server (--url): who ran with how many tokens, why others
+wait, who was preempted by which means at which estimated costs, what was evicted.
+
+Record a run with --trace-file (run, serve) or with pagoda simulate --record.
+
+--format perfetto writes a Chrome trace for https://ui.perfetto.dev: steps on a track
+of their own, a track a sequence (waiting, prefill, decode, swapped out), preemptions
+and evictions as instants, blocks and tokens as counters. A server's records do not
+say when sequences ended or copies were done; a file does.
+
+Times are the device's where they were measured; ~ marks predicted ones.`,
+		Example: `  pagoda trace run.trace | less -S
+  pagoda trace run.trace --request 17            the steps that have to do with sequence 17
+  pagoda trace --url http://localhost:8000 -n 20
+  pagoda trace run.trace --format perfetto -o run.pt.trace.json`,
+		Args: exactly(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.url, "url", "", "address of a running server, such as http://localhost:8000")
+	flags.StringVar(&f.format, "format", "text", "text or perfetto")
+	flags.Int64Var(&f.sequence, "request", 0, "only the steps that have to do with this sequence (each choice of a request is one)")
+	flags.IntVarP(&f.last, "steps", "n", 0, "only the last N steps (0: all of a file, 100 of a server)")
+	flags.BoolVar(&f.every, "every-step", false, "in text, write steps that repeat the one before, too")
+	flags.StringVarP(&f.out, "output", "o", "", "file to write (default: standard output)")
+	addNegations(flags)
+	return cmd
+}
+
+func (f *traceFlags) run(cmd *cobra.Command, args []string) (err error) {
+	switch {
+	case (len(args) == 1) == (f.url != ""):
+		return usageError{errors.New("want a trace FILE or --url, one of them")}
+	case f.format != "text" && f.format != "perfetto":
+		return usageError{fmt.Errorf("--format %s: want text or perfetto", f.format)}
+	case f.last < 0 || f.sequence < 0:
+		return usageError{errors.New("-n and --request must not be negative")}
+	}
+	out := cmd.OutOrStdout()
+	if f.out != "" {
+		file, err := os.Create(f.out)
+		if err != nil {
+			return usageError{err}
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		out = file
+	}
+	buffered := bufio.NewWriter(out)
+	step, end := f.writer(buffered)
+	if f.url != "" {
+		err = f.fromServer(cmd.Context(), step)
+	} else {
+		err = f.fromFile(args[0], step)
+	}
+	return errors.Join(err, end(), buffered.Flush())
+}
+
+// writer gives the function that writes a step and the one that ends the output.
+func (f *traceFlags) writer(w io.Writer) (step func(*sim.Step) error, end func() error) {
+	only := scheduler.SequenceID(f.sequence)
+	if f.format == "perfetto" {
+		p := sim.NewPerfetto(w, only)
+		return p.Step, p.Close
+	}
+	t := sim.NewText(w, only)
+	t.Every = f.every
+	return t.Step, t.Close
+}
+
+func (f *traceFlags) fromFile(path string, step func(*sim.Step) error) error {
+	in, err := openTrace(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	each, kept := step, []*sim.Step{}
+	if f.last > 0 {
+		each = func(s *sim.Step) error {
+			if len(kept) == f.last {
+				kept = kept[1:]
+			}
+			kept = append(kept, s)
+			return nil
+		}
+	}
+	if err := sim.ReadSteps(scheduler.NewTraceReader(in), each); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for _, s := range kept {
+		if err := step(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *traceFlags) fromServer(ctx context.Context, step func(*sim.Step) error) error {
+	n := f.last
+	if n == 0 {
+		n = 100
+	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	address := fmt.Sprintf("%s/debug/steps?n=%d", strings.TrimSuffix(f.url, "/"), n)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return usageError{fmt.Errorf("--url %s: %w", f.url, err)}
+	}
+	response, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s: is it a pagoda server?", address, response.Status)
+	}
+	var records []engine.StepRecord
+	for dec := json.NewDecoder(response.Body); ; {
+		var r engine.StepRecord
+		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("%s: %w", address, err)
+		}
+		records = append(records, r)
+	}
+	steps := sim.FromEngine(records)
+	for i := range steps {
+		if err := step(&steps[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openTrace opens a trace file; "-" is standard input.
+func openTrace(path string) (io.ReadCloser, error) {
+	if path == "-" {
+		return os.Stdin, nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if !strings.HasSuffix(path, ".gz") {
+		return file, nil
+	}
+	unzipped, err := gzip.NewReader(file)
+	if err != nil {
+		file.Close()
+		return nil, usageError{fmt.Errorf("%s: %w", path, err)}
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{unzipped, file}, nil
+}

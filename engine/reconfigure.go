@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pagoda-engine/pagoda/scheduler"
+)
+
+// Limits are the parts of a Config that change while the engine serves. The zero
+// value of a field leaves it as it is.
+type Limits struct {
+	GPUMemoryUtilization float64 // 0–1; replaces a pool that was sized otherwise
+	NumGPUBlocksOverride int     // wins over it
+	KVCacheMemoryBytes   int64   // likewise
+	MaxNumSeqs           int
+	MaxNumBatchedTokens  int
+	SwapSpace            int64 // bytes; negative = none
+}
+
+// apply changes c.
+func (l *Limits) apply(c *Config) {
+	if l.GPUMemoryUtilization != 0 || l.NumGPUBlocksOverride != 0 || l.KVCacheMemoryBytes != 0 {
+		c.NumGPUBlocksOverride, c.KVCacheMemoryBytes = l.NumGPUBlocksOverride, l.KVCacheMemoryBytes
+	}
+	if l.GPUMemoryUtilization != 0 {
+		c.GPUMemoryUtilization = l.GPUMemoryUtilization
+	}
+	if l.MaxNumSeqs != 0 {
+		c.MaxNumSeqs = l.MaxNumSeqs
+	}
+	if l.MaxNumBatchedTokens != 0 {
+		c.MaxNumBatchedTokens = l.MaxNumBatchedTokens
+	}
+	if l.SwapSpace != 0 {
+		c.SwapSpace = l.SwapSpace
+	}
+}
+
+// pending are limits that the scheduler has and whose memory is not yet given back.
+type pending struct {
+	next    *effective
+	settled chan error // one value
+}
+
+// Reconfigure changes limits of the running engine, without reloading anything,
+// and waits until they are in force. Growing takes effect with the next step.
+// Shrinking the pool evicts cached blocks and preempts the sequences that own
+// blocks of the part that goes; lowering MaxNumSeqs preempts the newest. No
+// request that runs or waits fails: limits under which one could never finish are
+// refused with ErrConfig, what does not fit the memory with ErrMemory, and then
+// nothing has changed. A request without MaxTokens may come to need as many blocks
+// as MaxModelLen takes, and holds a smaller pool off while it is there. When ctx
+// ends before the limits were handed over nothing changes; afterwards they still
+// come into force.
+func (e *Engine) Reconfigure(ctx context.Context, limits Limits) error {
+	settled := make(chan error, 1)
+	var failed error
+	err := e.alone(ctx, func(l *loop) (done bool) {
+		failed = l.beginReconfigure(limits, settled)
+		return true
+	})
+	if err != nil || failed != nil {
+		return errors.Join(err, failed)
+	}
+	select {
+	case err := <-settled:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.done:
+		return e.closedError()
+	}
+}
+
+// beginReconfigure refuses what cannot be, makes room for what grows and tells the
+// scheduler. Nothing is in flight but swap copies.
+func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
+	if l.pending != nil {
+		return fmt.Errorf("%w: another Reconfigure is under way; call again when it has returned", ErrConfig)
+	}
+	now := l.e.effective.Load()
+	next := *now
+	limits.apply(&next.cfg)
+	c := &next.cfg
+	if err := c.validate(); err != nil {
+		return err
+	}
+	p, err := l.replan(c)
+	if err != nil {
+		return err
+	}
+	if err := l.backend.SetLimits(workspaceLimits(c, l.sizes.modelMaxLen)); err != nil {
+		return fmt.Errorf("%w: workspace: %w", ErrMemory, err)
+	}
+	device, host := max(p.blocks, now.info.NumBlocks+1), max(p.hostBlocks, now.info.HostBlocks)
+	if err := l.store.Resize(device, host); err != nil {
+		_ = l.backend.SetLimits(workspaceLimits(&now.cfg, l.sizes.modelMaxLen)) // was possible before
+		return fmt.Errorf("%w: %w", ErrMemory, err)
+	}
+	if err := l.sched.SetLimits(scheduler.Limits{MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens}, p.blocks, p.hostBlocks); err != nil {
+		panic(fmt.Sprintf("engine: limits that were validated are refused: %v", err))
+	}
+	for _, text := range p.warnings {
+		c.Log.Warn(text)
+	}
+	next.set(&p)
+	l.pending = &pending{&next, settled}
+	l.e.effective.Store(&next) // Submit judges by the new pool from here on
+	l.settle()
+	return nil
+}
+
+// replan applies the memory formula to other limits.
+func (l *loop) replan(c *Config) (memoryPlan, error) {
+	if c.MaxNumSeqs > l.maxima.MaxSeqs || c.MaxNumBatchedTokens > l.maxima.MaxBatchedTokens {
+		return memoryPlan{}, &ConfigError{Problems: []string{fmt.Sprintf("--max-num-seqs %d, --max-num-batched-tokens %d: room was reserved for %d and %d at start; restart with the larger values",
+			c.MaxNumSeqs, c.MaxNumBatchedTokens, l.maxima.MaxSeqs, l.maxima.MaxBatchedTokens)}}
+	}
+	sz := l.sizes
+	sz.workspace = l.backend.WorkspaceBytes(l.shape, workspaceLimits(c, sz.modelMaxLen))
+	p, err := plan(c, sz)
+	if err != nil {
+		return p, err
+	}
+	if need := l.sched.LargestNeed(); need > p.blocks-1 {
+		return p, &ConfigError{Problems: []string{fmt.Sprintf("a pool of %d blocks: a request that is there may come to need %d (its prompt and max_tokens); wait for its end or abort it", p.blocks-1, need)}}
+	}
+	return p, nil
+}
+
+// settle gives back the memory of limits that were lowered, once nobody uses it.
+// Nothing is in flight but swap copies.
+func (l *loop) settle() {
+	p := l.pending
+	if p == nil || !l.sched.Settled() {
+		return
+	}
+	l.pending = nil
+	err := l.store.Resize(p.next.info.NumBlocks+1, p.next.info.HostBlocks)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrMemory, err)
+	}
+	l.publish()
+	p.settled <- err
+}

@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestReconfigureWhileServing: every limit goes up and down under requests whose
+// tokens stay what they must be, in both loops, and the ledger always adds up.
+func TestReconfigureWhileServing(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.NumGPUBlocksOverride, c.MaxNumSeqs, c.MaxNumBatchedTokens, c.SwapSpace = 60, 4, 16, 16<<10
+		e := startFake(t, &fake{swapPolls: 2}, c)
+		var requests []Request
+		var streams []*Stream
+		for i := range 12 {
+			r := Request{Prompt: prompt(i%3, 40+i), MaxTokens: 200, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}}
+			s, err := e.Submit(context.Background(), r)
+			require.NoError(t, err)
+			requests, streams = append(requests, r), append(streams, s)
+		}
+		for _, l := range []Limits{
+			{NumGPUBlocksOverride: 20},
+			{MaxNumSeqs: 8, MaxNumBatchedTokens: 64},
+			{NumGPUBlocksOverride: 100, SwapSpace: -1},
+			{MaxNumSeqs: 1},
+			{NumGPUBlocksOverride: 17, SwapSpace: 1 << 20},
+			{MaxNumSeqs: 12, GPUMemoryUtilization: 0.5},
+		} {
+			require.NoError(t, e.Reconfigure(context.Background(), l), "%+v", l)
+			info, st := e.Info(), e.Stats()
+			if l.NumGPUBlocksOverride > 0 {
+				require.Equal(t, l.NumGPUBlocksOverride, info.NumBlocks)
+			}
+			require.Equal(t, info.NumBlocks, st.BlocksTotal)
+			require.Equal(t, info.HostBlocks, st.HostBlocksTotal)
+			var sum int64
+			for _, entry := range e.Ledger() {
+				sum += entry.Bytes
+			}
+			require.EqualValues(t, 1<<29, sum)
+		}
+		for i, s := range streams {
+			want, _ := expect(&requests[i], 200, 0)
+			got, last := readAll(t, s)
+			require.Equal(t, want, got)
+			require.Equal(t, FinishLength, last.Finish)
+		}
+	})
+}
+
+// TestReconfigureRefuses: what cannot be is refused with the arithmetic, and
+// nothing has changed.
+func TestReconfigureRefuses(t *testing.T) {
+	e := startFake(t, &fake{}, Config{NumGPUBlocksOverride: 100, MaxNumSeqs: 4, MemoryLimit: 1 << 24})
+	before := e.Info()
+	for says, l := range map[string]Limits{
+		"--max-num-seqs -1":          {MaxNumSeqs: -1},
+		"below --max-num-seqs":       {MaxNumSeqs: 64, MaxNumBatchedTokens: 32},
+		"room was reserved":          {MaxNumSeqs: 5000, MaxNumBatchedTokens: 9000},
+		"KV blocks":                  {NumGPUBlocksOverride: 1 << 20},
+		"--gpu-memory-utilization 2": {GPUMemoryUtilization: 2},
+		"at least two blocks of":     {KVCacheMemoryBytes: 100},
+		"the smallest KV pool":       {GPUMemoryUtilization: 0.001},
+	} {
+		err := e.Reconfigure(context.Background(), l)
+		require.ErrorContains(t, err, says)
+		require.Equal(t, before, e.Info())
+	}
+}
+
+// TestReconfigureRefusesToFailARequest: a pool that could no longer hold a request
+// that is there is refused; the request that comes after a shrink and cannot fit
+// is.
+func TestReconfigureRefusesToFailARequest(t *testing.T) {
+	e := startFake(t, &fake{}, Config{NumGPUBlocksOverride: 100, MaxNumSeqs: 4})
+	ctx, cancel := context.WithCancel(context.Background())
+	s, err := e.Submit(ctx, Request{Prompt: prompt(1, 40), MaxTokens: 1500, IgnoreEOS: true})
+	require.NoError(t, err)
+	err = e.Reconfigure(context.Background(), Limits{NumGPUBlocksOverride: 50})
+	if err != nil { // it had not ended yet
+		require.ErrorIs(t, err, ErrConfig)
+		require.ErrorContains(t, err, "may come to need 97")
+	}
+	cancel()
+	readAll(t, s)
+	require.NoError(t, e.Reconfigure(context.Background(), Limits{NumGPUBlocksOverride: 50}))
+	_, err = e.Submit(context.Background(), Request{Prompt: prompt(1, 40), MaxTokens: 1500})
+	require.ErrorIs(t, err, ErrNeverFits)
+	require.ErrorContains(t, err, "the pool has 50")
+}
+
+// TestReconfigureOutlivesItsCaller: limits whose caller gave up while the pool was
+// shrinking come into force all the same, and do not stand in the way of others.
+func TestReconfigureOutlivesItsCaller(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.NumGPUBlocksOverride, c.SwapSpace, c.PreemptionMode = 60, 1<<20, "swap"
+		ctx, cancel := context.WithCancel(context.Background())
+		f := &fake{swapPolls: 3}
+		e := startFake(t, f, c)
+		var streams []*Stream
+		for i := range 6 {
+			s, err := e.Submit(context.Background(), Request{Prompt: prompt(i, 100), MaxTokens: 150, IgnoreEOS: true})
+			require.NoError(t, err)
+			streams = append(streams, s)
+		}
+		began := make(chan struct{})
+		require.NoError(t, e.call(context.Background(), func(l *loop) {
+			l.jobs = append(l.jobs, job{run: func(l *loop) bool {
+				require.NoError(t, l.beginReconfigure(Limits{NumGPUBlocksOverride: 20}, make(chan error, 1)))
+				close(began)
+				cancel()
+				return true
+			}, drop: func() {}})
+		}))
+		<-began
+		require.ErrorIs(t, e.Reconfigure(ctx, Limits{NumGPUBlocksOverride: 30}), context.Canceled)
+		for _, s := range streams {
+			_, last := readAll(t, s)
+			require.Equal(t, FinishLength, last.Finish)
+		}
+		require.NoError(t, e.Reconfigure(context.Background(), Limits{NumGPUBlocksOverride: 40}))
+		require.Equal(t, 40, e.Info().NumBlocks)
+		require.Equal(t, 41, f.numBlocks, "memory was not given back")
+	})
+}
+
+// TestChoicesShareTheirPrompt: the prompt is computed once, and every choice gets
+// its own tokens.
+func TestChoicesShareTheirPrompt(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.NumGPUBlocksOverride, c.MaxNumSeqs = 100, 8
+		for _, length := range []int{1, 15, 16, 17, 100} {
+			e := startFake(t, &fake{}, c)
+			r := Request{Prompt: prompt(1, length), MaxTokens: 30, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}}
+			streams, err := e.SubmitChoices(slices.Repeat([]context.Context{context.Background()}, 5), r)
+			require.NoError(t, err)
+			for i, s := range streams {
+				r.Sampling.Choice = int32(i)
+				want, _ := expect(&r, 30, 0)
+				got, _ := readAll(t, s)
+				require.Equal(t, want, got, "choice %d of a prompt of %d", i, length)
+			}
+			st := e.Stats()
+			require.Zero(t, st.BlocksUsed)
+			if length == 1 {
+				continue // nothing to share
+			}
+			require.EqualValues(t, 4, st.Forks)
+			require.EqualValues(t, 4*b2i(length%16 != 1), st.CopiedBlocks, "the partial block is copied for each")
+			require.EqualValues(t, 4*(length-1), st.PrefixHits, "only the last token is computed again")
+		}
+	})
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// TestQueueBounds: requests and tokens that wait are bounded, choices count one
+// each, and what was refused is counted nowhere.
+func TestQueueBounds(t *testing.T) {
+	hold := make(chan struct{})
+	f := &fake{hold: hold}
+	e := startFake(t, f, Config{NumGPUBlocksOverride: 100, MaxNumSeqs: 1, MaxQueuedReqs: 5, MaxQueuedTokens: 100})
+	ctx, cancel := context.WithCancel(context.Background())
+	first, err := e.Submit(ctx, Request{Prompt: prompt(1, 20), MaxTokens: 3, IgnoreEOS: true})
+	require.NoError(t, err)
+	hold <- struct{}{} // it runs: no longer queued
+	_, err = e.Submit(ctx, Request{Prompt: prompt(1, 90), MaxTokens: 1})
+	require.NoError(t, err)
+	_, err = e.Submit(ctx, Request{Prompt: prompt(1, 11), MaxTokens: 1})
+	require.ErrorIs(t, err, ErrQueueFull)
+	require.ErrorContains(t, err, "--max-num-queued-tokens 100")
+	_, err = e.SubmitChoices(slices.Repeat([]context.Context{ctx}, 5), Request{Prompt: prompt(1, 1), MaxTokens: 1})
+	require.ErrorIs(t, err, ErrQueueFull)
+	require.ErrorContains(t, err, "--max-num-queued-reqs")
+	_, err = e.SubmitChoices(slices.Repeat([]context.Context{ctx}, 6), Request{Prompt: prompt(1, 1), MaxTokens: 1})
+	require.ErrorIs(t, err, ErrInvalid)
+	_, err = e.SubmitChoices(slices.Repeat([]context.Context{ctx}, 4), Request{Prompt: prompt(1, 2), MaxTokens: 1})
+	require.NoError(t, err)
+	require.EqualValues(t, 5, e.queued.Load())
+	require.EqualValues(t, 98, e.queuedTokens.Load())
+	cancel()
+	close(hold)
+	readAll(t, first)
+	require.NoError(t, e.Shutdown(context.Background()))
+	require.Zero(t, e.queued.Load())
+	require.Zero(t, e.queuedTokens.Load())
+}

@@ -1,0 +1,218 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/engine"
+)
+
+const weatherTool = `"tools":[{"type":"function","function":{"name":"weather"}},{"type":"function","function":{"name":"time"}}]`
+
+// chatAnswer is what a client sees of an answer, streamed or not.
+type chatAnswer struct {
+	Content *string
+	Calls   []toolCall
+	Finish  string
+}
+
+func askWhole(t *testing.T, s *Server, extra string) chatAnswer {
+	t.Helper()
+	w := do(s.Handler(), "POST", "/v1/chat/completions", chatBody(extra))
+	require.Equal(t, 200, w.Code, w.Body)
+	c := decode[struct{ Choices []chatChoice }](t, w.Body.String()).Choices[0]
+	for i := range c.Message.ToolCalls {
+		require.NotEmpty(t, c.Message.ToolCalls[i].ID)
+		c.Message.ToolCalls[i].ID = ""
+	}
+	return chatAnswer{c.Message.Content, c.Message.ToolCalls, *c.FinishReason}
+}
+
+func askStream(t *testing.T, s *Server, extra string) chatAnswer {
+	t.Helper()
+	var out chatAnswer
+	text := ""
+	for _, e := range events(t, do(s.Handler(), "POST", "/v1/chat/completions", chatBody(extra+`,"stream":true`)).Body) {
+		if e == "[DONE]" {
+			continue
+		}
+		c := decode[struct{ Choices []chatChoice }](t, e).Choices[0]
+		if c.Delta.Content != nil {
+			text += *c.Delta.Content
+		}
+		for _, d := range c.Delta.ToolCalls {
+			if d.ID != "" {
+				require.Len(t, out.Calls, d.Index)
+				require.Equal(t, "function", d.Type)
+				out.Calls = append(out.Calls, call(d.Function.Name, ""))
+			}
+			out.Calls[d.Index].Function.Arguments += d.Function.Arguments
+		}
+		if c.FinishReason != nil {
+			out.Finish = *c.FinishReason
+		}
+	}
+	if out.Content = &text; text == "" && len(out.Calls) > 0 {
+		out.Content = nil
+	}
+	return out
+}
+
+func TestToolCalls(t *testing.T) {
+	const sunny = `<tool_call>{"name": "weather", "arguments": {"b": 1.0, "a": "é"}}</tool_call>`
+	text := func(s string) *string { return &s }
+	for _, c := range []struct {
+		name, answer, extra string
+		want                chatAnswer
+	}{
+		{"auto", "Let me look.\n" + sunny, weatherTool, chatAnswer{text("Let me look."), []toolCall{call("weather", `{"b": 1.0, "a": "é"}`)}, "tool_calls"}},
+		{"parallel", sunny + "\n" + sunny, weatherTool, chatAnswer{nil, []toolCall{call("weather", `{"b": 1.0, "a": "é"}`), call("weather", `{"b": 1.0, "a": "é"}`)}, "tool_calls"}},
+		{"one at most", sunny + "\n" + sunny, weatherTool + `,"parallel_tool_calls":false`, chatAnswer{nil, []toolCall{call("weather", `{"b": 1.0, "a": "é"}`)}, "tool_calls"}},
+		{"no call", "It rains.", weatherTool, chatAnswer{text("It rains."), nil, "stop"}},
+		{"none", sunny, weatherTool + `,"tool_choice":"none"`, chatAnswer{text(sunny), nil, "stop"}},
+		{"no tools", sunny, `"n":1`, chatAnswer{text(sunny), nil, "stop"}},
+		{"cut", sunny[:40], weatherTool + `,"max_tokens":40`, chatAnswer{text(sunny[:40]), nil, "length"}},
+		{"required", `weather", "arguments": {"x": 1}}</tool_call>`, weatherTool + `,"tool_choice":"required"`, chatAnswer{nil, []toolCall{call("weather", `{"x": 1}`)}, "tool_calls"}},
+		{"named", ` {"x": 1}} and more`, weatherTool + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, chatAnswer{nil, []toolCall{call("time", `{"x": 1}`)}, "stop"}},
+		{"named, then anything", ` {"x": 1} Sure!`, weatherTool + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, chatAnswer{nil, []toolCall{call("time", `{"x": 1}`)}, "stop"}},
+		{"named and broken", ` x`, weatherTool + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, chatAnswer{text("<tool_call>\n{\"name\": \"time\", \"arguments\": x"), nil, "stop"}},
+	} {
+		s := newTestServer(t, newFakeEngine(c.answer), Config{})
+		require.Equal(t, c.want, askWhole(t, s, ","+c.extra), c.name)
+		if c.name == "cut" || c.name == "named and broken" {
+			continue // a stream has shown the beginning of the call
+		}
+		require.Equal(t, c.want, askStream(t, s, ","+c.extra), c.name)
+	}
+}
+
+// TestForcedCallPrompt: the prompt ends with the head of the call, and a tool's
+// name cannot forge control tokens there.
+func TestForcedCallPrompt(t *testing.T) {
+	f := newFakeEngine(` {}}`)
+	s := newTestServer(t, f, Config{})
+	forced := func(name string) string {
+		return fmt.Sprintf(`,"tools":[{"type":"function","function":{"name":%q}}],"tool_choice":"required"`, name)
+	}
+	askWhole(t, s, forced("f"))
+	prompt := s.tokenizer.Decode(f.last(t).Prompt, false)
+	require.True(t, strings.HasSuffix(prompt, "<|im_start|>assistant\n<tool_call>\n{\"name\": \"f\", \"arguments\":"), prompt)
+	askWhole(t, s, forced("<|im_end|>"))
+	require.NotContains(t, f.last(t).Prompt[len(f.last(t).Prompt)-60:], int32(endID))
+}
+
+// TestToolVectorsOverHTTP runs the vectors through the endpoint, a byte a token.
+func TestToolVectorsOverHTTP(t *testing.T) {
+	for _, v := range toolVectors(t) {
+		s := newTestServer(t, newFakeEngine(v.Text), Config{})
+		got := askWhole(t, s, ","+weatherTool)
+		require.Len(t, got.Calls, len(v.Calls), v.Name)
+		for i, want := range v.Calls {
+			require.Equal(t, want.Name, got.Calls[i].Function.Name)
+			require.JSONEq(t, string(want.Arguments), got.Calls[i].Function.Arguments)
+			require.Contains(t, []string{"tool_calls", "stop"}, got.Finish)
+		}
+		if v.Name != "invalid_json" {
+			require.Equal(t, got, askStream(t, s, ","+weatherTool), v.Name)
+		}
+	}
+}
+
+func TestContinueFinalMessage(t *testing.T) {
+	f := newFakeEngine(" there")
+	s := newTestServer(t, f, Config{})
+	const body = `{"messages":[{"role":"user","content":"greet"},{"role":"assistant","content":"Hi"}],"continue_final_message":true`
+	w := do(s.Handler(), "POST", "/v1/chat/completions", body+"}")
+	require.Equal(t, " there", *decode[struct{ Choices []chatChoice }](t, w.Body.String()).Choices[0].Message.Content)
+	require.Equal(t, "<|im_start|>user\ngreet<|im_end|>\n<|im_start|>assistant\nHi", s.tokenizer.Decode(f.last(t).Prompt, false))
+	w = do(s.Handler(), "POST", "/v1/chat/completions", body+`,"echo":true}`)
+	require.Equal(t, "Hi there", *decode[struct{ Choices []chatChoice }](t, w.Body.String()).Choices[0].Message.Content)
+}
+
+func TestTruncatedPrompts(t *testing.T) {
+	f := newFakeEngine("x")
+	h := newTestServer(t, f, Config{}).Handler()
+	for extra, want := range map[string]string{
+		`"truncate_prompt_tokens":3`: "fgh", `"truncate_prompt_tokens":3,"truncation_side":"right"`: "abc",
+		`"truncate_prompt_tokens":99`: "abcdefgh", `"truncate_prompt_tokens":-1,"max_tokens":4091`: "defgh",
+	} {
+		w := do(h, "POST", "/v1/completions", `{"prompt":"abcdefgh",`+extra+`}`)
+		require.Equal(t, 200, w.Code, w.Body)
+		require.Equal(t, ids(want), f.last(t).Prompt, extra)
+	}
+}
+
+// TestScoreOnly: max_tokens 0 with echo says the prompt again and nothing else.
+func TestScoreOnly(t *testing.T) {
+	f := newFakeEngine("generated")
+	h := newTestServer(t, f, Config{}).Handler()
+	body := decode[struct {
+		Choices []textChoice
+		Usage   usage
+	}](t, do(h, "POST", "/v1/completions", `{"prompt":"abc","echo":true,"max_tokens":0}`).Body.String())
+	require.Equal(t, "abc", body.Choices[0].Text)
+	require.Equal(t, "length", *body.Choices[0].FinishReason)
+	require.Equal(t, 0, body.Usage.CompletionTokens)
+	require.Equal(t, 1, f.last(t).MaxTokens, "an engine generates always")
+}
+
+// toolVector is a case of tool_parse_handwritten.json.
+type toolVector struct {
+	Name, Text, Content string
+	Calls               []struct {
+		Name      string
+		Arguments json.RawMessage
+	} `json:"tool_calls"`
+}
+
+// TestFinishOfChoices: n choices decide each for itself.
+func TestFinishOfChoices(t *testing.T) {
+	f := newFakeEngine("")
+	f.reply = func(r engine.Request) []int32 {
+		if r.Sampling.Choice == 1 {
+			return ids(`<tool_call>{"name": "weather"}</tool_call>`)
+		}
+		return ids("no")
+	}
+	w := do(newTestServer(t, f, Config{}).Handler(), "POST", "/v1/chat/completions", chatBody(`,"n":2,`+weatherTool))
+	choices := decode[struct{ Choices []chatChoice }](t, w.Body.String()).Choices
+	require.Equal(t, "stop", *choices[0].FinishReason)
+	require.Equal(t, "tool_calls", *choices[1].FinishReason)
+}
+
+// TestPromptScores: prompt_logprobs, and echo with logprobs as evaluation
+// harnesses use it.
+func TestPromptScores(t *testing.T) {
+	h := newTestServer(t, newFakeEngine("xy"), Config{}).Handler()
+	w := do(h, "POST", "/v1/completions", `{"prompt":"abc","echo":true,"max_tokens":0,"logprobs":1}`)
+	require.Equal(t, 200, w.Code, w.Body)
+	require.Contains(t, w.Body.String(), `"text":"abc","logprobs":{"text_offset":[0,1,2],"token_logprobs":[null,-0.125,-0.25],"tokens":["a","b","c"],"top_logprobs":[null,{"b":-0.125,"c":-0.015625},{"c":-0.25,"d":-0.015625}]}`)
+
+	w = do(h, "POST", "/v1/completions", `{"prompt":"ab","prompt_logprobs":1,"max_tokens":1}`)
+	require.Contains(t, w.Body.String(), `"prompt_logprobs":[null,{"98":{"logprob":-0.125,"rank":2,"decoded_token":"b"},"99":{"logprob":-0.015625,"rank":1,"decoded_token":"c"}}]`)
+	w = do(h, "POST", "/v1/chat/completions", chatBody(`,"prompt_logprobs":0`))
+	require.Contains(t, w.Body.String(), `"prompt_logprobs":[null,{`)
+
+	// A stream says the same.
+	const body = `{"prompt":"abc","echo":true,"max_tokens":2,"logprobs":0`
+	whole := decode[struct{ Choices []textChoice }](t, do(h, "POST", "/v1/completions", body+"}").Body.String()).Choices[0]
+	var joined textLogprobs
+	text := ""
+	for _, e := range events(t, do(h, "POST", "/v1/completions", body+`,"stream":true}`).Body) {
+		if e == "[DONE]" {
+			continue
+		}
+		c := decode[struct{ Choices []textChoice }](t, e).Choices[0]
+		text += c.Text
+		joined.Tokens = append(joined.Tokens, c.Logprobs.Tokens...)
+		joined.TextOffset = append(joined.TextOffset, c.Logprobs.TextOffset...)
+		joined.TokenLogprobs = append(joined.TokenLogprobs, c.Logprobs.TokenLogprobs...)
+		joined.TopLogprobs = append(joined.TopLogprobs, c.Logprobs.TopLogprobs...)
+	}
+	require.Equal(t, "abcxy", text)
+	require.Equal(t, *whole.Logprobs, joined)
+}

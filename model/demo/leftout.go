@@ -1,0 +1,7 @@
+//go:build nodemo
+
+package demo
+
+import "io/fs"
+
+var files fs.ReadFileFS

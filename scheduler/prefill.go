@@ -1,0 +1,118 @@
+package scheduler
+
+// minChunk is the least prefill that is worth a place in a step, and the most
+// that target_itl may not forbid: a prompt must get through.
+const minChunk = 16
+
+// prefillBudget is what is left of the step's tokens for prefill, cut so that the
+// decodes in it keep to the target.
+func (s *Scheduler) prefillBudget(out *Output) int {
+	budget := s.cfg.MaxBatchedTokens - out.NumDecodes
+	if s.cfg.TargetITL == 0 || out.NumDecodes == 0 || !s.model.Ready() {
+		return budget
+	}
+	load := Load{}
+	for i := range out.Scheduled {
+		load.add(out.Scheduled[i].Start, 1, true)
+	}
+	start := s.prefillStart()
+	lo, hi := min(minChunk, budget), budget // the most tokens that fit lie in [lo, hi]
+	for lo < hi {
+		mid := (lo + hi + 1) / 2
+		with := load
+		with.add(start, mid, false)
+		if s.model.Predict(with) <= s.cfg.TargetITL {
+			lo = mid
+		} else {
+			hi = mid - 1
+		}
+	}
+	if lo < budget {
+		out.ChunkReason = WaitITL
+	}
+	return lo
+}
+
+// prefillStart is the position at which the next chunk is likely to begin.
+func (s *Scheduler) prefillStart() int {
+	for _, q := range s.running.all() {
+		if q.need() > 1 {
+			return q.Launched
+		}
+	}
+	return 0
+}
+
+// schedulePrefills continues the chunks of running sequences, oldest first. While
+// others want to prefill, too, one that does not get done in this step takes half
+// of what is left, so that a long prompt does not hold up short ones.
+func (s *Scheduler) schedulePrefills(out *Output, budget int) int {
+	more := 0
+	for _, q := range s.running.all() {
+		switch {
+		case q.transfer != 0:
+			out.Loading++
+		case q.need() > 1 && q.lastStep != out.Step:
+			more++
+		}
+	}
+	taken := 0
+	for _, q := range s.running.all() {
+		if more == 0 {
+			break
+		}
+		if q.need() <= 1 || q.lastStep == out.Step { // one token: a decode that got no block
+			continue
+		}
+		more--
+		n := s.chunk(q, budget-taken, more > 0 || s.mayAdmit(out))
+		if n == 0 {
+			break
+		}
+		s.launch(out, q, n, q.Table.Len())
+		taken += n
+	}
+	return taken
+}
+
+// mayAdmit says whether a waiting sequence could want a part of the step.
+func (s *Scheduler) mayAdmit(out *Output) bool {
+	return s.waiting.len() > 0 && s.running.len() < s.cfg.MaxNumSeqs && !out.shortage()
+}
+
+// chunk bounds q's prefill by what is left of the budget, by the threshold for
+// long ones and, when it would take all that is left and others wait, by half.
+func (s *Scheduler) chunk(q *Sequence, left int, others bool) int {
+	n := q.need()
+	if t := s.cfg.LongPrefillThreshold; t > 0 {
+		n = min(n, t)
+	}
+	switch {
+	case n < left:
+		return n
+	case others:
+		return max(left/2, min(left, minChunk))
+	}
+	return left
+}
+
+// extendPrefills gives what nobody else took to the chunks that were cut for the
+// others' sake, oldest first.
+func (s *Scheduler) extendPrefills(out *Output, left int) int {
+	taken := 0
+	for i := out.NumDecodes; i < len(out.Scheduled) && taken < left; i++ {
+		e := &out.Scheduled[i]
+		q := e.Seq
+		if e.Sample || q.need() == 0 {
+			continue
+		}
+		n := min(q.need(), left-taken)
+		if t := s.cfg.LongPrefillThreshold; t > 0 {
+			n = max(0, min(n, t-e.NumTokens))
+		}
+		e.NumTokens += n
+		s.advance(q, e, n)
+		taken += n
+	}
+	return taken
+}

@@ -1,0 +1,86 @@
+package scheduler
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kvcache"
+)
+
+// TestOrderSurvivesExtremePriorities: priorities are a client's numbers.
+func TestOrderSurvivesExtremePriorities(t *testing.T) {
+	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 11, BlockSize: 16})
+	require.NoError(t, err)
+	s, err := New(Config{Limits: Limits{1, 16}, Policy: Priority}, kv)
+	require.NoError(t, err)
+	for _, priority := range []int{1, math.MinInt, 2, math.MaxInt, -2} {
+		s.Add(&Sequence{Tokens: []int32{1}, MaxLen: 2, Priority: priority})
+	}
+	var got []int
+	for s.NumWaiting() > 0 {
+		out := s.Schedule()
+		got = append(got, out.Scheduled[0].Seq.Priority)
+		s.Update(out, []Result{{Token: 1, Finish: true}}, 0)
+	}
+	require.Equal(t, []int{math.MinInt, -2, 1, 2, math.MaxInt}, got)
+}
+
+// TestRefusedHeadTriesAgainWhenItsPrefixIsThere: two equal prompts, a pool for
+// little more than one; the second starts as soon as the first has published
+// its prompt, not when it ends.
+func TestRefusedHeadTriesAgainWhenItsPrefixIsThere(t *testing.T) {
+	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 16, BlockSize: 16})
+	require.NoError(t, err)
+	s, err := New(Config{Limits: Limits{4, 256}, LongPrefillThreshold: 64}, kv)
+	require.NoError(t, err)
+	prompt := make([]int32, 170)
+	s.Add(&Sequence{Tokens: slices.Clone(prompt), MaxLen: 200})
+	second := &Sequence{Tokens: slices.Clone(prompt), MaxLen: 200}
+	s.Add(second)
+	for range 4 {
+		require.Equal(t, Waiting, second.Status)
+		out := s.Schedule()
+		results := make([]Result, len(out.Scheduled))
+		s.Update(out, results, 0)
+		if second.Status == Running {
+			break
+		}
+	}
+	require.Equal(t, Running, second.Status)
+	require.Positive(t, second.CachedTokens)
+}
+
+// BenchmarkStep is the scheduler's own cost of a step of 256 decodes. At their full
+// length the sequences are replaced, off the clock.
+func BenchmarkStep(b *testing.B) {
+	const maxLen = 1 << 12
+	var s *Scheduler
+	all := make([]Sequence, 256)
+	fill := func() {
+		kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 1 << 17, BlockSize: 16})
+		require.NoError(b, err)
+		s, err = New(Config{Limits: Limits{256, 8192}}, kv)
+		require.NoError(b, err)
+		for i := range all {
+			all[i] = Sequence{Tokens: append(make([]int32, 0, maxLen), make([]int32, 16)...), MaxLen: maxLen}
+			all[i].Tokens[0] = int32(i)
+			s.Add(&all[i])
+		}
+	}
+	fill()
+	results := make([]Result, 256)
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(all[0].Tokens) == maxLen-1 {
+			b.StopTimer()
+			fill()
+			b.StartTimer()
+		}
+		out := s.Schedule()
+		s.Update(out, results[:len(out.Scheduled)], time.Millisecond)
+	}
+}

@@ -1,0 +1,75 @@
+#!/bin/sh
+# The demo model, from nothing: scripts/demo_model/make.sh STAGE
+#
+#   corpus     the teacher answers questions (75 s of sampling a GPU)
+#   written    stories and facts from plots; the teacher picks the stories (4 minutes on two H100)
+#   tokenizer  byte-level BPE of 4,096 tokens (seconds)
+#   train      the student (5 minutes on two H100)
+#   export     int8 into model/demo; then `make golden`
+#   evaluate   the figures of docs/demo-model.md; on a CPU, too (`make demo-eval`)
+#   chats      its twenty conversations
+#
+# A stage whose output is there is skipped: remove the file under .cache/demo to run it anew. corpus, written and
+# train want NVIDIA GPUs and use all of them. Needs Python 3.11 or newer.
+set -eu
+case ${1:-} in
+corpus | written | tokenizer | train | export | evaluate | chats) ;;
+*) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+cd "$(dirname "$0")/../.."
+here=scripts/demo_model
+work=.cache/demo
+venv=.cache/venv/demo
+teacher=.cache/models/smollm2-135m
+qwen=testdata/tokenizer/qwen2.5-tokenizer
+export TOKENIZERS_PARALLELISM=true PYTHONUNBUFFERED=1
+
+mkdir -p "$work"
+scripts/test-model.sh
+want=$(sha256sum <"$here/requirements.txt")
+if [ ! -f "$venv/.stamp" ] || [ "$(cat "$venv/.stamp")" != "$want" ]; then
+	echo "demo_model: fetching torch and transformers (3 GB)" >&2
+	rm -rf "$venv"
+	"${PYTHON:-python3}" -m venv "$venv"
+	"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement "$here/requirements.txt"
+	echo "$want" >"$venv/.stamp"
+fi
+python=$PWD/$venv/bin/python
+gpus=$(nvidia-smi -L 2>/dev/null | wc -l)
+
+# each SCRIPT OUTPUT ARGUMENTS…: one process a GPU; the output gets its name when it is complete.
+each() {
+	script=$1 output=$2
+	shift 2
+	[ "$gpus" -gt 0 ] || { echo "demo_model: $script needs a GPU" >&2; exit 1; }
+	pids= rank=0
+	while [ "$rank" -lt "$gpus" ]; do
+		if [ ! -f "$work/$output.$rank.jsonl" ]; then
+			(
+				CUDA_VISIBLE_DEVICES=$rank "$python" "$here/$script" "$teacher" "$work/part-$output.$rank.jsonl" --rank "$rank" "$@"
+				mv "$work/part-$output.$rank.held.jsonl" "$work/$output.$rank.held.jsonl"
+				mv "$work/part-$output.$rank.jsonl" "$work/$output.$rank.jsonl"
+			) &
+			pids="$pids $!"
+		fi
+		rank=$((rank + 1))
+	done
+	for pid in $pids; do wait "$pid"; done
+}
+
+case $1 in
+corpus) each corpus.py teacher --seconds 75 ;;
+written) each written.py written --of "$gpus" --stories 210000 --chats 240000 --candidates 8 ;;
+tokenizer)
+	[ -f "$work/tokenizer/tokenizer.json" ] ||
+		"$python" "$here/tokenizer.py" "$qwen.json.gz" "${qwen}_config.json" "$work/tokenizer" "$work"/teacher.?.jsonl "$work"/written.?.jsonl
+	;;
+train)
+	[ -f "$work/student/model.safetensors" ] ||
+		"$venv/bin/torchrun" --nproc-per-node "$gpus" "$here/train.py" "$work/tokenizer" "$work/student" --tokens 700e6 --seconds 460 \
+			--corpus "$work"/teacher.?.jsonl $(printf '+%s ' "$work"/written.?.jsonl) --held "$work"/*.held.jsonl
+	;;
+export) "$python" "$here/export.py" "$work/student" "$work/tokenizer" model/demo ;;
+evaluate) "$python" "$here/evaluate.py" model/demo "$teacher" ;;
+chats) "$python" "$here/evaluate.py" --conversations model/demo ;;
+esac
