@@ -55,7 +55,9 @@ func (o *PreemptionOptions) fill() {
 func (o PreemptionOptions) Blocks(blockSize int) int {
 	o.fill()
 	each := (o.PromptTokens + o.OutputTokens - 1 + blockSize - 1) / blockSize
-	return max(each, int(o.Share*float64(o.Requests*each)))
+	// The default max_model_len is what the pool holds, the last token included.
+	least := (o.PromptTokens + o.OutputTokens + blockSize - 1) / blockSize
+	return max(least, int(o.Share*float64(o.Requests*each)))
 }
 
 // PreemptionArm is one mode with the values of every repeat.
@@ -69,8 +71,9 @@ type PreemptionArm struct {
 	Recomputes []float64
 	Waits      []float64         // shortages that waiting resolved
 	SwapBytes  []float64         // both ways
-	Computed   []float64         // prompt tokens computed, those computed again included
-	Decisions  []engine.Decision // of the last repeat, the first few
+	Computed   []float64         // prompt tokens, and whatever was computed again
+	Decisions  []engine.Decision // of the last repeat, the first few that its step records still hold
+	Lost       bool              // earlier records of that repeat were overwritten
 }
 
 // PreemptionReport is what Preemption measured.
@@ -86,6 +89,9 @@ type PreemptionReport struct {
 // the mode and so many blocks.
 func Preemption(ctx context.Context, open func(mode string, blocks int) (Preemptible, error), blockSize int, o PreemptionOptions) (*PreemptionReport, error) {
 	o.fill()
+	if blockSize < 1 {
+		return nil, fmt.Errorf("blocks of %d tokens, want at least 1", blockSize)
+	}
 	r := &PreemptionReport{Options: o, Blocks: o.Blocks(blockSize)}
 	for _, mode := range o.Modes {
 		r.Arms = append(r.Arms, PreemptionArm{Mode: mode})
@@ -112,7 +118,7 @@ func (r *PreemptionReport) measure(ctx context.Context, open func(string, int) (
 	defer func() { _ = e.Close() }()
 	r.Info = e.Info()
 	o := &r.Options
-	if _, err := runAll(ctx, e, RandomWorkload(seed+1<<32, 1, r.Info.SampleVocab, 0, 0, Fixed(o.PromptTokens, 4))); err != nil {
+	if _, err := runAll(ctx, e, RandomWorkload(seed+1<<32, 1, r.Info.SampleVocab, 0, 0, Fixed(o.PromptTokens, min(4, o.OutputTokens)))); err != nil {
 		return err // the warm-up
 	}
 	before, warm := e.Stats(), e.Steps(1)
@@ -128,18 +134,26 @@ func (r *PreemptionReport) measure(ctx context.Context, open func(string, int) (
 	arm.Recomputes = append(arm.Recomputes, float64(st.PreemptionsRecompute-before.PreemptionsRecompute))
 	arm.Waits = append(arm.Waits, float64(st.BlockWaits-before.BlockWaits))
 	arm.SwapBytes = append(arm.SwapBytes, float64(st.SwapInBytes+st.SwapOutBytes-before.SwapInBytes-before.SwapOutBytes))
-	computed := 0
-	arm.Decisions = arm.Decisions[:0]
-	for _, step := range e.Steps(math.MaxInt) {
-		if step.Step <= warm[0].Step {
-			continue
-		}
-		computed += step.Tokens - step.Decodes
-		arm.Decisions = append(arm.Decisions, step.Decisions...)
-	}
-	arm.Computed = append(arm.Computed, float64(computed))
-	arm.Decisions = arm.Decisions[:min(len(arm.Decisions), 5)]
+	// Of each request every token but the prompt's and the last takes one decode.
+	decodes := int64(o.Requests) * int64(o.OutputTokens-1)
+	arm.Computed = append(arm.Computed, float64(st.StepTokens-before.StepTokens-decodes))
+	arm.Decisions, arm.Lost = firstDecisions(e.Steps(math.MaxInt), warm[0].Step, 5)
 	return nil
+}
+
+// firstDecisions takes the first n decisions after a step. lost says that some of
+// the steps before them are no longer kept.
+func firstDecisions(steps []engine.StepRecord, after int64, n int) (first []engine.Decision, lost bool) {
+	lost = len(steps) > 0 && steps[0].Step > after+1
+	for _, step := range steps {
+		if step.Step > after {
+			first = append(first, step.Decisions...)
+		}
+		if len(first) >= n {
+			return first[:n], lost
+		}
+	}
+	return first, lost
 }
 
 // arm finds a mode's.
@@ -192,18 +206,23 @@ func (r *PreemptionReport) Print(w io.Writer) {
 	t.Style().Format.Header = text.FormatDefault
 	t.AppendHeader(table.Row{"--preemption-mode", "tok/s", "E2E p50 ms", "E2E p99 ms", "ITL p99 ms", "swaps", "recomputes", "waits", "swapped MiB", "prefilled tokens"})
 	for _, a := range r.Arms {
-		for i := range a.SwapBytes {
-			a.SwapBytes[i] /= 1 << 20
+		swapped := make([]float64, len(a.SwapBytes))
+		for i, n := range a.SwapBytes {
+			swapped[i] = n / (1 << 20)
 		}
 		t.AppendRow(table.Row{a.Mode, spread(a.Throughput, "%.1f"), spread(a.E2EMedian, "%.0f"), spread(a.E2EP99, "%.0f"), spread(a.ITLP99, "%.0f"),
-			spread(a.Swaps, "%.0f"), spread(a.Recomputes, "%.0f"), spread(a.Waits, "%.0f"), spread(a.SwapBytes, "%.0f"), spread(a.Computed, "%.0f")})
+			spread(a.Swaps, "%.0f"), spread(a.Recomputes, "%.0f"), spread(a.Waits, "%.0f"), spread(swapped, "%.0f"), spread(a.Computed, "%.0f")})
 	}
 	t.Render()
 	if v := r.Verdict(); v != "" {
 		fmt.Fprintln(w, v)
 	}
 	if auto := r.arm("auto"); auto != nil && len(auto.Decisions) > 0 {
-		fmt.Fprintln(w, "why: the first decisions of auto, from its step records")
+		which := "the first decisions of auto"
+		if auto.Lost {
+			which = "decisions of auto, the first that are still kept"
+		}
+		fmt.Fprintf(w, "why: %s, from its step records\n", which)
 		for _, d := range auto.Decisions {
 			fmt.Fprintf(w, "  sequence %d, for %d: %s (swap %s, recompute %s, wait %s; %d blocks)\n",
 				d.Seq, d.For, d.Means, costText(d.Swap), costText(d.Recompute), costText(d.Wait), d.Blocks)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,7 @@ import (
 func preemptionCommand() *cobra.Command {
 	var f engineFlags
 	var o bench.PreemptionOptions
+	var given []string
 	cmd := &cobra.Command{
 		Use:   "preemption MODEL",
 		Short: "What to do when KV blocks run short: swap, recompute, or whichever costs less",
@@ -21,8 +23,20 @@ and latency of each, what was swapped and computed again, whether auto is as goo
 the better of the two, and its first decisions with the costs it had estimated.`,
 		Example: `  pagoda bench preemption .cache/models/smollm2-135m
   pagoda bench preemption qwen2.5-0.5b --load-format dummy --requests 8 --share 0.5`,
-		Args: exactly(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runPreemption(cmd, &f, o, args[0]) },
+		Args:              exactly(1, 1),
+		PersistentPreRunE: collectGiven(&given),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range given {
+				switch name {
+				case "preemption-mode", "num-gpu-blocks-override":
+					return usageError{fmt.Errorf("--%s: this command sets it itself, see --share", name)}
+				case "trace-file":
+					return usageError{errors.New("--trace-file: this command starts several engines, each would overwrite it; use run or serve")}
+				}
+			}
+			f.traceFile = "" // the environment may set it for the other commands
+			return runPreemption(cmd, &f, o, args[0])
+		},
 	}
 	f.register(cmd.Flags(), 256)
 	flags := cmd.Flags()
@@ -50,6 +64,9 @@ func (o openSession) Close() error {
 func runPreemption(cmd *cobra.Command, f *engineFlags, o bench.PreemptionOptions, model string) error {
 	if o.Requests < 1 || o.PromptTokens < 1 || o.OutputTokens < 2 || o.Repeats < 1 || !(o.Share > 0 && o.Share <= 1) {
 		return usageError{fmt.Errorf("want --requests, --prompt-tokens and --repeats of at least 1, --output-tokens of at least 2, --share above 0 and at most 1")}
+	}
+	if size := f.config.BlockSize; size != 16 && size != 32 && size != 64 {
+		return usageError{fmt.Errorf("--block-size %d: want 16, 32 or 64", size)}
 	}
 	quiet := f.quiet
 	f.quiet = true // one engine a run: their settings are all alike

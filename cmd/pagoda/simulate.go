@@ -24,6 +24,7 @@ import (
 // simulateFlags are the flags of pagoda simulate.
 type simulateFlags struct {
 	workload sim.Workload
+	given    []string // flags of the command line; not those of the environment
 	trace    string
 	whatIf   bool
 	record   string
@@ -76,8 +77,9 @@ Equal flags give equal results, byte for byte.`,
   pagoda simulate --requests 200 --record run.trace && pagoda trace run.trace | less -S
   pagoda simulate --trace run.trace
   pagoda simulate --trace run.trace --what-if --max-num-seqs 64`,
-		Args: exactly(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		Args:              exactly(0, 0),
+		PersistentPreRunE: collectGiven(&f.given),
+		RunE:              func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.registerWorkload(cmd.Flags())
 	f.registerMachine(cmd.Flags())
@@ -89,6 +91,14 @@ Equal flags give equal results, byte for byte.`,
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but the summary")
 	addNegations(flags)
 	return cmd
+}
+
+// collectGiven notes the flags of the command line before the environment sets others.
+func collectGiven(given *[]string) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		cmd.Flags().Visit(func(flag *pflag.Flag) { *given = append(*given, flag.Name) })
+		return setFromEnvironment(cmd, os.LookupEnv)
+	}
 }
 
 func (f *simulateFlags) registerWorkload(flags *pflag.FlagSet) {
@@ -143,11 +153,55 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 	case f.trace != "" && !f.whatIf:
 		return f.replay(cmd)
 	}
+	if err := f.check(cmd); err != nil {
+		return err
+	}
 	summary, err := f.simulate(cmd)
 	if err != nil {
 		return err
 	}
 	return f.print(cmd.OutOrStdout(), &summary)
+}
+
+// check refuses flags that make no sense, alone or together.
+func (f *simulateFlags) check(cmd *cobra.Command) error {
+	switch {
+	case f.queued < 1:
+		return usageError{fmt.Errorf("--max-num-queued-reqs %d: want at least 1", f.queued)}
+	case f.blocks < 0 || f.tokens < 0:
+		return usageError{fmt.Errorf("--num-gpu-blocks-override %d, --max-num-batched-tokens %d: must not be negative", f.blocks, f.tokens)}
+	case !(f.watermark >= 0):
+		return usageError{fmt.Errorf("--watermark %g: must not be negative", f.watermark)}
+	}
+	for _, in := range []struct{ name, path string }{{"trace", f.trace}, {"fit", f.fit}} {
+		if sameFile(in.path, f.record) {
+			return usageError{fmt.Errorf("--record %s would overwrite the recording that --%s reads", f.record, in.name)}
+		}
+	}
+	if !f.whatIf {
+		return nil
+	}
+	workload := pflag.NewFlagSet("", pflag.ContinueOnError)
+	new(simulateFlags).registerWorkload(workload)
+	if others := f.others(func(name string) bool { return workload.Lookup(name) == nil }); others != "" {
+		return usageError{fmt.Errorf("--what-if has the requests of its recording; %s would change them", others)}
+	}
+	fits := f.fit == "" && f.stepTime == "" && !cmd.Flags().Changed("preset")
+	if f.trace == "-" && (fits || f.fit == "-") {
+		return usageError{errors.New("--trace - is read once, and its requests and its step times are wanted: give a file, or another --fit, --step-time or --preset")}
+	}
+	return nil
+}
+
+// others lists the flags of the command line but those that are allowed.
+func (f *simulateFlags) others(allowed func(name string) bool) string {
+	var others []string
+	for _, name := range f.given {
+		if !allowed(name) {
+			others = append(others, "--"+name)
+		}
+	}
+	return strings.Join(others, ", ")
 }
 
 func (f *simulateFlags) print(w io.Writer, s *sim.Summary) error {
@@ -160,14 +214,11 @@ func (f *simulateFlags) print(w io.Writer, s *sim.Summary) error {
 
 // replay wants the very decisions of a recorded run.
 func (f *simulateFlags) replay(cmd *cobra.Command) error {
-	var others []string
-	cmd.Flags().Visit(func(flag *pflag.Flag) {
-		if name := flag.Name; name != "trace" && name != "json" && name != "quiet" {
-			others = append(others, "--"+name)
-		}
+	others := f.others(func(name string) bool {
+		return name == "trace" || strings.TrimPrefix(name, "no-") == "json" || strings.TrimPrefix(name, "no-") == "quiet" || name == "no-what-if"
 	})
-	if len(others) > 0 {
-		return usageError{fmt.Errorf("a replay has the settings of its recording; to change %s add --what-if", strings.Join(others, ", "))}
+	if others != "" {
+		return usageError{fmt.Errorf("a replay has the settings of its recording; to change %s add --what-if", others)}
 	}
 	in, err := openTrace(f.trace)
 	if err != nil {

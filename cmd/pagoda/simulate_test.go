@@ -115,12 +115,77 @@ func TestSimulateUsage(t *testing.T) {
 		{"simulate", "--what-if"}, {"simulate", "--preemption-mode", "prayer"}, {"simulate", "--abort-share", "2"},
 		{"simulate", "--max-num-seqs", "100", "--max-num-batched-tokens", "10"}, {"simulate", "--trace", "/no/such/file"},
 		{"simulate", "--block-size", "0"}, {"simulate", "--input-len", "100", "--input-len-p95", "9"}, {"simulate", "x"},
+		{"simulate", "--max-num-queued-reqs", "0"}, {"simulate", "--max-num-queued-reqs", "-1"}, {"simulate", "--num-gpu-blocks-override", "-5"},
+		{"simulate", "--max-num-batched-tokens", "-1"}, {"simulate", "--watermark", "-0.1"}, {"simulate", "--watermark", "NaN"},
+		{"simulate", "--trace", "-", "--what-if"}, {"simulate", "--trace", "-", "--what-if", "--fit", "-"},
+		{"simulate", "--num-gpu-blocks-override", "9000000000000000"},
+		{"bench", "preemption", "demo", "--block-size", "0"}, {"bench", "preemption", "demo", "--preemption-mode", "swap"},
+		{"bench", "preemption", "demo", "--num-gpu-blocks-override", "9"}, {"bench", "preemption", "demo", "--trace-file", "x"},
 		{"trace"}, {"trace", "a", "--url", "b"}, {"trace", "a", "--format", "poem"}, {"trace", "/no/such/file"}, {"trace", "a", "-n", "-1"},
 	} {
 		_, err := command(args...)
 		require.Error(t, err, args)
 		require.Equal(t, exitUsage, exitCode(err), "%v: %v", args, err)
 	}
+}
+
+// TestRecordingsAreKept: no command writes over the recording that it reads.
+func TestRecordingsAreKept(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "run.trace")
+	_, err := command("simulate", "-q", "--requests", "5", "--record", path)
+	require.NoError(t, err)
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	link := filepath.Join(dir, "link")
+	require.NoError(t, os.Symlink(path, link))
+	for _, args := range [][]string{
+		{"trace", path, "-o", path}, {"trace", path, "-o", link}, {"simulate", "-q", "--fit", path, "--record", path},
+		{"simulate", "-q", "--trace", path, "--what-if", "--record", link},
+	} {
+		_, err := command(args...)
+		require.ErrorContains(t, err, "would overwrite the recording", "%v", args)
+		require.Equal(t, exitUsage, exitCode(err), args)
+		after, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, before, after)
+	}
+
+	// Nor over anything else when there is nothing to read.
+	_, err = command("trace", filepath.Join(dir, "none"), "-o", path)
+	require.Error(t, err)
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+}
+
+// TestReplayIgnoresTheEnvironment: it is set for other commands, and a replay has
+// the settings of its recording. What is on the command line is refused.
+func TestReplayIgnoresTheEnvironment(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run.trace")
+	_, err := command("simulate", "-q", "--requests", "5", "--record", path)
+	require.NoError(t, err)
+	t.Setenv("PAGODA_MAX_NUM_SEQS", "3")
+	t.Setenv("PAGODA_SEED", "4")
+	t.Setenv("PAGODA_REQUESTS", "7")
+	text, err := command("simulate", "--trace", path)
+	require.NoError(t, err)
+	require.Contains(t, text, "identical decisions: ")
+	text, err = command("simulate", "-q", "--trace", path, "--what-if")
+	require.NoError(t, err)
+	require.Contains(t, text, "requests     5")
+	_, err = command("simulate", "-q", "--trace", path, "--what-if", "--seed", "4", "--no-async-scheduling", "--turns", "2")
+	require.ErrorContains(t, err, "--seed, --turns would change them")
+	require.Equal(t, exitUsage, exitCode(err))
+}
+
+// TestPreemptionOfOneBlock: the warm-up fits the smallest pool, too.
+func TestPreemptionOfOneBlock(t *testing.T) {
+	t.Setenv("PAGODA_TRACE_FILE", filepath.Join(t.TempDir(), "none"))
+	text, err := command("bench", "preemption", "demo", "-q", "--requests", "1", "--prompt-tokens", "15", "--output-tokens", "2", "--repeats", "1", "--share", "1")
+	require.NoError(t, err)
+	require.Regexp(t, `recompute .* 15 *\n`, text)
+	require.NoFileExists(t, os.Getenv("PAGODA_TRACE_FILE"))
 }
 
 // TestTraceOfServer reads what GET /debug/steps answers.

@@ -73,8 +73,16 @@ func (f *traceFlags) run(cmd *cobra.Command, args []string) (err error) {
 	case f.last < 0 || f.sequence < 0:
 		return usageError{errors.New("-n and --request must not be negative")}
 	}
+	each, done, err := f.source(cmd.Context(), args)
+	if err != nil {
+		return err
+	}
+	defer done()
 	out := cmd.OutOrStdout()
 	if f.out != "" {
+		if len(args) == 1 && sameFile(args[0], f.out) {
+			return usageError{fmt.Errorf("--output %s would overwrite the recording", f.out)}
+		}
 		file, err := os.Create(f.out)
 		if err != nil {
 			return usageError{err}
@@ -84,12 +92,27 @@ func (f *traceFlags) run(cmd *cobra.Command, args []string) (err error) {
 	}
 	buffered := bufio.NewWriter(out)
 	step, end := f.writer(buffered)
+	return errors.Join(each(step), end(), buffered.Flush())
+}
+
+// source opens what the steps come from, before anything is written.
+func (f *traceFlags) source(ctx context.Context, args []string) (each func(step func(*sim.Step) error) error, done func(), err error) {
 	if f.url != "" {
-		err = f.fromServer(cmd.Context(), step)
-	} else {
-		err = f.fromFile(args[0], step)
+		steps, err := f.fromServer(ctx)
+		return func(step func(*sim.Step) error) error {
+			for i := range steps {
+				if err := step(&steps[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, func() {}, err
 	}
-	return errors.Join(err, end(), buffered.Flush())
+	in, err := openTrace(args[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(step func(*sim.Step) error) error { return f.fromFile(in, args[0], step) }, func() { _ = in.Close() }, nil
 }
 
 // writer gives the function that writes a step and the one that ends the output.
@@ -104,12 +127,7 @@ func (f *traceFlags) writer(w io.Writer) (step func(*sim.Step) error, end func()
 	return t.Step, t.Close
 }
 
-func (f *traceFlags) fromFile(path string, step func(*sim.Step) error) error {
-	in, err := openTrace(path)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
+func (f *traceFlags) fromFile(in io.Reader, path string, step func(*sim.Step) error) error {
 	each, kept := step, []*sim.Step{}
 	if f.last > 0 {
 		each = func(s *sim.Step) error {
@@ -131,7 +149,7 @@ func (f *traceFlags) fromFile(path string, step func(*sim.Step) error) error {
 	return nil
 }
 
-func (f *traceFlags) fromServer(ctx context.Context, step func(*sim.Step) error) error {
+func (f *traceFlags) fromServer(ctx context.Context) ([]sim.Step, error) {
 	n := f.last
 	if n == 0 {
 		n = 100
@@ -141,15 +159,15 @@ func (f *traceFlags) fromServer(ctx context.Context, step func(*sim.Step) error)
 	address := fmt.Sprintf("%s/debug/steps?n=%d", strings.TrimSuffix(f.url, "/"), n)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return usageError{fmt.Errorf("--url %s: %w", f.url, err)}
+		return nil, usageError{fmt.Errorf("--url %s: %w", f.url, err)}
 	}
 	response, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s: is it a pagoda server?", address, response.Status)
+		return nil, fmt.Errorf("%s answers %s: is it a pagoda server?", address, response.Status)
 	}
 	var records []engine.StepRecord
 	for dec := json.NewDecoder(response.Body); ; {
@@ -157,17 +175,28 @@ func (f *traceFlags) fromServer(ctx context.Context, step func(*sim.Step) error)
 		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return fmt.Errorf("%s: %w", address, err)
+			return nil, fmt.Errorf("%s: %w", address, err)
 		}
 		records = append(records, r)
 	}
-	steps := sim.FromEngine(records)
-	for i := range steps {
-		if err := step(&steps[i]); err != nil {
-			return err
-		}
+	return sim.FromEngine(records), nil
+}
+
+// sameFile says whether writing to out would destroy the trace that is read from
+// in; "-" is standard input.
+func sameFile(in, out string) bool {
+	if in == "" || out == "" {
+		return false
 	}
-	return nil
+	written, err := os.Stat(out)
+	if err != nil || !written.Mode().IsRegular() {
+		return false
+	}
+	read, err := os.Stat(in)
+	if in == "-" {
+		read, err = os.Stdin.Stat()
+	}
+	return err == nil && os.SameFile(read, written)
 }
 
 // openTrace opens a trace file; "-" is standard input.

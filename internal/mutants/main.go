@@ -2,7 +2,8 @@
 // applies seeded bugs, one at a time, to a copy of a source file (go's -overlay; the
 // tree stays as it is) and wants a test to fail for each. A mutant whose pattern
 // does not match exactly once, or that does not compile, is an error: it has to
-// follow the code.
+// follow the code. The tests must pass without a mutant first, or nothing is proven;
+// a mutant that makes them hang counts as caught after ten times as long.
 //
 //	go run ./internal/mutants            # all of them
 //	go run ./internal/mutants -every 6   # every sixth, as CI does
@@ -38,13 +39,18 @@ func main() {
 	parallel := flag.Int("j", 2, "mutants at a time")
 	only := flag.String("only", "", "apply this one alone and print what the tests say")
 	flag.Parse()
+	if *every < 1 || *parallel < 1 || flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "want -every and -j of at least 1, and no arguments")
+		os.Exit(2)
+	}
 	var chosen []mutant
 	for i, m := range mutants {
 		if *only == m.name || *only == "" && i%*every == 0 {
 			chosen = append(chosen, m)
 		}
 	}
-	caught, err := run(chosen, *parallel, *only != "")
+	h := harness{test: goTest, parallel: *parallel, verbose: *only != ""}
+	caught, err := h.run(chosen)
 	fmt.Printf("%d/%d\n", caught, len(chosen))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -52,10 +58,43 @@ func main() {
 	}
 }
 
+// harness runs tests against mutants.
+type harness struct {
+	test     func(args ...string) (output []byte, err error)
+	parallel int
+	verbose  bool
+	timeout  time.Duration // of a test binary, by the time that all take without a mutant
+}
+
+func goTest(args ...string) ([]byte, error) {
+	return exec.Command("go", append([]string{"test", "-short", "-vet=off", "-count=1"}, args...)...).CombinedOutput()
+}
+
+// baseline runs the tests without a mutant and sets the timeout.
+func (h *harness) baseline(chosen []mutant) error {
+	packages := []string{"./scheduler"}
+	for i := range chosen {
+		if all := chosen[i].packages(); len(all) > len(packages) {
+			packages = all
+		}
+	}
+	start := time.Now()
+	if out, err := h.test(append([]string{"-timeout=30m"}, packages...)...); err != nil {
+		return fmt.Errorf("the tests fail without a mutant: %w\n%s", err, out)
+	}
+	took := time.Since(start)
+	h.timeout = max(10*took, time.Minute).Round(time.Second)
+	fmt.Printf("%-44s %5.1fs  a mutant may take %s\n", "no mutant", took.Seconds(), h.timeout)
+	return nil
+}
+
 // run applies the mutants and counts those that a test catches.
-func run(chosen []mutant, parallel int, verbose bool) (caught int, err error) {
+func (h *harness) run(chosen []mutant) (caught int, err error) {
 	if len(chosen) == 0 {
 		return 0, errors.New("no such mutant")
+	}
+	if err := h.baseline(chosen); err != nil {
+		return 0, err
 	}
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
@@ -65,11 +104,11 @@ func run(chosen []mutant, parallel int, verbose bool) (caught int, err error) {
 	var mu sync.Mutex
 	var workers sync.WaitGroup
 	next := make(chan mutant)
-	for range parallel {
+	for range h.parallel {
 		workers.Go(func() {
 			for m := range next {
 				start := time.Now()
-				by, e := m.test(dir, verbose)
+				by, e := h.try(&m, dir)
 				mu.Lock()
 				switch {
 				case e != nil:
@@ -94,19 +133,22 @@ func run(chosen []mutant, parallel int, verbose bool) (caught int, err error) {
 
 var failed = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
 
-// test runs the tests against the mutant and names those that fail.
-func (m *mutant) test(dir string, verbose bool) (by string, err error) {
+// packages are those whose tests a mutant must fail.
+func (m *mutant) packages() []string {
+	if strings.HasPrefix(m.file, "kvcache/") {
+		return []string{"./kvcache", "./scheduler"}
+	}
+	return []string{"./scheduler"}
+}
+
+// try runs the tests against the mutant and names those that fail.
+func (h *harness) try(m *mutant, dir string) (by string, err error) {
 	overlay, err := m.overlay(dir)
 	if err != nil {
 		return "", err
 	}
-	packages := []string{"./scheduler"}
-	if strings.HasPrefix(m.file, "kvcache/") {
-		packages = []string{"./kvcache", "./scheduler"}
-	}
-	args := append([]string{"test", "-short", "-vet=off", "-count=1", "-timeout=5m", "-overlay", overlay}, packages...)
-	out, err := exec.Command("go", args...).CombinedOutput()
-	if verbose {
+	out, err := h.test(append([]string{fmt.Sprint("-timeout=", h.timeout), "-overlay", overlay}, m.packages()...)...)
+	if h.verbose {
 		os.Stdout.Write(out)
 	}
 	switch {
@@ -120,7 +162,7 @@ func (m *mutant) test(dir string, verbose bool) (by string, err error) {
 		names = append(names, match[1])
 	}
 	if strings.Contains(string(out), "panic: test timed out") {
-		names = append(names, "a timeout")
+		names = append(names, fmt.Sprintf("a timeout of %s", h.timeout))
 	}
 	if len(names) == 0 {
 		return "", fmt.Errorf("no test failed, the run did:\n%s", out)
