@@ -82,6 +82,11 @@ type Config struct {
 	BatchInvariant bool
 	// SchedulingPolicy is "fcfs" (default) or "priority".
 	SchedulingPolicy string
+	// EnforceEager turns CUDA graphs off. Without effect on the CPU.
+	EnforceEager bool
+	// CUDAGraphSizes are the batch sizes that decode steps are captured for,
+	// ascending; nil = chosen. A step takes the next larger one.
+	CUDAGraphSizes []int
 	// AsyncScheduling is "auto" (default: on where it pays), "on" or "off": the
 	// overlapped loop, which schedules a step ahead of the last one's results.
 	AsyncScheduling string

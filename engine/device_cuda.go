@@ -11,14 +11,14 @@ import (
 )
 
 // openDevice starts the backend that c.Device names; auto is the GPU if there is
-// one.
+// one and it can do what c asks for.
 func openDevice(c *Config) (kernels.Backend, error) {
 	missing := cuda.Available()
 	switch {
 	case c.Device == deviceCUDA && missing != nil:
 		return nil, fmt.Errorf("--device cuda: %w; use --device cpu", missing)
-	case c.Device != deviceCPU && missing == nil:
-		return cuda.New(cuda.Config{})
+	case c.Device != deviceCPU && missing == nil && c.Quantization != quantizationInt8:
+		return cuda.New(cuda.Config{Eager: c.EnforceEager, GraphSizes: c.CUDAGraphSizes})
 	}
-	return cpu.New(cpu.Config{Threads: c.Threads, ISA: c.CPUISA, MemoryLimit: c.MemoryLimit})
+	return cpu.New(cpu.Config{Threads: c.Threads, ISA: c.CPUISA, Int8: c.Quantization == quantizationInt8, MemoryLimit: c.MemoryLimit})
 }

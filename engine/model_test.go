@@ -187,6 +187,7 @@ func TestNewRefuses(t *testing.T) {
 		"memory":      {Config{Model: dir, LoadFormat: "dummy", MemoryLimit: 1 << 16}, ErrMemory, "--memory-limit to at least"},
 		"72B":         {Config{Model: "qwen2.5-72b", LoadFormat: "dummy", MemoryLimit: 80 << 30}, ErrMemory, "weights 135"},
 		"too long":    {Config{Model: dir, LoadFormat: "dummy", MaxModelLen: 513, MemoryLimit: 1 << 30}, ErrConfig, "end at 512"},
+		"graph sizes": {Config{Model: dir, LoadFormat: "dummy", CUDAGraphSizes: []int{8, 0}}, ErrConfig, "--cuda-graph-sizes [8 0]"},
 		"pool bytes":  {Config{Model: dir, LoadFormat: "dummy", KVCacheMemoryBytes: 100, MemoryLimit: 1 << 30}, ErrConfig, "--kv-cache-memory-bytes 100"},
 		"many blocks": {Config{Model: dir, LoadFormat: "dummy", NumGPUBlocksOverride: 1 << 20, MemoryLimit: 1 << 30}, ErrMemory, "KV blocks"},
 	} {

@@ -40,6 +40,8 @@ func (c *Config) validate() error {
 	oneOf(&p, "device", &c.Device, "auto", deviceCPU, deviceCUDA)
 	oneOf(&p, "scheduling-policy", &c.SchedulingPolicy, "fcfs", "priority")
 	oneOf(&p, "preemption-mode", &c.PreemptionMode, "auto", "swap", "recompute")
+	p.check(slices.IsSorted(c.CUDAGraphSizes) && (len(c.CUDAGraphSizes) == 0 || c.CUDAGraphSizes[0] > 0),
+		"--cuda-graph-sizes %v: want batch sizes from 1 up, ascending", c.CUDAGraphSizes)
 	oneOf(&p, "async-scheduling", &c.AsyncScheduling, "auto", "on", "off")
 	p.check(c.CPUISA == "" || slices.Contains(cpuISAs, c.CPUISA), "--cpu-isa %q: want one of %s, or nothing for the fastest", c.CPUISA, strings.Join(cpuISAs, ", "))
 	oneOf(&p, "quantization", &c.Quantization, "none", quantizationInt8)

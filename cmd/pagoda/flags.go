@@ -65,6 +65,8 @@ func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	flags.StringVar(&f.traceFile, "trace-file", "", "record every scheduling decision in FILE, for pagoda trace and pagoda simulate; it holds the prompts' token ids")
 	flags.BoolVar(&f.prefix, "enable-prefix-caching", true, "share KV blocks between requests with equal prefixes")
 	flags.BoolVar(&c.BatchInvariant, "batch-invariant", false, "bit-equal outputs whatever the batch, chunking and cache state")
+	flags.BoolVar(&c.EnforceEager, "enforce-eager", false, "no CUDA graphs")
+	flags.IntSliceVar(&c.CUDAGraphSizes, "cuda-graph-sizes", nil, "batch sizes that decode steps are captured for, ascending (default: chosen)")
 	flags.StringVar(&c.SchedulingPolicy, "scheduling-policy", "fcfs", "fcfs or priority")
 	flags.BoolVar(&f.async, "async-scheduling", false, "schedule a step ahead of the last one's results (default: where it pays)")
 	flags.IntVar(&c.MaxLogprobs, "max-logprobs", 20, "most top_logprobs a request may ask for")

@@ -44,8 +44,11 @@ func resolve(t *testing.T, environment map[string]string, args ...string) (engin
 }
 
 func TestFlags(t *testing.T) {
-	c, err := resolve(t, nil, "--max-model-len", "8k", "--kv-cache-memory-bytes", "64MiB", "--swap-space", "0", "--no-enable-prefix-caching", "--no-async-scheduling")
+	c, err := resolve(t, nil, "--max-model-len", "8k", "--kv-cache-memory-bytes", "64MiB", "--swap-space", "0", "--no-enable-prefix-caching", "--no-async-scheduling",
+		"--enforce-eager", "--cuda-graph-sizes", "1,8,64")
 	require.NoError(t, err)
+	require.True(t, c.EnforceEager)
+	require.Equal(t, []int{1, 8, 64}, c.CUDAGraphSizes)
 	require.Equal(t, 8192, c.MaxModelLen)
 	require.EqualValues(t, 64<<20, c.KVCacheMemoryBytes)
 	require.Negative(t, c.SwapSpace, "0 is off")

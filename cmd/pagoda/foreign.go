@@ -43,7 +43,6 @@ var foreignFlags = []foreignFlag{
 	{name: "stream-interval", same: []string{"1"}},
 	{name: "uvicorn-log-level"},
 	{name: "prefix-caching-hash-algo", same: []string{"sha256"}},
-	{name: "enforce-eager", boolean: true},
 	{name: "trust-remote-code", boolean: true, same: []string{"true", "false"}}, // no code comes with a model
 	{name: "enable-chunked-prefill", boolean: true, same: []string{"true"}},
 	{name: "disable-log-requests", boolean: true, same: []string{"true"}},

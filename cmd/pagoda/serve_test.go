@@ -82,7 +82,7 @@ func TestForeignFlags(t *testing.T) {
 	require.Empty(t, said)
 	said, err = check("--enforce-eager", "--speculative-config", `{"method":"ngram"}`, "--no-enable-chunked-prefill")
 	require.NoError(t, err)
-	require.Equal(t, "warning: --speculative-config is ignored\nwarning: --enforce-eager is ignored\nwarning: --enable-chunked-prefill is ignored\n", said)
+	require.Equal(t, "warning: --speculative-config is ignored\nwarning: --enable-chunked-prefill is ignored\n", said)
 	for _, args := range [][]string{{"--tensor-parallel-size", "2"}, {"--dtype", "float16"}, {"--enable-lora"}, {"--kv-cache-dtype", "fp8"}} {
 		_, err := check(args...)
 		require.Equal(t, exitUsage, exitCode(err), args)
