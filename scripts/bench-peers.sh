@@ -12,13 +12,13 @@ set -eu
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
-peers=.cache/peers
+mkdir -p .cache/peers
+peers=$(cd .cache/peers && pwd -P) # one build serves every checkout that shares the cache
 requirements=scripts/requirements-peers.txt
 say() { echo "bench-peers: $*" >&2; }
 die() { say "$@"; exit 1; }
 
 scripts/need.sh "$python" gcc g++ make
-mkdir -p "$peers"
 exec 9>"$peers/lock"
 flock 9
 

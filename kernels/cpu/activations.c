@@ -3,12 +3,12 @@
 //
 //   float32   as they are: no phase
 //   bfloat16  rounded to nearest even, [k]
-//   int8      groups of 64 k, 72 bytes each: 64 × q, scale, −128·Σ q
+//   int8      groups of 32 k, 40 bytes each: 32 × q, scale, −128·Σ q
 //             scale = max|x| / 127,  q = round(x / scale)
 //
 // A row's bytes depend on the row alone. What k lacks of a multiple of 64 is zero.
 //
-// Bytes moved: 4·n·k read, 2·n·k (1.1·n·k) written: under 1 % of a decode step
+// Bytes moved: 4·n·k read, 2·n·k (1.25·n·k) written: under 1 % of a decode step
 // of Qwen2.5-0.5B, 2 % of its prefill.
 #include <math.h>
 #include <string.h>
@@ -28,7 +28,7 @@ static inline __attribute__((always_inline)) void to_bf16(const float *x, int k,
 	}
 }
 
-// to_int8 packs n ≤ 64 values into a group. A NaN or an infinity makes the scale
+// to_int8 packs n ≤ 32 values, none at all too, into a group. A NaN or an infinity makes the scale
 // NaN, and so every output of the row.
 static inline __attribute__((always_inline)) void to_int8(const float *x, int n, char *out) {
 	float v[PG_GROUP] = {0}, max[16] = {0}, spoiled = 0;
@@ -58,7 +58,10 @@ static inline __attribute__((always_inline)) void to_int8(const float *x, int n,
 
 static inline __attribute__((always_inline)) void pack_row(enum pg_rows_format format, const float *x, int k, char *out) {
 	if (format == PG_ROWS_BF16) return to_bf16(x, k, out);
-	for (int i = 0; i < k; i += PG_GROUP, out += PG_GROUP + 8) to_int8(x + i, k - i < PG_GROUP ? k - i : PG_GROUP, out);
+	for (int i = 0; i < (k + 63) / 64 * 64; i += PG_GROUP, out += PG_GROUP + 8) {
+		int n = k - i < PG_GROUP ? k - i : PG_GROUP;
+		to_int8(x + i, n > 0 ? n : 0, out);
+	}
 }
 
 typedef void (*pack_fn)(enum pg_rows_format format, const float *x, int k, char *out);

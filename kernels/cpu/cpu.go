@@ -69,7 +69,7 @@ type Config struct {
 	// fastest that the processor has.
 	ISA string
 	// Int8 makes the linear weights and a tied embedding int8 as they load, one
-	// scale an output; products take activations as int8 too, one scale for 64.
+	// scale an output; products take activations as int8 too, one scale for 32.
 	Int8 bool
 	// MemoryLimit is what Info.TotalMemory reports, in bytes; 0 = the memory
 	// that is available to the process.

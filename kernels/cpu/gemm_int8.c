@@ -1,6 +1,6 @@
 // Register tiles of gemm.c for int8 weights and int8 rows (activations.c).
 //
-//   Y[m][n] = Σ_groups scale[m][g] · Σ_{k in g} q[m][k]·w[n][k],  g: 64 k
+//   Y[m][n] = Σ_groups scale[m][g] · Σ_{k in g} q[m][k]·w[n][k],  g: 32 k
 //
 // where w is stored as w + 128, unsigned, as the dot-product instructions want one
 // operand: the −128·Σ q of a group is the integers' initial value. gemm.c multiplies

@@ -83,7 +83,7 @@ typedef void (*pg_phase_fn)(const struct pg_device *d, struct pg_step *s, const 
 
 // pg_packed_stride is the bytes from a packed row of k activations to the next.
 static inline int64_t pg_packed_stride(enum pg_rows_format format, int64_t k) {
-	int64_t bytes = format == PG_ROWS_INT8 ? (k + 63) / 64 * 72 : (format == PG_ROWS_BF16 ? 2 : 4) * k;
+	int64_t bytes = format == PG_ROWS_INT8 ? (k + 63) / 64 * 80 : (format == PG_ROWS_BF16 ? 2 : 4) * k;
 	return ((bytes + 63) / 64 | 1) * 64;
 }
 

@@ -274,7 +274,7 @@ struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols,
 	bool packed = layout != PG_ROWS && layout != PG_VECTOR;
 	w->panels = packed ? pg_weight_panels(w) : 0;
 	w->int8 = packed && d->int8;
-	w->steps = w->int8 ? (cols + PG_GROUP - 1) / PG_GROUP * (PG_GROUP / 4) : cols / 2;
+	w->steps = w->int8 ? (cols + CHUNK - 1) / CHUNK * (CHUNK / 4) : cols / 2;
 
 	int64_t outputs = (int64_t)w->panels * PG_COLUMNS;
 	int64_t floats = layout == PG_VECTOR ? w->rows : bias_sources ? outputs : 0;

@@ -31,7 +31,7 @@
 #define PG_COLUMNS 32
 
 #define PG_STEP_BYTES (PG_COLUMNS * 4)
-#define PG_GROUP 64 // k of an int8 activation's scale
+#define PG_GROUP 32 // k of an int8 activation's scale
 
 enum pg_layout { PG_PLAIN, PG_GATE_UP_LAYOUT, PG_QKV_LAYOUT, PG_ROWS, PG_VECTOR };
 
