@@ -69,7 +69,7 @@ type PreemptionArm struct {
 	ITLP99     []float64 // ms
 	Swaps      []float64
 	Recomputes []float64
-	Waits      []float64         // shortages that waiting resolved
+	Waits      []float64         // steps that requests sat out for want of a block
 	SwapBytes  []float64         // both ways
 	Computed   []float64         // prompt tokens, and whatever was computed again
 	Decisions  []engine.Decision // of the last repeat, the first few that its step records still hold
