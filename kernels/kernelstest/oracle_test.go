@@ -78,6 +78,9 @@ func TestMutant(t *testing.T) {
 // TestMutants breaks the Oracle in one way at a time and expects the suite to
 // see it.
 func TestMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a suite for each mutant")
+	}
 	for name, m := range mutants {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
