@@ -43,7 +43,7 @@ func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	flags.StringVar(&f.generation, "generation-config", "auto", "auto: sampling defaults of the model; vllm: OpenAI's defaults")
 	flags.StringVar(&c.Device, "device", "auto", "auto, cpu or cuda")
 	flags.IntVar(&c.Threads, "threads", 0, "CPU worker threads (0: the cores that are really there)")
-	flags.StringVar(&c.CPUISA, "cpu-isa", "", "force a CPU code path: avx512bf16, avx512, avx2 or scalar (default: the fastest by a short timing)")
+	flags.StringVar(&c.CPUISA, "cpu-isa", "", "force a CPU code path: avx512bf16, avx512, avx2 or scalar (default: the fastest that the processor has)")
 	flags.StringVar(&c.Quantization, "quantization", "none", "none: bfloat16 weights; int8: made as the weights load, half the bytes (CPU only)")
 	flags.StringVar(&f.maxModelLen, "max-model-len", "auto", "most tokens of a sequence, such as 4096 or 8k; auto: what model and KV pool allow")
 	flags.Float64Var(&c.GPUMemoryUtilization, "gpu-memory-utilization", 0.9, "share of the device's memory to use")

@@ -20,7 +20,7 @@ var codePaths = []struct {
 	{"avx512bf16", C.PG_ISA_AVX512BF16, "AVX-512 F, BW, VL, DQ and BF16"},
 }
 
-// choosePath resolves Config.ISA; "" is the fastest path by a short timing.
+// choosePath resolves Config.ISA; "" is the fastest path of this make of processor.
 func choosePath(name string) (C.enum_pg_isa, error) {
 	if name == "" {
 		return C.pg_best_isa(), nil
