@@ -1,0 +1,85 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// Report is what an experiment found: report.json in the experiment's folder,
+// and the source of the pictures, of report.html and of the table in the console.
+type Report struct {
+	Schema     int            `json:"schema"` // 1
+	Experiment string         `json:"experiment"`
+	Manifest   Manifest       `json:"manifest"`
+	Cells      []Cell         `json:"cells"`
+	Best       map[string]any `json:"best"`    // params of the best cell; empty when there is none
+	Verdict    string         `json:"verdict"` // sentences: what to conclude, and why
+
+	Notes []string `json:"notes,omitempty"` // caveats and advice, a sentence each
+	Plots []Plot   `json:"-"`
+}
+
+// Manifest says what was measured, where and how, so that a reader can judge and
+// repeat it.
+type Manifest struct {
+	Commit         string         `json:"commit"`
+	Date           string         `json:"date"`    // RFC 3339
+	Machine        string         `json:"machine"` // processor or GPU, cores, memory, clocks
+	Command        string         `json:"command"`
+	EffectiveFlags map[string]any `json:"effective_flags"` // names with _
+}
+
+// Cell is one setting of the parameters and what was measured there.
+type Cell struct {
+	Params  map[string]any    `json:"params"` // flag names with _
+	Metrics map[string]Metric `json:"metrics"`
+}
+
+// Metric is one quantity over the repeats of a cell.
+type Metric struct {
+	Unit   string    `json:"unit"`
+	Median float64   `json:"median"`
+	Min    float64   `json:"min"`
+	Max    float64   `json:"max"`
+	Runs   []float64 `json:"runs"`
+}
+
+// Plot is a picture of a report: lines with points over numbers, or bars over
+// names.
+type Plot struct {
+	Name           string // of the file, without extension
+	Title          string
+	XLabel, YLabel string
+	LogX           bool
+	Categories     []string // bars: one a value; nil = lines over X
+	Series         []Series
+}
+
+// Series is one line or one colour of bars.
+type Series struct {
+	Name string
+	X    []float64 // lines only
+	Y    []float64
+	Low  []float64 // error bars, or nil
+	High []float64
+}
+
+// Write makes dir with report.json in it.
+func (r *Report) Write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "report.json"), append(text, '\n'), 0o644)
+}
+
+// Print writes the verdict.
+func (r *Report) Print(w io.Writer) {
+	fmt.Fprintln(w, r.Verdict)
+}
