@@ -19,7 +19,10 @@ type Report struct {
 	Verdict    string         `json:"verdict"` // sentences: what to conclude, and why
 
 	Notes []string `json:"notes,omitempty"` // caveats and advice, a sentence each
-	Plots []Plot   `json:"-"`
+
+	Title   string   `json:"-"` // heading; empty = the experiment's name
+	Columns []string `json:"-"` // metrics that tables show, in order; empty = all
+	Plots   []Plot   `json:"-"`
 }
 
 // Manifest says what was measured, where and how, so that a reader can judge and
@@ -47,25 +50,44 @@ type Metric struct {
 	Runs   []float64 `json:"runs"`
 }
 
-// Plot is a picture of a report: lines with points over numbers, or bars over
-// names.
+// Plot is a picture of a report: lines with points over numbers, bars over names,
+// or a map of cells.
 type Plot struct {
 	Name           string // of the file, without extension
 	Title          string
-	XLabel, YLabel string
-	LogX           bool
+	XLabel, YLabel string // with the unit: "output tokens/s"
+	LogX, LogY     bool
 	Categories     []string // bars: one a value; nil = lines over X
 	Series         []Series
+	// Grid is a map of cells, such as the KV blocks of a pool, instead of lines:
+	// rows from the top, each cell a number of Series, whose names are the legend;
+	// -1 = nothing there. Labels on the left and below are YLabel and XLabel.
+	Grid    [][]int
+	Caption string // a sentence below the picture: what to see in it
 }
 
 // Series is one line or one colour of bars.
 type Series struct {
-	Name string
-	X    []float64 // lines only
-	Y    []float64
-	Low  []float64 // error bars, or nil
-	High []float64
+	Name   string
+	X      []float64 // lines only
+	Y      []float64
+	Low    []float64 // ends of the error bars, or nil
+	High   []float64
+	Labels []string // text beside each point, or nil
+	Style  Style
 }
+
+// Style is how a Series over numbers is drawn.
+type Style int
+
+// Lines with a point at each value, which many values do without; lines alone, such
+// as a roof; points alone; a broken line, such as a limit.
+const (
+	LinePoints Style = iota
+	Line
+	Points
+	Dashed
+)
 
 // Write makes dir with report.json in it.
 func (r *Report) Write(dir string) error {
