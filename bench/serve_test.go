@@ -173,6 +173,20 @@ func TestFailuresAreCountedByKind(t *testing.T) {
 	require.Contains(t, out.String(), "chunks were counted")
 }
 
+func TestShortAnswersAreNoted(t *testing.T) {
+	c := testClient(t, func(w http.ResponseWriter, _ *http.Request) {
+		events(w, `{"choices":[{"text":"a","finish_reason":"stop"}]}`, `{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}`, "[DONE]")
+	})
+	notes := func() string {
+		run, err := Serve(context.Background(), c, []ServePrompt{{Text: "Hi", OutputTokens: 5}}, ServeLoad{RequestRate: AtOnce, Burstiness: 1})
+		require.NoError(t, err)
+		return strings.Join(run.Result(nil).Notes(), "\n")
+	}
+	require.NotContains(t, notes(), "shorter")
+	c.Body = map[string]any{"ignore_eos": true}
+	require.Contains(t, notes(), "1 of 1 answers are shorter than was asked for")
+}
+
 func TestSlowAnswerTimesOut(t *testing.T) {
 	c := testClient(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // a server sees that its client left only when it has read all
