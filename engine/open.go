@@ -222,9 +222,7 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 	}
 	trace := newTrace(c.Trace)
 	sched, err := scheduler.New(scheduler.Config{
-		Limits: scheduler.Limits{MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens},
-		Policy: scheduler.Policy(c.SchedulingPolicy), PreemptionMode: scheduler.Mode(c.PreemptionMode),
-		Watermark: c.Watermark, LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
+		Limits: schedulerLimits(c), Policy: scheduler.Policy(c.SchedulingPolicy),
 		SwapOut: swapOut, SwapIn: swapIn, Trace: trace.hook(),
 	}, kv)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
@@ -17,6 +18,11 @@ type Limits struct {
 	MaxNumSeqs           int
 	MaxNumBatchedTokens  int
 	SwapSpace            int64 // bytes; negative = none
+
+	PreemptionMode            string        // auto, swap or recompute
+	Watermark                 float64       // negative = none
+	LongPrefillTokenThreshold int           // negative = no bound
+	TargetITL                 time.Duration // negative = no target
 }
 
 // apply changes c.
@@ -35,6 +41,26 @@ func (l *Limits) apply(c *Config) {
 	}
 	if l.SwapSpace != 0 {
 		c.SwapSpace = l.SwapSpace
+	}
+	if l.PreemptionMode != "" {
+		c.PreemptionMode = l.PreemptionMode
+	}
+	if l.Watermark != 0 {
+		c.Watermark = l.Watermark
+	}
+	if l.LongPrefillTokenThreshold != 0 {
+		c.LongPrefillTokenThreshold = max(l.LongPrefillTokenThreshold, 0)
+	}
+	if l.TargetITL != 0 {
+		c.TargetITL = max(l.TargetITL, 0)
+	}
+}
+
+// schedulerLimits are the limits that the scheduler keeps to.
+func schedulerLimits(c *Config) scheduler.Limits {
+	return scheduler.Limits{
+		MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens, PreemptionMode: scheduler.Mode(c.PreemptionMode),
+		Watermark: c.Watermark, LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
 	}
 }
 
@@ -99,7 +125,7 @@ func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
 		_ = l.backend.SetLimits(workspaceLimits(&now.cfg, l.sizes.modelMaxLen)) // was possible before
 		return fmt.Errorf("%w: %w", ErrMemory, err)
 	}
-	if err := l.sched.SetLimits(scheduler.Limits{MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens}, p.blocks, p.hostBlocks); err != nil {
+	if err := l.sched.SetLimits(schedulerLimits(c), p.blocks, p.hostBlocks); err != nil {
 		panic(fmt.Sprintf("engine: limits that were validated are refused: %v", err))
 	}
 	for _, text := range p.warnings {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -29,6 +30,8 @@ func TestReconfigureWhileServing(t *testing.T) {
 			{MaxNumSeqs: 1},
 			{NumGPUBlocksOverride: 17, SwapSpace: 1 << 20},
 			{MaxNumSeqs: 12, GPUMemoryUtilization: 0.5},
+			{PreemptionMode: "swap", Watermark: -1, LongPrefillTokenThreshold: 8, TargetITL: time.Millisecond},
+			{PreemptionMode: "recompute", Watermark: 0.1, LongPrefillTokenThreshold: -1, TargetITL: -1},
 		} {
 			require.NoError(t, e.Reconfigure(context.Background(), l), "%+v", l)
 			info, st := e.Info(), e.Stats()
@@ -42,6 +45,11 @@ func TestReconfigureWhileServing(t *testing.T) {
 				sum += entry.Bytes
 			}
 			require.EqualValues(t, 1<<29, sum)
+			for name, value := range map[string]string{"preemption-mode": l.PreemptionMode, "watermark": map[float64]string{-1: "0", 0.1: "0.1"}[l.Watermark]} {
+				if i := slices.IndexFunc(e.Settings(), func(s Setting) bool { return s.Name == name }); value != "" {
+					require.Equal(t, value, e.Settings()[i].Value, name)
+				}
+			}
 		}
 		for i, s := range streams {
 			want, _ := expect(&requests[i], 200, 0)

@@ -161,6 +161,9 @@ func (w *world) reconfigure() {
 	if w.r.IntN(2) == 0 {
 		limits.SwapSpace = []int64{-1, 4 << 10, 16 << 10}[w.r.IntN(3)]
 	}
+	if w.r.IntN(4) == 0 {
+		limits.PreemptionMode = []string{"auto", "swap", "recompute"}[w.r.IntN(3)]
+	}
 	w.l.jobs = append(w.l.jobs, job{run: func(l *loop) bool {
 		if l.beginReconfigure(limits, make(chan error, 1)) == nil { // else somebody needs more
 			w.states.reconfigured++

@@ -326,10 +326,11 @@ func (f *simulateFlags) config(cmd *cobra.Command, recorded *sim.Recorded) (sim.
 	}
 	return sim.Config{
 		Scheduler: scheduler.Config{
-			Limits: scheduler.Limits{MaxNumSeqs: f.seqs, MaxBatchedTokens: p.MaxBatchedTokens},
-			Policy: scheduler.Policy(f.policy), PreemptionMode: scheduler.Mode(f.mode), Watermark: f.watermark,
-			LongPrefillThreshold: f.threshold, TargetITL: time.Duration(f.targetITL * float64(time.Millisecond)),
-			SwapOut: p.SwapOut, SwapIn: p.SwapIn,
+			Limits: scheduler.Limits{
+				MaxNumSeqs: f.seqs, MaxBatchedTokens: p.MaxBatchedTokens, PreemptionMode: scheduler.Mode(f.mode), Watermark: f.watermark,
+				LongPrefillThreshold: f.threshold, TargetITL: time.Duration(f.targetITL * float64(time.Millisecond)),
+			},
+			Policy: scheduler.Policy(f.policy), SwapOut: p.SwapOut, SwapIn: p.SwapIn,
 		},
 		Cache:    kvcache.Config{NumBlocks: p.Blocks + 1, HostBlocks: host, BlockSize: f.blockSize, DisablePrefixCaching: !f.prefix},
 		StepTime: p.StepTime, BlockBytes: p.BlockBytes, Overlapped: f.async, MaxQueued: f.queued, MaxModelLen: f.modelLen,
