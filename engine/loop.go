@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/pagoda-engine/pagoda/internal/invariant"
@@ -11,9 +12,16 @@ import (
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
+// auditInterval is the least time between two audits.
+const auditInterval = 10 * time.Second
+
 // loop is the state of the engine's goroutine, which alone touches it and all
 // below it.
 type loop struct {
+	// hold is locked by the engine's goroutine but while it waits for the device or
+	// for work: a dump may look at the rest then.
+	hold sync.Mutex
+
 	e          *Engine
 	backend    kernels.Backend
 	runner     *runner
@@ -31,6 +39,9 @@ type loop struct {
 
 	transfers []transfer // swap copies under way, oldest first
 	pending   *pending   // limits that are coming into force; nil = none
+
+	audited   int64 // Stats.Steps at the last audit
+	auditedAt time.Time
 
 	// For planning anew.
 	sizes  sizes
@@ -151,13 +162,29 @@ func (l *loop) idle() {
 	l.settle()
 	l.publish()
 	l.check()
+	if l.fault = l.audit(time.Now()); l.fault != nil {
+		return
+	}
 	l.trace.flush(l.e.cfg.Log)
+	l.await()
+}
+
+// await sleeps until there is something to receive, and receives it.
+func (l *loop) await() {
+	var q *request
+	var fn func(*loop)
+	l.hold.Unlock()
 	select {
-	case q := <-l.e.inbox:
-		l.add(q)
-	case fn := <-l.e.calls:
-		fn(l)
+	case q = <-l.e.inbox:
+	case fn = <-l.e.calls:
 	case <-l.e.wake:
+	}
+	l.hold.Lock()
+	switch {
+	case q != nil:
+		l.add(q)
+	case fn != nil:
+		fn(l)
 	}
 }
 
@@ -262,7 +289,9 @@ func (l *loop) launch(s *step) {
 
 // collect waits for a step, tells the scheduler, and hands the tokens out.
 func (l *loop) collect(s *step) error {
+	l.hold.Unlock()
 	result, err := l.backend.Wait(s.ticket)
+	l.hold.Lock()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDevice, err)
 	}
@@ -294,6 +323,19 @@ func (l *loop) publish() {
 	l.e.stats.store(s)
 }
 
+// audit verifies the invariants when nothing is left to do: then it costs nobody
+// time, and no request is there that a wrong table could give another's tokens.
+func (l *loop) audit(now time.Time) error {
+	if l.audited == l.stats.Steps || now.Sub(l.auditedAt) < auditInterval {
+		return nil
+	}
+	l.audited, l.auditedAt = l.stats.Steps, now
+	if err := l.sched.Check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvariant, err)
+	}
+	return nil
+}
+
 // check verifies every invariant and poisons freed blocks, in builds with tag
 // invariants.
 func (l *loop) check() {
@@ -314,7 +356,7 @@ func (l *loop) stop(cause error) {
 	v := verdict{finish: FinishAbort}
 	if cause != nil {
 		v = verdict{finish: FinishError, err: cause}
-		e.cfg.Log.Error("the device failed, the engine stops", "error", cause)
+		e.cfg.Log.Error("the engine stops", "error", cause)
 	}
 	for len(e.inbox) > 0 {
 		l.add(<-e.inbox)

@@ -235,6 +235,7 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 		records:  newRecords(),
 		trace:    trace,
 	}
+	l.hold.Lock()
 	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }
 	l.stats.BlockSize, l.stats.BlockBytes = c.BlockSize, e.info.BlockBytes
 	l.publish()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -30,6 +31,8 @@ type serveFlags struct {
 	certFile, keyFile       string
 	saltByKey               bool
 	logRequests, noLogStats bool
+	stall                   time.Duration
+	onStall, dumpDir        string
 	autoToolChoice          bool
 	toolParser              string
 }
@@ -67,6 +70,9 @@ at once.`,
 	flags.BoolVar(&f.autoToolChoice, "enable-auto-tool-choice", true, "accepted for vLLM's sake: tool calls are always parsed")
 	flags.StringVar(&f.toolParser, "tool-call-parser", "hermes", "form of tool calls: hermes, which Qwen2.5 has, too")
 	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
+	flags.DurationVar(&f.stall, "watchdog-timeout", 120*time.Second, "how long the engine may go without a step while requests are there")
+	flags.StringVar(&f.onStall, "watchdog-policy", "wait", "what follows a hang, after the dump and readiness off: wait (/livez fails, for a supervisor to see) or exit")
+	flags.StringVar(&f.dumpDir, "watchdog-dump-dir", "", "where the state of an engine that hangs or fails is written, for pagoda trace (default: the directory for temporary files)")
 	registerForeign(flags)
 	addNegations(flags)
 	return cmd
@@ -75,6 +81,12 @@ at once.`,
 func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	if f.toolParser != "hermes" {
 		return usageError{fmt.Errorf("--tool-call-parser %s: only hermes is supported", f.toolParser)}
+	}
+	if f.onStall != "wait" && f.onStall != "exit" {
+		return usageError{fmt.Errorf("--watchdog-policy %s: want wait or exit", f.onStall)}
+	}
+	if f.stall < time.Second {
+		return usageError{fmt.Errorf("--watchdog-timeout %v: want at least 1s", f.stall)}
 	}
 	if err := checkForeign(cmd, os.Stderr); err != nil {
 		return err
@@ -106,7 +118,11 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	}
 	drain, stop, cancel := drainThenStop(cmd.Context())
 	defer cancel()
-	return srv.Serve(drain, stop, listener)
+	err = srv.Serve(drain, stop, listener)
+	if errors.Is(err, server.ErrStalled) {
+		s.engine = nil // closing it would wait for what hangs
+	}
+	return err
 }
 
 // tls reads the certificate; nil without one.
@@ -145,6 +161,7 @@ func (f *serveFlags) newServer(s *session, model string) (*server.Server, error)
 	return server.New(server.Config{
 		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.parseSpecial,
 		SaltCacheByKey: f.saltByKey, LogRequests: f.logRequests, DisableLogStats: f.noLogStats,
+		StallTimeout: f.stall, ExitOnStall: f.onStall == "exit", DumpDir: f.dumpDir,
 		DrainTimeout: f.drain, Version: version, Log: s.log,
 	}, e, t, template)
 }
