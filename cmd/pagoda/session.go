@@ -172,6 +172,22 @@ func (p *progress) update(stage string, done, total int64) {
 	_ = p.bar.Set64(done) // a bar that cannot be drawn stops nothing
 }
 
+// count shows how many of some runs are done, and the time that is left.
+func (p *progress) count(stage string, done, total int64) {
+	if !p.shown || total == 0 {
+		return
+	}
+	if p.bar == nil {
+		p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionShowCount(),
+			progressbar.OptionSetPredictTime(true), progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(50*time.Millisecond))
+	}
+	p.bar.Describe(stage)
+	if total != p.bar.GetMax64() {
+		p.bar.ChangeMax64(total)
+	}
+	_ = p.bar.Set64(done) // a bar that cannot be drawn stops nothing
+}
+
 func (p *progress) finish() {
 	if p.bar != nil {
 		_ = p.bar.Finish()

@@ -21,7 +21,7 @@ const module = "github.com/pagoda-engine/pagoda/"
 var importTable = map[string][]string{
 	"cmd/pagoda":           {"bench", "engine", "model", "model/demo", "model/tokenizer", "model/chat", "scheduler", "kvcache", "internal/server", "internal/sim", "internal/nvml"},
 	"cmd/pagoda-verify":    {"engine", "model", "model/tokenizer", "model/chat"},
-	"bench":                {"engine", "model/tokenizer", "kernels", "internal/nvml"},
+	"bench":                {"engine", "scheduler", "kvcache", "model/tokenizer", "kernels", "internal/nvml", "internal/sim"},
 	"internal/server":      {"engine", "model/tokenizer", "model/chat", "internal/nvml"},
 	"internal/sim":         {"engine", "scheduler", "kvcache"},
 	"engine":               {"scheduler", "kvcache", "model", "model/demo", "kernels", "kernels/cpu", "kernels/cuda", "internal/nvml"},
