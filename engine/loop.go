@@ -37,6 +37,9 @@ type loop struct {
 	trace      *trace
 	copiesOnly scheduler.Record // of a step without tokens
 
+	began    time.Time             // the clock of block ages
+	observed []*scheduler.Sequence // memory of observeBlocks
+
 	transfers []transfer // swap copies under way, oldest first
 	pending   *pending   // limits that are coming into force; nil = none
 
@@ -238,6 +241,7 @@ func (l *loop) abort(q *request) {
 // run.
 func (l *loop) schedule() *step {
 	begin := time.Now()
+	l.kv.Tick(begin.Sub(l.began))
 	out := l.sched.Schedule()
 	l.countDecisions(out)
 	l.move(out)
@@ -254,7 +258,7 @@ func (l *loop) schedule() *step {
 	for i := range out.Scheduled {
 		if q := s.requests[i]; !q.started {
 			l.markStarted(q)
-			q.stream.cached, q.stream.admitted = q.seq.CachedTokens, begin // before the first token: from then on readers look
+			q.stream.cached, q.stream.admitted, q.stream.sequence = q.seq.CachedTokens, begin, q.seq.ID // before the first token: from then on readers look
 		}
 	}
 	s.host = time.Since(begin)
@@ -296,6 +300,7 @@ func (l *loop) collect(s *step) error {
 		return fmt.Errorf("%w: %w", ErrDevice, err)
 	}
 	begin := time.Now()
+	l.kv.Tick(begin.Sub(l.began))
 	l.judge(s, result)
 	l.sched.Update(s.out, s.results, result.Duration)
 	l.deliver(s, result.Duration)
