@@ -80,6 +80,8 @@ type Plot struct {
 	// -1 = nothing there. Labels on the left and below are YLabel and XLabel.
 	Grid    [][]int
 	Caption string // a sentence below the picture: what to see in it
+
+	reference float64 // a line across the bars at this value; 0 = none
 }
 
 // Series is one line or one colour of bars.
