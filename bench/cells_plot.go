@@ -6,8 +6,14 @@ import (
 )
 
 // report begins a report with the arms' cells.
-func (c *cells) report(experiment, title string, arms []*arm) *Report {
-	r := &Report{Schema: 1, Experiment: experiment, Title: title, Cells: measuredCells(arms), Best: map[string]any{}}
+func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report {
+	r := &Report{
+		Schema: 1, Experiment: experiment, Title: title, Cells: measuredCells(arms), Best: map[string]any{},
+		Manifest: Manifest{EffectiveFlags: map[string]any{
+			"requests": load.Requests, "prompt_tokens": load.PromptTokens, "output_tokens": load.OutputTokens,
+			"random_range_ratio": load.RangeRatio, "shared_prefix": load.SharedPrefix, "seed": c.o.Seed, "repeats": c.o.Repeats,
+		}},
+	}
 	least := c.o.Repeats
 	for _, a := range arms {
 		if a.memory == nil {
@@ -20,12 +26,30 @@ func (c *cells) report(experiment, title string, arms []*arm) *Report {
 	if c.o.Repeats == 1 {
 		r.Notes = append(r.Notes, "One repeat has no spread, so differences between cells say little.")
 	}
+	if info := c.e.Info(); info.Device.Backend == "cpu" {
+		c.noteOthers(r, float64(info.Device.Threads))
+	}
 	for i := range r.Cells {
+		if note := r.Cells[i].Note; note != "" {
+			r.Notes = append(r.Notes, settingText(r.Cells[i].Params)+": "+note)
+		}
 		if slow := r.Cells[i].Metrics["reconfigure_ms"]; slow.Max > 1000 {
 			r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits to %s took as long as %.0f ms.", settingText(r.Cells[i].Params), slow.Max))
 		}
 	}
 	return r
+}
+
+// noteOthers says when other processes had the machine: with that, figures are low
+// and their spread is wide.
+func (c *cells) noteOthers(r *Report, threads float64) {
+	busiest := 0.0
+	for i := range r.Cells {
+		busiest = max(busiest, r.Cells[i].Metrics["cpu_cores_busy"].Max)
+	}
+	if busiest > 0 && busiest < 0.75*threads {
+		r.Notes = append(r.Notes, fmt.Sprintf("At most %s of %.0f cores were busy with this: other processes had the rest, so compare ratios and not figures; repeat on a quiet machine.", number(busiest), threads))
+	}
 }
 
 // linesOver plots metrics of the cells over a parameter, with the spread as error

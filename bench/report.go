@@ -2,8 +2,9 @@ package bench
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,7 +24,7 @@ type Report struct {
 
 	Title   string   `json:"-"` // heading; empty = the experiment's name
 	Columns []string `json:"-"` // metrics that tables show, in order; empty = all
-	Tables  []Table  `json:"-"` // before the cells
+	Tables  []Table  `json:"-"` // after the cells
 	Plots   []Plot   `json:"-"`
 
 	hideCells bool // in the console and on the page: the tables say it all
@@ -114,19 +115,118 @@ func NewMetric(unit string, runs []float64) Metric {
 	return m
 }
 
-// Write makes dir with report.json in it.
+// Write makes the folder dir: report.json, report.html and a PNG of each plot.
+// Each file appears whole or not at all.
 func (r *Report) Write(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+	if r.Schema == 0 {
+		r.Schema = 1
 	}
-	text, err := json.MarshalIndent(r, "", "  ")
+	text, err := json.MarshalIndent(r.forJSON(), "", "  ")
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	page, err := r.html()
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	files := []struct {
+		name string
+		data []byte
+	}{{reportFile, append(text, '\n')}, {"report.html", page}}
+	for i := range r.Plots {
+		picture, err := r.Plots[i].PNG()
+		if err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
+		files = append(files, struct {
+			name string
+			data []byte
+		}{r.Plots[i].Name + ".png", picture})
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("the report cannot be written, choose another --output-dir: %w", err)
+	}
+	for _, f := range files {
+		if err := writeWhole(filepath.Join(dir, f.name), f.data); err != nil {
+			return fmt.Errorf("the report cannot be written, make room or choose another --output-dir: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeWhole replaces a file in one step, so that a full disk or an interruption
+// leaves the old one.
+func writeWhole(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".report-*")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "report.json"), append(text, '\n'), 0o644)
+	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
-// Print writes the verdict.
-func (r *Report) Print(w io.Writer) {
-	fmt.Fprintln(w, r.Verdict)
+// reportFile is the report's data in its folder.
+const reportFile = "report.json"
+
+// ReadReport reads a folder that Write made, without plots.
+func ReadReport(dir string) (*Report, error) {
+	path := dir
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		path = filepath.Join(dir, reportFile)
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: no report there: give the folder that a pagoda bench command wrote, with report.json in it", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := new(Report)
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("%s is no report: %w", path, err)
+	}
+	if r.Schema != 1 {
+		return nil, fmt.Errorf("%s: report of schema %d, this pagoda reads schema 1", path, r.Schema)
+	}
+	return r, nil
+}
+
+// forJSON is the report with its lists and maps made, and without numbers that
+// JSON has no word for.
+func (r *Report) forJSON() *Report {
+	out := *r
+	out.Best = orEmpty(r.Best)
+	out.Manifest.EffectiveFlags = orEmpty(r.Manifest.EffectiveFlags)
+	out.Cells = make([]Cell, len(r.Cells))
+	for i, cell := range r.Cells {
+		out.Cells[i] = Cell{Params: orEmpty(cell.Params), Metrics: map[string]Metric{}, Note: cell.Note}
+		for name, m := range cell.Metrics {
+			// A quantity that no run had a value of is not in the report.
+			if runs := slices.DeleteFunc(slices.Clone(m.Runs), func(v float64) bool { return !finite(v) }); len(runs) < len(m.Runs) {
+				if len(runs) == 0 {
+					continue
+				}
+				m = NewMetric(m.Unit, runs)
+			}
+			if m.Runs == nil {
+				m.Runs = []float64{}
+			}
+			if finite(m.Median) && finite(m.Min) && finite(m.Max) {
+				out.Cells[i].Metrics[name] = m
+			}
+		}
+	}
+	return &out
+}
+
+func orEmpty(m map[string]any) map[string]any {
+	if m == nil {
+		return map[string]any{}
+	}
+	return m
 }

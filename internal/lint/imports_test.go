@@ -56,6 +56,7 @@ var restricted = map[string][]string{
 	"github.com/NVIDIA/go-nvml":     {"internal/nvml"},
 	"github.com/schollz/":           {"cmd/pagoda", "cmd/pagoda-verify", "bench"},
 	"github.com/jedib0t/go-pretty/": {"cmd/pagoda", "cmd/pagoda-verify", "bench"},
+	"gonum.org/v1/plot":             {"bench"},
 }
 
 // goFiles calls f for each Go file of the module, with its package directory
