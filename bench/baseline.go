@@ -29,7 +29,7 @@ func Baseline(ctx context.Context, e Tunable, o BaselineOptions) (*Report, error
 		o.Name = "baseline"
 	}
 	info := e.Info()
-	if err := o.Load.check(info.MaxModelLen); err != nil {
+	if err := o.Load.check(info); err != nil {
 		return nil, err
 	}
 	c := newCells(e, o.CellOptions)

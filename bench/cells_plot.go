@@ -29,8 +29,11 @@ func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report
 	if info := c.e.Info(); info.Device.Backend == "cpu" {
 		c.noteOthers(r, float64(info.Device.Threads))
 	}
+	if text := advice(r.Cells, load, c.e.Info()); text != "" {
+		r.Notes = append(r.Notes, text)
+	}
 	for i := range r.Cells {
-		if note := r.Cells[i].Note; note != "" {
+		if note := r.Cells[i].Note; note != "" && r.Cells[i].Metrics["out_of_memory"].Median > 0 {
 			r.Notes = append(r.Notes, settingText(r.Cells[i].Params)+": "+note)
 		}
 		if slow := r.Cells[i].Metrics["reconfigure_ms"]; slow.Max > 1000 {
@@ -109,22 +112,17 @@ func barsOver(cells []Cell, label func(*Cell) string, name, title, yLabel string
 // plotPoints is the most points of a line over time.
 const plotPoints = 200
 
-// overTime plots what was seen of an arm's last repeat, over seconds.
-func overTime(name, title, yLabel string, trace []moment, values map[string]func(*moment) float64, order ...string) Plot {
-	p := Plot{Name: name, Title: title, XLabel: "seconds", YLabel: yLabel}
+// overSteps is a value over the steps of a run, in seconds; negative ones are left
+// out.
+func overSteps(trace []moment, name string, value func(*moment) float64) Series {
+	s := Series{Name: name, Style: Line}
 	every := max(1, (len(trace)+plotPoints-1)/plotPoints)
-	for _, series := range order {
-		s := Series{Name: series, Style: Line}
-		for i := 0; i < len(trace); i += every {
-			if v := values[series](&trace[i]); v >= 0 {
-				s.X, s.Y = append(s.X, trace[i].at.Seconds()), append(s.Y, v)
-			}
-		}
-		if len(s.X) > 0 {
-			p.Series = append(p.Series, s)
+	for i := 0; i < len(trace); i += every {
+		if v := value(&trace[i]); v >= 0 {
+			s.X, s.Y = append(s.X, trace[i].at.Seconds()), append(s.Y, v)
 		}
 	}
-	return p
+	return s
 }
 
 // asFloat is a parameter's value as a number.
