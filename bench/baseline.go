@@ -29,7 +29,7 @@ func Baseline(ctx context.Context, e Tunable, o BaselineOptions) (*Report, error
 		o.Name = "baseline"
 	}
 	info := e.Info()
-	if err := o.Load.check(info.MaxModelLen); err != nil {
+	if err := o.Load.check(info); err != nil {
 		return nil, err
 	}
 	c := newCells(e, o.CellOptions)
@@ -44,8 +44,8 @@ func Baseline(ctx context.Context, e Tunable, o BaselineOptions) (*Report, error
 		arms = append(arms, &arm{params: map[string]any{"batch_size": batch}, limits: o.Limits, load: load, concurrency: batch})
 	}
 	err := c.measure(ctx, o.Name, arms, c.o.Repeats)
-	r := c.report(o.Name, o.Name+": so many requests in flight", arms)
-	r.Columns = []string{"output_throughput", "median_ttft_ms", "median_tpot_ms", "median_itl_ms", "p99_itl_ms", "std_itl_ms", "gpu_utilization", "cpu_cores_busy", "peak_memory_bytes"}
+	r := c.report(o.Name, o.Name+": so many requests in flight", o.Load, arms)
+	r.Columns = []string{"output_throughput", "median_ttft_ms", "median_tpot_ms", "median_itl_ms", "p99_itl_ms", "std_itl_ms", busyMetric(info), "peak_memory_bytes"}
 	best := bestOf(r.Cells, "output_throughput")
 	if best >= 0 {
 		r.Best = r.Cells[best].Params
@@ -61,7 +61,6 @@ func Baseline(ctx context.Context, e Tunable, o BaselineOptions) (*Report, error
 // baselineVerdict says what batching brings and costs.
 func baselineVerdict(cells []Cell, info engine.Info) string {
 	var b strings.Builder
-	first := &cells[0]
 	for i := range cells {
 		c := &cells[i]
 		if !c.measured() {
@@ -70,17 +69,19 @@ func baselineVerdict(cells []Cell, info engine.Info) string {
 		fmt.Fprintf(&b, "Batch %v: %s output tok/s, TTFT %s ms, ITL %s ms (p99 %s). ", c.Params["batch_size"],
 			number(c.medianOf("output_throughput")), number(c.medianOf("median_ttft_ms")), number(c.medianOf("median_itl_ms")), number(c.medianOf("p99_itl_ms")))
 	}
-	last := &cells[len(cells)-1]
-	if first != last && first.measured() && last.measured() {
-		fmt.Fprintf(&b, "From batch %v to %v throughput grows %s times and a token takes %s times as long. ", first.Params["batch_size"], last.Params["batch_size"],
-			number(last.medianOf("output_throughput")/first.medianOf("output_throughput")), number(last.medianOf("median_itl_ms")/first.medianOf("median_itl_ms")))
+	first, best := &cells[0], &cells[bestOf(cells, "output_throughput")]
+	switch {
+	case len(cells) == 1:
+	case first == best || !below(first.Metrics["output_throughput"], best.Metrics["output_throughput"]):
+		b.WriteString("Batching brings no throughput beyond the spread. ")
+	default:
+		fmt.Fprintf(&b, "From batch %v to %v throughput grows %s times and a token takes %s times as long. ", first.Params["batch_size"], best.Params["batch_size"],
+			number(best.medianOf("output_throughput")/first.medianOf("output_throughput")), number(best.medianOf("median_itl_ms")/first.medianOf("median_itl_ms")))
 	}
-	busy, device := last.medianOf("gpu_utilization"), "The GPU is busy"
 	if info.Device.Backend == "cpu" {
-		device = fmt.Sprintf("Of %d threads' cores", info.Device.Threads)
-		fmt.Fprintf(&b, "%s %s are busy at the largest batch.", device, number(last.medianOf("cpu_cores_busy")))
+		fmt.Fprintf(&b, "At batch %v, %s of %d cores are busy.", best.Params["batch_size"], number(best.medianOf("cpu_cores_busy")), info.Device.Threads)
 	} else {
-		fmt.Fprintf(&b, "%s %.0f %% of the time at the largest batch.", device, 100*busy)
+		fmt.Fprintf(&b, "At batch %v the GPU is busy %.0f %% of the time.", best.Params["batch_size"], 100*best.medianOf("gpu_utilization"))
 	}
 	return b.String()
 }

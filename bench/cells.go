@@ -181,9 +181,18 @@ func (c *cells) measureOnce(ctx context.Context, a *arm) error {
 	if err != nil {
 		return err
 	}
+	a.describe(values, c.e.Info())
 	values["reconfigure_ms"] = float64(took) / float64(time.Millisecond)
 	a.runs = append(a.runs, values)
 	return c.o.store.keep(a.key(), repeat, values)
+}
+
+// describe adds what follows from the arm alone: how many of its mean requests the
+// pool holds.
+func (a *arm) describe(values map[string]float64, info engine.Info) {
+	if blocks := (a.load.PromptTokens + a.load.OutputTokens + info.BlockSize - 1) / info.BlockSize; blocks > 0 {
+		values["max_concurrency"] = float64(info.NumBlocks / blocks)
+	}
 }
 
 // enter puts an arm's limits in force and says how long that took.

@@ -32,15 +32,18 @@ func (l *Load) fill(def Load) {
 }
 
 // check says what makes no sense.
-func (l *Load) check(maxModelLen int) error {
+func (l *Load) check(info engine.Info) error {
 	longest := int(float64(l.PromptTokens)*(1+l.RangeRatio)) + int(float64(l.OutputTokens)*(1+l.RangeRatio))
 	switch {
 	case l.Requests < 1 || l.PromptTokens < 1 || l.OutputTokens < 2 || !(l.RangeRatio < 1):
 		return badLoad("want --requests and --prompt-tokens of at least 1, --output-tokens of at least 2, --random-range-ratio below 1")
 	case l.SharedPrefix > l.PromptTokens:
 		return badLoad("--shared-prefix %d is more than --prompt-tokens %d", l.SharedPrefix, l.PromptTokens)
-	case longest > maxModelLen:
-		return badLoad("--prompt-tokens %d and --output-tokens %d come to as many as %d tokens, max_model_len is %d", l.PromptTokens, l.OutputTokens, longest, maxModelLen)
+	case longest > info.MaxModelLen && info.MaxModelLen == info.NumBlocks*info.BlockSize:
+		return badLoad("--prompt-tokens %d and --output-tokens %d come to as many as %d tokens, the KV pool holds %d: give it more memory (--gpu-memory-utilization, --memory-limit, --num-gpu-blocks-override) or choose shorter requests",
+			l.PromptTokens, l.OutputTokens, longest, info.MaxModelLen)
+	case longest > info.MaxModelLen:
+		return badLoad("--prompt-tokens %d and --output-tokens %d come to as many as %d tokens, max_model_len is %d: choose shorter requests", l.PromptTokens, l.OutputTokens, longest, info.MaxModelLen)
 	}
 	return nil
 }

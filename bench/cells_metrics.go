@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // metricsOf computes the metrics of one run, under vLLM's names where it has them.
@@ -121,4 +123,12 @@ func firstAsGood(cells []Cell, metric string) int {
 		}
 	}
 	return best
+}
+
+// busyMetric is the metric that says how busy the device is.
+func busyMetric(info engine.Info) string {
+	if info.Device.Backend == "cpu" {
+		return "cpu_cores_busy"
+	}
+	return "gpu_utilization"
 }

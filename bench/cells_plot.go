@@ -6,8 +6,14 @@ import (
 )
 
 // report begins a report with the arms' cells.
-func (c *cells) report(experiment, title string, arms []*arm) *Report {
-	r := &Report{Schema: 1, Experiment: experiment, Title: title, Cells: measuredCells(arms), Best: map[string]any{}}
+func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report {
+	r := &Report{
+		Schema: 1, Experiment: experiment, Title: title, Cells: measuredCells(arms), Best: map[string]any{},
+		Manifest: Manifest{EffectiveFlags: map[string]any{
+			"requests": load.Requests, "prompt_tokens": load.PromptTokens, "output_tokens": load.OutputTokens,
+			"random_range_ratio": load.RangeRatio, "shared_prefix": load.SharedPrefix, "seed": c.o.Seed, "repeats": c.o.Repeats,
+		}},
+	}
 	least := c.o.Repeats
 	for _, a := range arms {
 		if a.memory == nil {
@@ -20,12 +26,33 @@ func (c *cells) report(experiment, title string, arms []*arm) *Report {
 	if c.o.Repeats == 1 {
 		r.Notes = append(r.Notes, "One repeat has no spread, so differences between cells say little.")
 	}
+	if info := c.e.Info(); info.Device.Backend == "cpu" {
+		c.noteOthers(r, float64(info.Device.Threads))
+	}
+	if text := advice(r.Cells, load, c.e.Info()); text != "" {
+		r.Notes = append(r.Notes, text)
+	}
 	for i := range r.Cells {
+		if note := r.Cells[i].Note; note != "" && r.Cells[i].Metrics["out_of_memory"].Median > 0 {
+			r.Notes = append(r.Notes, settingText(r.Cells[i].Params)+": "+note)
+		}
 		if slow := r.Cells[i].Metrics["reconfigure_ms"]; slow.Max > 1000 {
 			r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits to %s took as long as %.0f ms.", settingText(r.Cells[i].Params), slow.Max))
 		}
 	}
 	return r
+}
+
+// noteOthers says when other processes had the machine: with that, figures are low
+// and their spread is wide.
+func (c *cells) noteOthers(r *Report, threads float64) {
+	busiest := 0.0
+	for i := range r.Cells {
+		busiest = max(busiest, r.Cells[i].Metrics["cpu_cores_busy"].Max)
+	}
+	if busiest > 0 && busiest < 0.75*threads {
+		r.Notes = append(r.Notes, fmt.Sprintf("At most %s of %.0f cores were busy with this: other processes had the rest, so compare ratios and not figures; repeat on a quiet machine.", number(busiest), threads))
+	}
 }
 
 // linesOver plots metrics of the cells over a parameter, with the spread as error
@@ -85,22 +112,17 @@ func barsOver(cells []Cell, label func(*Cell) string, name, title, yLabel string
 // plotPoints is the most points of a line over time.
 const plotPoints = 200
 
-// overTime plots what was seen of an arm's last repeat, over seconds.
-func overTime(name, title, yLabel string, trace []moment, values map[string]func(*moment) float64, order ...string) Plot {
-	p := Plot{Name: name, Title: title, XLabel: "seconds", YLabel: yLabel}
+// overSteps is a value over the steps of a run, in seconds; negative ones are left
+// out.
+func overSteps(trace []moment, name string, value func(*moment) float64) Series {
+	s := Series{Name: name, Style: Line}
 	every := max(1, (len(trace)+plotPoints-1)/plotPoints)
-	for _, series := range order {
-		s := Series{Name: series, Style: Line}
-		for i := 0; i < len(trace); i += every {
-			if v := values[series](&trace[i]); v >= 0 {
-				s.X, s.Y = append(s.X, trace[i].at.Seconds()), append(s.Y, v)
-			}
-		}
-		if len(s.X) > 0 {
-			p.Series = append(p.Series, s)
+	for i := 0; i < len(trace); i += every {
+		if v := value(&trace[i]); v >= 0 {
+			s.X, s.Y = append(s.X, trace[i].at.Seconds()), append(s.Y, v)
 		}
 	}
-	return p
+	return s
 }
 
 // asFloat is a parameter's value as a number.

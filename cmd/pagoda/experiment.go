@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"time"
 
@@ -101,7 +102,9 @@ func (x *experiment) run(cmd *cobra.Command, model string, measure func(ctx cont
 	if report == nil || len(report.Cells) == 0 {
 		return err
 	}
-	report.Manifest = bench.Manifest{Commit: version, Date: time.Now().UTC().Format(time.RFC3339)}
+	own := report.Manifest.EffectiveFlags
+	report.Manifest = bench.NewManifest(version, os.Args, s.engine)
+	maps.Copy(report.Manifest.EffectiveFlags, own)
 	if e := report.Write(x.outputDir); e != nil {
 		return errors.Join(err, e)
 	}
