@@ -16,6 +16,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/pagoda-engine/pagoda/internal/otlp"
 	"github.com/pagoda-engine/pagoda/internal/server"
 )
 
@@ -31,6 +32,7 @@ type serveFlags struct {
 	certFile, keyFile       string
 	saltByKey               bool
 	logRequests, noLogStats bool
+	tracesTo                string
 	stall                   time.Duration
 	onStall, dumpDir        string
 	autoToolChoice          bool
@@ -73,6 +75,7 @@ at once.`,
 	flags.DurationVar(&f.stall, "watchdog-timeout", 120*time.Second, "how long the engine may go without a step while requests are there")
 	flags.StringVar(&f.onStall, "watchdog-policy", "wait", "what follows a hang, after the dump and readiness off: wait (/livez fails, for a supervisor to see) or exit")
 	flags.StringVar(&f.dumpDir, "watchdog-dump-dir", "", "where the state of an engine that hangs or fails is written, for pagoda trace (default: the directory for temporary files)")
+	flags.StringVar(&f.tracesTo, "otlp-traces-endpoint", "", "send a span of each request to this OpenTelemetry collector (OTLP/HTTP, JSON), such as http://localhost:4318/v1/traces")
 	registerForeign(flags)
 	addNegations(flags)
 	return cmd
@@ -95,6 +98,15 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	if err != nil {
 		return err
 	}
+	var traces server.Traces
+	if f.tracesTo != "" {
+		exporter, err := otlp.New(f.tracesTo, "pagoda", f.logger())
+		if err != nil {
+			return usageError{fmt.Errorf("--otlp-traces-endpoint: %w", err)}
+		}
+		defer exporter.Close()
+		traces = exporter
+	}
 	// The port is taken first: a busy one should not cost a model's loading.
 	listener, err := net.Listen("tcp", net.JoinHostPort(f.host, strconv.Itoa(f.port)))
 	if err != nil {
@@ -109,7 +121,7 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 		return err
 	}
 	defer s.close()
-	srv, err := f.newServer(s, model)
+	srv, err := f.newServer(s, model, traces)
 	if err != nil {
 		return err
 	}
@@ -137,7 +149,7 @@ func (f *serveFlags) tls() (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
-func (f *serveFlags) newServer(s *session, model string) (*server.Server, error) {
+func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (*server.Server, error) {
 	names := f.names
 	if len(names) == 0 {
 		names = []string{strings.TrimSuffix(model, "/")}
@@ -161,7 +173,7 @@ func (f *serveFlags) newServer(s *session, model string) (*server.Server, error)
 	return server.New(server.Config{
 		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.parseSpecial,
 		SaltCacheByKey: f.saltByKey, LogRequests: f.logRequests, DisableLogStats: f.noLogStats,
-		StallTimeout: f.stall, ExitOnStall: f.onStall == "exit", DumpDir: f.dumpDir,
+		Traces: traces, StallTimeout: f.stall, ExitOnStall: f.onStall == "exit", DumpDir: f.dumpDir,
 		DrainTimeout: f.drain, Version: version, Log: s.log,
 	}, e, t, template)
 }

@@ -39,7 +39,7 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	s := &session{log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: f.logLevel()}))}
+	s := &session{log: f.logger()}
 	if err := f.openText(s, modelArg); err != nil {
 		s.close()
 		return nil, err
@@ -68,6 +68,11 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 		printPlan(os.Stderr, s.engine, cmd.Flags(), time.Since(start))
 	}
 	return s, nil
+}
+
+// logger writes to standard error.
+func (f *engineFlags) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: f.logLevel()}))
 }
 
 func (f *engineFlags) logLevel() slog.Level {

@@ -47,6 +47,8 @@ type Config struct {
 	// LogRequests writes a line for each request that ends; otherwise it is a debug
 	// message. DisableLogStats leaves out the line every 5 s.
 	LogRequests, DisableLogStats bool
+	// Traces takes the spans of requests; nil = there are none.
+	Traces Traces
 	// Version is what /version says.
 	Version string
 	// Log receives what a person should know; nil = slog.Default().
@@ -68,6 +70,7 @@ type Server struct {
 	log          *slog.Logger
 	mux          *http.ServeMux
 	metrics      *metrics
+	traces       Traces
 
 	drainTimeout  time.Duration
 	headerTimeout time.Duration
@@ -107,7 +110,7 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 	s := &Server{
 		engine: engine, info: engine.Info(), tokenizer: tokenizer, template: template,
 		names: cfg.ModelNames, parseSpecial: cfg.AllowSpecialTokensInContent, version: cfg.Version,
-		created: time.Now().Unix(), log: cfg.Log,
+		created: time.Now().Unix(), log: cfg.Log, traces: cfg.Traces,
 		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout,
 		exitOnStall: cfg.ExitOnStall, dumpDir: cfg.DumpDir, stalled: make(chan struct{}),
 		shortTexts: byteBudget{total: encodingBytes}, longTexts: byteBudget{total: encodingBytes},
