@@ -19,11 +19,10 @@ func benchCommand() *cobra.Command {
 	cmd.AddCommand(
 		baselineCommand(),
 		memoryCommand(),
-
+		compareCommand(),
+		benchServeCommand(),
 		rooflineCommand(),
 		preemptionCommand(),
-
-		compareCommand(),
 	)
 	return cmd
 }
