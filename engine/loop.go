@@ -27,6 +27,7 @@ type loop struct {
 	stats      Stats
 	records    records
 	trace      *trace
+	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
 
 	transfers []transfer // swap copies under way, oldest first
@@ -211,9 +212,11 @@ func (l *loop) abort(q *request) {
 // run.
 func (l *loop) schedule() *step {
 	begin := time.Now()
+	l.profile.begin(begin)
 	out := l.sched.Schedule()
 	l.countDecisions(out)
 	l.move(out)
+	l.profile.mark(PhaseSchedule)
 	l.check()
 	if out.Empty() {
 		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
@@ -231,6 +234,7 @@ func (l *loop) schedule() *step {
 		}
 	}
 	s.host = time.Since(begin)
+	l.profile.mark(PhasePack)
 	return s
 }
 
@@ -258,20 +262,24 @@ func (l *loop) launch(s *step) {
 	s.start = time.Now()
 	l.runner.launch(s)
 	s.host += time.Since(s.start)
+	l.profile.launched(s, s.start)
 }
 
 // collect waits for a step, tells the scheduler, and hands the tokens out.
 func (l *loop) collect(s *step) error {
+	l.profile.waiting()
 	result, err := l.backend.Wait(s.ticket)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDevice, err)
 	}
 	begin := time.Now()
+	l.profile.waited()
 	l.judge(s, result)
 	l.sched.Update(s.out, s.results, result.Duration)
 	l.deliver(s, result.Duration)
 	s.host += time.Since(begin)
 	l.record(s)
+	l.delivered()
 	l.check()
 	return nil
 }
@@ -325,6 +333,9 @@ func (l *loop) stop(cause error) {
 	}
 	for _, j := range l.jobs {
 		j.drop()
+	}
+	if l.profile != nil {
+		l.endProfile(EndedEngine)
 	}
 	l.publish()
 	l.trace.flush(e.cfg.Log)

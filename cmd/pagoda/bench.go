@@ -16,7 +16,7 @@ func benchCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  subcommandOnly,
 	}
-	cmd.AddCommand(rooflineCommand(), preemptionCommand())
+	cmd.AddCommand(rooflineCommand(), preemptionCommand(), profileCommand())
 	return cmd
 }
 
