@@ -35,6 +35,7 @@ type loop struct {
 	stats      Stats
 	records    records
 	trace      *trace
+	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
 
 	began    time.Time             // the clock of block ages
@@ -242,9 +243,11 @@ func (l *loop) abort(q *request) {
 func (l *loop) schedule() *step {
 	begin := time.Now()
 	l.kv.Tick(begin.Sub(l.began))
+	l.profile.begin(begin)
 	out := l.sched.Schedule()
 	l.countDecisions(out)
 	l.move(out)
+	l.profile.mark(PhaseSchedule)
 	l.check()
 	if out.Empty() {
 		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
@@ -262,6 +265,7 @@ func (l *loop) schedule() *step {
 		}
 	}
 	s.host = time.Since(begin)
+	l.profile.mark(PhasePack)
 	return s
 }
 
@@ -289,10 +293,12 @@ func (l *loop) launch(s *step) {
 	s.start = time.Now()
 	l.runner.launch(s)
 	s.host += time.Since(s.start)
+	l.profile.launched(s, s.start)
 }
 
 // collect waits for a step, tells the scheduler, and hands the tokens out.
 func (l *loop) collect(s *step) error {
+	l.profile.waiting()
 	l.hold.Unlock()
 	result, err := l.backend.Wait(s.ticket)
 	l.hold.Lock()
@@ -301,11 +307,13 @@ func (l *loop) collect(s *step) error {
 	}
 	begin := time.Now()
 	l.kv.Tick(begin.Sub(l.began))
+	l.profile.waited()
 	l.judge(s, result)
 	l.sched.Update(s.out, s.results, result.Duration)
 	l.deliver(s, result.Duration)
 	s.host += time.Since(begin)
 	l.record(s)
+	l.delivered()
 	l.check()
 	return nil
 }
@@ -372,6 +380,9 @@ func (l *loop) stop(cause error) {
 	}
 	for _, j := range l.jobs {
 		j.drop()
+	}
+	if l.profile != nil {
+		l.endProfile(EndedEngine)
 	}
 	l.publish()
 	l.trace.flush(e.cfg.Log)

@@ -18,6 +18,7 @@ func benchCommand() *cobra.Command {
 	}
 	cmd.AddCommand(
 		baselineCommand(),
+		profileCommand(),
 		memoryCommand(),
 		compareCommand(),
 		benchServeCommand(),
