@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/pagoda-engine/pagoda/kernels"
+	"github.com/pagoda-engine/pagoda/kvcache"
 	"github.com/pagoda-engine/pagoda/model"
 )
 
@@ -161,6 +162,13 @@ func (e *Engine) Ledger() []LedgerEntry { return e.effective.Load().ledger }
 // they share.
 func (e *Engine) ResetPrefixCache(ctx context.Context) error {
 	return e.call(ctx, func(l *loop) { l.sched.ResetPrefixCache() })
+}
+
+// BlockStates returns what every KV block is at this moment, in the order of their
+// ids: a map of the pool.
+func (e *Engine) BlockStates(ctx context.Context) (states []kvcache.BlockState, err error) {
+	err = e.call(ctx, func(l *loop) { states = l.kv.BlockStates(make([]kvcache.BlockState, 0, l.kv.Capacity())) })
+	return states, err
 }
 
 // Stats returns the numbers of the last step. It takes no lock.

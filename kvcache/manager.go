@@ -258,3 +258,38 @@ func publishPanic(computed, tokens, blocks, size int) string {
 
 // IsShared says whether more than one table names the block.
 func (m *Manager) IsShared(id BlockID) bool { return m.blocks[id].refs > 1 }
+
+// BlockState is what a block is at one moment.
+type BlockState uint8
+
+// The states of a block.
+const (
+	BlockFree     BlockState = iota // holds nothing
+	BlockCached                     // nobody's, and in the prefix index
+	BlockFilling                    // one table's, not published: it is being written, or private
+	BlockFull                       // one table's, published
+	BlockShared                     // of two tables or more
+	BlockInFlight                   // nobody's, named by a copy under way
+)
+
+// BlockStates appends the state of every block that can be handed out, in the order
+// of their ids.
+func (m *Manager) BlockStates(to []BlockState) []BlockState {
+	for id := 1; id < m.limit; id++ {
+		b, state := &m.blocks[id], BlockFree
+		switch {
+		case b.refs > 1:
+			state = BlockShared
+		case b.refs == 1 && b.published:
+			state = BlockFull
+		case b.refs == 1:
+			state = BlockFilling
+		case b.copies > 0:
+			state = BlockInFlight
+		case b.published:
+			state = BlockCached
+		}
+		to = append(to, state)
+	}
+	return to
+}

@@ -282,10 +282,21 @@ func TestRandomAgainstNaive(t *testing.T) {
 			tables[i] = &q.table
 		}
 		require.NoError(t, m.Check(tables, nil, nil, nil))
+		requireStates(t, m)
 	}
 	require.Greater(t, hits, ops/100)
 	require.Greater(t, refusals, ops/1000)
 	require.Greater(t, m.Stats().Evictions, int64(ops/100))
+}
+
+// requireStates: the map of the blocks shows what Stats counts.
+func requireStates(t *testing.T, m *Manager) {
+	counts, st := map[BlockState]int{}, m.Stats()
+	for _, s := range m.BlockStates(nil) {
+		counts[s]++
+	}
+	require.Equal(t, []int{st.Free, st.Cached, st.Used - st.Shared, st.Shared, st.InFlight},
+		[]int{counts[BlockFree], counts[BlockCached], counts[BlockFilling] + counts[BlockFull], counts[BlockShared], counts[BlockInFlight]})
 }
 
 // BenchmarkHashBlock is the cost of the prefix hash of one 16-token block.
