@@ -22,6 +22,7 @@ type Tunable interface {
 	Limits() engine.Limits
 	Reconfigure(ctx context.Context, limits engine.Limits) error
 	ResetPrefixCache(ctx context.Context) error
+	Observe(ctx context.Context, o *engine.Observation, blocks, steps int) error
 }
 
 // CellOptions are what every experiment over cells has in common. Zero values are
@@ -60,9 +61,11 @@ type arm struct {
 	limits      engine.Limits
 	load        Load
 	concurrency int // requests in flight; 0 = all at once
+	watchBlocks bool
 
 	runs   []map[string]float64 // a repeat each
 	trace  []moment             // of the last repeat
+	blocks []engine.BlockState  // at its fullest moment, with watchBlocks
 	memory error                // it did not fit; wraps engine.ErrMemory
 	failed error                // of requests, the first
 }
@@ -212,7 +215,7 @@ func (c *cells) run(ctx context.Context, a *arm, seed uint64) (map[string]float6
 	if err := c.e.ResetPrefixCache(ctx); err != nil {
 		return nil, err
 	}
-	m := watch(c.e)
+	m := watch(c.e, a.watchBlocks)
 	samples, err := Run(ctx, c.e, work, Options{MaxConcurrency: a.concurrency, Sampling: engine.Sampling{Logprobs: -1}})
 	seen := m.stop()
 	if err != nil {
@@ -226,7 +229,7 @@ func (c *cells) run(ctx context.Context, a *arm, seed uint64) (map[string]float6
 			return nil, samples[i].Err
 		}
 	}
-	a.trace = seen.moments
+	a.trace, a.blocks = seen.moments, seen.blocks
 	return metricsOf(samples, seen, c.o.SLO), nil
 }
 

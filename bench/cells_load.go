@@ -14,6 +14,7 @@ type Load struct {
 	OutputTokens int     `json:"output_tokens"` // mean
 	RangeRatio   float64 `json:"range_ratio"`   // lengths are even in mean·(1 ± ratio); 0 = all alike
 	SharedPrefix int     `json:"shared_prefix"` // tokens that all prompts begin with, within PromptTokens
+	Choices      int     `json:"n,omitempty"`   // of each request; 0 = 1
 }
 
 // fill takes the missing parts of l from def. A negative ratio or prefix is none.
@@ -66,7 +67,13 @@ func (l *Load) lengths() Lengths {
 
 // workload makes the requests, all of which arrive at once.
 func (l *Load) workload(seed uint64, vocab int) Workload {
-	return RandomWorkload(seed, l.Requests, vocab, 0, l.SharedPrefix, l.lengths())
+	work := RandomWorkload(seed, l.Requests, vocab, 0, l.SharedPrefix, l.lengths())
+	if l.Choices > 1 {
+		for i := range work {
+			work[i].Choices = l.Choices
+		}
+	}
+	return work
 }
 
 // peakBlocks is the most KV blocks that the requests need at one time when at most

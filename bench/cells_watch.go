@@ -1,6 +1,8 @@
 package bench
 
 import (
+	"context"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -59,26 +61,29 @@ type watched struct {
 	gpu           []float64 // utilization, 0–1
 	peakMemory    int64     // bytes
 	moments       []moment
+	blocks        []engine.BlockState // when the most were in use
 	blockSize     int
 	blockBytes    int64
 }
 
 // watcher looks at an engine while a run goes on.
 type watcher struct {
-	e      Tunable
-	gpu    *nvml.GPU
-	start  time.Time
-	cpu    time.Duration
-	seen   watched
-	steps  int64 // counted when records were last fetched
-	last   int64 // step number of the last record
-	ending chan struct{}
-	ended  chan struct{}
+	e          Tunable
+	gpu        *nvml.GPU
+	start      time.Time
+	cpu        time.Duration
+	seen       watched
+	steps      int64 // counted when records were last fetched
+	last       int64 // step number of the last record
+	most       int   // blocks in use when seen.blocks was taken
+	withBlocks bool
+	ending     chan struct{}
+	ended      chan struct{}
 }
 
 // watch begins.
-func watch(e Tunable) *watcher {
-	w := &watcher{e: e, start: time.Now(), cpu: cpuTime(), ending: make(chan struct{}), ended: make(chan struct{})}
+func watch(e Tunable, blocks bool) *watcher {
+	w := &watcher{e: e, withBlocks: blocks, start: time.Now(), cpu: cpuTime(), ending: make(chan struct{}), ended: make(chan struct{})}
 	info := e.Info()
 	w.seen.blockSize, w.seen.blockBytes, w.seen.threads = info.BlockSize, info.BlockBytes, min(max(info.Device.Threads, 1), runtime.NumCPU())
 	if info.Device.Backend != "cpu" {
@@ -119,6 +124,7 @@ func (w *watcher) loop() {
 		}
 		select {
 		case <-tick.C:
+			w.lookAtBlocks()
 			if w.e.Stats().Steps-w.steps >= fetchSteps {
 				w.fetch()
 			}
@@ -126,6 +132,22 @@ func (w *watcher) loop() {
 			w.read()
 			return
 		}
+	}
+}
+
+// lookAtBlocks takes a map of the pool when more of it is in use, or shared, than
+// in the last one.
+func (w *watcher) lookAtBlocks() {
+	if !w.withBlocks {
+		return
+	}
+	s := w.e.Stats()
+	if s.BlocksUsed+s.BlocksShared <= w.most {
+		return
+	}
+	var o engine.Observation
+	if err := w.e.Observe(context.Background(), &o, math.MaxInt, 0); err == nil { // the engine's end shows elsewhere
+		w.most, w.seen.blocks = o.Stats.BlocksUsed+o.Stats.BlocksShared, o.Blocks
 	}
 }
 

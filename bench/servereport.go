@@ -113,7 +113,6 @@ func serveMetrics(results []*ServeResult, o ServeOptions) map[string]Metric {
 	return metrics
 }
 
-
 // judgeServe finds the best load: most goodput where limits were given, else most
 // output, and says what it is.
 func (r *Report) judgeServe(o ServeOptions) {
