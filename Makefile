@@ -1,7 +1,7 @@
 # Pagoda. `make help` lists the targets.
 #
 # Two commands are all a newcomer needs: `make run` and `make test`. Both build
-# what they need, from nothing: the Rust static library (tokenizers), bin/pagoda
+# what they need, from nothing: the Rust static library (tokenizers, llguidance), bin/pagoda
 # and, for the tests, a second model beside the one in the binary.
 
 SHELL  := /bin/bash
@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers build clean demo-eval fmt golden help lint metamorphic mutants race run server-soak soak test test-model verify
+.PHONY: all bench bench-peers build clean demo-eval fmt golden help lint maskbench metamorphic mutants race run server-soak soak test test-model verify
 
 all: build
 
@@ -36,7 +36,7 @@ build: $(TOKENIZERS) $(CUDA)
 	@scripts/need.sh go gcc g++
 	$(GO) build $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pagoda
 
-$(TOKENIZERS): third_party/tokenizers-ffi/Cargo.toml third_party/tokenizers-ffi/Cargo.lock third_party/tokenizers-ffi/src/lib.rs go.mod
+$(TOKENIZERS): third_party/tokenizers-ffi/Cargo.toml third_party/tokenizers-ffi/Cargo.lock $(wildcard third_party/tokenizers-ffi/src/*.rs) go.mod
 	@scripts/build-tokenizers.sh
 	@touch $@
 
@@ -73,6 +73,11 @@ metamorphic: $(TOKENIZERS) test-model
 server-soak: $(TOKENIZERS)
 	$(GO) test -run Crowds -v ./internal/server -crowd 100
 	$(GO) test -run ServerSoak -v -timeout 3h ./cmd/pagoda -soak-requests 1000000
+
+## maskbench: masks of the grammars along 1,671 JSON texts (MASKBENCH=…/maskbench_dev.jsonl)
+MASKBENCH ?= ../shared/data/cases/maskbench_dev.jsonl
+maskbench: $(TOKENIZERS)
+	$(GO) test ./model/grammar -count=1 -run TestMaskbench -v -maskbench '$(abspath $(MASKBENCH))'
 
 ## lint: go vet, gofmt and staticcheck
 lint: $(TOKENIZERS) $(CUDA) $(STATICCHECK)
