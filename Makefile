@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers build clean demo-eval fmt golden help lint metamorphic mutants race run soak test test-model verify
+.PHONY: all bench bench-peers build clean demo-eval fmt golden help lint metamorphic mutants race run server-soak soak test test-model verify
 
 all: build
 
@@ -68,6 +68,11 @@ mutants:
 ## metamorphic: greedy tokens of 1,000 prompts under 13 configurations (half an hour)
 metamorphic: $(TOKENIZERS) test-model
 	$(GO) test -tags invariants -run Metamorphic -v -timeout 3h ./cmd/pagoda -metamorphic-prompts 1000
+
+## server-soak: 10,000 disconnects, 1,000 slow readers, 500 silent sockets; a million requests (a quarter of an hour)
+server-soak: $(TOKENIZERS)
+	$(GO) test -run Crowds -v ./internal/server -crowd 100
+	$(GO) test -run ServerSoak -v -timeout 3h ./cmd/pagoda -soak-requests 1000000
 
 ## lint: go vet, gofmt and staticcheck
 lint: $(TOKENIZERS) $(CUDA) $(STATICCHECK)

@@ -91,6 +91,9 @@ func runOne(ctx context.Context, e Submitter, start time.Time, i int, job Job, s
 		if event.HasToken {
 			s.Tokens = append(s.Tokens, time.Since(start))
 			s.CachedTokens = event.CachedTokens
+			if !event.Admitted.IsZero() {
+				s.Admitted = event.Admitted.Sub(start)
+			}
 		}
 		switch event.Finish {
 		case engine.FinishError:

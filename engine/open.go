@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/pagoda-engine/pagoda/kernels"
 	"github.com/pagoda-engine/pagoda/kvcache"
@@ -239,9 +240,10 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 		e: e, backend: backend, sched: sched, kv: kv, store: store,
 		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, rows),
 		requests: make(map[*scheduler.Sequence]*request, c.MaxNumSeqs),
-		records:  newRecords(),
-		trace:    trace,
+		records:  newRecords(), began: time.Now(),
+		trace: trace,
 	}
+	l.hold.Lock()
 	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }
 	l.stats.BlockSize, l.stats.BlockBytes = c.BlockSize, e.info.BlockBytes
 	l.publish()

@@ -37,6 +37,7 @@ type world struct {
 	live   []*visitor
 	todo   int // requests still to submit
 	states *rareStates
+	seen   Observation
 }
 
 // visitor is a request with what it should come to.
@@ -139,6 +140,9 @@ func (w *world) visit() {
 	}
 	if w.r.IntN(40) == 0 {
 		w.reconfigure()
+	}
+	if w.states.steps%16 == 0 {
+		requireObserved(w.t, w.l, &w.seen)
 	}
 	if w.r.IntN(10) == 0 && len(w.live) > 0 {
 		w.abort(w.live[w.r.IntN(len(w.live))])
@@ -289,6 +293,7 @@ func (w *world) run() {
 	require.NoError(w.t, w.l.sched.Check())
 	require.Zero(w.t, w.e.queued.Load())
 	require.Len(w.t, w.l.runner.free, w.l.maxima.MaxSeqs, "rows were lost")
+	requireObserved(w.t, w.l, &w.seen)
 	w.l.stop(nil)
 	st := w.e.Stats()
 	require.Zero(w.t, st.BlocksUsed+st.BlocksInFlight+st.HostBlocksUsed+st.HostBlocksInFlight)

@@ -16,7 +16,15 @@ func benchCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  subcommandOnly,
 	}
-	cmd.AddCommand(rooflineCommand(), preemptionCommand())
+	cmd.AddCommand(
+		baselineCommand(),
+		memoryCommand(),
+
+		rooflineCommand(),
+		preemptionCommand(),
+
+		compareCommand(),
+	)
 	return cmd
 }
 

@@ -41,7 +41,7 @@ type liveServer struct {
 	http   *http.Client
 }
 
-func startServer(t *testing.T, config engine.Config) *liveServer {
+func startServer(t testing.TB, config engine.Config) *liveServer {
 	skipWithoutDemo(t)
 	text, err := openTokenizer(demo.Name)
 	require.NoError(t, err)

@@ -35,7 +35,6 @@ var foreignFlags = []foreignFlag{
 	{name: "compilation-config"},
 	{name: "profiler-config"},
 	{name: "kv-events-config"},
-	{name: "otlp-traces-endpoint"},
 	{name: "structured-outputs-config"},
 	{name: "seed", same: []string{"0"}},
 	{name: "max-num-partial-prefills", same: []string{"1"}},

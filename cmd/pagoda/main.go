@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/internal/server"
 )
 
 // version is set by the Makefile.
@@ -50,7 +51,7 @@ func exitCode(err error) int {
 		return exitModel
 	case errors.Is(err, engine.ErrMemory), errors.Is(err, engine.ErrNeverFits):
 		return exitMemory
-	case errors.Is(err, engine.ErrDevice):
+	case errors.Is(err, engine.ErrDevice), errors.Is(err, server.ErrStalled):
 		return exitDevice
 	}
 	return exitFailure

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/pagoda-engine/pagoda/internal/otlp"
 	"github.com/pagoda-engine/pagoda/internal/server"
 )
 
@@ -30,6 +32,9 @@ type serveFlags struct {
 	certFile, keyFile       string
 	saltByKey               bool
 	logRequests, noLogStats bool
+	tracesTo                string
+	stall                   time.Duration
+	onStall, dumpDir        string
 	autoToolChoice          bool
 	toolParser              string
 }
@@ -67,6 +72,10 @@ at once.`,
 	flags.BoolVar(&f.autoToolChoice, "enable-auto-tool-choice", true, "accepted for vLLM's sake: tool calls are always parsed")
 	flags.StringVar(&f.toolParser, "tool-call-parser", "hermes", "form of tool calls: hermes, which Qwen2.5 has, too")
 	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
+	flags.DurationVar(&f.stall, "watchdog-timeout", 120*time.Second, "how long the engine may go without a step while requests are there")
+	flags.StringVar(&f.onStall, "watchdog-policy", "wait", "what follows a hang, after the dump and readiness off: wait (/livez fails, for a supervisor to see) or exit")
+	flags.StringVar(&f.dumpDir, "watchdog-dump-dir", "", "where the state of an engine that hangs or fails is written, for pagoda trace (default: the directory for temporary files)")
+	flags.StringVar(&f.tracesTo, "otlp-traces-endpoint", "", "send a span of each request to this OpenTelemetry collector (OTLP/HTTP, JSON), such as http://localhost:4318/v1/traces")
 	registerForeign(flags)
 	addNegations(flags)
 	return cmd
@@ -76,12 +85,27 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	if f.toolParser != "hermes" {
 		return usageError{fmt.Errorf("--tool-call-parser %s: only hermes is supported", f.toolParser)}
 	}
+	if f.onStall != "wait" && f.onStall != "exit" {
+		return usageError{fmt.Errorf("--watchdog-policy %s: want wait or exit", f.onStall)}
+	}
+	if f.stall < time.Second {
+		return usageError{fmt.Errorf("--watchdog-timeout %v: want at least 1s", f.stall)}
+	}
 	if err := checkForeign(cmd, os.Stderr); err != nil {
 		return err
 	}
 	secure, err := f.tls()
 	if err != nil {
 		return err
+	}
+	var traces server.Traces
+	if f.tracesTo != "" {
+		exporter, err := otlp.New(f.tracesTo, "pagoda", f.logger())
+		if err != nil {
+			return usageError{fmt.Errorf("--otlp-traces-endpoint: %w", err)}
+		}
+		defer exporter.Close()
+		traces = exporter
 	}
 	// The port is taken first: a busy one should not cost a model's loading.
 	listener, err := net.Listen("tcp", net.JoinHostPort(f.host, strconv.Itoa(f.port)))
@@ -97,7 +121,7 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 		return err
 	}
 	defer s.close()
-	srv, err := f.newServer(s, model)
+	srv, err := f.newServer(s, model, traces)
 	if err != nil {
 		return err
 	}
@@ -106,7 +130,11 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	}
 	drain, stop, cancel := drainThenStop(cmd.Context())
 	defer cancel()
-	return srv.Serve(drain, stop, listener)
+	err = srv.Serve(drain, stop, listener)
+	if errors.Is(err, server.ErrStalled) {
+		s.engine = nil // closing it would wait for what hangs
+	}
+	return err
 }
 
 // tls reads the certificate; nil without one.
@@ -121,7 +149,7 @@ func (f *serveFlags) tls() (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
-func (f *serveFlags) newServer(s *session, model string) (*server.Server, error) {
+func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (*server.Server, error) {
 	names := f.names
 	if len(names) == 0 {
 		names = []string{strings.TrimSuffix(model, "/")}
@@ -145,6 +173,7 @@ func (f *serveFlags) newServer(s *session, model string) (*server.Server, error)
 	return server.New(server.Config{
 		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.parseSpecial,
 		SaltCacheByKey: f.saltByKey, LogRequests: f.logRequests, DisableLogStats: f.noLogStats,
+		Traces: traces, StallTimeout: f.stall, ExitOnStall: f.onStall == "exit", DumpDir: f.dumpDir,
 		DrainTimeout: f.drain, Version: version, Log: s.log,
 	}, e, t, template)
 }

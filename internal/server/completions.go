@@ -62,6 +62,7 @@ func (s *Server) handleCompletions(w http.ResponseWriter, req *http.Request) {
 
 // decodeRequest reads the body into r, which holds the defaults.
 func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table map[string]field, r *request) *apiError {
+	r.traceparent = req.Header.Get("Traceparent")
 	body, err := s.readBody(w, req, r)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"io"
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/model/chat"
@@ -22,6 +23,8 @@ type Engine interface {
 	Stats() engine.Stats
 	// Steps returns the records of the last n steps that are kept, oldest first.
 	Steps(n int) []engine.StepRecord
+	// Dump writes what is known of an engine that hangs, as JSON lines.
+	Dump(w io.Writer, reason string) error
 	// Info does not change while the engine lives.
 	Info() Info
 	// Done is closed when the engine has stopped, by itself or not; Err then says

@@ -57,6 +57,11 @@ func newFakeEngine(text string) *fakeEngine {
 	}
 }
 
+// Dump implements Engine.
+func (f *fakeEngine) Dump(w io.Writer, reason string) error {
+	return json.NewEncoder(w).Encode(engine.DumpLine{Dump: &engine.DumpHeader{Reason: reason}})
+}
+
 func ids(text string) []int32 {
 	out := make([]int32, len(text))
 	for i := range len(text) {

@@ -28,6 +28,7 @@ type request struct {
 	// How to answer.
 	model           string
 	id              string // chosen by the client; "" = ours
+	traceparent     string // header of W3C Trace Context, unchecked
 	stream          bool
 	includeUsage    bool
 	continuousUsage bool

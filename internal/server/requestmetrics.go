@@ -153,6 +153,7 @@ func (c *choice) finish(reason engine.FinishReason) {
 		m.tpot.Observe(c.last.Sub(c.first).Seconds() / float64(c.tokens-1))
 	}
 	c.log(reason)
+	c.trace(reason)
 }
 
 // log writes the line of a choice that ended: numbers, no text.
@@ -188,6 +189,7 @@ func (g *generation) countUnfinished(reason engine.FinishReason) {
 		if !c.done {
 			g.s.metrics.success.WithLabelValues(string(reason)).Inc()
 			c.log(reason)
+			c.trace(reason)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -38,9 +39,16 @@ type Config struct {
 	// StallTimeout is how long the engine may go without a step while there is work
 	// before probes fail; default 120 s, and at least 20 times the last step.
 	StallTimeout time.Duration
+	// ExitOnStall lets Serve return ErrStalled then; otherwise it waits, not ready.
+	ExitOnStall bool
+	// DumpDir is where the engine's state is written when it hangs or fails; "" =
+	// os.TempDir().
+	DumpDir string
 	// LogRequests writes a line for each request that ends; otherwise it is a debug
 	// message. DisableLogStats leaves out the line every 5 s.
 	LogRequests, DisableLogStats bool
+	// Traces takes the spans of requests; nil = there are none.
+	Traces Traces
 	// Version is what /version says.
 	Version string
 	// Log receives what a person should know; nil = slog.Default().
@@ -62,6 +70,7 @@ type Server struct {
 	log          *slog.Logger
 	mux          *http.ServeMux
 	metrics      *metrics
+	traces       Traces
 
 	drainTimeout  time.Duration
 	headerTimeout time.Duration
@@ -76,7 +85,11 @@ type Server struct {
 	scoring               byteBudget // of one prompt at a time
 	stall                 time.Duration
 	progress              progress
-	load                  atomic.Int64 // generating requests that are open
+	exitOnStall           bool
+	dumpDir               string
+	barked                bool          // guard's: this stall was dumped
+	stalled               chan struct{} // closed when a stall ends Serve
+	load                  atomic.Int64  // generating requests that are open
 
 	draining atomic.Bool // no new requests
 	aborting atomic.Bool // open ones are being cut
@@ -97,8 +110,9 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 	s := &Server{
 		engine: engine, info: engine.Info(), tokenizer: tokenizer, template: template,
 		names: cfg.ModelNames, parseSpecial: cfg.AllowSpecialTokensInContent, version: cfg.Version,
-		created: time.Now().Unix(), log: cfg.Log,
+		created: time.Now().Unix(), log: cfg.Log, traces: cfg.Traces,
 		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout,
+		exitOnStall: cfg.ExitOnStall, dumpDir: cfg.DumpDir, stalled: make(chan struct{}),
 		shortTexts: byteBudget{total: encodingBytes}, longTexts: byteBudget{total: encodingBytes},
 		bodies:       byteBudget{total: bodyBytes},
 		drainTimeout: cfg.DrainTimeout, headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout,
@@ -108,6 +122,9 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 	}
 	if s.drainTimeout == 0 {
 		s.drainTimeout = defaultDrainTimeout
+	}
+	if s.dumpDir == "" {
+		s.dumpDir = os.TempDir()
 	}
 	if s.stall == 0 {
 		s.stall = defaultStall
