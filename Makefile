@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers build clean demo-eval fmt golden help lint maskbench metamorphic mutants race run server-soak soak test test-model verify
+.PHONY: all bench bench-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants race run server-soak soak test test-model verify
 
 all: build
 
@@ -68,6 +68,10 @@ mutants:
 ## metamorphic: greedy tokens of 1,000 prompts under 13 configurations (half an hour)
 metamorphic: $(TOKENIZERS) test-model
 	$(GO) test -tags invariants -run Metamorphic -v -timeout 3h ./cmd/pagoda -metamorphic-prompts 1000
+
+## check-clients: a tour of the server with the official OpenAI and Anthropic clients
+check-clients: build
+	scripts/clients/check.sh
 
 ## server-soak: 10,000 disconnects, 1,000 slow readers, 500 silent sockets; a million requests (a quarter of an hour)
 server-soak: $(TOKENIZERS)
