@@ -39,6 +39,7 @@ type ServeLoad struct {
 type ServeSample struct {
 	Sample
 	OutputTokens int           // as the server counts them
+	Wanted       int           // tokens that must come, since the end of the text is ignored; 0 = none
 	Counted      bool          // the server said how many; else chunks were counted
 	Queued       time.Duration // from the planned time until the concurrency bound let it go
 	Lag          time.Duration // from then, until it was really sent
@@ -98,6 +99,9 @@ func Serve(ctx context.Context, c *Client, prompts []ServePrompt, load ServeLoad
 				s.Queued = free - at[i]
 			}
 			s.PromptTokens = prompts[i].PromptTokens
+			if c.Body["ignore_eos"] == true {
+				s.Wanted = prompts[i].OutputTokens
+			}
 			s.Submitted = time.Since(start)
 			if s.Lag = s.Submitted - at[i]; slots != nil {
 				s.Lag = s.Submitted - free

@@ -98,6 +98,9 @@ func (res *ServeResult) Notes() (notes []string) {
 	if res.Uncounted > 0 {
 		notes = append(notes, fmt.Sprintf("The server did not say how many tokens it made in %d answers: their chunks were counted, which may hold several tokens each. Give --tokenizer to count the text.", res.Uncounted))
 	}
+	if res.Short > 0 {
+		notes = append(notes, fmt.Sprintf("%d of %d answers are shorter than was asked for: the server cut them, or does not know ignore_eos, so throughput is of less work than planned.", res.Short, res.Completed))
+	}
 	if lag := res.clientLag(); lag != "" {
 		notes = append(notes, lag)
 	}

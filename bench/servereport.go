@@ -183,6 +183,10 @@ func servePlots(r *Report, cells []ServeCell) []Plot {
 				}
 			}
 		}
+		// A tail that is far away would leave no room for the rest.
+		for _, s := range p.Series {
+			p.LogX = p.LogX || s.X[len(s.X)-1] > 20*s.X[len(s.X)/2]
+		}
 		if len(p.Series) > 0 {
 			plots = append(plots, p)
 		}

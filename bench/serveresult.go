@@ -42,6 +42,7 @@ type ServeResult struct {
 	PeakOutputThroughput          float64 // chunks in the best second
 	PeakConcurrency               int
 	Uncounted                     int // completed requests whose tokens are chunks
+	Short                         int // completed requests that ended before the length they had to have
 	// Latencies holds the values of all requests, sorted, by vLLM's names: ttft,
 	// tpot, itl, e2el, client_queue_time, e2el_including_client_queue.
 	Latencies map[string][]float64
@@ -106,6 +107,9 @@ func (run *ServeRun) Result(goal Goodput) *ServeResult {
 		res.CachedTokens += s.CachedTokens
 		if !s.Counted {
 			res.Uncounted++
+		}
+		if s.Counted && s.OutputTokens < s.Wanted {
+			res.Short++
 		}
 		lag = append(lag, milliseconds(s.Lag))
 		ttft, e2el := milliseconds(s.Tokens[0]-s.Submitted), milliseconds(s.Ended-s.Submitted)
