@@ -16,7 +16,7 @@ func benchCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  subcommandOnly,
 	}
-	cmd.AddCommand(rooflineCommand(), preemptionCommand(), baselineCommand(), memoryCommand(), seqsCommand(), swapCommand(), pagedCommand())
+	cmd.AddCommand(rooflineCommand(), preemptionCommand(), baselineCommand(), memoryCommand(), seqsCommand(), swapCommand(), pagedCommand(), optimizedCommand())
 	return cmd
 }
 
