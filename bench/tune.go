@@ -52,6 +52,7 @@ type tuner struct {
 	objective string            // metric
 	start     engine.Limits     // every field set
 	best      engine.Limits     // likewise
+	found     engine.Limits     // what verify compared with the start
 	reasons   map[string]string // of each parameter, by its flag
 	results   []Cell            // measured so far, in order
 	tables    []Table
@@ -141,29 +142,30 @@ func tunedParams(l engine.Limits) map[string]any {
 }
 
 // choose measures candidates of a stage, the present best among them, and takes the
-// winner over: one that beats the present best beyond the spread, otherwise nothing
-// changes. value prints what the stage chooses.
-func (t *tuner) choose(ctx context.Context, stage, key string, candidates []engine.Limits, value func(engine.Limits) string) error {
-	kept, err := t.prune(ctx, stage, candidates, value)
+// winner over. value prints what the stage chooses.
+func (t *tuner) choose(ctx context.Context, stage, key string, limits []engine.Limits, value func(engine.Limits) string) error {
+	all, err := t.prune(ctx, limits)
 	if err != nil {
 		return err
 	}
+	fitted := t.model
 	now := t.arm(stage, t.best)
 	arms := []*arm{now}
-	for _, l := range kept {
-		if l != t.best {
-			arms = append(arms, t.arm(stage, l))
+	for _, c := range all {
+		if c.fate == "" && c.limits != t.best {
+			arms = append(arms, t.arm(stage, c.limits))
 		}
 	}
 	alive, err := t.halve(ctx, stage, arms)
 	t.results = append(t.results, measuredCells(arms)...)
-	if err != nil {
-		return err
+	winner := now
+	if err == nil {
+		winner = t.winner(now, alive)
+		t.reasons[key] = t.reason(now, winner, arms, value)
+		t.best = winner.limits
 	}
-	winner := t.winner(now, alive)
-	t.reasons[key] = t.reason(now, winner, arms, value)
-	t.best = winner.limits
-	return nil
+	t.tables = append(t.tables, t.stageTable(stage, fitted, all, arms, winner, value))
+	return err
 }
 
 // halve measures the arms once and keeps the better half, again and again, until
@@ -196,26 +198,33 @@ func (t *tuner) score(a *arm) float64 {
 	return c.medianOf(t.objective)
 }
 
-// winner is the arm that beats the present best beyond the spread by the most, or
-// the present best.
+// winner is the arm that beats the present best by the most, or the present best. An
+// arm beats another when it is better beyond the spread, or by 5 % in the median
+// with neither end of its range worse: several such steps may add up to what the
+// verification at the end, which is strict, can tell from noise.
 func (t *tuner) winner(now *arm, alive []*arm) *arm {
 	best, present := now, now.cell()
+	old := present.Metrics[t.objective]
 	for _, a := range alive {
 		c := a.cell()
-		if a != now && c.measured() && below(present.Metrics[t.objective], c.Metrics[t.objective]) && t.score(a) > t.score(best) {
+		m := c.Metrics[t.objective]
+		leads := m.Median >= 1.05*old.Median && m.Min >= old.Min && m.Max >= old.Max
+		if a != now && c.measured() && (below(old, m) || leads) && t.score(a) > t.score(best) {
 			best = a
 		}
 	}
 	return best
 }
 
+// figures prints an arm's objective.
+func (t *tuner) figures(a *arm) string {
+	c := a.cell()
+	m := c.Metrics[t.objective]
+	return fmt.Sprintf("%s tok/s (%s-%s)", number(m.Median), number(m.Min), number(m.Max))
+}
+
 // reason says why the winner was chosen, in figures.
 func (t *tuner) reason(now, winner *arm, arms []*arm, value func(engine.Limits) string) string {
-	figures := func(a *arm) string {
-		c := a.cell()
-		m := c.Metrics[t.objective]
-		return fmt.Sprintf("%s tok/s (%s-%s)", number(m.Median), number(m.Min), number(m.Max))
-	}
 	var others []string
 	for _, a := range arms {
 		switch {
@@ -223,17 +232,20 @@ func (t *tuner) reason(now, winner *arm, arms []*arm, value func(engine.Limits) 
 		case a.memory != nil:
 			others = append(others, value(a.limits)+" is out of memory")
 		case len(a.runs) > 0:
-			others = append(others, value(a.limits)+": "+figures(a))
+			others = append(others, value(a.limits)+": "+t.figures(a))
 		}
 	}
-	text := fmt.Sprintf("%s: %s", value(winner.limits), figures(winner))
+	text := fmt.Sprintf("%s: %s", value(winner.limits), t.figures(winner))
+	old, new := now.cell(), winner.cell()
 	switch {
 	case len(others) == 0:
 		text += "; nothing else could win by the simulation"
 	case winner == now:
-		text += "; no other is better beyond the spread"
-	default:
+		text += "; no other is better"
+	case below(old.Metrics[t.objective], new.Metrics[t.objective]):
 		text += "; better beyond the spread than " + value(now.limits)
+	default:
+		text += "; better in the median than " + value(now.limits) + ", though not beyond the spread"
 	}
 	if len(others) > 0 {
 		text += " (" + strings.Join(others, "; ") + ")"
@@ -249,7 +261,19 @@ func (t *tuner) verify(ctx context.Context) error {
 	arms := []*arm{t.arm("verify", t.start), t.arm("verify", t.best)}
 	err := t.measure(ctx, "verify", arms, max(t.o.Repeats, 3)+2)
 	t.results = append(t.results, measuredCells(arms)...)
-	return err
+	if err != nil {
+		return err
+	}
+	start, best := arms[0].cell(), arms[1].cell()
+	t.found = t.best
+	if !below(start.Metrics[t.objective], best.Metrics[t.objective]) {
+		// What cannot be told from noise is no reason to change anything.
+		t.best = t.start
+		for key := range t.reasons {
+			t.reasons[key] = fmt.Sprintf("as at the start: all changes together gave %s against %s, which is no improvement beyond the spread", t.figures(arms[1]), t.figures(arms[0]))
+		}
+	}
+	return nil
 }
 
 // objectiveName is the objective for people.

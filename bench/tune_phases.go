@@ -114,9 +114,8 @@ const (
 )
 
 // prune asks the engine how large each candidate's pools would be and the simulator
-// how it would do, and keeps what may win. The settings that it leaves out are in a
-// table of the report.
-func (t *tuner) prune(ctx context.Context, stage string, limits []engine.Limits, value func(engine.Limits) string) ([]engine.Limits, error) {
+// how it would do, and says of each that cannot win why it is left out.
+func (t *tuner) prune(ctx context.Context, limits []engine.Limits) ([]*candidate, error) {
 	var all []*candidate
 	for _, l := range limits {
 		c := &candidate{limits: l}
@@ -126,24 +125,7 @@ func (t *tuner) prune(ctx context.Context, stage string, limits []engine.Limits,
 		}
 	}
 	t.leaveOut(all)
-	table := Table{
-		Title:  fmt.Sprintf("%s: expected by the simulator (step times fitted to %d steps, off by %.0f %% on average)", stage, t.model.Steps, 100*t.model.Error),
-		Header: []string{"setting", "", "KV blocks", "output tok/s", "p99 ITL ms", "preemptions"}, Text: 2,
-	}
-	var kept []engine.Limits
-	for _, c := range all {
-		fate := c.fate
-		if fate == "" {
-			kept, fate = append(kept, c.limits), "measured"
-		}
-		row := []string{value(c.limits), fate, fmt.Sprint(c.blocks), "–", "–", "–"}
-		if c.predicted.Finished > 0 {
-			row = append(row[:3], number(c.predicted.OutputThroughput), number(c.predicted.ITL.P99), fmt.Sprint(c.predicted.Preemptions))
-		}
-		table.Rows = append(table.Rows, row)
-	}
-	t.tables = append(t.tables, table)
-	return kept, nil
+	return all, nil
 }
 
 // foresee finds a candidate's pools and simulates it.
@@ -152,7 +134,7 @@ func (t *tuner) foresee(ctx context.Context, c *candidate) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case notReserved(err):
-		c.fate = "no room was reserved for it at start"
+		c.fate = "no room reserved at start"
 		return nil
 	case err != nil:
 		return nil // measured all the same: out of memory is a result
@@ -216,7 +198,7 @@ func (t *tuner) leaveOut(all []*candidate) {
 			continue
 		}
 		if c.score > 0 && c.score < pruneBelow*top {
-			c.fate = fmt.Sprintf("left out: %.0f %% of the best expected", 100*c.score/top)
+			c.fate = fmt.Sprintf("left out: %.0f %% of the best", 100*c.score/top)
 			continue
 		}
 		same := func(o *candidate) bool {
@@ -224,10 +206,10 @@ func (t *tuner) leaveOut(all []*candidate) {
 		}
 		if i := slices.IndexFunc(kept, same); i >= 0 {
 			if c.limits != t.best {
-				c.fate = "left out: expected to do exactly as another"
+				c.fate = "left out: does as another"
 				continue
 			}
-			kept[i].fate = "left out: expected to do exactly as the present one"
+			kept[i].fate = "left out: does as the present one"
 			kept = slices.Delete(kept, i, i+1)
 		}
 		kept = append(kept, c)
@@ -239,7 +221,7 @@ func (t *tuner) leaveOut(all []*candidate) {
 			continue
 		}
 		if measured++; measured > mostMeasured && c.limits != t.best {
-			c.fate = fmt.Sprintf("left out: %d others are expected to be as good or better", mostMeasured)
+			c.fate = fmt.Sprintf("left out: %d are expected to do as well", mostMeasured)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // finish makes the report of what was measured; err is why it ended early.
@@ -20,13 +22,12 @@ func (t *tuner) finish(err error) *Report {
 	if t.objective == "output_throughput" {
 		r.Columns = r.Columns[1:]
 	}
+	r.hideCells = true // a table of each stage says it in fewer columns
+	r.Tables = append(t.endTables("baseline"), append(r.Tables, t.endTables("verify")...)...)
 	r.Verdict = t.verdict(err)
-	if text := advice(r.Cells[:min(1, len(r.Cells))], t.o.Load, t.e.Info()); text != "" {
-		r.Notes = append(r.Notes, "The start: "+text)
-	}
-	for i := range r.Cells {
-		if c := &r.Cells[i]; c.Metrics["out_of_memory"].Median > 0 {
-			r.Notes = append(r.Notes, fmt.Sprintf("gpu_memory_utilization %v with max_num_seqs %v is out of memory.", c.Params["gpu_memory_utilization"], c.Params["max_num_seqs"]))
+	if len(r.Cells) > 0 {
+		if text := advice(r.Cells[:1], "the parameters at the start", t.o.Load, t.e.Info()); text != "" {
+			r.Notes = append(r.Notes, text)
 		}
 	}
 	slowest := 0.0
@@ -50,16 +51,19 @@ func (t *tuner) verdict(err error) string {
 	}
 	var changed []string
 	from, to := tunedParams(t.start), tunedParams(t.best)
+	if t.found != (engine.Limits{}) {
+		to = tunedParams(t.found)
+	}
 	for _, name := range tunedKeys {
 		if paramText(from[name]) != paramText(to[name]) {
 			changed = append(changed, fmt.Sprintf("%s %s instead of %s", name, paramText(to[name]), paramText(from[name])))
 		}
 	}
 	if len(changed) == 0 {
-		b.WriteString("No measurable improvement: no value beats the start beyond the spread. " + t.whyNot())
+		b.WriteString("No measurable improvement: nothing that was measured beats the start. " + t.whyNot())
 		return strings.TrimSpace(b.String())
 	}
-	fmt.Fprintf(&b, "Best: %s. ", strings.Join(changed, ", "))
+	fmt.Fprintf(&b, "Found: %s. ", strings.Join(changed, ", "))
 	n := len(t.results)
 	if n < 2 || t.results[n-1].Params["stage"] != "verify" || !t.results[n-1].measured() || !t.results[n-2].measured() {
 		b.WriteString("It was not verified yet.")
@@ -72,11 +76,75 @@ func (t *tuner) verdict(err error) string {
 	case below(start, best):
 		fmt.Fprintf(&b, "Verified, interleaved with the start: %s of %s: an improvement beyond the spread.", figures, t.objectiveName())
 	case below(best, start):
-		fmt.Fprintf(&b, "Interleaved with the start it is worse: %s. Keep the start.", figures)
+		fmt.Fprintf(&b, "Interleaved with the start it is worse: %s. The parameters stay as they were.", figures)
 	default:
-		fmt.Fprintf(&b, "No measurable improvement: %s, which is within the spread. %s", figures, t.whyNot())
+		fmt.Fprintf(&b, "No measurable improvement: %s, which is within the spread, so the parameters stay as they were. %s", figures, t.whyNot())
 	}
 	return b.String()
+}
+
+// stageTable shows a stage: what was expected of each candidate and what was
+// measured.
+func (t *tuner) stageTable(stage string, fitted learned, all []*candidate, arms []*arm, winner *arm, value func(engine.Limits) string) Table {
+	table := Table{
+		Title:  fmt.Sprintf("%s (expected: by the simulator, step times fitted to %d steps, off by %.0f %% on average)", stage, fitted.Steps, 100*fitted.Error),
+		Header: []string{"setting", "", "KV blocks", "expected tok/s", "measured tok/s", "TPOT p50 ms", "ITL p99 ms", "TTFT p99 ms", "preemptions"}, Text: 2,
+	}
+	if t.objective != "output_throughput" {
+		table.Header[4] = "goodput tok/s"
+	}
+	for _, c := range all {
+		fate, row := c.fate, []string{"–", "–", "–", "–", "–"}
+		if c.fate == "" {
+			fate = "not measured"
+		}
+		for _, a := range arms {
+			cell := a.cell()
+			switch {
+			case a.limits != c.limits:
+			case a.memory != nil:
+				fate = "out of memory"
+			case len(a.runs) > 0:
+				fate = map[bool]string{true: "◀ chosen", false: fmt.Sprintf("%d runs", len(a.runs))}[a == winner]
+				row = nil
+				for _, name := range []string{t.objective, "median_tpot_ms", "p99_itl_ms", "p99_ttft_ms", "num_preemptions"} {
+					m := cell.Metrics[name]
+					row = append(row, strings.TrimSpace(m.median()+" "+m.spread()))
+				}
+			}
+		}
+		expected := "–"
+		if c.predicted.Finished > 0 {
+			expected = number(c.predicted.OutputThroughput)
+		}
+		table.Rows = append(table.Rows, append([]string{value(c.limits), fate, fmt.Sprint(c.blocks), expected}, row...))
+	}
+	return table
+}
+
+// endTables shows the cells of the baseline or of the verification.
+func (t *tuner) endTables(stage string) []Table {
+	table := Table{Title: stage, Header: []string{"setting", t.objectiveName() + " tok/s", "TPOT p50 ms", "ITL p99 ms", "TTFT p99 ms", "KV blocks", "preemptions"}, Text: 1}
+	for i := range t.results {
+		c := &t.results[i]
+		if c.Params["stage"] != stage {
+			continue
+		}
+		name := "start"
+		if len(table.Rows) > 0 {
+			name = "found"
+		}
+		row := []string{name}
+		for _, metric := range []string{t.objective, "median_tpot_ms", "p99_itl_ms", "p99_ttft_ms", "num_gpu_blocks", "num_preemptions"} {
+			m := c.Metrics[metric]
+			row = append(row, strings.TrimSpace(m.median()+" "+m.spread()))
+		}
+		table.Rows = append(table.Rows, row)
+	}
+	if len(table.Rows) == 0 {
+		return nil
+	}
+	return []Table{table}
 }
 
 // whyNot says why nothing better was found, from the first cell.
