@@ -38,6 +38,7 @@ type moment struct {
 	waits            int // sequences that sat this step out for want of a block
 	waitReason       scheduler.WaitReason
 	load             scheduler.Load
+	swapBlock        time.Duration // expected for copying a block one way; 0 = no decision said
 }
 
 // usage is the share of the pool that is in use.
@@ -162,12 +163,18 @@ func (w *watcher) fetch() {
 			continue
 		}
 		w.last = r.Step
-		w.seen.moments = append(w.seen.moments, moment{
+		m := moment{
 			at: r.Start.Sub(w.start), took: r.Host + r.Device, running: r.Running, waiting: r.Waiting,
 			used: r.Pool.Used, total: r.Pool.Total(), slots: r.Pool.UsedSlots, saved: r.Pool.Saved, host: r.Pool.HostUsed,
 			preempted: r.Preempted(scheduler.BySwap) + r.Preempted(scheduler.ByRecompute), waits: r.Preempted(scheduler.ByWaiting),
 			waitReason: r.WaitReason, load: r.Load,
-		})
+		}
+		for j := range r.Decisions {
+			if d := &r.Decisions[j]; d.Swap > 0 && d.Blocks > 0 {
+				m.swapBlock = d.Swap / time.Duration(2*d.Blocks)
+			}
+		}
+		w.seen.moments = append(w.seen.moments, m)
 	}
 }
 

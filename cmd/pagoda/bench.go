@@ -23,6 +23,7 @@ func benchCommand() *cobra.Command {
 		seqsCommand(),
 		swapCommand(),
 		pagedCommand(),
+		optimizedCommand(),
 		compareCommand(),
 		benchServeCommand(),
 		rooflineCommand(),
