@@ -145,7 +145,9 @@ func TestHelp(t *testing.T) {
 	}
 	walk(rootCommand())
 	titles := []string{}
-	for _, g := range groupsOf(serveCommand()) {
+	serve := serveCommand()
+	serve.InitDefaultHelpFlag()
+	for _, g := range groupsOf(serve) {
 		titles = append(titles, g.title)
 	}
 	require.True(t, slices.Contains(titles, "Memory") && slices.Contains(titles, "Server"), "%v", titles)

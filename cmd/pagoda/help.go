@@ -154,8 +154,12 @@ func reflow(text string, width int) string {
 			continue
 		}
 		for _, word := range strings.Fields(given) {
-			for cut := strings.LastIndexByte(word[:min(len(word), width)], ',') + 1; len(word) > width && cut > 0; cut = strings.LastIndexByte(word[:min(len(word), width)], ',') + 1 {
-				flush() // a list without blanks
+			for len(word) > width { // a list without blanks
+				cut := strings.LastIndexByte(word[:width], ',') + 1
+				if cut == 0 {
+					break
+				}
+				flush()
 				out, word = append(out, word[:cut]), word[cut:]
 			}
 			if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
