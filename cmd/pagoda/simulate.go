@@ -97,7 +97,7 @@ Equal flags give equal results, byte for byte.`,
 func collectGiven(given *[]string) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		cmd.Flags().Visit(func(flag *pflag.Flag) { *given = append(*given, flag.Name) })
-		return setFromEnvironment(cmd, os.LookupEnv)
+		return setFromOutside(cmd, os.LookupEnv)
 	}
 }
 
