@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-
 )
 
 // Optimized is Baseline of an engine that was started with the best parameters
