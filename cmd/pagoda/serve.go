@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pagoda-engine/pagoda/internal/server"
+	"github.com/pagoda-engine/pagoda/internal/sim"
 )
 
 // serveFlags are the flags of pagoda serve.
@@ -32,6 +33,7 @@ type serveFlags struct {
 	logRequests, noLogStats bool
 	autoToolChoice          bool
 	toolParser              string
+	ui                      bool
 }
 
 func serveCommand() *cobra.Command {
@@ -66,6 +68,7 @@ at once.`,
 	flags.BoolVar(&f.noLogStats, "disable-log-stats", false, "leave out the line of throughput and cache use every 5 s")
 	flags.BoolVar(&f.autoToolChoice, "enable-auto-tool-choice", true, "accepted for vLLM's sake: tool calls are always parsed")
 	flags.StringVar(&f.toolParser, "tool-call-parser", "hermes", "form of tool calls: hermes, which Qwen2.5 has, too")
+	flags.BoolVar(&f.ui, "ui", true, "show the page at /ui: chat, KV blocks, scheduler, requests; --no-ui keeps nothing for it")
 	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
 	registerForeign(flags)
 	addNegations(flags)
@@ -145,7 +148,7 @@ func (f *serveFlags) newServer(s *session, model string) (*server.Server, error)
 	return server.New(server.Config{
 		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.parseSpecial,
 		SaltCacheByKey: f.saltByKey, LogRequests: f.logRequests, DisableLogStats: f.noLogStats,
-		DrainTimeout: f.drain, Version: version, Log: s.log,
+		DrainTimeout: f.drain, Version: version, Log: s.log, DisableUI: !f.ui, Explain: sim.Explain,
 	}, e, t, template)
 }
 
@@ -177,6 +180,9 @@ func (f *serveFlags) announce(srv *server.Server, listener net.Listener) {
 		scheme = "https"
 	}
 	fmt.Fprintf(os.Stderr, "serving %s://%s/v1\n", scheme, listener.Addr())
+	if f.ui {
+		fmt.Fprintf(os.Stderr, "look at %s://%s/ui\n", scheme, listener.Addr())
+	}
 }
 
 // drainThenStop gives two contexts: the first interrupt or SIGTERM ends drain,
