@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// arm is a report of cells by batch size with the throughputs of their runs.
-func arm(flags map[string]any, throughput map[int][]float64, more map[string]Metric) *Report {
+// compared is a report of cells by batch size with the throughputs of their runs.
+func compared(flags map[string]any, throughput map[int][]float64, more map[string]Metric) *Report {
 	r := &Report{Schema: 1, Experiment: "baseline", Manifest: Manifest{EffectiveFlags: flags}}
 	for _, batch := range []int{1, 16, 32} {
 		runs, ok := throughput[batch]
@@ -25,8 +25,8 @@ func arm(flags map[string]any, throughput map[int][]float64, more map[string]Met
 }
 
 func TestCompareFindsAnImprovement(t *testing.T) {
-	a := arm(map[string]any{"max_num_seqs": 8.0}, map[int][]float64{1: {100, 101, 99}, 32: {1000, 1010, 990}}, map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{10, 11, 10.5})})
-	b := arm(map[string]any{"max_num_seqs": 32.0}, map[int][]float64{1: {101, 100, 102}, 32: {1500, 1520, 1490}}, map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{20, 21, 22})})
+	a := compared(map[string]any{"max_num_seqs": 8.0}, map[int][]float64{1: {100, 101, 99}, 32: {1000, 1010, 990}}, map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{10, 11, 10.5})})
+	b := compared(map[string]any{"max_num_seqs": 32.0}, map[int][]float64{1: {101, 100, 102}, 32: {1500, 1520, 1490}}, map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{20, 21, 22})})
 	r, err := Compare(a, b)
 	require.NoError(t, err)
 	require.Contains(t, r.Verdict, "Better beyond the spread: output tok/s 1,000 → 1,500 (1.50 ×, 95 % 1.4")
@@ -64,13 +64,13 @@ func TestCompareSaysWhyNothingImproved(t *testing.T) {
 		a, b *Report
 		want string
 	}{
-		"not in use":         {arm(flags(256, 0.9), same, nil), arm(flags(256, 0.9), slower, nil), "the parameters were not in use"},
-		"enough concurrency": {arm(flags(256, 0.9), same, nil), arm(flags(512, 0.9), slower, nil), "--max-num-seqs went from 256 to 512, but at most 16 requests ran at once"},
-		"enough memory":      {arm(flags(256, 0.8), same, calm), arm(flags(256, 0.9), slower, calm), "never ran short of KV blocks"},
-		"compute-bound":      {arm(flags(8, 0.9), same, busy), arm(flags(16, 0.9), slower, busy), "busy 97 % of the time already in the baseline: it is compute-bound"},
-		"noise":              {arm(flags(8, 0.9), map[int][]float64{16: {1000, 700, 1100}}, nil), arm(flags(16, 0.9), map[int][]float64{16: {1300, 1250, 1050}}, nil), "differ by up to 30 %"},
-		"one run":            {arm(flags(8, 0.9), map[int][]float64{16: {1000}}, nil), arm(flags(16, 0.9), map[int][]float64{16: {2000}}, nil), "one run has no spread"},
-		"does not bind":      {arm(flags(8, 0.9), same, nil), arm(flags(16, 0.9), slower, nil), "what changed (--max-num-seqs) does not bind this workload"},
+		"not in use":         {compared(flags(256, 0.9), same, nil), compared(flags(256, 0.9), slower, nil), "the parameters were not in use"},
+		"enough concurrency": {compared(flags(256, 0.9), same, nil), compared(flags(512, 0.9), slower, nil), "--max-num-seqs went from 256 to 512, but at most 16 requests ran at once"},
+		"enough memory":      {compared(flags(256, 0.8), same, calm), compared(flags(256, 0.9), slower, calm), "never ran short of KV blocks"},
+		"compute-bound":      {compared(flags(8, 0.9), same, busy), compared(flags(16, 0.9), slower, busy), "busy 97 % of the time already in the baseline: it is compute-bound"},
+		"noise":              {compared(flags(8, 0.9), map[int][]float64{16: {1000, 700, 1100}}, nil), compared(flags(16, 0.9), map[int][]float64{16: {1300, 1250, 1050}}, nil), "differ by up to 30 %"},
+		"one run":            {compared(flags(8, 0.9), map[int][]float64{16: {1000}}, nil), compared(flags(16, 0.9), map[int][]float64{16: {2000}}, nil), "one run has no spread"},
+		"does not bind":      {compared(flags(8, 0.9), same, nil), compared(flags(16, 0.9), slower, nil), "what changed (--max-num-seqs) does not bind this workload"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := Compare(c.a, c.b)
@@ -86,10 +86,10 @@ func TestCompareOfZeros(t *testing.T) {
 	zero := map[string]Metric{"num_preemptions": NewMetric("", []float64{0, 0, 0})}
 	some := map[string]Metric{"num_preemptions": NewMetric("", []float64{7, 8, 9})}
 	runs := map[int][]float64{16: {1000, 1010, 990}}
-	r, err := Compare(arm(nil, runs, some), arm(nil, runs, zero))
+	r, err := Compare(compared(nil, runs, some), compared(nil, runs, zero))
 	require.NoError(t, err)
 	require.Contains(t, r.Verdict, "Better beyond the spread: preemptions 8 → 0")
-	r, err = Compare(arm(nil, runs, zero), arm(nil, runs, some))
+	r, err = Compare(compared(nil, runs, zero), compared(nil, runs, some))
 	require.NoError(t, err)
 	require.Contains(t, r.Verdict, "Worse beyond the spread: preemptions 0 → 8")
 	require.NoError(t, r.Write(t.TempDir()))
@@ -98,8 +98,8 @@ func TestCompareOfZeros(t *testing.T) {
 func TestCompareMatchesCells(t *testing.T) {
 	// An optimization's own parameters are no obstacle; of several cells the best
 	// one counts.
-	a := arm(map[string]any{"max_num_seqs": 256.0}, map[int][]float64{16: {1, 2}, 32: {3, 4}}, nil)
-	b := arm(map[string]any{"max_num_seqs": 64.0}, map[int][]float64{16: {1, 2}, 32: {3, 4}}, nil)
+	a := compared(map[string]any{"max_num_seqs": 256.0}, map[int][]float64{16: {1, 2}, 32: {3, 4}}, nil)
+	b := compared(map[string]any{"max_num_seqs": 64.0}, map[int][]float64{16: {1, 2}, 32: {3, 4}}, nil)
 	for i := range a.Cells {
 		a.Cells[i].Params["max_num_seqs"] = 256
 		b.Cells[i].Params["max_num_seqs"] = 64
@@ -115,7 +115,7 @@ func TestCompareMatchesCells(t *testing.T) {
 	require.Len(t, r.Cells, 2)
 	require.InDelta(t, 9/3.5, r.Cells[1].Metrics["output_throughput_ratio"].Median, 1e-9)
 
-	_, err = Compare(arm(nil, map[int][]float64{1: {1}}, nil), arm(nil, map[int][]float64{32: {1}}, nil))
+	_, err = Compare(compared(nil, map[int][]float64{1: {1}}, nil), compared(nil, map[int][]float64{32: {1}}, nil))
 	require.ErrorContains(t, err, "nothing to compare")
 	require.ErrorContains(t, err, "batch-size 32")
 }

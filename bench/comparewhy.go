@@ -62,8 +62,8 @@ func (c *comparison) reasons() []string {
 // alreadyThere says why a flag's new value cannot matter, or "".
 func (c *comparison) alreadyThere(flag string) string {
 	before, after := c.a.Manifest.EffectiveFlags[flag], c.b.Manifest.EffectiveFlags[flag]
-	a, okA := number(before)
-	b, okB := number(after)
+	a, okA := asNumber(before)
+	b, okB := asNumber(after)
 	what := fmt.Sprintf("--%s went from %s to %s", flagName(flag), paramText(before), paramText(after))
 	switch flag {
 	case "max_num_seqs":
@@ -82,8 +82,8 @@ func (c *comparison) alreadyThere(flag string) string {
 	return ""
 }
 
-// number is a JSON number or a Go one.
-func number(v any) (float64, bool) {
+// asNumber is a JSON number or a Go one.
+func asNumber(v any) (float64, bool) {
 	switch v := v.(type) {
 	case float64:
 		return v, true
@@ -118,7 +118,7 @@ func (c *comparison) measured(metric string) bool {
 func (c *comparison) largestParam(name string) float64 {
 	most := 0.0
 	for _, p := range c.pairs {
-		if v, ok := number(p.a.Params[name]); ok {
+		if v, ok := asNumber(p.a.Params[name]); ok {
 			most = math.Max(most, v)
 		}
 	}

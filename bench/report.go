@@ -53,6 +53,7 @@ type Manifest struct {
 type Cell struct {
 	Params  map[string]any    `json:"params"` // flag names with _
 	Metrics map[string]Metric `json:"metrics"`
+	Note    string            `json:"note,omitempty"` // why it has no results, or not all
 }
 
 // Metric is one quantity over the repeats of a cell, as NewMetric makes it. Units
@@ -204,7 +205,7 @@ func (r *Report) forJSON() *Report {
 	out.Manifest.EffectiveFlags = orEmpty(r.Manifest.EffectiveFlags)
 	out.Cells = make([]Cell, len(r.Cells))
 	for i, cell := range r.Cells {
-		out.Cells[i] = Cell{Params: orEmpty(cell.Params), Metrics: map[string]Metric{}}
+		out.Cells[i] = Cell{Params: orEmpty(cell.Params), Metrics: map[string]Metric{}, Note: cell.Note}
 		for name, m := range cell.Metrics {
 			// A quantity that no run had a value of is not in the report.
 			if runs := slices.DeleteFunc(slices.Clone(m.Runs), func(v float64) bool { return !finite(v) }); len(runs) < len(m.Runs) {

@@ -113,13 +113,6 @@ func serveMetrics(results []*ServeResult, o ServeOptions) map[string]Metric {
 	return metrics
 }
 
-func share(part, whole int) float64 {
-	if whole == 0 {
-		return 0
-	}
-	return float64(part) / float64(whole)
-}
-
 // judgeServe finds the best load: most goodput where limits were given, else most
 // output, and says what it is.
 func (r *Report) judgeServe(o ServeOptions) {
@@ -229,7 +222,7 @@ func sweepPlots(r *Report) []Plot {
 		for _, metric := range picture.metrics {
 			s := Series{Name: displayName(metric)}
 			for _, cell := range r.Cells {
-				x, ok := number(cell.Params[axis])
+				x, ok := asNumber(cell.Params[axis])
 				m, measured := cell.Metrics[metric]
 				if ok && measured {
 					s.X, s.Y, s.Low, s.High = append(s.X, x), append(s.Y, m.Median), append(s.Low, m.Min), append(s.High, m.Max)

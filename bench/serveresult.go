@@ -70,8 +70,6 @@ func LatencyKeys() (keys []string) {
 	return keys
 }
 
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
 // tpot is vLLM's: (E2EL − TTFT) ÷ (output tokens − 1); ok is false for one token.
 func (s *ServeSample) tpot() (ms float64, ok bool) {
 	if s.OutputTokens < 2 {
