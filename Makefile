@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants race run server-soak soak test test-model ui-screenshots verify
+.PHONY: all bench bench-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants profile-check race run server-soak soak test test-model ui-screenshots verify
 
 all: build
 
@@ -100,6 +100,10 @@ bench: build
 ## bench-peers: Pagoda and llama.cpp in turn, bf16 and 8-bit, with ratios (builds llama.cpp; MODELS="…" REPEATS=3)
 bench-peers: build
 	@scripts/bench-peers.sh
+
+## profile-check: traces of bench profile as TensorBoard's torch-tb-profiler reads them (SCREENSHOTS=dir)
+profile-check: build
+	@scripts/profile-check.sh
 
 ## verify: the engine's logits against an independent forward pass (gomlx)
 verify: $(TOKENIZERS) test-model
