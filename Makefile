@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers bench-serve-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants race run server-soak soak test test-model ui-screenshots verify
+.PHONY: all bench bench-peers bench-serve-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants profile-check race run server-soak soak test test-model ui-screenshots verify
 
 all: build
 
@@ -101,9 +101,15 @@ bench: build
 bench-peers: build
 	@scripts/bench-peers.sh
 
+<<<<<<< HEAD
 ## bench-serve-peers: bench serve beside guidellm, on Pagoda and on llama-cpp-python's server (builds that; ROUNDS=4)
 bench-serve-peers: build
 	@scripts/bench-serve-peers.sh
+=======
+## profile-check: traces of bench profile as TensorBoard's torch-tb-profiler reads them (SCREENSHOTS=dir)
+profile-check: build
+	@scripts/profile-check.sh
+>>>>>>> main
 
 ## verify: the engine's logits against an independent forward pass (gomlx)
 verify: $(TOKENIZERS) test-model
