@@ -104,6 +104,7 @@ bench-peers: build
 ## bench-serve-peers: bench serve beside guidellm, on Pagoda and on llama-cpp-python's server (builds that; ROUNDS=4)
 bench-serve-peers: build
 	@scripts/bench-serve-peers.sh
+
 ## profile-check: traces of bench profile as TensorBoard's torch-tb-profiler reads them (SCREENSHOTS=dir)
 profile-check: build
 	@scripts/profile-check.sh
