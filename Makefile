@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants race run server-soak soak test test-model verify
+.PHONY: all bench bench-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants profile-check race run server-soak soak test test-model ui-screenshots verify
 
 all: build
 
@@ -101,6 +101,10 @@ bench: build
 bench-peers: build
 	@scripts/bench-peers.sh
 
+## profile-check: traces of bench profile as TensorBoard's torch-tb-profiler reads them (SCREENSHOTS=dir)
+profile-check: build
+	@scripts/profile-check.sh
+
 ## verify: the engine's logits against an independent forward pass (gomlx)
 verify: $(TOKENIZERS) test-model
 	$(GO) run ./cmd/pagoda-verify $(TEST_MODEL)
@@ -112,6 +116,12 @@ test-model:
 ## demo-eval: the figures of docs/demo-model.md, on the CPU (PyTorch; minutes, 3 GB of wheels)
 demo-eval:
 	@scripts/demo_model/make.sh evaluate
+
+## ui-screenshots: look at the page with Chromium under load; the pictures of the docs
+ui-screenshots: $(TOKENIZERS)
+	$(GO) test -tags screenshots -count=1 -run Screenshots -v ./cmd/pagoda -images $(CURDIR)/.cache/screenshots
+	@mkdir -p docs/images
+	cp .cache/screenshots/page-desktop.png .cache/screenshots/page-dark.png .cache/screenshots/phone-memory.png docs/images/
 
 ## golden: make the reference outputs anew (PyTorch; minutes, 3 GB of wheels)
 golden: test-model

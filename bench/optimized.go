@@ -4,14 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
-
-	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // Optimized is Baseline of an engine that was started with the best parameters
@@ -95,33 +90,4 @@ func (c *TunedConfig) String() string {
 // Write leaves the file in dir.
 func (c *TunedConfig) Write(dir string) error {
 	return writeWhole(filepath.Join(dir, ConfigFile), []byte(c.String()))
-}
-
-// ReadConfig reads a file of parameters: flag names with _ and their values; lists
-// become values with commas.
-func ReadConfig(path string) (map[string]string, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, &engine.ConfigError{Problems: []string{fmt.Sprintf("--config: %v; pagoda tune writes such a file", err)}}
-	}
-	var nodes map[string]yaml.Node
-	if err := yaml.Unmarshal(text, &nodes); err != nil {
-		return nil, &engine.ConfigError{Problems: []string{fmt.Sprintf("--config %s: want lines such as max_num_seqs: 64: %v", path, err)}}
-	}
-	values := map[string]string{}
-	for name, node := range nodes {
-		switch node.Kind {
-		case yaml.ScalarNode:
-			values[name] = node.Value
-		case yaml.SequenceNode:
-			var parts []string
-			for _, item := range node.Content {
-				parts = append(parts, item.Value)
-			}
-			values[name] = strings.Join(parts, ",")
-		default:
-			return nil, &engine.ConfigError{Problems: []string{fmt.Sprintf("--config %s: %s: want a value or a list", path, name)}}
-		}
-	}
-	return values, nil
 }

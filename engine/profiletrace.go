@@ -145,6 +145,9 @@ func (t *traceWriter) nameThreads() {
 	t.meta("process_labels", t.pid, 0, "labels", "host")
 	t.meta("thread_name", t.pid, traceEngine, "name", "engine")
 	t.meta("thread_name", t.pid, tracePhases, "name", "engine: phases")
+	for tid := traceEngine; tid <= traceWorkers; tid++ {
+		t.meta("thread_sort_index", t.pid, tid, "sort_index", tid)
+	}
 	if t.gpu == nil {
 		t.meta("thread_name", t.pid, traceWorkers, "name", fmt.Sprintf("%d worker threads", t.p.Info.Device.Threads))
 		return

@@ -74,7 +74,7 @@ line fails.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&d.device, "device", "auto", "auto, cpu or cuda")
+	choose(flags, &d.device, "device", "auto", "auto: a GPU need not be there", "auto", "cpu", "cuda")
 	flags.StringVar(&d.host, "host", "127.0.0.1", "address that serve would listen on")
 	flags.IntVar(&d.port, "port", 8000, "port that serve would listen on")
 	flags.StringVar(&d.profileDir, "profile-dir", "./profiles", "directory that profiles would go to")

@@ -39,7 +39,7 @@ Exit code 4: it does not fit. The table below the message says what would.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.plan(cmd, args[0]) },
 	}
 	f.engineFlags.register(cmd.Flags(), 256)
-	cmd.Flags().Float64SliceVar(&f.whatIf, "what-if", []float64{0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95}, "values of --gpu-memory-utilization to compare")
+	cmd.Flags().Float64SliceVar(&f.whatIf, "what-if", []float64{0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95}, "values of --gpu-memory-utilization to compare (default: seven from 0.5 to 0.95)")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object instead of tables")
 	addNegations(cmd.Flags())
 	return cmd

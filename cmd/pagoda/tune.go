@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pagoda-engine/pagoda/bench"
-	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // runsFile keeps the runs of a tuning for --resume.
@@ -73,54 +70,18 @@ func (x *experiment) tune(cmd *cobra.Command, model string, o bench.TuneOptions)
 func optimizedCommand() *cobra.Command {
 	var x experiment
 	var o bench.BaselineOptions
-	var config string
 	cmd := x.command("optimized", "The baseline's benchmark with the best parameters found",
 		`Measure the same as bench baseline, with the parameters of a file that pagoda tune
 wrote, or that the flags say; flags win over the file. Compare the two with
 pagoda bench compare baseline optimized.`,
 		"  pagoda bench optimized demo --config tuned/optimal_config.yaml", nil,
 		func(cmd *cobra.Command, model string) error {
-			if config != "" {
-				if err := setFromConfig(cmd, config); err != nil {
-					return err
-				}
-			}
 			return x.run(cmd, model, func(ctx context.Context, e bench.Tunable) (*bench.Report, error) {
 				o.CellOptions = x.options
 				return bench.Optimized(ctx, e, o)
 			})
 		})
-	cmd.Flags().StringVar(&config, "config", "", "YAML file of flags, as pagoda tune writes it")
 	registerBatchSizes(cmd.Flags(), &o.Batches)
 	addNegations(cmd.Flags())
 	return cmd
-}
-
-// setFromConfig sets the flags of a YAML file that neither the command line nor the
-// environment did.
-func setFromConfig(cmd *cobra.Command, path string) error {
-	values, err := bench.ReadConfig(path)
-	if err != nil {
-		return err
-	}
-	var problems []string
-	for key, value := range values {
-		name := strings.ReplaceAll(key, "_", "-")
-		flag := cmd.Flags().Lookup(name)
-		if flag == nil {
-			problems = append(problems, fmt.Sprintf("--config %s: %s is no flag of %s", path, key, cmd.CommandPath()))
-			continue
-		}
-		if no := cmd.Flags().Lookup("no-" + name); flag.Changed || no != nil && no.Changed {
-			continue
-		}
-		if err := cmd.Flags().Set(name, value); err != nil {
-			problems = append(problems, fmt.Sprintf("--config %s: %s: %v", path, key, err))
-		}
-	}
-	slices.Sort(problems)
-	if len(problems) > 0 {
-		return &engine.ConfigError{Problems: problems}
-	}
-	return nil
 }

@@ -25,6 +25,10 @@ type Engine interface {
 	Steps(n int) []engine.StepRecord
 	// Dump writes what is known of an engine that hangs, as JSON lines.
 	Dump(w io.Writer, reason string) error
+	// Observe fills o with what the engine is doing, StepsOf tells the last n kept
+	// steps that have to do with a sequence; see *engine.Engine.
+	Observe(ctx context.Context, o *engine.Observation, blocks, steps int) error
+	StepsOf(ctx context.Context, id engine.SequenceID, n int) ([]engine.StepRecord, error)
 	// Info does not change while the engine lives.
 	Info() Info
 	// Done is closed when the engine has stopped, by itself or not; Err then says
@@ -73,6 +77,7 @@ type Tokenizer interface {
 	// TokenBytes are the bytes that id stands for, TokenString its spelling in
 	// tokenizer.json.
 	TokenBytes(id int32) string
+	IsSpecial(id int32) bool
 	TokenString(id int32) string
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"math"
 	"math/rand/v2"
@@ -57,6 +58,12 @@ type request struct {
 	priority    int
 
 	defaultMaxTokens int // 0 = as many as fit
+
+	// For the page's inspector.
+	owner       [sha256.Size]byte // hash of the key
+	rendered    string            // the beginning of the prompt's text
+	renderedCut int               // bytes that it lacks
+	subject     string            // what the last user said, in a line
 
 	release func() // gives back the body's place in the budget; nil = it has none
 

@@ -57,6 +57,7 @@ func (s *Server) Serve(drain, stop context.Context, ln net.Listener) error {
 	case <-stop.Done():
 	}
 	s.draining.Store(true)
+	s.live.close() // viewers would be waited for
 	limit, cancel := context.WithTimeout(stop, s.drainTimeout)
 	defer cancel()
 	if err := srv.Shutdown(limit); err != nil {

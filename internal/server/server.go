@@ -17,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // Config configures a Server; the zero value of a field means its default.
@@ -49,6 +51,11 @@ type Config struct {
 	LogRequests, DisableLogStats bool
 	// Traces takes the spans of requests; nil = there are none.
 	Traces Traces
+	// DisableUI leaves out the page at /ui, and keeps nothing for it.
+	DisableUI bool
+	// Explain says in sentences what a step was, for the page; nil = it shows numbers
+	// alone.
+	Explain func(*engine.StepRecord) []string
 	// Version is what /version says.
 	Version string
 	// Log receives what a person should know; nil = slog.Default().
@@ -90,6 +97,10 @@ type Server struct {
 	barked                bool          // guard's: this stall was dumped
 	stalled               chan struct{} // closed when a stall ends Serve
 	load                  atomic.Int64  // generating requests that are open
+
+	explain   func(*engine.StepRecord) []string
+	live      live       // of the page
+	inspector *inspector // nil: without the page
 
 	draining atomic.Bool // no new requests
 	aborting atomic.Bool // open ones are being cut
@@ -134,6 +145,10 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		s.keys = append(s.keys, sha256.Sum256([]byte(key)))
 	}
 	s.metrics = newMetrics(s.names[0], engine, s.info)
+	s.live.s, s.explain = s, cfg.Explain
+	if !cfg.DisableUI {
+		s.inspector = &inspector{}
+	}
 	s.mux = s.routes()
 	return s, nil
 }
@@ -163,6 +178,9 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("POST /flush_cache", s.handleResetPrefixCache) // SGLang's name
 	mux.HandleFunc("GET /is_sleeping", s.handleIsSleeping)
 	mux.HandleFunc("GET /debug/steps", s.handleSteps)
+	if s.inspector != nil {
+		s.pageRoutes(mux)
+	}
 	return mux
 }
 
@@ -184,10 +202,15 @@ func (s *Server) serveHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	handler, pattern := s.mux.Handler(req)
 	defer func(begin time.Time) { s.metrics.http.observe(pattern, req, tracked, begin) }(time.Now())
-	if strings.HasPrefix(req.URL.Path, "/v1/") && !s.authorized(req) {
+	if needsKey(req.URL.Path) && !s.authorized(req) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		s.writeError(tracked, &apiError{status: http.StatusUnauthorized, kind: typeInvalidRequest, code: "invalid_api_key",
 			message: "a valid API key is needed: Authorization: Bearer KEY"})
+		return
+	}
+	if s.foreignHost(req) {
+		s.writeError(tracked, &apiError{status: http.StatusForbidden, kind: typeInvalidRequest, code: "foreign_host",
+			message: "by this host name the page's data is not shown without a key: start with --api-key, or open the page by the machine's address"})
 		return
 	}
 	if pattern == "" {
