@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -234,13 +235,15 @@ func TestTuneFindsResumesAndExplains(t *testing.T) {
 	require.Zero(t, third, "all was there")
 
 	require.NoError(t, config.Write(dir))
-	values, err := ReadConfig(filepath.Join(dir, ConfigFile))
+	text, err := os.ReadFile(filepath.Join(dir, ConfigFile))
 	require.NoError(t, err)
-	require.Equal(t, map[string]string{
-		"gpu_memory_utilization": "0.8", "max_num_seqs": "64", "max_num_batched_tokens": "2048", "long_prefill_token_threshold": "0", "swap_space": "4",
+	var values map[string]any
+	require.NoError(t, yaml.Unmarshal(text, &values))
+	require.Equal(t, map[string]any{
+		"gpu_memory_utilization": 0.8, "max_num_seqs": 64, "max_num_batched_tokens": 2048, "long_prefill_token_threshold": 0, "swap_space": 4,
 	}, values)
 	var doc yaml.Node
-	require.NoError(t, yaml.Unmarshal([]byte(config.String()), &doc))
+	require.NoError(t, yaml.Unmarshal(text, &doc))
 	for i := 0; i < len(doc.Content[0].Content); i += 2 {
 		key := doc.Content[0].Content[i]
 		require.NotEmpty(t, key.HeadComment, key.Value)
