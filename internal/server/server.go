@@ -16,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pagoda-engine/pagoda/model/grammar"
 )
 
 // Config configures a Server; the zero value of a field means its default.
@@ -70,10 +72,12 @@ type Server struct {
 
 	saltByKey             bool
 	logRequests, logStats bool
-	longestToken          int        // bytes
-	shortTexts, longTexts byteBudget // that are encoded
-	bodies                byteBudget // that are not short
-	scoring               byteBudget // of one prompt at a time
+	longestToken          int // bytes
+	grammars              *grammar.Compiler
+	specialTags           map[string]bool // tags of tool calls that are special tokens
+	shortTexts, longTexts byteBudget      // that are encoded
+	bodies                byteBudget      // that are not short
+	scoring               byteBudget      // of one prompt at a time
 	stall                 time.Duration
 	progress              progress
 	load                  atomic.Int64 // generating requests that are open
@@ -113,6 +117,10 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		s.stall = defaultStall
 	}
 	s.longestToken = longestToken(tokenizer, s.info.VocabSize)
+	if tokenizer != nil {
+		s.grammars = grammar.NewCompiler(tokenizer, grammar.Limits{})
+		s.specialTags = specialTags(tokenizer)
+	}
 	for _, key := range cfg.APIKeys {
 		s.keys = append(s.keys, sha256.Sum256([]byte(key)))
 	}

@@ -85,7 +85,7 @@ func Choice(texts []string) (Spec, error) {
 	return Spec{Lark, b.String()}, nil
 }
 
-// Quote is text as a literal of a Lark grammar.
+// Quote is text as a literal of a Lark grammar, which is a string of JSON.
 func Quote(text string) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
