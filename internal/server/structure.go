@@ -17,7 +17,7 @@ type structure struct {
 	text    json.RawMessage
 	choices []string
 
-	whitespace string // between tokens of JSON, as a regular expression; "" = any
+	whitespace string // between tokens of JSON, as a regular expression; "" = the usual
 }
 
 type structureKind uint8
