@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/model/grammar"
 )
 
 // Config configures a Server; the zero value of a field means its default.
@@ -86,10 +87,12 @@ type Server struct {
 
 	saltByKey             bool
 	logRequests, logStats bool
-	longestToken          int        // bytes
-	shortTexts, longTexts byteBudget // that are encoded
-	bodies                byteBudget // that are not short
-	scoring               byteBudget // of one prompt at a time
+	longestToken          int // bytes
+	grammars              *grammar.Compiler
+	specialTags           map[string]bool // tags of tool calls that are special tokens
+	shortTexts, longTexts byteBudget      // that are encoded
+	bodies                byteBudget      // that are not short
+	scoring               byteBudget      // of one prompt at a time
 	stall                 time.Duration
 	progress              progress
 	exitOnStall           bool
@@ -141,6 +144,10 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		s.stall = defaultStall
 	}
 	s.longestToken = longestToken(tokenizer, s.info.VocabSize)
+	if tokenizer != nil {
+		s.grammars = grammar.NewCompiler(tokenizer, grammar.Limits{})
+		s.specialTags = specialTags(tokenizer)
+	}
 	for _, key := range cfg.APIKeys {
 		s.keys = append(s.keys, sha256.Sum256([]byte(key)))
 	}
