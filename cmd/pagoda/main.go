@@ -84,7 +84,7 @@ Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), serveCommand(), benchCommand(), simulateCommand(), traceCommand())
+	root.AddCommand(runCommand(), serveCommand(), benchCommand(), simulateCommand(), topCommand(), traceCommand())
 	return root
 }
 
