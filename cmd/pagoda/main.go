@@ -94,7 +94,7 @@ Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
 	setHelp(root)
 	root.AddCommand(
 		runCommand(), serveCommand(), benchCommand(), tuneCommand(), planCommand(), doctorCommand(),
-		simulateCommand(), traceCommand(),
+		simulateCommand(), topCommand(), traceCommand(),
 	)
 	return root
 }
