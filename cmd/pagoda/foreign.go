@@ -38,6 +38,7 @@ var foreignFlags = []foreignFlag{
 	{name: "kv-events-config"},
 	{name: "structured-outputs-config"},
 	{name: "seed", same: []string{"0"}},
+	{name: "hf-token", refuse: "set HF_TOKEN: everybody on the machine can read a command line"},
 	{name: "hf-overrides", refuse: "edit the model's config.json"},
 	{name: "rope-scaling", refuse: "edit the model's config.json"},
 	{name: "rope-theta", refuse: "edit the model's config.json"},

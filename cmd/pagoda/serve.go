@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -167,8 +168,12 @@ func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (
 	if len(names) == 0 {
 		names = []string{strings.TrimSuffix(model, "/")}
 		if i := strings.LastIndexByte(names[0], '/'); i >= 0 {
-			// A path is a poor name to type; both are accepted.
+			// A path is a poor name to type; both are accepted. A model of the hub goes
+			// by its full name, as with vLLM.
 			names = []string{names[0][i+1:], model}
+			if s.fromHub {
+				slices.Reverse(names)
+			}
 		}
 	}
 	e := server.AdaptEngine(s.engine)
