@@ -33,7 +33,6 @@ var foreignFlags = []foreignFlag{
 	{name: "reasoning-parser", same: []string{""}},
 	{name: "speculative-config"},
 	{name: "compilation-config"},
-	{name: "profiler-config"},
 	{name: "kv-events-config"},
 	{name: "otlp-traces-endpoint"},
 	{name: "structured-outputs-config"},

@@ -32,6 +32,7 @@ type serveFlags struct {
 	logRequests, noLogStats bool
 	autoToolChoice          bool
 	toolParser              string
+	profile                 serveProfile
 }
 
 func serveCommand() *cobra.Command {
@@ -67,6 +68,7 @@ at once.`,
 	flags.BoolVar(&f.autoToolChoice, "enable-auto-tool-choice", true, "accepted for vLLM's sake: tool calls are always parsed")
 	flags.StringVar(&f.toolParser, "tool-call-parser", "hermes", "form of tool calls: hermes, which Qwen2.5 has, too")
 	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
+	f.profile.register(flags)
 	registerForeign(flags)
 	addNegations(flags)
 	return cmd
@@ -77,6 +79,9 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 		return usageError{fmt.Errorf("--tool-call-parser %s: only hermes is supported", f.toolParser)}
 	}
 	if err := checkForeign(cmd, os.Stderr); err != nil {
+		return err
+	}
+	if err := f.profile.resolve(); err != nil {
 		return err
 	}
 	secure, err := f.tls()
@@ -145,7 +150,7 @@ func (f *serveFlags) newServer(s *session, model string) (*server.Server, error)
 	return server.New(server.Config{
 		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.parseSpecial,
 		SaltCacheByKey: f.saltByKey, LogRequests: f.logRequests, DisableLogStats: f.noLogStats,
-		DrainTimeout: f.drain, Version: version, Log: s.log,
+		Profile: f.profile.config, DrainTimeout: f.drain, Version: version, Log: s.log,
 	}, e, t, template)
 }
 

@@ -22,6 +22,8 @@ type Engine interface {
 	Stats() engine.Stats
 	// Steps returns the records of the last n steps that are kept, oldest first.
 	Steps(n int) []engine.StepRecord
+	// StartProfile begins to record a profile: engine.ErrProfiling while one is.
+	StartProfile(ctx context.Context, o engine.ProfileOptions) (Recording, error)
 	// Info does not change while the engine lives.
 	Info() Info
 	// Done is closed when the engine has stopped, by itself or not; Err then says

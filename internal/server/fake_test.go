@@ -40,6 +40,7 @@ type fakeEngine struct {
 	info   Info
 	stats  engine.Stats
 	steps  []engine.StepRecord
+	record *fakeRecording // what StartProfile gives; nil = one is under way
 
 	mu       sync.Mutex
 	requests []engine.Request

@@ -41,6 +41,8 @@ type Config struct {
 	// LogRequests writes a line for each request that ends; otherwise it is a debug
 	// message. DisableLogStats leaves out the line every 5 s.
 	LogRequests, DisableLogStats bool
+	// Profile lets clients record profiles by /start_profile and /stop_profile.
+	Profile ProfileConfig
 	// Version is what /version says.
 	Version string
 	// Log receives what a person should know; nil = slog.Default().
@@ -76,6 +78,8 @@ type Server struct {
 	scoring               byteBudget // of one prompt at a time
 	stall                 time.Duration
 	progress              progress
+	profile               ProfileConfig
+	profiles              profiling
 	load                  atomic.Int64 // generating requests that are open
 
 	draining atomic.Bool // no new requests
@@ -98,7 +102,7 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		engine: engine, info: engine.Info(), tokenizer: tokenizer, template: template,
 		names: cfg.ModelNames, parseSpecial: cfg.AllowSpecialTokensInContent, version: cfg.Version,
 		created: time.Now().Unix(), log: cfg.Log,
-		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout,
+		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout, profile: cfg.Profile,
 		shortTexts: byteBudget{total: encodingBytes}, longTexts: byteBudget{total: encodingBytes},
 		bodies:       byteBudget{total: bodyBytes},
 		drainTimeout: cfg.DrainTimeout, headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout,
@@ -108,6 +112,9 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 	}
 	if s.drainTimeout == 0 {
 		s.drainTimeout = defaultDrainTimeout
+	}
+	if s.profile.Steps == 0 {
+		s.profile.Steps = defaultProfileSteps
 	}
 	if s.stall == 0 {
 		s.stall = defaultStall
@@ -146,6 +153,8 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("POST /flush_cache", s.handleResetPrefixCache) // SGLang's name
 	mux.HandleFunc("GET /is_sleeping", s.handleIsSleeping)
 	mux.HandleFunc("GET /debug/steps", s.handleSteps)
+	mux.HandleFunc("POST /start_profile", s.handleStartProfile)
+	mux.HandleFunc("POST /stop_profile", s.handleStopProfile)
 	return mux
 }
 
