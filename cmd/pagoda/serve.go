@@ -41,6 +41,7 @@ type serveFlags struct {
 	autoToolChoice          bool
 	toolParser              string
 	ui                      bool
+	profile                 serveProfile
 }
 
 func serveCommand() *cobra.Command {
@@ -93,6 +94,7 @@ at once.`,
 	choose(flags, &f.onStall, "watchdog-policy", "wait", "what follows a hang, after the dump and readiness off; wait: /livez fails, for a supervisor to see", "wait", "exit")
 	flags.StringVar(&f.dumpDir, "watchdog-dump-dir", "", "where the state of an engine that hangs or fails is written, for pagoda trace (default: the directory for temporary files)")
 	flags.StringVar(&f.tracesTo, "otlp-traces-endpoint", "", "send a span of each request to this OpenTelemetry collector (OTLP/HTTP, JSON), such as http://localhost:4318/v1/traces")
+	f.profile.register(flags)
 	registerForeign(flags)
 	addNegations(flags)
 	return cmd
@@ -106,6 +108,9 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 		return usageError{fmt.Errorf("--watchdog-timeout %v: want at least 1s", f.stall)}
 	}
 	if err := checkForeign(cmd, os.Stderr); err != nil {
+		return err
+	}
+	if err := f.profile.resolve(); err != nil {
 		return err
 	}
 	secure, err := f.tls()
@@ -194,6 +199,7 @@ func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (
 		Traces: traces, StallTimeout: f.stall, ExitOnStall: f.onStall == "exit", DumpDir: f.dumpDir,
 		DrainTimeout: f.drain, Version: version, Log: s.log,
 		DisableUI: !f.ui, Explain: sim.Explain,
+		Profile: f.profile.config,
 	}, e, t, template)
 }
 

@@ -26,6 +26,15 @@ func (a adaptedEngine) SubmitChoices(ctxs []context.Context, r engine.Request) (
 	return streams, nil
 }
 
+// StartProfile implements Engine.
+func (a adaptedEngine) StartProfile(ctx context.Context, o engine.ProfileOptions) (Recording, error) {
+	r, err := a.Engine.StartProfile(ctx, o)
+	if err != nil {
+		return nil, err // a nil *Recording would not be nil here
+	}
+	return r, nil
+}
+
 // Info implements Engine.
 func (a adaptedEngine) Info() Info {
 	in := a.Engine.Info()

@@ -29,6 +29,8 @@ type Engine interface {
 	// steps that have to do with a sequence; see *engine.Engine.
 	Observe(ctx context.Context, o *engine.Observation, blocks, steps int) error
 	StepsOf(ctx context.Context, id engine.SequenceID, n int) ([]engine.StepRecord, error)
+	// StartProfile begins to record a profile: engine.ErrProfiling while one is.
+	StartProfile(ctx context.Context, o engine.ProfileOptions) (Recording, error)
 	// Info does not change while the engine lives.
 	Info() Info
 	// Done is closed when the engine has stopped, by itself or not; Err then says

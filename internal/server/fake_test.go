@@ -41,6 +41,7 @@ type fakeEngine struct {
 	info   Info
 	stats  engine.Stats
 	steps  []engine.StepRecord
+	record *fakeRecording // what StartProfile gives; nil = one is under way
 
 	sequence engine.SequenceID // of all requests
 	observed func(o *engine.Observation, blocks, steps int) error

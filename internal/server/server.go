@@ -57,6 +57,8 @@ type Config struct {
 	// Explain says in sentences what a step was, for the page; nil = it shows numbers
 	// alone.
 	Explain func(*engine.StepRecord) []string
+	// Profile lets clients record profiles by /start_profile and /stop_profile.
+	Profile ProfileConfig
 	// Version is what /version says.
 	Version string
 	// Log receives what a person should know; nil = slog.Default().
@@ -104,6 +106,8 @@ type Server struct {
 	explain   func(*engine.StepRecord) []string
 	live      live       // of the page
 	inspector *inspector // nil: without the page
+	profile   ProfileConfig
+	profiles  profiling
 
 	draining atomic.Bool // no new requests
 	aborting atomic.Bool // open ones are being cut
@@ -127,6 +131,7 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		created: time.Now().Unix(), log: cfg.Log, traces: cfg.Traces,
 		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout,
 		exitOnStall: cfg.ExitOnStall, dumpDir: cfg.DumpDir, stalled: make(chan struct{}),
+		profile:    cfg.Profile,
 		shortTexts: byteBudget{total: encodingBytes}, longTexts: byteBudget{total: encodingBytes},
 		bodies:       byteBudget{total: bodyBytes},
 		drainTimeout: cfg.DrainTimeout, headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout,
@@ -139,6 +144,9 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 	}
 	if s.dumpDir == "" {
 		s.dumpDir = os.TempDir()
+	}
+	if s.profile.Steps == 0 {
+		s.profile.Steps = defaultProfileSteps
 	}
 	if s.stall == 0 {
 		s.stall = defaultStall
@@ -188,6 +196,8 @@ func (s *Server) routes() *http.ServeMux {
 	if s.inspector != nil {
 		s.pageRoutes(mux)
 	}
+	mux.HandleFunc("POST /start_profile", s.handleStartProfile)
+	mux.HandleFunc("POST /stop_profile", s.handleStopProfile)
 	return mux
 }
 
