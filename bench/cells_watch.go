@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -147,7 +146,7 @@ func (w *watcher) lookAtBlocks() {
 		return
 	}
 	var o engine.Observation
-	if err := w.e.Observe(context.Background(), &o, math.MaxInt, 0); err == nil { // the engine's end shows elsewhere
+	if err := w.e.Observe(context.Background(), &o, w.e.Info().NumBlocks, 0); err == nil { // the engine's end shows elsewhere
 		w.most, w.seen.blocks = o.Stats.BlocksUsed+o.Stats.BlocksShared, o.Blocks
 	}
 }
@@ -155,7 +154,7 @@ func (w *watcher) lookAtBlocks() {
 // fetch notes the steps since the last time.
 func (w *watcher) fetch() {
 	steps := w.e.Stats().Steps
-	records := w.e.Steps(int(steps-w.steps) + 16) // some begin meanwhile
+	records := w.e.Steps(2*int(steps-w.steps) + 64) // some are without work, and some begin meanwhile
 	w.steps = steps
 	for i := range records {
 		r := &records[i]

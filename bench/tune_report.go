@@ -59,6 +59,10 @@ func (t *tuner) verdict(err error) string {
 			changed = append(changed, fmt.Sprintf("%s %s instead of %s", name, paramText(to[name]), paramText(from[name])))
 		}
 	}
+	if len(changed) == 0 && err != nil {
+		b.WriteString("Nothing that was measured so far beats the start.")
+		return b.String()
+	}
 	if len(changed) == 0 {
 		b.WriteString("No measurable improvement: nothing that was measured beats the start. " + t.whyNot())
 		return strings.TrimSpace(b.String())

@@ -111,7 +111,7 @@ func TestSpecs(t *testing.T) {
 		g       *grammar.Grammar
 		yes, no []string
 	}{
-		{name: "object", g: anyObject, yes: []string{`{}`, `{"a":[1,null,"é\n"]}`, "{\n    \"a\": 1\n}"}, no: []string{``, `[]`, `{"a"}`, `{} x`, `{"a":1`}},
+		{name: "object", g: anyObject, yes: []string{`{}`, `{"a":[1,null,"é\n"]}`, "{\n    \"a\": 1\n}", "{\r\n\t\"a\":1}"}, no: []string{``, "{\n\n}", "{  }", `[]`, `{"a"}`, `{} x`, `{"a":1`}},
 		{name: "schema", g: schema(` { "type":"object","properties":{"n":{"type":"integer","minimum":3}},"required":["n"],"additionalProperties":false}`),
 			yes: []string{`{"n":3}`, `{ "n" : 41 }`}, no: []string{`{"n":2}`, `{}`, `{"n":3,"m":1}`, `{"n":3.5}`}},
 		{name: "empty schema", g: schema(`{}`), yes: []string{`1`, `"a"`, `{}`}, no: []string{`a`}},
