@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers build clean demo-eval fmt golden help lint maskbench metamorphic mutants race run soak test test-model verify
+.PHONY: all bench bench-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants profile-check race run server-soak soak test test-model ui-screenshots verify
 
 all: build
 
@@ -69,6 +69,15 @@ mutants:
 metamorphic: $(TOKENIZERS) test-model
 	$(GO) test -tags invariants -run Metamorphic -v -timeout 3h ./cmd/pagoda -metamorphic-prompts 1000
 
+## check-clients: a tour of the server with the official OpenAI and Anthropic clients
+check-clients: build
+	scripts/clients/check.sh
+
+## server-soak: 10,000 disconnects, 1,000 slow readers, 500 silent sockets; a million requests (a quarter of an hour)
+server-soak: $(TOKENIZERS)
+	$(GO) test -run Crowds -v ./internal/server -crowd 100
+	$(GO) test -run ServerSoak -v -timeout 3h ./cmd/pagoda -soak-requests 1000000
+
 ## maskbench: masks of the grammars along 1,671 JSON texts (MASKBENCH=…/maskbench_dev.jsonl)
 MASKBENCH ?= ../shared/data/cases/maskbench_dev.jsonl
 maskbench: $(TOKENIZERS)
@@ -92,6 +101,10 @@ bench: build
 bench-peers: build
 	@scripts/bench-peers.sh
 
+## profile-check: traces of bench profile as TensorBoard's torch-tb-profiler reads them (SCREENSHOTS=dir)
+profile-check: build
+	@scripts/profile-check.sh
+
 ## verify: the engine's logits against an independent forward pass (gomlx)
 verify: $(TOKENIZERS) test-model
 	$(GO) run ./cmd/pagoda-verify $(TEST_MODEL)
@@ -103,6 +116,12 @@ test-model:
 ## demo-eval: the figures of docs/demo-model.md, on the CPU (PyTorch; minutes, 3 GB of wheels)
 demo-eval:
 	@scripts/demo_model/make.sh evaluate
+
+## ui-screenshots: look at the page with Chromium under load; the pictures of the docs
+ui-screenshots: $(TOKENIZERS)
+	$(GO) test -tags screenshots -count=1 -run Screenshots -v ./cmd/pagoda -images $(CURDIR)/.cache/screenshots
+	@mkdir -p docs/images
+	cp .cache/screenshots/page-desktop.png .cache/screenshots/page-dark.png .cache/screenshots/phone-memory.png docs/images/
 
 ## golden: make the reference outputs anew (PyTorch; minutes, 3 GB of wheels)
 golden: test-model

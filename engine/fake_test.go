@@ -53,6 +53,8 @@ type fake struct {
 	hold    chan struct{} // Wait takes two values: the first says that it is there; nil = it does not wait
 	closed  int           // calls of Close
 	updates int           // RowUpdates so far
+
+	profiler func(kernels.OpRecord) // see profile_test.go
 }
 
 type writer struct {
@@ -342,6 +344,7 @@ func (f *fake) Wait(t kernels.Ticket) (*kernels.Result, error) {
 	if f.failAt != 0 && int64(t) >= f.failAt && f.err == nil {
 		f.err = fmt.Errorf("injected: step %d", t)
 	}
+	f.report(t)
 	res := &f.results[int64(t)%2]
 	res.Duration = time.Microsecond
 	return res, f.err

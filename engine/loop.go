@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/pagoda-engine/pagoda/internal/invariant"
@@ -11,9 +12,16 @@ import (
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
+// auditInterval is the least time between two audits.
+const auditInterval = 10 * time.Second
+
 // loop is the state of the engine's goroutine, which alone touches it and all
 // below it.
 type loop struct {
+	// hold is locked by the engine's goroutine but while it waits for the device or
+	// for work: a dump may look at the rest then.
+	hold sync.Mutex
+
 	e          *Engine
 	backend    kernels.Backend
 	runner     *runner
@@ -28,10 +36,17 @@ type loop struct {
 	stats      Stats
 	records    records
 	trace      *trace
+	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
+
+	began    time.Time             // the clock of block ages
+	observed []*scheduler.Sequence // memory of observeBlocks
 
 	transfers []transfer // swap copies under way, oldest first
 	pending   *pending   // limits that are coming into force; nil = none
+
+	audited   int64 // Stats.Steps at the last audit
+	auditedAt time.Time
 
 	// For planning anew.
 	sizes  sizes
@@ -161,13 +176,29 @@ func (l *loop) idle() {
 	l.settle()
 	l.publish()
 	l.check()
+	if l.fault = l.audit(time.Now()); l.fault != nil {
+		return
+	}
 	l.trace.flush(l.e.cfg.Log)
+	l.sleep()
+}
+
+// sleep waits until there is something to receive, and receives it.
+func (l *loop) sleep() {
+	var q *request
+	var fn func(*loop)
+	l.hold.Unlock()
 	select {
-	case q := <-l.e.inbox:
-		l.add(q)
-	case fn := <-l.e.calls:
-		fn(l)
+	case q = <-l.e.inbox:
+	case fn = <-l.e.calls:
 	case <-l.e.wake:
+	}
+	l.hold.Lock()
+	switch {
+	case q != nil:
+		l.add(q)
+	case fn != nil:
+		fn(l)
 	}
 }
 
@@ -221,9 +252,12 @@ func (l *loop) abort(q *request) {
 // run.
 func (l *loop) schedule() *step {
 	begin := time.Now()
+	l.kv.Tick(begin.Sub(l.began))
+	l.profile.begin(begin)
 	out := l.sched.Schedule()
 	l.countDecisions(out)
 	l.move(out)
+	l.profile.mark(PhaseSchedule)
 	l.check()
 	if out.Empty() {
 		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
@@ -237,10 +271,11 @@ func (l *loop) schedule() *step {
 	for i := range out.Scheduled {
 		if q := s.requests[i]; !q.started {
 			l.markStarted(q)
-			q.stream.cached, q.stream.admitted = q.seq.CachedTokens, begin // before the first token: from then on readers look
+			q.stream.cached, q.stream.admitted, q.stream.sequence = q.seq.CachedTokens, begin, q.seq.ID // before the first token: from then on readers look
 		}
 	}
 	s.host = time.Since(begin)
+	l.profile.mark(PhasePack)
 	return s
 }
 
@@ -273,6 +308,7 @@ func (l *loop) launch(s *step) {
 	}
 	l.runner.launch(s)
 	s.host += time.Since(s.start)
+	l.profile.launched(s, s.start)
 }
 
 // draw ends the step that was launched: with the masks, its tokens can be drawn.
@@ -285,16 +321,22 @@ func (l *loop) draw(s *step) {
 
 // collect waits for a step, tells the scheduler, and hands the tokens out.
 func (l *loop) collect(s *step) error {
+	l.profile.waiting()
+	l.hold.Unlock()
 	result, err := l.backend.Wait(s.ticket)
+	l.hold.Lock()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDevice, err)
 	}
 	begin := time.Now()
+	l.kv.Tick(begin.Sub(l.began))
+	l.profile.waited()
 	l.judge(s, result)
 	l.sched.Update(s.out, s.results, result.Duration)
 	l.deliver(s, result.Duration)
 	s.host += time.Since(begin)
 	l.record(s)
+	l.delivered()
 	l.check()
 	return nil
 }
@@ -317,6 +359,19 @@ func (l *loop) publish() {
 	l.e.stats.store(s)
 }
 
+// audit verifies the invariants when nothing is left to do: then it costs nobody
+// time, and no request is there that a wrong table could give another's tokens.
+func (l *loop) audit(now time.Time) error {
+	if l.audited == l.stats.Steps || now.Sub(l.auditedAt) < auditInterval {
+		return nil
+	}
+	l.audited, l.auditedAt = l.stats.Steps, now
+	if err := l.sched.Check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvariant, err)
+	}
+	return nil
+}
+
 // check verifies every invariant and poisons freed blocks, in builds with tag
 // invariants.
 func (l *loop) check() {
@@ -337,7 +392,7 @@ func (l *loop) stop(cause error) {
 	v := verdict{finish: FinishAbort}
 	if cause != nil {
 		v = verdict{finish: FinishError, err: cause}
-		e.cfg.Log.Error("the device failed, the engine stops", "error", cause)
+		e.cfg.Log.Error("the engine stops", "error", cause)
 	}
 	for len(e.inbox) > 0 {
 		l.add(<-e.inbox)
@@ -349,6 +404,9 @@ func (l *loop) stop(cause error) {
 	l.guides.stop()
 	for _, j := range l.jobs {
 		j.drop()
+	}
+	if l.profile != nil {
+		l.endProfile(EndedEngine)
 	}
 	l.publish()
 	l.trace.flush(e.cfg.Log)

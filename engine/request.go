@@ -94,6 +94,8 @@ type Event struct {
 	// Admitted is when the request first got a place in a step; valid like
 	// CachedTokens, the zero time if it never did.
 	Admitted time.Time
+	// Sequence is its number in step records; valid like CachedTokens.
+	Sequence SequenceID
 	// Preemptions is how often the request lost its blocks; valid in the last
 	// event.
 	Preemptions int

@@ -39,6 +39,7 @@ type world struct {
 	live   []*visitor
 	todo   int // requests still to submit
 	states *rareStates
+	seen   Observation
 	rules  ruleCount
 }
 
@@ -149,6 +150,9 @@ func (w *world) visit() {
 	if w.r.IntN(40) == 0 {
 		w.reconfigure()
 	}
+	if w.states.steps%16 == 0 {
+		requireObserved(w.t, w.l, &w.seen)
+	}
 	if w.r.IntN(10) == 0 && len(w.live) > 0 {
 		w.abort(w.live[w.r.IntN(len(w.live))])
 	}
@@ -169,6 +173,9 @@ func (w *world) reconfigure() {
 	limits.MaxNumBatchedTokens = limits.MaxNumSeqs + w.r.IntN(40)
 	if w.r.IntN(2) == 0 {
 		limits.SwapSpace = []int64{-1, 4 << 10, 16 << 10}[w.r.IntN(3)]
+	}
+	if w.r.IntN(4) == 0 {
+		limits.PreemptionMode = []string{"auto", "swap", "recompute"}[w.r.IntN(3)]
 	}
 	w.l.jobs = append(w.l.jobs, job{run: func(l *loop) bool {
 		if l.beginReconfigure(limits, make(chan error, 1)) == nil { // else somebody needs more
@@ -308,6 +315,7 @@ func (w *world) run() {
 	require.NoError(w.t, w.l.sched.Check())
 	require.Zero(w.t, w.e.queued.Load())
 	require.Len(w.t, w.l.runner.free, w.l.maxima.MaxSeqs, "rows were lost")
+	requireObserved(w.t, w.l, &w.seen)
 	w.l.stop(nil)
 	require.Zero(w.t, w.rules.open.Load(), "constraints were left open")
 	w.states.masks += w.rules.masks.Load()

@@ -39,7 +39,7 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	s := &session{log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: f.logLevel()}))}
+	s := &session{log: f.logger()}
 	if err := f.openText(s, modelArg); err != nil {
 		s.close()
 		return nil, err
@@ -68,6 +68,11 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 		printPlan(os.Stderr, s.engine, cmd.Flags(), time.Since(start))
 	}
 	return s, nil
+}
+
+// logger writes to standard error.
+func (f *engineFlags) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: f.logLevel()}))
 }
 
 func (f *engineFlags) logLevel() slog.Level {
@@ -168,6 +173,22 @@ func (p *progress) update(stage string, done, total int64) {
 		p.stage = stage
 		p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription(stage),
 			progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(50*time.Millisecond))
+	}
+	_ = p.bar.Set64(done) // a bar that cannot be drawn stops nothing
+}
+
+// count shows how many of some runs are done, and the time that is left.
+func (p *progress) count(stage string, done, total int64) {
+	if !p.shown || total == 0 {
+		return
+	}
+	if p.bar == nil {
+		p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionShowCount(),
+			progressbar.OptionSetPredictTime(true), progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(50*time.Millisecond))
+	}
+	p.bar.Describe(stage)
+	if total != p.bar.GetMax64() {
+		p.bar.ChangeMax64(total)
 	}
 	_ = p.bar.Set64(done) // a bar that cannot be drawn stops nothing
 }

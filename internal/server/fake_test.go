@@ -42,6 +42,9 @@ type fakeEngine struct {
 	stats  engine.Stats
 	steps  []engine.StepRecord
 
+	sequence engine.SequenceID // of all requests
+	observed func(o *engine.Observation, blocks, steps int) error
+
 	mu       sync.Mutex
 	requests []engine.Request
 	open     atomic.Int64
@@ -58,6 +61,11 @@ func newFakeEngine(text string) *fakeEngine {
 	}
 }
 
+// Dump implements Engine.
+func (f *fakeEngine) Dump(w io.Writer, reason string) error {
+	return json.NewEncoder(w).Encode(engine.DumpLine{Dump: &engine.DumpHeader{Reason: reason}})
+}
+
 func ids(text string) []int32 {
 	out := make([]int32, len(text))
 	for i := range len(text) {
@@ -69,6 +77,18 @@ func ids(text string) []int32 {
 func (f *fakeEngine) Stats() engine.Stats { return f.stats }
 func (f *fakeEngine) Steps(n int) []engine.StepRecord {
 	return f.steps[max(0, len(f.steps)-n):]
+}
+
+// Observe is what observed says; StepsOf has the steps that there are.
+func (f *fakeEngine) Observe(_ context.Context, o *engine.Observation, blocks, steps int) error {
+	if f.observed != nil {
+		return f.observed(o, blocks, steps)
+	}
+	return f.err
+}
+
+func (f *fakeEngine) StepsOf(_ context.Context, id engine.SequenceID, n int) ([]engine.StepRecord, error) {
+	return f.steps, f.err
 }
 func (f *fakeEngine) Info() Info            { return f.info }
 func (f *fakeEngine) Done() <-chan struct{} { return f.done }
@@ -203,7 +223,7 @@ func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
 			return engine.Event{Finish: engine.FinishStop, StopID: engine.NoStopID}, true
 		}
 	}
-	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2, Admitted: s.admitted}
+	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2, Admitted: s.admitted, Sequence: s.f.sequence}
 	if n := s.r.Sampling.Logprobs; n >= 0 {
 		ev.Logprob = -0.5
 		for i := range n {
@@ -282,7 +302,9 @@ func newTestServer(t testing.TB, f *fakeEngine, cfg Config) *Server {
 // do sends a request past the network.
 func do(h http.Handler, method, path, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	req := httptest.NewRequest(method, path, strings.NewReader(body))
+	req.Host = "localhost"
+	h.ServeHTTP(w, req)
 	return w
 }
 

@@ -43,6 +43,8 @@ type choice struct {
 	preemptions int
 	// admitted is when the engine first had a place for it.
 	admitted, first, last time.Time
+
+	inspected *inspectedChoice // nil: it is not kept for the page
 }
 
 // delta is what a token added to a choice.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"math"
 	"math/rand/v2"
@@ -29,6 +30,7 @@ type request struct {
 	// How to answer.
 	model           string
 	id              string // chosen by the client; "" = ours
+	traceparent     string // header of W3C Trace Context, unchecked
 	stream          bool
 	includeUsage    bool
 	continuousUsage bool
@@ -60,6 +62,12 @@ type request struct {
 	priority    int
 
 	defaultMaxTokens int // 0 = as many as fit
+
+	// For the page's inspector.
+	owner       [sha256.Size]byte // hash of the key
+	rendered    string            // the beginning of the prompt's text
+	renderedCut int               // bytes that it lacks
+	subject     string            // what the last user said, in a line
 
 	release func() // gives back the body's place in the budget; nil = it has none
 
