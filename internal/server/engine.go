@@ -81,8 +81,10 @@ type Tokenizer interface {
 	// tokenizer.json.
 	TokenBytes(id int32) string
 	TokenString(id int32) string
-	// VocabSize is one more than the largest id.
+	// VocabSize is one more than the largest id; IsSpecial tells the tokens that are
+	// no text.
 	VocabSize() int
+	IsSpecial(id int32) bool
 }
 
 // Decoder turns the tokens of one sequence into text, whole characters only.
