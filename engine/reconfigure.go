@@ -12,6 +12,9 @@ import (
 // Limits are the parts of a Config that change while the engine serves. The zero
 // value of a field leaves it as it is.
 type Limits struct {
+	// MemoryLimit is the size in bytes that the device is taken to have; negative =
+	// what it had at start. More than it has is not believed.
+	MemoryLimit          int64
 	GPUMemoryUtilization float64 // 0–1; replaces a pool that was sized otherwise
 	NumGPUBlocksOverride int     // wins over it
 	KVCacheMemoryBytes   int64   // likewise
@@ -27,6 +30,9 @@ type Limits struct {
 
 // apply changes c.
 func (l *Limits) apply(c *Config) {
+	if l.MemoryLimit != 0 {
+		c.MemoryLimit = max(l.MemoryLimit, 0)
+	}
 	if l.GPUMemoryUtilization != 0 || l.NumGPUBlocksOverride != 0 || l.KVCacheMemoryBytes != 0 {
 		c.NumGPUBlocksOverride, c.KVCacheMemoryBytes = l.NumGPUBlocksOverride, l.KVCacheMemoryBytes
 	}
@@ -54,6 +60,27 @@ func (l *Limits) apply(c *Config) {
 	if l.TargetITL != 0 {
 		c.TargetITL = max(l.TargetITL, 0)
 	}
+}
+
+// Limits are those in force, each of them set, so that Reconfigure with them brings
+// this state back.
+func (e *Engine) Limits() Limits {
+	c := &e.effective.Load().cfg
+	l := Limits{
+		MemoryLimit: orNegative(c.MemoryLimit), GPUMemoryUtilization: c.GPUMemoryUtilization, NumGPUBlocksOverride: c.NumGPUBlocksOverride,
+		KVCacheMemoryBytes: c.KVCacheMemoryBytes, MaxNumSeqs: c.MaxNumSeqs, MaxNumBatchedTokens: c.MaxNumBatchedTokens, SwapSpace: c.SwapSpace,
+		PreemptionMode: c.PreemptionMode, Watermark: c.Watermark,
+		LongPrefillTokenThreshold: orNegative(c.LongPrefillTokenThreshold), TargetITL: orNegative(c.TargetITL),
+	}
+	return l
+}
+
+// orNegative is n, or -1 where 0 would leave a limit as it is.
+func orNegative[N int | int64 | time.Duration](n N) N {
+	if n == 0 {
+		return -1
+	}
+	return n
 }
 
 // schedulerLimits are the limits that the scheduler keeps to.
@@ -113,7 +140,12 @@ func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	p, err := l.replan(c)
+	sz := l.sizes
+	if c.MemoryLimit > 0 && c.MemoryLimit < sz.limit {
+		sz.limit, sz.limitFrom = c.MemoryLimit, "given by --memory-limit"
+	}
+	next.limit, next.from = sz.limit, sz.limitFrom
+	p, err := l.replan(c, sz)
 	if err != nil {
 		return err
 	}
@@ -139,12 +171,11 @@ func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
 }
 
 // replan applies the memory formula to other limits.
-func (l *loop) replan(c *Config) (memoryPlan, error) {
+func (l *loop) replan(c *Config, sz sizes) (memoryPlan, error) {
 	if c.MaxNumSeqs > l.maxima.MaxSeqs || c.MaxNumBatchedTokens > l.maxima.MaxBatchedTokens {
 		return memoryPlan{}, &ConfigError{Problems: []string{fmt.Sprintf("--max-num-seqs %d, --max-num-batched-tokens %d: room was reserved for %d and %d at start; restart with the larger values",
 			c.MaxNumSeqs, c.MaxNumBatchedTokens, l.maxima.MaxSeqs, l.maxima.MaxBatchedTokens)}}
 	}
-	sz := l.sizes
 	sz.workspace = l.backend.WorkspaceBytes(l.shape, workspaceLimits(c, sz.modelMaxLen))
 	p, err := plan(c, sz)
 	if err != nil {

@@ -60,6 +60,28 @@ func TestReconfigureWhileServing(t *testing.T) {
 	})
 }
 
+// TestLimitsComeBack: a smaller device is pretended live, and Limits brings back
+// what was there.
+func TestLimitsComeBack(t *testing.T) {
+	e := startFake(t, &fake{}, Config{MaxNumSeqs: 4, MaxNumBatchedTokens: 64, SwapSpace: -1, MaxModelLen: 200, MemoryLimit: 1 << 25})
+	before, info := e.Limits(), e.Info()
+	require.NoError(t, e.Reconfigure(context.Background(), Limits{
+		MemoryLimit: 1 << 24, MaxNumSeqs: 2, SwapSpace: 1 << 20, Watermark: 0.5, LongPrefillTokenThreshold: 16, TargetITL: 1, PreemptionMode: "swap",
+	}))
+	require.Less(t, e.Info().NumBlocks, info.NumBlocks)
+	var sum int64
+	for _, entry := range e.Ledger() {
+		sum += entry.Bytes
+	}
+	require.EqualValues(t, 1<<24, sum, "the ledger is of the smaller device")
+	require.ErrorIs(t, e.Reconfigure(context.Background(), Limits{MemoryLimit: 1 << 10}), ErrMemory)
+	require.NoError(t, e.Reconfigure(context.Background(), Limits{MemoryLimit: 1 << 40}), "more than there is")
+	require.Equal(t, info.NumBlocks, e.Info().NumBlocks)
+	require.NoError(t, e.Reconfigure(context.Background(), before))
+	require.Equal(t, before, e.Limits())
+	require.Equal(t, info, e.Info())
+}
+
 // TestReconfigureRefuses: what cannot be is refused with the arithmetic, and
 // nothing has changed.
 func TestReconfigureRefuses(t *testing.T) {

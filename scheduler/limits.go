@@ -21,13 +21,8 @@ func (s *Scheduler) SetLimits(l Limits, blocks, host int) error {
 // LargestNeed is the most blocks that a live sequence can come to hold.
 func (s *Scheduler) LargestNeed() int {
 	most := 0
-	for _, queue := range []*queue{&s.running, &s.waiting} {
-		for _, q := range queue.all() {
-			most = max(most, s.BlocksNeeded(q.MaxLen))
-			for _, f := range q.forks {
-				most = max(most, s.BlocksNeeded(f.MaxLen))
-			}
-		}
+	for q := range s.Live() {
+		most = max(most, s.BlocksNeeded(q.MaxLen))
 	}
 	return most
 }

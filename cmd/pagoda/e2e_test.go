@@ -42,7 +42,7 @@ type liveServer struct {
 	http   *http.Client
 }
 
-func startServer(t *testing.T, config engine.Config, keys ...string) *liveServer {
+func startServer(t testing.TB, config engine.Config, keys ...string) *liveServer {
 	skipWithoutDemo(t)
 	text, err := openTokenizer(demo.Name)
 	require.NoError(t, err)

@@ -155,6 +155,7 @@ func (c *choice) finish(reason engine.FinishReason) {
 	}
 	c.inspected.end(reason, c.preemptions)
 	c.log(reason)
+	c.trace(reason)
 }
 
 // log writes the line of a choice that ended: numbers, no text.
@@ -191,6 +192,7 @@ func (g *generation) countUnfinished(reason engine.FinishReason) {
 			g.s.metrics.success.WithLabelValues(string(reason)).Inc()
 			c.inspected.end(reason, c.preemptions)
 			c.log(reason)
+			c.trace(reason)
 		}
 	}
 }
