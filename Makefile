@@ -101,15 +101,13 @@ bench: build
 bench-peers: build
 	@scripts/bench-peers.sh
 
-<<<<<<< HEAD
 ## bench-serve-peers: bench serve beside guidellm, on Pagoda and on llama-cpp-python's server (builds that; ROUNDS=4)
 bench-serve-peers: build
 	@scripts/bench-serve-peers.sh
-=======
+
 ## profile-check: traces of bench profile as TensorBoard's torch-tb-profiler reads them (SCREENSHOTS=dir)
 profile-check: build
 	@scripts/profile-check.sh
->>>>>>> main
 
 ## verify: the engine's logits against an independent forward pass (gomlx)
 verify: $(TOKENIZERS) test-model
