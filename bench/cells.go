@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/internal/sim"
+	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
 // Tunable is an engine whose limits the experiments change while it stays loaded.
@@ -22,6 +24,7 @@ type Tunable interface {
 	Limits() engine.Limits
 	Reconfigure(ctx context.Context, limits engine.Limits) error
 	ResetPrefixCache(ctx context.Context) error
+	Observe(ctx context.Context, o *engine.Observation, blocks, steps int) error
 }
 
 // CellOptions are what every experiment over cells has in common. Zero values are
@@ -36,6 +39,8 @@ type CellOptions struct {
 	Progress func(stage string, done, total int64)
 
 	store *store // of runs that need not be measured again; nil = none
+	// once measures an arm, in tests; nil = on the engine.
+	once func(ctx context.Context, a *arm, seed uint64) (map[string]float64, error)
 }
 
 // fill sets defaults.
@@ -54,15 +59,26 @@ type SLO struct {
 	P99TTFT time.Duration // of a cell's; a single request's is wanted below it
 }
 
+// learned is a step-time model fitted to the runs so far.
+type learned struct {
+	StepTime  sim.StepTime  `json:"step_time"`
+	Steps     int64         `json:"steps"`
+	Error     float64       `json:"error"`      // mean of |predicted − measured| / measured
+	SwapBlock time.Duration `json:"swap_block"` // to copy a block one way; 0 = none was
+}
+
 // arm is one setting of an experiment: a Cell while it is measured.
 type arm struct {
+	stage       string // of a search: its runs count for no other's
 	params      map[string]any
 	limits      engine.Limits
 	load        Load
 	concurrency int // requests in flight; 0 = all at once
+	watchBlocks bool
 
 	runs   []map[string]float64 // a repeat each
 	trace  []moment             // of the last repeat
+	blocks []engine.BlockState  // at its fullest moment, with watchBlocks
 	memory error                // it did not fit; wraps engine.ErrMemory
 	failed error                // of requests, the first
 }
@@ -70,10 +86,11 @@ type arm struct {
 // key tells arms apart across processes.
 func (a *arm) key() string {
 	text, err := json.Marshal(struct {
+		Stage       string
 		Limits      engine.Limits
 		Load        Load
 		Concurrency int
-	}{a.limits, a.load, a.concurrency})
+	}{a.stage, a.limits, a.load, a.concurrency})
 	if err != nil {
 		panic(fmt.Sprintf("bench: an arm cannot be written: %v", err)) // plain numbers
 	}
@@ -87,7 +104,10 @@ type cells struct {
 	base  engine.Limits // in force when the experiment began
 	done  int64
 	total int64
-	stage string
+	// expect is the runs that are expected in all, where a search does not know yet.
+	expect int64
+	fit    scheduler.StepModel
+	model  learned
 }
 
 // newCells begins an experiment. The engine's limits come back with restore.
@@ -143,17 +163,16 @@ func over(base, l engine.Limits) engine.Limits {
 // arm's gain. An arm that does not fit the memory says so and is left out; the
 // error is the context's or the engine's end.
 func (c *cells) measure(ctx context.Context, stage string, arms []*arm, repeats int) error {
-	c.stage = stage
 	c.total += int64(len(arms) * repeats)
 	for repeat := range repeats {
 		for i := range arms {
 			a := arms[(i+repeat)%len(arms)]
-			c.o.Progress(stage, c.done, c.total)
+			c.o.Progress(stage, c.done, max(c.total, c.expect))
 			if err := c.measureOnce(ctx, a); err != nil {
 				return fmt.Errorf("%s: %w", settingText(a.params), err)
 			}
 			c.done++
-			c.o.Progress(stage, c.done, c.total)
+			c.o.Progress(stage, c.done, max(c.total, c.expect))
 		}
 	}
 	return nil
@@ -165,8 +184,8 @@ func (c *cells) measureOnce(ctx context.Context, a *arm) error {
 		return nil
 	}
 	repeat := len(a.runs)
-	if values, ok := c.o.store.recall(a.key(), repeat); ok {
-		a.runs = append(a.runs, values)
+	if values, model, ok := c.o.store.recall(a.key(), repeat); ok {
+		a.runs, c.model = append(a.runs, values), model
 		return nil
 	}
 	took, err := c.enter(ctx, a)
@@ -177,14 +196,18 @@ func (c *cells) measureOnce(ctx context.Context, a *arm) error {
 	case err != nil:
 		return err
 	}
-	values, err := c.run(ctx, a, c.o.Seed+uint64(repeat))
+	run := c.run
+	if c.o.once != nil {
+		run = c.o.once
+	}
+	values, err := run(ctx, a, c.o.Seed+uint64(repeat))
 	if err != nil {
 		return err
 	}
 	a.describe(values, c.e.Info())
 	values["reconfigure_ms"] = float64(took) / float64(time.Millisecond)
 	a.runs = append(a.runs, values)
-	return c.o.store.keep(a.key(), repeat, values)
+	return c.o.store.keep(a.key(), repeat, values, c.model)
 }
 
 // describe adds what follows from the arm alone: how many of its mean requests the
@@ -212,7 +235,7 @@ func (c *cells) run(ctx context.Context, a *arm, seed uint64) (map[string]float6
 	if err := c.e.ResetPrefixCache(ctx); err != nil {
 		return nil, err
 	}
-	m := watch(c.e)
+	m := watch(c.e, a.watchBlocks)
 	samples, err := Run(ctx, c.e, work, Options{MaxConcurrency: a.concurrency, Sampling: engine.Sampling{Logprobs: -1}})
 	seen := m.stop()
 	if err != nil {
@@ -226,8 +249,23 @@ func (c *cells) run(ctx context.Context, a *arm, seed uint64) (map[string]float6
 			return nil, samples[i].Err
 		}
 	}
-	a.trace = seen.moments
+	a.trace, a.blocks = seen.moments, seen.blocks
+	c.learn(seen.moments)
 	return metricsOf(samples, seen, c.o.SLO), nil
+}
+
+// learn fits the step-time model to the steps of a run.
+func (c *cells) learn(trace []moment) {
+	for i := range trace {
+		m := &trace[i]
+		c.fit.Observe(m.load, m.took)
+		if m.swapBlock > 0 {
+			c.model.SwapBlock = m.swapBlock
+		}
+	}
+	if c.fit.Ready() {
+		c.model.StepTime, c.model.Steps, c.model.Error = sim.Coefficients(&c.fit), c.fit.Count(), c.fit.Error()
+	}
 }
 
 // warmUp brings code, caches and clocks to where the run will find them: short

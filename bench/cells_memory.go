@@ -96,8 +96,8 @@ func (c *cells) tighten(share float64, work Workload, peak int) string {
 }
 
 // advice says what to do about the cell that suffered most from a small pool; ""
-// when none did.
-func advice(cells []Cell, load Load, info engine.Info) string {
+// when none did. where names its setting; "" = by its parameters.
+func advice(cells []Cell, where string, load Load, info engine.Info) string {
 	worst, most := -1, 0.0
 	for i := range cells {
 		c := &cells[i]
@@ -113,7 +113,9 @@ func advice(cells []Cell, load Load, info engine.Info) string {
 	c := &cells[worst]
 	blocks := (load.PromptTokens + load.OutputTokens + info.BlockSize - 1) / info.BlockSize
 	fits := int(c.medianOf("num_gpu_blocks")) / max(blocks, 1)
-	where := settingText(c.Params)
+	if where == "" {
+		where = settingText(c.Params)
+	}
 	if failed := c.medianOf("failed"); failed > 0 {
 		return fmt.Sprintf("With %s %.0f of %.0f requests failed: %s. A pool of %.0f blocks holds %d tokens: give it more memory (--gpu-memory-utilization, --memory-limit, --num-gpu-blocks-override), or ask for fewer tokens (--max-model-len, max_tokens).",
 			where, failed, failed+c.medianOf("completed"), c.Note, c.medianOf("num_gpu_blocks"), int(c.medianOf("num_gpu_blocks"))*info.BlockSize)

@@ -70,8 +70,6 @@ func unitOf(name string) string {
 		return "tokens/s"
 	case strings.HasSuffix(name, "_bytes"), strings.HasSuffix(name, "bytes_saved"):
 		return "bytes"
-	case strings.HasSuffix(name, "_tokens"):
-		return "tokens"
 	case shares[name]:
 		return "share"
 	}

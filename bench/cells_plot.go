@@ -29,7 +29,7 @@ func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report
 	if info := c.e.Info(); info.Device.Backend == "cpu" {
 		c.noteOthers(r, float64(info.Device.Threads))
 	}
-	if text := advice(r.Cells, load, c.e.Info()); text != "" {
+	if text := advice(r.Cells, "", load, c.e.Info()); text != "" {
 		r.Notes = append(r.Notes, text)
 	}
 	for i := range r.Cells {

@@ -15,7 +15,7 @@ import (
 type store struct {
 	context string
 	file    *os.File
-	runs    map[string]map[string]float64
+	runs    map[string]storeLine
 }
 
 // storeLine is a line of the file. Context is what must be the same for a run to
@@ -25,12 +25,13 @@ type storeLine struct {
 	Arm     string             `json:"arm"`
 	Repeat  int                `json:"repeat"`
 	Values  map[string]float64 `json:"values"`
+	Model   learned            `json:"model"` // as it was fitted after the run
 }
 
 // openStore opens the runs of path: those of the same context when resume is set,
 // none otherwise.
 func openStore(path, context string, resume bool) (*store, error) {
-	s := &store{context: context, runs: map[string]map[string]float64{}}
+	s := &store{context: context, runs: map[string]storeLine{}}
 	if resume {
 		if err := s.read(path); err != nil {
 			return nil, err
@@ -65,7 +66,7 @@ func (s *store) read(path string) error {
 		var line storeLine
 		if err == nil && json.Unmarshal(text, &line) == nil {
 			if line.Context == s.context {
-				s.runs[storeKey(line.Arm, line.Repeat)] = line.Values
+				s.runs[storeKey(line.Arm, line.Repeat)] = line
 			} else {
 				others++
 			}
@@ -84,21 +85,22 @@ func (s *store) read(path string) error {
 func storeKey(arm string, repeat int) string { return fmt.Sprintf("%s#%d", arm, repeat) }
 
 // recall finds a run.
-func (s *store) recall(arm string, repeat int) (values map[string]float64, ok bool) {
+func (s *store) recall(arm string, repeat int) (values map[string]float64, model learned, ok bool) {
 	if s == nil {
-		return nil, false
+		return nil, learned{}, false
 	}
-	values, ok = s.runs[storeKey(arm, repeat)]
-	return values, ok
+	line, ok := s.runs[storeKey(arm, repeat)]
+	return line.Values, line.Model, ok
 }
 
 // keep adds a run.
-func (s *store) keep(arm string, repeat int, values map[string]float64) error {
+func (s *store) keep(arm string, repeat int, values map[string]float64, model learned) error {
 	if s == nil {
 		return nil
 	}
-	s.runs[storeKey(arm, repeat)] = values
-	text, err := json.Marshal(storeLine{s.context, arm, repeat, values})
+	line := storeLine{s.context, arm, repeat, values, model}
+	s.runs[storeKey(arm, repeat)] = line
+	text, err := json.Marshal(line)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"os"
 	"runtime"
 	"strconv"
@@ -36,6 +37,7 @@ type moment struct {
 	waits            int // sequences that sat this step out for want of a block
 	waitReason       scheduler.WaitReason
 	load             scheduler.Load
+	swapBlock        time.Duration // expected for copying a block one way; 0 = no decision said
 }
 
 // usage is the share of the pool that is in use.
@@ -59,26 +61,29 @@ type watched struct {
 	gpu           []float64 // utilization, 0–1
 	peakMemory    int64     // bytes
 	moments       []moment
+	blocks        []engine.BlockState // when the most were in use
 	blockSize     int
 	blockBytes    int64
 }
 
 // watcher looks at an engine while a run goes on.
 type watcher struct {
-	e      Tunable
-	gpu    *nvml.GPU
-	start  time.Time
-	cpu    time.Duration
-	seen   watched
-	steps  int64 // counted when records were last fetched
-	last   int64 // step number of the last record
-	ending chan struct{}
-	ended  chan struct{}
+	e          Tunable
+	gpu        *nvml.GPU
+	start      time.Time
+	cpu        time.Duration
+	seen       watched
+	steps      int64 // counted when records were last fetched
+	last       int64 // step number of the last record
+	most       int   // blocks in use when seen.blocks was taken
+	withBlocks bool
+	ending     chan struct{}
+	ended      chan struct{}
 }
 
 // watch begins.
-func watch(e Tunable) *watcher {
-	w := &watcher{e: e, start: time.Now(), cpu: cpuTime(), ending: make(chan struct{}), ended: make(chan struct{})}
+func watch(e Tunable, blocks bool) *watcher {
+	w := &watcher{e: e, withBlocks: blocks, start: time.Now(), cpu: cpuTime(), ending: make(chan struct{}), ended: make(chan struct{})}
 	info := e.Info()
 	w.seen.blockSize, w.seen.blockBytes, w.seen.threads = info.BlockSize, info.BlockBytes, min(max(info.Device.Threads, 1), runtime.NumCPU())
 	if info.Device.Backend != "cpu" {
@@ -119,6 +124,7 @@ func (w *watcher) loop() {
 		}
 		select {
 		case <-tick.C:
+			w.lookAtBlocks()
 			if w.e.Stats().Steps-w.steps >= fetchSteps {
 				w.fetch()
 			}
@@ -129,10 +135,26 @@ func (w *watcher) loop() {
 	}
 }
 
+// lookAtBlocks takes a map of the pool when more of it is in use, or shared, than
+// in the last one.
+func (w *watcher) lookAtBlocks() {
+	if !w.withBlocks {
+		return
+	}
+	s := w.e.Stats()
+	if s.BlocksUsed+s.BlocksShared <= w.most {
+		return
+	}
+	var o engine.Observation
+	if err := w.e.Observe(context.Background(), &o, w.e.Info().NumBlocks, 0); err == nil { // the engine's end shows elsewhere
+		w.most, w.seen.blocks = o.Stats.BlocksUsed+o.Stats.BlocksShared, o.Blocks
+	}
+}
+
 // fetch notes the steps since the last time.
 func (w *watcher) fetch() {
 	steps := w.e.Stats().Steps
-	records := w.e.Steps(int(steps-w.steps) + 16) // some begin meanwhile
+	records := w.e.Steps(2*int(steps-w.steps) + 64) // some are without work, and some begin meanwhile
 	w.steps = steps
 	for i := range records {
 		r := &records[i]
@@ -140,12 +162,18 @@ func (w *watcher) fetch() {
 			continue
 		}
 		w.last = r.Step
-		w.seen.moments = append(w.seen.moments, moment{
+		m := moment{
 			at: r.Start.Sub(w.start), took: r.Host + r.Device, running: r.Running, waiting: r.Waiting,
 			used: r.Pool.Used, total: r.Pool.Total(), slots: r.Pool.UsedSlots, saved: r.Pool.Saved, host: r.Pool.HostUsed,
 			preempted: r.Preempted(scheduler.BySwap) + r.Preempted(scheduler.ByRecompute), waits: r.Preempted(scheduler.ByWaiting),
 			waitReason: r.WaitReason, load: r.Load,
-		})
+		}
+		for j := range r.Decisions {
+			if d := &r.Decisions[j]; d.Swap > 0 && d.Blocks > 0 {
+				m.swapBlock = d.Swap / time.Duration(2*d.Blocks)
+			}
+		}
+		w.seen.moments = append(w.seen.moments, m)
 	}
 }
 

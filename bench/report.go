@@ -131,26 +131,25 @@ func (r *Report) Write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
-	files := []struct {
-		name string
-		data []byte
-	}{{reportFile, append(text, '\n')}, {"report.html", page}}
+	files := map[string][]byte{reportFile: append(text, '\n'), "report.html": page}
 	for i := range r.Plots {
 		picture, err := r.Plots[i].PNG()
 		if err != nil {
 			return fmt.Errorf("report: %w", err)
 		}
-		files = append(files, struct {
-			name string
-			data []byte
-		}{r.Plots[i].Name + ".png", picture})
+		files[r.Plots[i].Name+".png"] = picture
 	}
+	return writeFolder(dir, files)
+}
+
+// writeFolder writes files into a folder, which it makes.
+func writeFolder(dir string, files map[string][]byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("the report cannot be written, choose another --output-dir: %w", err)
+		return fmt.Errorf("the results cannot be written, choose another folder: %w", err)
 	}
-	for _, f := range files {
-		if err := writeWhole(filepath.Join(dir, f.name), f.data); err != nil {
-			return fmt.Errorf("the report cannot be written, make room or choose another --output-dir: %w", err)
+	for name, data := range files {
+		if err := writeWhole(filepath.Join(dir, name), data); err != nil {
+			return fmt.Errorf("the results cannot be written, make room or choose another folder: %w", err)
 		}
 	}
 	return nil

@@ -25,6 +25,7 @@ type loop struct {
 	e          *Engine
 	backend    kernels.Backend
 	runner     *runner
+	guides     *guides
 	sched      *scheduler.Scheduler
 	kv         *kvcache.Manager
 	store      *kvcache.Store
@@ -35,6 +36,7 @@ type loop struct {
 	stats      Stats
 	records    records
 	trace      *trace
+	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
 
 	began    time.Time             // the clock of block ages
@@ -81,6 +83,7 @@ func (l *loop) synchronous() error {
 			continue
 		}
 		l.launch(next)
+		l.draw(next)
 		if err := l.collect(next); err != nil {
 			return err
 		}
@@ -90,7 +93,9 @@ func (l *loop) synchronous() error {
 
 // overlapped launches step n+1 before it collects step n, so that the host's
 // work on n happens while the device computes n+1. A request that n turns out to
-// finish has then run one step too far: that token is dropped.
+// finish has then run one step too far: that token is dropped. A step with masks
+// draws its tokens after step n is collected, since the masks follow from n's
+// tokens; the device is still at its forward pass by then.
 func (l *loop) overlapped() error {
 	var last *step // on the device
 	for l.receive() {
@@ -104,6 +109,9 @@ func (l *loop) overlapped() error {
 		}
 		if next != nil {
 			l.launch(next)
+			if !next.guided {
+				l.draw(next)
+			}
 		}
 		if last != nil {
 			if err := l.collect(last); err != nil {
@@ -111,6 +119,9 @@ func (l *loop) overlapped() error {
 			}
 		} else if next == nil {
 			l.rest()
+		}
+		if next != nil && next.guided {
+			l.draw(next)
 		}
 		last = next
 	}
@@ -169,11 +180,11 @@ func (l *loop) idle() {
 		return
 	}
 	l.trace.flush(l.e.cfg.Log)
-	l.await()
+	l.sleep()
 }
 
-// await sleeps until there is something to receive, and receives it.
-func (l *loop) await() {
+// sleep waits until there is something to receive, and receives it.
+func (l *loop) sleep() {
 	var q *request
 	var fn func(*loop)
 	l.hold.Unlock()
@@ -242,9 +253,11 @@ func (l *loop) abort(q *request) {
 func (l *loop) schedule() *step {
 	begin := time.Now()
 	l.kv.Tick(begin.Sub(l.began))
+	l.profile.begin(begin)
 	out := l.sched.Schedule()
 	l.countDecisions(out)
 	l.move(out)
+	l.profile.mark(PhaseSchedule)
 	l.check()
 	if out.Empty() {
 		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
@@ -262,6 +275,7 @@ func (l *loop) schedule() *step {
 		}
 	}
 	s.host = time.Since(begin)
+	l.profile.mark(PhasePack)
 	return s
 }
 
@@ -287,12 +301,27 @@ func (l *loop) countDecisions(out *scheduler.Output) {
 
 func (l *loop) launch(s *step) {
 	s.start = time.Now()
+	for _, q := range s.requests {
+		if q.guide != nil && !q.guide.begun {
+			l.guides.begin(q, -1, 0)
+		}
+	}
 	l.runner.launch(s)
 	s.host += time.Since(s.start)
+	l.profile.launched(s, s.start)
+}
+
+// draw ends the step that was launched: with the masks, its tokens can be drawn.
+func (l *loop) draw(s *step) {
+	begin := time.Now()
+	l.await(s)
+	l.runner.sample(s)
+	s.host += time.Since(begin)
 }
 
 // collect waits for a step, tells the scheduler, and hands the tokens out.
 func (l *loop) collect(s *step) error {
+	l.profile.waiting()
 	l.hold.Unlock()
 	result, err := l.backend.Wait(s.ticket)
 	l.hold.Lock()
@@ -301,11 +330,13 @@ func (l *loop) collect(s *step) error {
 	}
 	begin := time.Now()
 	l.kv.Tick(begin.Sub(l.began))
+	l.profile.waited()
 	l.judge(s, result)
 	l.sched.Update(s.out, s.results, result.Duration)
 	l.deliver(s, result.Duration)
 	s.host += time.Since(begin)
 	l.record(s)
+	l.delivered()
 	l.check()
 	return nil
 }
@@ -370,8 +401,12 @@ func (l *loop) stop(cause error) {
 		l.sched.Abort(s)
 		l.end(q, v)
 	}
+	l.guides.stop()
 	for _, j := range l.jobs {
 		j.drop()
+	}
+	if l.profile != nil {
+		l.endProfile(EndedEngine)
 	}
 	l.publish()
 	l.trace.flush(e.cfg.Log)

@@ -46,6 +46,7 @@ type RequestState struct {
 // that its parts agree.
 type Observation struct {
 	Now      time.Duration // since the engine started
+	Time     time.Time     // the same on the clock of StepRecord.Start
 	Stats    Stats
 	Blocks   []BlockState   // of block 1, 2, …
 	Requests []RequestState // in the order of arrival
@@ -68,7 +69,7 @@ func (e *Engine) Observe(ctx context.Context, o *Observation, blocks, steps int)
 func (l *loop) observe(o *Observation, blocks, steps int) {
 	begin := time.Now()
 	l.publish()
-	o.Now, o.Stats = begin.Sub(l.began), l.stats
+	o.Now, o.Time, o.Stats = begin.Sub(l.began), begin, l.stats
 	o.Steps = l.records.last(min(steps, l.records.count-o.Recorded))
 	o.Recorded = l.records.count
 	l.observeRequests(o)

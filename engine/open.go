@@ -250,6 +250,7 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 	l := &loop{
 		e: e, backend: backend, sched: sched, kv: kv, store: store,
 		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, rows),
+		guides:   newGuides(e.info.Vocab),
 		requests: make(map[*scheduler.Sequence]*request, c.MaxNumSeqs),
 		records:  newRecords(), began: time.Now(),
 		trace: trace,

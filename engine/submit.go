@@ -30,6 +30,8 @@ type request struct {
 	stream   Stream
 	sampling Sampling // StopIDs: all ids that end the request
 
+	guide *guide // nil = unconstrained
+
 	row      int32 // of the device's row state; −1 = none
 	received bool  // taken from the inbox
 	started  bool  // was admitted once: it no longer counts as queued
@@ -182,6 +184,9 @@ func (e *Engine) newRequest(r Request) (*request, error) {
 	q.seq = scheduler.Sequence{
 		Tokens: tokens[:len(r.Prompt)], MaxLen: len(tokens),
 		Priority: r.Priority, CacheSalt: r.CacheSalt,
+	}
+	if r.Constrain != nil {
+		q.guide = newGuide(r.Constrain)
 	}
 	q.stream.init(tokens[len(r.Prompt):], int(r.Sampling.Logprobs))
 	return q, nil

@@ -153,6 +153,7 @@ type Info struct {
 	// Overlap says whether launching a step ahead of the last one's results
 	// pays on this device.
 	Overlap bool
+	GPU     *GPU // nil on a processor
 }
 
 // Shape is what a Backend must know of a model.
@@ -224,13 +225,3 @@ const (
 	OpSwapOut   Op = "swap_out"
 	OpSwapIn    Op = "swap_in"
 )
-
-// OpRecord is one operation as it ran.
-type OpRecord struct {
-	Op       Op
-	Layer    int           // −1 outside the layers
-	Start    time.Duration // since the profiler was set
-	Duration time.Duration
-	Bytes    int64 // weight, KV and activation bytes moved, by formula
-	FLOPs    int64 // by formula
-}

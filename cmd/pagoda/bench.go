@@ -18,12 +18,16 @@ func benchCommand() *cobra.Command {
 	}
 	cmd.AddCommand(
 		baselineCommand(),
+		profileCommand(),
 		memoryCommand(),
-
+		seqsCommand(),
+		swapCommand(),
+		pagedCommand(),
+		optimizedCommand(),
+		compareCommand(),
+		benchServeCommand(),
 		rooflineCommand(),
 		preemptionCommand(),
-
-		compareCommand(),
 	)
 	return cmd
 }

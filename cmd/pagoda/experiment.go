@@ -112,6 +112,9 @@ func (x *experiment) run(cmd *cobra.Command, model string, measure func(ctx cont
 	if !x.quiet {
 		fmt.Fprintf(os.Stderr, "report: %s\n", x.outputDir)
 	}
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("interrupted; %s has what was done", x.outputDir)
+	}
 	return err
 }
 

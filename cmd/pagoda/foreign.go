@@ -34,7 +34,6 @@ var foreignFlags = []foreignFlag{
 	{name: "reasoning-parser", same: []string{""}},
 	{name: "speculative-config"},
 	{name: "compilation-config"},
-	{name: "profiler-config"},
 	{name: "kv-events-config"},
 	{name: "structured-outputs-config"},
 	{name: "seed", same: []string{"0"}},

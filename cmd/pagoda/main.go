@@ -93,7 +93,10 @@ Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
 		return usageError{fmt.Errorf("%w%s (see %s --help)", err, hint, cmd.CommandPath())}
 	})
 	setHelp(root)
-	root.AddCommand(runCommand(), serveCommand(), benchCommand(), simulateCommand(), traceCommand(), planCommand(), doctorCommand())
+	root.AddCommand(
+		runCommand(), serveCommand(), benchCommand(), tuneCommand(), planCommand(), doctorCommand(),
+		simulateCommand(), topCommand(), traceCommand(),
+	)
 	return root
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pagoda-engine/pagoda/internal/otlp"
 	"github.com/pagoda-engine/pagoda/internal/server"
+	"github.com/pagoda-engine/pagoda/internal/sim"
 )
 
 // serveFlags are the flags of pagoda serve.
@@ -39,6 +40,8 @@ type serveFlags struct {
 	onStall, dumpDir        string
 	autoToolChoice          bool
 	toolParser              string
+	ui                      bool
+	profile                 serveProfile
 }
 
 func serveCommand() *cobra.Command {
@@ -85,11 +88,13 @@ at once.`,
 	flags.BoolVar(&f.noLogStats, "disable-log-stats", false, "leave out the line of throughput and cache use every 5 s")
 	flags.BoolVar(&f.autoToolChoice, "enable-auto-tool-choice", true, "accepted for vLLM's sake: tool calls are always parsed")
 	flags.StringVar(&f.toolParser, "tool-call-parser", "hermes", "form of tool calls: hermes, which Qwen2.5 has, too")
+	flags.BoolVar(&f.ui, "ui", true, "show the page at /ui: chat, KV blocks, scheduler, requests; --no-ui keeps nothing for it")
 	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
 	flags.DurationVar(&f.stall, "watchdog-timeout", 120*time.Second, "how long the engine may go without a step while requests are there")
 	choose(flags, &f.onStall, "watchdog-policy", "wait", "what follows a hang, after the dump and readiness off; wait: /livez fails, for a supervisor to see", "wait", "exit")
 	flags.StringVar(&f.dumpDir, "watchdog-dump-dir", "", "where the state of an engine that hangs or fails is written, for pagoda trace (default: the directory for temporary files)")
 	flags.StringVar(&f.tracesTo, "otlp-traces-endpoint", "", "send a span of each request to this OpenTelemetry collector (OTLP/HTTP, JSON), such as http://localhost:4318/v1/traces")
+	f.profile.register(flags)
 	registerForeign(flags)
 	addNegations(flags)
 	return cmd
@@ -103,6 +108,9 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 		return usageError{fmt.Errorf("--watchdog-timeout %v: want at least 1s", f.stall)}
 	}
 	if err := checkForeign(cmd, os.Stderr); err != nil {
+		return err
+	}
+	if err := f.profile.resolve(); err != nil {
 		return err
 	}
 	secure, err := f.tls()
@@ -190,6 +198,8 @@ func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (
 		SaltCacheByKey: f.saltByKey, LogRequests: f.logRequests, DisableLogStats: f.noLogStats,
 		Traces: traces, StallTimeout: f.stall, ExitOnStall: f.onStall == "exit", DumpDir: f.dumpDir,
 		DrainTimeout: f.drain, Version: version, Log: s.log,
+		DisableUI: !f.ui, Explain: sim.Explain,
+		Profile: f.profile.config,
 	}, e, t, template)
 }
 
@@ -221,6 +231,9 @@ func (f *serveFlags) announce(srv *server.Server, listener net.Listener) {
 		scheme = "https"
 	}
 	fmt.Fprintf(os.Stderr, "serving %s://%s/v1\n", scheme, listener.Addr())
+	if f.ui {
+		fmt.Fprintf(os.Stderr, "look at %s://%s/ui\n", scheme, listener.Addr())
+	}
 }
 
 // drainThenStop gives two contexts: the first interrupt or SIGTERM ends drain,

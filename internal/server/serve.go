@@ -31,6 +31,7 @@ func (s *Server) httpServer(base context.Context) *http.Server {
 // stop is done it ends at once. When the engine stops by itself Serve returns
 // why; when it hangs, by policy, ErrStalled. The engine is left to its owner.
 func (s *Server) Serve(drain, stop context.Context, ln net.Listener) error {
+	defer s.finishProfile()
 	base, abort := context.WithCancel(context.Background())
 	defer abort()
 	srv := s.httpServer(base)
@@ -57,6 +58,7 @@ func (s *Server) Serve(drain, stop context.Context, ln net.Listener) error {
 	case <-stop.Done():
 	}
 	s.draining.Store(true)
+	s.live.close() // viewers would be waited for
 	limit, cancel := context.WithTimeout(stop, s.drainTimeout)
 	defer cancel()
 	if err := srv.Shutdown(limit); err != nil {

@@ -291,3 +291,23 @@ func TestErrors(t *testing.T) {
 	_, err = m.LoadLinear(kernels.LinearSpec{Kind: kernels.LinearGateUp, Parts: []kernels.HostTensor{bad, bad}})
 	require.ErrorContains(t, err, "layers.7.bad")
 }
+
+// TestProfileBusy: the workers' own time on each operation is told, also on copies.
+func TestProfileBusy(t *testing.T) {
+	m := newTiny(t, Config{Threads: 2})
+	m.reset(1)
+	var records []kernels.OpRecord
+	m.SetProfiler(func(r kernels.OpRecord) { records = append(records, r) })
+	m.CopyBlocks([]kernels.BlockCopy{{Src: 1, Dst: 2}})
+	m.Launch(&kernels.Batch{
+		Tokens: []int32{5}, Rows: []int32{0}, QueryStart: []int32{0, 1}, SeqLens: []int32{1}, LogitRows: []int32{0}, NumDecodes: 1,
+	}, m.forward)
+	_, err := m.Wait(m.Sample(&kernels.SampleBatch{Index: []int32{0}, Rows: []int32{0}, Positions: []int32{1}}))
+	require.NoError(t, err)
+	require.Equal(t, kernels.OpCopy, records[0].Op)
+	require.Equal(t, kernels.OpSample, records[len(records)-1].Op)
+	for _, r := range records {
+		require.Positive(t, r.Busy, r.Name())
+		require.Positive(t, r.Duration, r.Name())
+	}
+}

@@ -91,6 +91,8 @@ func (b *Backend) runTapped(s *step, name kernels.Op, out kernels.Activation) {
 
 // SetProfiler implements kernels.Backend.
 func (b *Backend) SetProfiler(fn func(kernels.OpRecord)) {
+	b.drain()
+	C.pg_pool_time(b.device.pool, fn != nil)
 	b.profiler, b.origin, b.records = fn, int64(C.pg_now_ns()), b.records[:0]
 }
 
@@ -118,10 +120,21 @@ func (b *Backend) collect(s *step, ops []C.struct_pg_op) {
 		op := &ops[i]
 		bytes, flops := b.cost(s, op)
 		b.records = append(b.records, kernels.OpRecord{
-			Op: opNames[op.kind], Layer: int(op.layer), Start: nanoseconds(op.start_ns - C.int64_t(b.origin)),
-			Duration: nanoseconds(op.end_ns - op.start_ns), Bytes: bytes, FLOPs: flops,
+			Op: opNames[op.kind], Part: partOf(op), Layer: int(op.layer), Start: nanoseconds(op.start_ns - C.int64_t(b.origin)),
+			Duration: nanoseconds(op.end_ns - op.start_ns), Busy: nanoseconds(op.busy_ns), Bytes: bytes, FLOPs: flops,
 		})
 	}
+}
+
+// partOf tells the two plain products of a layer apart.
+func partOf(op *C.struct_pg_op) string {
+	switch {
+	case op.kind != C.PG_LINEAR:
+		return ""
+	case op.src == C.PG_SRC_MLP:
+		return "mlp"
+	}
+	return "attn"
 }
 
 // cost is the bytes that an operation must move and its floating-point

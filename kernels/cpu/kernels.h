@@ -96,6 +96,7 @@ struct pg_op {
 	const struct pg_weight *norm; // PG_HEAD
 	const void *arg;              // PG_COPY, PG_PACK
 	int64_t start_ns, end_ns;     // CLOCK_MONOTONIC, set as it ran
+	int64_t busy_ns;              // of all workers together, while pg_pool_time is on
 };
 
 // A list of operations and the phases that they became.

@@ -108,7 +108,7 @@ func (b *Backend) copyBlocks(name kernels.Op, copies []kernels.BlockCopy, src, d
 	if b.profiler != nil {
 		b.records = append(b.records, kernels.OpRecord{
 			Op: name, Layer: -1, Start: nanoseconds(op.start_ns - C.int64_t(b.origin)),
-			Duration: nanoseconds(op.end_ns - op.start_ns), Bytes: 2 * bytes * int64(len(copies)),
+			Duration: nanoseconds(op.end_ns - op.start_ns), Busy: nanoseconds(op.busy_ns), Bytes: 2 * bytes * int64(len(copies)),
 		})
 	}
 	return nanoseconds(op.end_ns - op.start_ns)

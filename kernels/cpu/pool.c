@@ -66,6 +66,7 @@ struct worker {
 struct pg_pool {
 	const struct pg_device *device;
 	int threads;
+	bool timed; // workers count what they spend on an operation
 	struct worker *workers;
 	struct pg_program *_Atomic ring[PG_RING]; // program n is at n % PG_RING
 	_Alignas(CACHE_LINE) _Atomic uint64_t submitted;
@@ -194,6 +195,8 @@ uint64_t pg_submit(const struct pg_device *d, struct pg_step *s, struct pg_progr
 	return n + 1;
 }
 
+void pg_pool_time(struct pg_pool *pool, bool on) { pool->timed = on; }
+
 struct completion { struct pg_pool *pool; uint64_t n; };
 
 static bool is_finished(void *arg) {
@@ -250,7 +253,9 @@ static void run_program(struct worker *w, struct pg_phases *p) {
 		struct phase *ph = &p->list[i];
 		while (claim(ph, pool->threads, &first, &count)) {
 			if (i == 0 && first == 0) ph->op->start_ns = pg_now_ns();
+			int64_t begin = pool->timed ? pg_now_ns() : 0;
 			ph->fn(pool->device, p->step, ph->op, first, count, w->index);
+			if (begin) __atomic_fetch_add(&ph->op->busy_ns, pg_now_ns() - begin, __ATOMIC_RELAXED);
 			if (atomic_fetch_add_explicit(&ph->done, count, memory_order_acq_rel) + count == ph->units)
 				finish_phase(pool, p, i);
 		}

@@ -25,4 +25,8 @@ uint64_t pg_submit(const struct pg_device *d, struct pg_step *s, struct pg_progr
 // pg_wait sleeps until program number n is finished.
 void pg_wait(struct pg_pool *pool, uint64_t n);
 
+// pg_pool_time turns the timing of workers (pg_op.busy_ns) on or off; no program
+// may be running.
+void pg_pool_time(struct pg_pool *pool, bool on);
+
 int64_t pg_now_ns(void);

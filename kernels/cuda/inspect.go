@@ -119,6 +119,7 @@ type profiler struct {
 // record is an operation between two events.
 type record struct {
 	op           kernels.Op
+	part         string
 	layer        int
 	start, end   cuda.Event
 	bytes, flops int64
@@ -166,7 +167,7 @@ func (p *profiler) end(b *Backend, op kernels.Op, bytes, flops int64) {
 	to := p.event(b)
 	b.fail("profile", to.Record(&b.compute))
 	s := b.run.step
-	s.records = append(s.records, record{op, b.run.layer, p.from, to, bytes, flops})
+	s.records = append(s.records, record{op, b.run.part, b.run.layer, p.from, to, bytes, flops})
 }
 
 // report hands a finished step's records to the profiler.
@@ -180,7 +181,7 @@ func (b *Backend) report(s *step) {
 			b.fail("profile", err)
 			duration, err := r.end.Since(&r.start)
 			b.fail("profile", err)
-			out = append(out, kernels.OpRecord{Op: r.op, Layer: r.layer, Start: max(start, 0), Duration: duration, Bytes: r.bytes, FLOPs: r.flops})
+			out = append(out, kernels.OpRecord{Op: r.op, Part: r.part, Layer: r.layer, Start: max(start, 0), Duration: duration, Bytes: r.bytes, FLOPs: r.flops})
 		}
 		p.events = append(p.events, r.start, r.end)
 	}

@@ -76,9 +76,11 @@ func (b *Backend) setLayer(op kernels.Op, layer int) {
 // Linear implements kernels.Backend. The one that reads MLP ends a layer.
 func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
 	x := operandX{b.ws.attn, src, &b.maps.attn}
+	b.run.part = "attn"
 	switch src {
 	case kernels.Attn:
 	case kernels.MLP:
+		b.run.part = "mlp"
 		x.data, x.tiles = b.ws.mlp, &b.maps.mlp
 	default:
 		panic(fmt.Sprintf("cuda: linear: source %d, want Attn or MLP", src))
@@ -87,6 +89,7 @@ func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
 	b.begin(kernels.OpLinear)
 	b.gemm(kernels.OpLinear, epilogueResidual, x, b.run.tokens, w, epilogue{out: b.ws.hidden, ld: int64(stride(b.shape.Hidden))})
 	b.finishProduct(kernels.OpLinear, kernels.Hidden, b.run.tokens, w, 8*b.shape.Hidden)
+	b.run.part = ""
 	if src == kernels.MLP {
 		b.run.layer++
 	}

@@ -38,7 +38,8 @@ type step struct {
 type runState struct {
 	issuing      bool // inside Launch's forward
 	layer        int
-	tokens, seqs int // with the padding of a graph
+	part         string // of a plain product, for the profiler
+	tokens, seqs int    // with the padding of a graph
 	logits       int
 	step         *step
 	attention    attentionPlan

@@ -155,7 +155,13 @@ func (s *suite) profiled(t *testing.T) {
 	p.got.SetProfiler(func(r kernels.OpRecord) { records = append(records, r) })
 	p.step(p.batch([]span{{0, 1}, {0, 12}}), m.forward)
 	var ops []kernels.Op
+	var parts []string
 	for i, r := range records {
+		if r.Op == kernels.OpLinear {
+			parts = append(parts, r.Part)
+			require.Positive(t, r.Bytes)
+			require.Positive(t, r.FLOPs)
+		}
 		require.GreaterOrEqual(t, r.Start.Nanoseconds(), int64(0))
 		require.GreaterOrEqual(t, r.Duration.Nanoseconds(), int64(0))
 		if i > 0 {
@@ -170,6 +176,7 @@ func (s *suite) profiled(t *testing.T) {
 	want := append([]kernels.Op{kernels.OpEmbed}, layer...)
 	want = append(append(want, layer...), kernels.OpHead)
 	require.Equal(t, want, ops)
+	require.Equal(t, []string{"attn", "mlp", "attn", "mlp"}, parts)
 	p.got.SetProfiler(nil)
 	p.step(p.batch([]span{{0, 1}, {0, 12}}), m.forward)
 	require.Equal(t, kernels.OpHead, ops[len(ops)-1])

@@ -1,0 +1,272 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// ErrProfiling: a profile is being recorded already.
+var ErrProfiling = errors.New("a profile is being recorded already")
+
+// ProfileOptions bound a profile. Zero values are defaults.
+type ProfileOptions struct {
+	Steps int           // most steps; default 12
+	Time  time.Duration // longest time; default 60 s
+	Ops   int           // most operations that are kept, a step's remain together; default 250,000
+}
+
+func (o *ProfileOptions) fill() error {
+	if o.Steps < 0 || o.Time < 0 || o.Ops < 0 {
+		return fmt.Errorf("%w: a profile of %d steps, %s, %d operations: none may be negative", ErrConfig, o.Steps, o.Time, o.Ops)
+	}
+	o.Steps, o.Time, o.Ops = cmp.Or(o.Steps, 12), cmp.Or(o.Time, time.Minute), cmp.Or(o.Ops, 250_000)
+	return nil
+}
+
+// ProfileEnd is why a profile ended.
+type ProfileEnd string
+
+// The ends of a profile.
+const (
+	EndedSteps   ProfileEnd = "steps"   // all that were asked for
+	EndedTime    ProfileEnd = "time"    // the time was up
+	EndedOps     ProfileEnd = "ops"     // as many operations as were to be kept
+	EndedStopped ProfileEnd = "stopped" // by Stop
+	EndedEngine  ProfileEnd = "engine"  // the engine closed, or its device failed
+)
+
+// Profile is what a number of steps did and when. Times are since Begin.
+type Profile struct {
+	Begin   time.Time
+	Info    Info
+	Options ProfileOptions
+	Steps   []ProfiledStep // in order; whole ones only
+	Ended   ProfileEnd
+	Notes   []string // what the device could not tell, a sentence each
+}
+
+// ProfiledStep is one step on both sides. The next step may begin before a step's
+// Deliver, where the loop runs a step ahead.
+type ProfiledStep struct {
+	Number    int64 // as in StepRecord
+	Tokens    int
+	Sequences int
+	Decodes   int
+	Phases    []Phase            // what the engine's goroutine did, in order
+	Ops       []kernels.OpRecord // what the device ran, in order of start
+}
+
+// Begin is when the host began to schedule the step.
+func (s *ProfiledStep) Begin() time.Duration { return s.Phases[0].Start }
+
+// End is when the host had delivered the step's tokens.
+func (s *ProfiledStep) End() time.Duration {
+	last := &s.Phases[len(s.Phases)-1]
+	return last.Start + last.Duration
+}
+
+// PhaseKind is what the engine's goroutine did for a step.
+type PhaseKind string
+
+// The phases of a step, in order.
+const (
+	PhaseSchedule PhaseKind = "schedule" // deciding, and copies of blocks
+	PhasePack     PhaseKind = "pack"     // batch and row updates
+	PhaseLaunch   PhaseKind = "launch"   // issuing operations
+	PhaseWait     PhaseKind = "wait"     // until the device is done
+	PhaseDeliver  PhaseKind = "deliver"  // tokens to their requests
+)
+
+// Phase is one phase of a step.
+type Phase struct {
+	Kind            PhaseKind
+	Start, Duration time.Duration
+}
+
+// Recording is a profile under way. Requests go on meanwhile.
+type Recording struct {
+	e       *Engine
+	options ProfileOptions
+	done    chan struct{}
+	timer   *time.Timer
+
+	// The rest belongs to the engine's goroutine until done is closed.
+	profile Profile
+	offset  time.Duration // of the backend's clock
+	at      time.Duration // where the phase under way began
+	open    *ProfiledStep // that is scheduled and not launched
+	flight  []*ProfiledStep
+	ops     int
+}
+
+// Profile records the next steps and returns when there were as many as o says.
+// When ctx ends first, it returns what there was.
+func (e *Engine) Profile(ctx context.Context, o ProfileOptions) (*Profile, error) {
+	r, err := e.StartProfile(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-r.Done():
+	case <-ctx.Done():
+	}
+	return r.Stop(), nil
+}
+
+// StartProfile begins to record. It waits until no step is under way, so that the
+// first one recorded is whole. One profile is recorded at a time: ErrProfiling.
+func (e *Engine) StartProfile(ctx context.Context, o ProfileOptions) (*Recording, error) {
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	r := &Recording{e: e, options: o, done: make(chan struct{})}
+	var failed error
+	err := e.alone(ctx, func(l *loop) bool {
+		if l.profile != nil {
+			failed = ErrProfiling
+			return true
+		}
+		l.startProfile(r)
+		return true
+	})
+	if err := cmp.Or(err, failed); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Done is closed when the profile has ended: all steps recorded, the time up, or
+// stopped.
+func (r *Recording) Done() <-chan struct{} { return r.done }
+
+// Stop ends the profile, if it has not ended, and returns it.
+func (r *Recording) Stop() *Profile {
+	r.end(EndedStopped)
+	<-r.done
+	return &r.profile
+}
+
+// end ends the profile from outside the engine's goroutine.
+func (r *Recording) end(why ProfileEnd) {
+	// An engine that has closed has ended its profile, too.
+	_ = r.e.call(context.Background(), func(l *loop) {
+		if l.profile == r {
+			l.endProfile(why)
+		}
+	})
+}
+
+func (l *loop) startProfile(r *Recording) {
+	r.profile = Profile{Begin: time.Now(), Info: l.e.Info(), Options: r.options}
+	l.profile = r
+	before := r.now()
+	l.backend.SetProfiler(r.add)
+	r.offset = (before + r.now()) / 2
+	r.timer = time.AfterFunc(r.options.Time, func() { r.end(EndedTime) })
+}
+
+// endProfile leaves a step that is under way out.
+func (l *loop) endProfile(why ProfileEnd) {
+	r := l.profile
+	l.profile = nil
+	r.timer.Stop()
+	l.backend.SetProfiler(nil)
+	r.profile.Ended = why
+	if noter, ok := l.backend.(kernels.ProfileNoter); ok {
+		r.profile.Notes = noter.ProfileNotes()
+	}
+	r.open, r.flight = nil, nil
+	close(r.done)
+}
+
+func (r *Recording) now() time.Duration { return time.Since(r.profile.Begin) }
+
+// add takes an operation over from the backend, which reports it while the oldest
+// step in flight is waited for.
+func (r *Recording) add(o kernels.OpRecord) {
+	if len(r.flight) == 0 {
+		return // of a call beside the steps, such as Logits
+	}
+	o.Start += r.offset
+	o.Issued += r.offset
+	for i := range o.Activities {
+		o.Activities[i].Start += r.offset
+		o.Activities[i].Issued += r.offset
+	}
+	s := r.flight[0]
+	s.Ops = append(s.Ops, o)
+	r.ops++
+}
+
+// The loop's marks. All of them do nothing without a recording.
+
+// begin starts a step's first phase, at a time that the loop has taken anyway.
+func (r *Recording) begin(at time.Time) {
+	if r != nil {
+		r.open, r.at = &ProfiledStep{}, at.Sub(r.profile.Begin)
+	}
+}
+
+// mark ends a phase of the step that is not yet launched.
+func (r *Recording) mark(kind PhaseKind) {
+	if r != nil {
+		r.phase(r.open, kind)
+	}
+}
+
+func (r *Recording) phase(s *ProfiledStep, kind PhaseKind) {
+	now := r.now()
+	s.Phases = append(s.Phases, Phase{kind, r.at, now - r.at})
+	r.at = now
+}
+
+// launched ends the launch, which began at the time given, of step s.
+func (r *Recording) launched(s *step, begin time.Time) {
+	if r == nil || r.open == nil {
+		return
+	}
+	r.at = begin.Sub(r.profile.Begin)
+	o := r.open
+	r.phase(o, PhaseLaunch)
+	o.Number, o.Tokens, o.Sequences, o.Decodes = s.record.Step, s.batch.NumTokens(), s.batch.NumSeqs(), s.batch.NumDecodes
+	r.flight, r.open = append(r.flight, o), nil
+}
+
+// waiting begins the wait for the oldest step in flight.
+func (r *Recording) waiting() {
+	if r != nil {
+		r.at = r.now()
+	}
+}
+
+// waited ends it. A step that was launched before the profile began is not in it.
+func (r *Recording) waited() {
+	if r != nil && len(r.flight) > 0 {
+		r.phase(r.flight[0], PhaseWait)
+	}
+}
+
+// delivered ends the oldest step in flight, and the profile when it was the last.
+func (l *loop) delivered() {
+	r := l.profile
+	if r == nil || len(r.flight) == 0 {
+		return
+	}
+	s := r.flight[0]
+	r.phase(s, PhaseDeliver)
+	slices.SortStableFunc(s.Ops, func(a, b kernels.OpRecord) int { return cmp.Compare(a.Start, b.Start) })
+	r.flight = r.flight[1:]
+	r.profile.Steps = append(r.profile.Steps, *s)
+	switch {
+	case len(r.profile.Steps) >= r.options.Steps:
+		l.endProfile(EndedSteps)
+	case r.ops >= r.options.Ops:
+		l.endProfile(EndedOps)
+	}
+}
