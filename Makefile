@@ -1,7 +1,7 @@
 # Pagoda. `make help` lists the targets.
 #
 # Two commands are all a newcomer needs: `make run` and `make test`. Both build
-# what they need, from nothing: the Rust static library (tokenizers), bin/pagoda
+# what they need, from nothing: the Rust static library (tokenizers, llguidance), bin/pagoda
 # and, for the tests, a second model beside the one in the binary.
 
 SHELL  := /bin/bash
@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers build clean demo-eval fmt golden help lint metamorphic mutants profile-check race run soak test test-model verify
+.PHONY: all bench bench-peers bench-serve-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants profile-check race run server-soak soak test test-model ui-screenshots verify
 
 all: build
 
@@ -36,7 +36,7 @@ build: $(TOKENIZERS) $(CUDA)
 	@scripts/need.sh go gcc g++
 	$(GO) build $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pagoda
 
-$(TOKENIZERS): third_party/tokenizers-ffi/Cargo.toml third_party/tokenizers-ffi/Cargo.lock third_party/tokenizers-ffi/src/lib.rs go.mod
+$(TOKENIZERS): third_party/tokenizers-ffi/Cargo.toml third_party/tokenizers-ffi/Cargo.lock $(wildcard third_party/tokenizers-ffi/src/*.rs) go.mod
 	@scripts/build-tokenizers.sh
 	@touch $@
 
@@ -69,6 +69,20 @@ mutants:
 metamorphic: $(TOKENIZERS) test-model
 	$(GO) test -tags invariants -run Metamorphic -v -timeout 3h ./cmd/pagoda -metamorphic-prompts 1000
 
+## check-clients: a tour of the server with the official OpenAI and Anthropic clients
+check-clients: build
+	scripts/clients/check.sh
+
+## server-soak: 10,000 disconnects, 1,000 slow readers, 500 silent sockets; a million requests (a quarter of an hour)
+server-soak: $(TOKENIZERS)
+	$(GO) test -run Crowds -v ./internal/server -crowd 100
+	$(GO) test -run ServerSoak -v -timeout 3h ./cmd/pagoda -soak-requests 1000000
+
+## maskbench: masks of the grammars along 1,671 JSON texts (MASKBENCH=…/maskbench_dev.jsonl)
+MASKBENCH ?= ../shared/data/cases/maskbench_dev.jsonl
+maskbench: $(TOKENIZERS)
+	$(GO) test ./model/grammar -count=1 -run TestMaskbench -v -maskbench '$(abspath $(MASKBENCH))'
+
 ## lint: go vet, gofmt and staticcheck
 lint: $(TOKENIZERS) $(CUDA) $(STATICCHECK)
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt: $$files"; exit 1; }
@@ -87,6 +101,10 @@ bench: build
 bench-peers: build
 	@scripts/bench-peers.sh
 
+## bench-serve-peers: bench serve beside guidellm, on Pagoda and on llama-cpp-python's server (builds that; ROUNDS=4)
+bench-serve-peers: build
+	@scripts/bench-serve-peers.sh
+
 ## profile-check: traces of bench profile as TensorBoard's torch-tb-profiler reads them (SCREENSHOTS=dir)
 profile-check: build
 	@scripts/profile-check.sh
@@ -102,6 +120,12 @@ test-model:
 ## demo-eval: the figures of docs/demo-model.md, on the CPU (PyTorch; minutes, 3 GB of wheels)
 demo-eval:
 	@scripts/demo_model/make.sh evaluate
+
+## ui-screenshots: look at the page with Chromium under load; the pictures of the docs
+ui-screenshots: $(TOKENIZERS)
+	$(GO) test -tags screenshots -count=1 -run Screenshots -v ./cmd/pagoda -images $(CURDIR)/.cache/screenshots
+	@mkdir -p docs/images
+	cp .cache/screenshots/page-desktop.png .cache/screenshots/page-dark.png .cache/screenshots/phone-memory.png docs/images/
 
 ## golden: make the reference outputs anew (PyTorch; minutes, 3 GB of wheels)
 golden: test-model

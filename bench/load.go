@@ -12,7 +12,7 @@ import (
 
 // Submitter is what the load loop needs of an engine.
 type Submitter interface {
-	Submit(ctx context.Context, r engine.Request) (*engine.Stream, error)
+	SubmitChoices(ctxs []context.Context, r engine.Request) ([]*engine.Stream, error)
 }
 
 // Options configure Run.
@@ -26,10 +26,14 @@ type Options struct {
 	Done func()
 }
 
-// Run submits the workload to the engine and returns one Sample a job, in its
-// order. A failed request is in its Sample; the error is the context's alone.
+// Run submits the workload to the engine and returns one Sample a choice of each
+// job, in its order. A failed request is in its Sample; the error is the context's alone.
 func Run(ctx context.Context, e Submitter, work Workload, o Options) ([]Sample, error) {
-	samples := make([]Sample, len(work))
+	total := 0
+	for i := range work {
+		total += max(work[i].Choices, 1)
+	}
+	samples, next := make([]Sample, total), 0
 	var slots chan struct{}
 	if o.MaxConcurrency > 0 {
 		slots = make(chan struct{}, o.MaxConcurrency)
@@ -53,8 +57,10 @@ func Run(ctx context.Context, e Submitter, work Workload, o Options) ([]Sample, 
 				return samples, ctx.Err()
 			}
 		}
+		own := samples[next : next+max(job.Choices, 1)]
+		next += len(own)
 		wg.Go(func() {
-			samples[i] = runOne(ctx, e, start, i, job, o.Sampling)
+			runJob(ctx, e, start, i, job, o.Sampling, own)
 			if slots != nil {
 				<-slots
 			}
@@ -71,17 +77,33 @@ func Run(ctx context.Context, e Submitter, work Workload, o Options) ([]Sample, 
 // ended early.
 var errAborted = errors.New("aborted")
 
-// runOne times one request.
-func runOne(ctx context.Context, e Submitter, start time.Time, i int, job Job, sampling engine.Sampling) Sample {
-	s := Sample{PromptTokens: len(job.Prompt), Tokens: make([]time.Duration, 0, job.MaxTokens), Submitted: time.Since(start)}
-	stream, err := e.Submit(ctx, engine.Request{
+// runJob times one request: a sample a choice.
+func runJob(ctx context.Context, e Submitter, start time.Time, i int, job Job, sampling engine.Sampling, samples []Sample) {
+	submitted, ctxs := time.Since(start), make([]context.Context, len(samples))
+	for c := range samples {
+		samples[c] = Sample{PromptTokens: len(job.Prompt), Tokens: make([]time.Duration, 0, job.MaxTokens), Submitted: submitted}
+		ctxs[c] = ctx
+	}
+	streams, err := e.SubmitChoices(ctxs, engine.Request{
 		ID: fmt.Sprintf("bench-%d", i), Prompt: job.Prompt, Sampling: sampling,
 		MaxTokens: job.MaxTokens, IgnoreEOS: true,
 	})
 	if err != nil {
-		s.Err, s.Ended = err, time.Since(start)
-		return s
+		for c := range samples {
+			samples[c].Err, samples[c].Ended = err, time.Since(start)
+		}
+		return
 	}
+	var wg sync.WaitGroup
+	for c := range samples[1:] {
+		wg.Go(func() { samples[c+1].read(ctx, streams[c+1], start) })
+	}
+	samples[0].read(ctx, streams[0], start)
+	wg.Wait()
+}
+
+// read times a stream to its end.
+func (s *Sample) read(ctx context.Context, stream *engine.Stream, start time.Time) {
 	for {
 		event, ok := stream.Next(ctx)
 		if !ok {
@@ -91,6 +113,9 @@ func runOne(ctx context.Context, e Submitter, start time.Time, i int, job Job, s
 		if event.HasToken {
 			s.Tokens = append(s.Tokens, time.Since(start))
 			s.CachedTokens = event.CachedTokens
+			if !event.Admitted.IsZero() {
+				s.Admitted = event.Admitted.Sub(start)
+			}
 		}
 		switch event.Finish {
 		case engine.FinishError:
@@ -103,5 +128,4 @@ func runOne(ctx context.Context, e Submitter, start time.Time, i int, job Job, s
 		}
 	}
 	s.Ended = time.Since(start)
-	return s
 }

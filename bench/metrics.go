@@ -9,6 +9,7 @@ import (
 // Sample is one request as the load loop saw it. Times are since the run began.
 type Sample struct {
 	Submitted    time.Duration
+	Admitted     time.Duration   // first got a place in a step; 0 = not known
 	Tokens       []time.Duration // arrival of each token
 	Ended        time.Duration
 	PromptTokens int
@@ -83,13 +84,14 @@ type Summary struct {
 	OutputThroughput            float64 // tokens/s
 	TotalThroughput             float64 // prompt and output tokens/s
 	TTFT, TPOT, ITL, E2ELatency Distribution
+	Queue                       Distribution // submission to admission
 }
 
 // Summarize computes the metrics of samples. Failed requests count as such and
 // in nothing else.
 func Summarize(samples []Sample) Summary {
 	var s Summary
-	var ttft, tpot, itl, e2e []float64
+	var ttft, tpot, itl, e2e, queue []float64
 	first, last := time.Duration(math.MaxInt64), time.Duration(0)
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	for i := range samples {
@@ -104,6 +106,9 @@ func Summarize(samples []Sample) Summary {
 		s.CachedTokens += r.CachedTokens
 		first, last = min(first, r.Submitted), max(last, r.Ended)
 		e2e = append(e2e, ms(r.Ended-r.Submitted))
+		if r.Admitted > 0 {
+			queue = append(queue, max(0, ms(r.Admitted-r.Submitted)))
+		}
 		if d, ok := r.TTFT(); ok {
 			ttft = append(ttft, ms(d))
 		}
@@ -122,5 +127,6 @@ func Summarize(samples []Sample) Summary {
 		s.TotalThroughput = float64(s.OutputTokens+s.PromptTokens) / seconds
 	}
 	s.TTFT, s.TPOT, s.ITL, s.E2ELatency = Describe(ttft), Describe(tpot), Describe(itl), Describe(e2e)
+	s.Queue = Describe(queue)
 	return s
 }

@@ -162,7 +162,11 @@ func (p *Plot) drawLegend(c draw.Canvas, y vg.Length) vg.Length {
 	if named == 0 || named == 1 && p.Grid == nil {
 		return y
 	}
-	const sample, gap, row = 22, 16, 17
+	const gap, row = 16, 17
+	sample := vg.Length(22)
+	if p.Categories != nil || p.Grid != nil {
+		sample = 14
+	}
 	style := textStyle(11, ink)
 	x := c.Min.X
 	y -= row
@@ -186,7 +190,6 @@ func (p *Plot) drawLegend(c draw.Canvas, y vg.Length) vg.Length {
 func (p *Plot) drawSample(c draw.Canvas, i int, box vg.Rectangle) {
 	middle := (box.Min.Y + box.Max.Y) / 2
 	if p.Categories != nil || p.Grid != nil {
-		box.Min.X += 8
 		c.FillPolygon(seriesColor(i), []vg.Point{box.Min, {X: box.Max.X, Y: box.Min.Y}, box.Max, {X: box.Min.X, Y: box.Max.Y}})
 		return
 	}

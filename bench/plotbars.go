@@ -92,6 +92,19 @@ func (b bars) Plot(c draw.Canvas, figure *plot.Plot) {
 			}
 		}
 	}
+	if b.plot.reference != 0 {
+		b.drawReference(&c, x, y)
+	}
+}
+
+// drawReference draws the line that the bars are compared with.
+func (b bars) drawReference(c *draw.Canvas, x, y func(float64) vg.Length) {
+	style := draw.LineStyle{Color: ink, Width: 1, Dashes: []vg.Length{5, 3}}
+	if at := b.plot.reference; b.lying {
+		c.StrokeLine2(style, x(at), c.Min.Y, x(at), c.Max.Y)
+	} else {
+		c.StrokeLine2(style, c.Min.X, y(at), c.Max.X, y(at))
+	}
 }
 
 // drawValue writes a value at the end of its bar.

@@ -185,13 +185,13 @@ func (l *profileLoad) submit(prompt, tokens int, failed func(error)) (first, don
 		defer close(done)
 		began := sync.OnceFunc(func() { close(first) })
 		defer began()
-		stream, err := l.e.Submit(l.ctx, engine.Request{Prompt: job.Prompt, MaxTokens: tokens, IgnoreEOS: true, Sampling: engine.Sampling{Logprobs: -1}})
+		streams, err := l.e.SubmitChoices([]context.Context{l.ctx}, engine.Request{Prompt: job.Prompt, MaxTokens: tokens, IgnoreEOS: true, Sampling: engine.Sampling{Logprobs: -1}})
 		if err != nil {
 			failed(err)
 			return
 		}
 		for {
-			event, ok := stream.Next(l.ctx)
+			event, ok := streams[0].Next(l.ctx)
 			if !ok {
 				return
 			}

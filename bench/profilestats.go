@@ -91,7 +91,8 @@ type ProfileStats struct {
 // BusyShare is Busy ÷ Window.
 func (s *ProfileStats) BusyShare() float64 { return share(s.Busy, s.Window) }
 
-func share(part, whole time.Duration) float64 { return float64(part) / float64(max(whole, 1)) }
+// share is part ÷ whole, 0 of nothing.
+func share[N ~int | ~int64](part, whole N) float64 { return float64(part) / float64(max(whole, 1)) }
 
 // span is an interval of time.
 type span struct{ begin, end time.Duration }

@@ -53,6 +53,7 @@ type Manifest struct {
 type Cell struct {
 	Params  map[string]any    `json:"params"` // flag names with _
 	Metrics map[string]Metric `json:"metrics"`
+	Note    string            `json:"note,omitempty"` // why it has no results, or not all
 }
 
 // Metric is one quantity over the repeats of a cell, as NewMetric makes it. Units
@@ -79,6 +80,8 @@ type Plot struct {
 	// -1 = nothing there. Labels on the left and below are YLabel and XLabel.
 	Grid    [][]int
 	Caption string // a sentence below the picture: what to see in it
+
+	reference float64 // a line across the bars at this value; 0 = none
 }
 
 // Series is one line or one colour of bars.
@@ -128,26 +131,25 @@ func (r *Report) Write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
-	files := []struct {
-		name string
-		data []byte
-	}{{reportFile, append(text, '\n')}, {"report.html", page}}
+	files := map[string][]byte{reportFile: append(text, '\n'), "report.html": page}
 	for i := range r.Plots {
 		picture, err := r.Plots[i].PNG()
 		if err != nil {
 			return fmt.Errorf("report: %w", err)
 		}
-		files = append(files, struct {
-			name string
-			data []byte
-		}{r.Plots[i].Name + ".png", picture})
+		files[r.Plots[i].Name+".png"] = picture
 	}
+	return writeFolder(dir, files)
+}
+
+// writeFolder writes files into a folder, which it makes.
+func writeFolder(dir string, files map[string][]byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("the report cannot be written, choose another --output-dir: %w", err)
+		return fmt.Errorf("the results cannot be written, choose another folder: %w", err)
 	}
-	for _, f := range files {
-		if err := writeWhole(filepath.Join(dir, f.name), f.data); err != nil {
-			return fmt.Errorf("the report cannot be written, make room or choose another --output-dir: %w", err)
+	for name, data := range files {
+		if err := writeWhole(filepath.Join(dir, name), data); err != nil {
+			return fmt.Errorf("the results cannot be written, make room or choose another folder: %w", err)
 		}
 	}
 	return nil
@@ -203,7 +205,7 @@ func (r *Report) forJSON() *Report {
 	out.Manifest.EffectiveFlags = orEmpty(r.Manifest.EffectiveFlags)
 	out.Cells = make([]Cell, len(r.Cells))
 	for i, cell := range r.Cells {
-		out.Cells[i] = Cell{Params: orEmpty(cell.Params), Metrics: map[string]Metric{}}
+		out.Cells[i] = Cell{Params: orEmpty(cell.Params), Metrics: map[string]Metric{}, Note: cell.Note}
 		for name, m := range cell.Metrics {
 			// A quantity that no run had a value of is not in the report.
 			if runs := slices.DeleteFunc(slices.Clone(m.Runs), func(v float64) bool { return !finite(v) }); len(runs) < len(m.Runs) {

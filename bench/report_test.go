@@ -151,7 +151,7 @@ func TestFailedWriteKeepsTheOldReport(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
-	require.ErrorContains(t, sampleReport().Write(file), "--output-dir")
+	require.ErrorContains(t, sampleReport().Write(file), "choose another folder")
 
 	broken := sampleReport()
 	require.NoError(t, broken.Write(dir))

@@ -24,7 +24,7 @@ type Described interface {
 func NewManifest(commit string, command []string, e Described) Manifest {
 	m := Manifest{
 		Commit: commit, Date: time.Now().UTC().Format(time.RFC3339),
-		Command: shellLine(command), EffectiveFlags: map[string]any{},
+		Command: CommandLine(command), EffectiveFlags: map[string]any{},
 	}
 	var device string
 	if e != nil {
@@ -113,9 +113,9 @@ func procValue(path, key string) string {
 	return ""
 }
 
-// shellLine writes words so that a shell reads them back. The program is named as
+// CommandLine writes the words of a command so that a shell reads them back. The program is named as
 // it is called, without its folder.
-func shellLine(words []string) string {
+func CommandLine(words []string) string {
 	quoted := make([]string, len(words))
 	for i, word := range words {
 		if i == 0 {

@@ -3,6 +3,8 @@ package bench
 import (
 	"fmt"
 	"io"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -36,20 +38,41 @@ func (r *Report) Print(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	if r.Verdict != "" {
-		fmt.Fprintln(w, text.WrapSoft(r.Verdict, wrapWidth))
+		fmt.Fprintln(w, wrapped(r.Verdict, ""))
 	}
 	for _, note := range r.Notes {
-		fmt.Fprintln(w, text.WrapSoft("· "+note, wrapWidth))
+		fmt.Fprintln(w, wrapped("· "+note, "  "))
 	}
 }
 
 // wrapWidth is the length of lines in the console.
 const wrapWidth = 110
 
+// wrapped breaks each line at spaces; what follows is indented.
+func wrapped(s, indent string) string {
+	var out []string
+	for _, paragraph := range strings.Split(s, "\n") {
+		line := ""
+		for _, word := range strings.Fields(paragraph) {
+			switch {
+			case line == "":
+				line = word
+			case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > wrapWidth:
+				out = append(out, line)
+				line = indent + word
+			default:
+				line += " " + word
+			}
+		}
+		out = append(out, line)
+	}
+	return strings.Join(out, "\n")
+}
+
 func (r *Report) printCells(w io.Writer) {
 	varied, same := r.params()
 	if len(same) > 0 {
-		fmt.Fprintln(w, text.WrapSoft(paramList(r.Cells[0].Params, same), wrapWidth))
+		fmt.Fprintln(w, wrapped(paramList(r.Cells[0].Params, same), "  "))
 	}
 	fmt.Fprintln(w)
 	columns := r.columns()

@@ -45,7 +45,7 @@ func displayName(metric string) string {
 	if len(parts) >= 3 && parts[len(parts)-1] == "ms" {
 		quantity := strings.ToUpper(strings.Join(parts[1:len(parts)-1], " "))
 		switch {
-		case !slices.Contains([]string{"TTFT", "TPOT", "ITL", "E2EL"}, quantity):
+		case !slices.Contains([]string{"TTFT", "TPOT", "ITL", "E2EL", "QUEUE"}, quantity):
 		case parts[0] == "median":
 			return quantity + " p50"
 		case parts[0] == "mean" || parts[0] == "std":

@@ -14,6 +14,7 @@ type Job struct {
 	At        time.Duration // arrival, since the run began
 	Prompt    []int32
 	MaxTokens int // exactly so many tokens are generated: end-of-sequence is ignored
+	Choices   int // of the prompt, each of which has a Sample; 0 = 1
 }
 
 // Lengths draws the prompt and output lengths of a request.

@@ -39,7 +39,7 @@ func (l *loop) arrive(wait bool) {
 	}
 	kept := l.transfers[:0]
 	for i, t := range l.transfers {
-		took, done, err := l.store.Done(t.ticket, wait)
+		took, done, err := l.copied(t.ticket, wait)
 		if err != nil {
 			l.fault = fmt.Errorf("%w: %w", ErrDevice, err)
 			l.transfers = append(kept, l.transfers[i:]...)
@@ -52,6 +52,15 @@ func (l *loop) arrive(wait bool) {
 		l.sched.CopyDone(t.id, took)
 	}
 	l.transfers = kept
+}
+
+// copied asks the store, and lets go of the loop's state while it waits.
+func (l *loop) copied(t kernels.Ticket, wait bool) (took time.Duration, done bool, err error) {
+	if wait {
+		l.hold.Unlock()
+		defer l.hold.Lock()
+	}
+	return l.store.Done(t, wait)
 }
 
 // measureSwap times copies of free blocks out and in again, for the scheduler's

@@ -25,6 +25,7 @@ func (q *request) finish(v verdict) {
 // forget takes back what a request had.
 func (l *loop) forget(q *request, v verdict) {
 	l.runner.dropRow(q)
+	l.guides.end(q)
 	delete(l.requests, &q.seq)
 	l.markStarted(q)
 	q.unwatch()
@@ -86,6 +87,9 @@ func (l *loop) judge(s *step, result *kernels.Result) {
 				n := q.outputs()
 				v = judge(result.Tokens[drawn], n+1, int(q.sampling.MinTokens), len(q.stream.tokens), q.sampling.StopIDs)
 				r = scheduler.Result{Token: result.Tokens[drawn], Finish: v.finish != FinishNone}
+				if v.finish == FinishNone {
+					l.guide(q, result.Tokens[drawn])
+				}
 				if v.keep && q.stream.top >= 0 {
 					lo := drawn * l.e.cfg.MaxLogprobs
 					hi := lo + q.stream.top

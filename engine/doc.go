@@ -14,6 +14,8 @@
 //     keeps a row of device state for each running sequence and sends what
 //     changed.
 //   - judge (step.go): what a token means for its request: stop, length, error.
+//   - guides (constraint.go): computes masks of requests that carry a Constraint,
+//     on goroutines of its own.
 //   - plan (size.go): the memory formula, applied before anything is allocated.
 //
 // # The life of a request
@@ -50,6 +52,12 @@
 // and no count. Its blocks and its row may have new owners in step n+2: the
 // device's stream orders what they do after step n+1.
 //
+// A row with a Constraint runs ahead, too. The mask of the token that step n+1 draws
+// follows from the token of step n, so that such a step draws in a call of its own,
+// after n is collected and while the device is at the forward pass of n+1:
+//
+//	schedule 2 · launch 2 · collect 1 (masks begin) · masks end · draw 2 · schedule 3 · …
+//
 // # Threads
 //
 //  1. One goroutine, locked to its OS thread, makes every call below the engine;
@@ -62,8 +70,10 @@
 //     number of requests.
 //  3. The way out is the Stream: memory for all tokens, an atomic count, a
 //     one-slot notification. The loop never waits for a reader.
-//  4. Stats are read without a lock; see statsCell.
-//  5. With nothing to do the goroutine sleeps on its channels.
+//  4. Masks are computed by a few goroutines, which start with the first Constraint.
+//     The loop waits for those of a step, for a bounded time, before it draws.
+//  5. Stats are read without a lock; see statsCell.
+//  6. With nothing to do the goroutine sleeps on its channels.
 //
 // # Invariants
 //

@@ -72,7 +72,7 @@ type Engine struct {
 	stats statsCell
 	done  chan struct{}
 	err   error // why it stopped; set before done is closed
-	last  *loop // for readers of records once done is closed
+	loop  *loop // for Steps and Dump, which hold it
 }
 
 // effective is what Reconfigure replaces as a whole.
@@ -133,10 +133,13 @@ func start(cfg Config, src source) (*Engine, error) {
 		// The thread, to which device state is bound, ends with the goroutine.
 		runtime.LockOSThread()
 		l, err := e.setup(src)
+		if err == nil {
+			e.loop = l
+		}
 		ready <- err
 		if err == nil {
-			e.last = l
 			l.stop(l.run())
+			l.hold.Unlock()
 		}
 	}()
 	if err := <-ready; err != nil {
@@ -175,7 +178,7 @@ func (e *Engine) Stats() Stats {
 func (e *Engine) Done() <-chan struct{} { return e.done }
 
 // Err says why the engine stopped: nil while it runs and after Close and
-// Shutdown, otherwise an error that wraps ErrDevice.
+// Shutdown, otherwise an error that wraps ErrDevice or ErrInvariant.
 func (e *Engine) Err() error {
 	select {
 	case <-e.done:
@@ -236,11 +239,12 @@ func (e *Engine) call(ctx context.Context, fn func(*loop)) error {
 	}
 }
 
-// Steps returns the records of the last n steps that are kept, oldest first.
+// Steps returns the records of the last n steps that are kept, oldest first; of an
+// engine that hangs too, unless it hangs while it launches a step.
 func (e *Engine) Steps(n int) []StepRecord {
-	var records []StepRecord
-	if err := e.call(context.Background(), func(l *loop) { records = l.records.last(n) }); err != nil {
-		return e.last.records.last(n) // it has stopped: nobody writes
+	if !e.loop.tryHold(dumpPatience) {
+		return nil
 	}
-	return records
+	defer e.loop.hold.Unlock()
+	return e.loop.records.last(n)
 }

@@ -17,6 +17,9 @@ var (
 	ErrMemory = errors.New("not enough memory")
 	// ErrDevice: the device is absent, or failed.
 	ErrDevice = errors.New("device failed")
+	// ErrInvariant: the bookkeeping of KV blocks and requests contradicts itself, a
+	// bug: an engine that goes on could give a request another's tokens.
+	ErrInvariant = errors.New("invariant violated")
 )
 
 // ConfigError lists every problem of a Config, each with the flag it is about.

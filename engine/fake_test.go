@@ -290,14 +290,19 @@ func extend(h uint64, token int32) uint64 {
 	return h ^ h>>29
 }
 
-func draw(h uint64, s *kernels.Sampling, position, vocab int) int32 {
-	for attempt := uint64(0); ; attempt++ {
+// mask is nil or what is allowed, which must be something.
+func draw(h uint64, s *kernels.Sampling, position, vocab int, mask []uint32) int32 {
+	for attempt := uint64(0); attempt < 1<<20; attempt++ {
 		x := (h + attempt + s.Seed<<20 + uint64(s.Choice)<<40) * 0xBF58476D1CE4E5B9
 		id := int32((x ^ x>>31) % uint64(vocab))
+		if mask != nil && mask[id/32]>>(id%32)&1 == 0 {
+			continue
+		}
 		if position-int(s.PromptLen) >= int(s.MinTokens) || !slices.Contains(s.StopIDs, id) {
 			return id
 		}
 	}
+	panic(fmt.Sprintf("fake: the mask %x allows nothing to draw", mask))
 }
 
 func (f *fake) Sample(s *kernels.SampleBatch) kernels.Ticket {
@@ -309,7 +314,14 @@ func (f *fake) Sample(s *kernels.SampleBatch) kernels.Ticket {
 		if slices.Index(f.batch.Rows, s.Rows[i]) < 0 {
 			panic(fmt.Sprintf("fake: sampling for row %d, which is not in the step", s.Rows[i]))
 		}
-		id := draw(f.hashes[index], &r.sampling, int(s.Positions[i]), f.vocab)
+		var mask []uint32
+		if s.Masks != nil {
+			if len(s.Masks) != len(s.Index) {
+				panic(fmt.Sprintf("fake: %d masks for %d rows", len(s.Masks), len(s.Index)))
+			}
+			mask = s.Masks[i]
+		}
+		id := draw(f.hashes[index], &r.sampling, int(s.Positions[i]), f.vocab, mask)
 		if f.invalid != 0 && id == f.invalid {
 			id = kernels.InvalidToken
 			f.drawn--
@@ -399,8 +411,25 @@ func expect(r *Request, maxTokens int, invalid int32) (tokens []int32, finish Fi
 	for _, id := range r.Prompt {
 		h = extend(h, id)
 	}
+	var rule *testRule
+	if r.Constrain != nil {
+		made, _ := r.Constrain()
+		rule = made.(*testRule)
+		defer rule.Close()
+	}
 	for {
-		id := draw(h, &s, len(r.Prompt)+len(tokens), fakeVocab)
+		var mask []uint32
+		if rule != nil {
+			mask = make([]uint32, (fakeVocab+31)/32)
+			done, err := rule.Mask(mask)
+			if err != nil {
+				return tokens, FinishError
+			}
+			if done || len(tokens) < int(s.MinTokens) && onlyOf(mask, s.StopIDs) {
+				return tokens, FinishStop
+			}
+		}
+		id := draw(h, &s, len(r.Prompt)+len(tokens), fakeVocab, mask)
 		if invalid != 0 && id == invalid {
 			return tokens, FinishError
 		}
@@ -410,6 +439,9 @@ func expect(r *Request, maxTokens int, invalid int32) (tokens []int32, finish Fi
 			return tokens, FinishStop
 		case len(tokens) == maxTokens:
 			return tokens, FinishLength
+		}
+		if rule != nil && rule.Accept(id) != nil {
+			return tokens, FinishError
 		}
 		h = extend(h, id)
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/pagoda-engine/pagoda/internal/invariant"
@@ -11,12 +12,20 @@ import (
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
+// auditInterval is the least time between two audits.
+const auditInterval = 10 * time.Second
+
 // loop is the state of the engine's goroutine, which alone touches it and all
 // below it.
 type loop struct {
+	// hold is locked by the engine's goroutine but while it waits for the device or
+	// for work: a dump may look at the rest then.
+	hold sync.Mutex
+
 	e          *Engine
 	backend    kernels.Backend
 	runner     *runner
+	guides     *guides
 	sched      *scheduler.Scheduler
 	kv         *kvcache.Manager
 	store      *kvcache.Store
@@ -30,8 +39,14 @@ type loop struct {
 	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
 
+	began    time.Time             // the clock of block ages
+	observed []*scheduler.Sequence // memory of observeBlocks
+
 	transfers []transfer // swap copies under way, oldest first
 	pending   *pending   // limits that are coming into force; nil = none
+
+	audited   int64 // Stats.Steps at the last audit
+	auditedAt time.Time
 
 	// For planning anew.
 	sizes  sizes
@@ -68,6 +83,7 @@ func (l *loop) synchronous() error {
 			continue
 		}
 		l.launch(next)
+		l.draw(next)
 		if err := l.collect(next); err != nil {
 			return err
 		}
@@ -77,7 +93,9 @@ func (l *loop) synchronous() error {
 
 // overlapped launches step n+1 before it collects step n, so that the host's
 // work on n happens while the device computes n+1. A request that n turns out to
-// finish has then run one step too far: that token is dropped.
+// finish has then run one step too far: that token is dropped. A step with masks
+// draws its tokens after step n is collected, since the masks follow from n's
+// tokens; the device is still at its forward pass by then.
 func (l *loop) overlapped() error {
 	var last *step // on the device
 	for l.receive() {
@@ -91,6 +109,9 @@ func (l *loop) overlapped() error {
 		}
 		if next != nil {
 			l.launch(next)
+			if !next.guided {
+				l.draw(next)
+			}
 		}
 		if last != nil {
 			if err := l.collect(last); err != nil {
@@ -98,6 +119,9 @@ func (l *loop) overlapped() error {
 			}
 		} else if next == nil {
 			l.rest()
+		}
+		if next != nil && next.guided {
+			l.draw(next)
 		}
 		last = next
 	}
@@ -152,13 +176,29 @@ func (l *loop) idle() {
 	l.settle()
 	l.publish()
 	l.check()
+	if l.fault = l.audit(time.Now()); l.fault != nil {
+		return
+	}
 	l.trace.flush(l.e.cfg.Log)
+	l.sleep()
+}
+
+// sleep waits until there is something to receive, and receives it.
+func (l *loop) sleep() {
+	var q *request
+	var fn func(*loop)
+	l.hold.Unlock()
 	select {
-	case q := <-l.e.inbox:
-		l.add(q)
-	case fn := <-l.e.calls:
-		fn(l)
+	case q = <-l.e.inbox:
+	case fn = <-l.e.calls:
 	case <-l.e.wake:
+	}
+	l.hold.Lock()
+	switch {
+	case q != nil:
+		l.add(q)
+	case fn != nil:
+		fn(l)
 	}
 }
 
@@ -212,6 +252,7 @@ func (l *loop) abort(q *request) {
 // run.
 func (l *loop) schedule() *step {
 	begin := time.Now()
+	l.kv.Tick(begin.Sub(l.began))
 	l.profile.begin(begin)
 	out := l.sched.Schedule()
 	l.countDecisions(out)
@@ -230,7 +271,7 @@ func (l *loop) schedule() *step {
 	for i := range out.Scheduled {
 		if q := s.requests[i]; !q.started {
 			l.markStarted(q)
-			q.stream.cached, q.stream.admitted = q.seq.CachedTokens, begin // before the first token: from then on readers look
+			q.stream.cached, q.stream.admitted, q.stream.sequence = q.seq.CachedTokens, begin, q.seq.ID // before the first token: from then on readers look
 		}
 	}
 	s.host = time.Since(begin)
@@ -260,19 +301,35 @@ func (l *loop) countDecisions(out *scheduler.Output) {
 
 func (l *loop) launch(s *step) {
 	s.start = time.Now()
+	for _, q := range s.requests {
+		if q.guide != nil && !q.guide.begun {
+			l.guides.begin(q, -1, 0)
+		}
+	}
 	l.runner.launch(s)
 	s.host += time.Since(s.start)
 	l.profile.launched(s, s.start)
 }
 
+// draw ends the step that was launched: with the masks, its tokens can be drawn.
+func (l *loop) draw(s *step) {
+	begin := time.Now()
+	l.await(s)
+	l.runner.sample(s)
+	s.host += time.Since(begin)
+}
+
 // collect waits for a step, tells the scheduler, and hands the tokens out.
 func (l *loop) collect(s *step) error {
 	l.profile.waiting()
+	l.hold.Unlock()
 	result, err := l.backend.Wait(s.ticket)
+	l.hold.Lock()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDevice, err)
 	}
 	begin := time.Now()
+	l.kv.Tick(begin.Sub(l.began))
 	l.profile.waited()
 	l.judge(s, result)
 	l.sched.Update(s.out, s.results, result.Duration)
@@ -302,6 +359,19 @@ func (l *loop) publish() {
 	l.e.stats.store(s)
 }
 
+// audit verifies the invariants when nothing is left to do: then it costs nobody
+// time, and no request is there that a wrong table could give another's tokens.
+func (l *loop) audit(now time.Time) error {
+	if l.audited == l.stats.Steps || now.Sub(l.auditedAt) < auditInterval {
+		return nil
+	}
+	l.audited, l.auditedAt = l.stats.Steps, now
+	if err := l.sched.Check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvariant, err)
+	}
+	return nil
+}
+
 // check verifies every invariant and poisons freed blocks, in builds with tag
 // invariants.
 func (l *loop) check() {
@@ -322,7 +392,7 @@ func (l *loop) stop(cause error) {
 	v := verdict{finish: FinishAbort}
 	if cause != nil {
 		v = verdict{finish: FinishError, err: cause}
-		e.cfg.Log.Error("the device failed, the engine stops", "error", cause)
+		e.cfg.Log.Error("the engine stops", "error", cause)
 	}
 	for len(e.inbox) > 0 {
 		l.add(<-e.inbox)
@@ -331,6 +401,7 @@ func (l *loop) stop(cause error) {
 		l.sched.Abort(s)
 		l.end(q, v)
 	}
+	l.guides.stop()
 	for _, j := range l.jobs {
 		j.drop()
 	}

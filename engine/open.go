@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/pagoda-engine/pagoda/kernels"
 	"github.com/pagoda-engine/pagoda/kvcache"
@@ -133,17 +134,8 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	}()
 	device := backend.Info()
 	c.resolve(device.Backend)
-	shape, most := src.shape, maxima(c, device.Backend, src.modelMaxLen)
-	shape.SampleVocab = e.info.SampleVocab
-	total, from := deviceMemory(c, device)
-	lim := workspaceLimits(c, src.modelMaxLen)
-	sz := sizes{
-		limit: total, limitFrom: from, weights: src.weights, workspace: backend.WorkspaceBytes(shape, lim),
-		block: kernels.NewPagedKV(shape, c.BlockSize).BlockBytes(), modelMaxLen: src.modelMaxLen,
-	}
-	if device.Backend == deviceCPU && c.MemoryLimit == 0 {
-		sz.hostRoom = device.TotalMemory - total // it is the memory that is available
-	}
+	sz, shape, lim := measure(c, &src, device, backend.WorkspaceBytes)
+	most := maxima(c, device.Backend, src.modelMaxLen)
 	plan, err := plan(c, sz)
 	if err != nil {
 		return nil, err
@@ -162,8 +154,8 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	for _, text := range append(m.notes, plan.warnings...) {
 		c.Log.Warn(text)
 	}
-	e.describe(device, &sz, m.weightBytes)
-	now := &effective{cfg: *c, info: e.info, limit: total, from: from}
+	e.info.describe(c, device, &sz, m.weightBytes)
+	now := &effective{cfg: *c, info: e.info, limit: sz.limit, from: sz.limitFrom}
 	now.set(&plan)
 	e.info = now.info
 	e.effective.Store(now)
@@ -175,6 +167,22 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	return l, nil
 }
 
+// measure gathers what the memory plan of a resolved configuration is made from.
+// workspaceBytes is Backend.WorkspaceBytes of the device.
+func measure(c *Config, src *source, device kernels.Info, workspaceBytes func(kernels.Shape, kernels.Limits) int64) (sizes, kernels.Shape, kernels.Limits) {
+	shape, lim := src.shape, workspaceLimits(c, src.modelMaxLen)
+	shape.SampleVocab = src.info.SampleVocab
+	sz := sizes{
+		weights: src.weights, workspace: workspaceBytes(shape, lim),
+		block: kernels.NewPagedKV(shape, c.BlockSize).BlockBytes(), modelMaxLen: src.modelMaxLen,
+	}
+	sz.limit, sz.limitFrom = deviceMemory(c, device)
+	if device.Backend == deviceCPU && c.MemoryLimit == 0 {
+		sz.hostRoom = device.TotalMemory - sz.limit // it is the memory that is available
+	}
+	return sz, shape, lim
+}
+
 // reserve sets addresses aside for the maxima and memory for the limits.
 func reserve(backend kernels.Backend, shape kernels.Shape, most, lim kernels.Limits) error {
 	if err := backend.Setup(shape, most); err != nil {
@@ -183,9 +191,9 @@ func reserve(backend kernels.Backend, shape kernels.Shape, most, lim kernels.Lim
 	return backend.SetLimits(lim)
 }
 
-// describe fills in the part of Info that no Reconfigure changes.
-func (e *Engine) describe(device kernels.Info, sz *sizes, weightBytes int64) {
-	c, i := &e.cfg, &e.info
+// describe fills in the part of Info that no Reconfigure changes, beside the
+// model's.
+func (i *Info) describe(c *Config, device kernels.Info, sz *sizes, weightBytes int64) {
 	i.Device, i.WeightBytes = device, weightBytes
 	i.BlockSize, i.BlockBytes, i.MaxLogprobs = c.BlockSize, sz.block, c.MaxLogprobs
 	i.Priority = c.SchedulingPolicy == string(scheduler.Priority)
@@ -222,9 +230,7 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 	}
 	trace := newTrace(c.Trace)
 	sched, err := scheduler.New(scheduler.Config{
-		Limits: scheduler.Limits{MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens},
-		Policy: scheduler.Policy(c.SchedulingPolicy), PreemptionMode: scheduler.Mode(c.PreemptionMode),
-		Watermark: c.Watermark, LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
+		Limits: schedulerLimits(c), Policy: scheduler.Policy(c.SchedulingPolicy),
 		SwapOut: swapOut, SwapIn: swapIn, Trace: trace.hook(),
 	}, kv)
 	if err != nil {
@@ -233,10 +239,12 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 	l := &loop{
 		e: e, backend: backend, sched: sched, kv: kv, store: store,
 		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, rows),
+		guides:   newGuides(e.info.Vocab),
 		requests: make(map[*scheduler.Sequence]*request, c.MaxNumSeqs),
-		records:  newRecords(),
-		trace:    trace,
+		records:  newRecords(), began: time.Now(),
+		trace: trace,
 	}
+	l.hold.Lock()
 	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }
 	l.stats.BlockSize, l.stats.BlockBytes = c.BlockSize, e.info.BlockBytes
 	l.publish()
@@ -248,7 +256,7 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 // of the machine wants some of.
 func deviceMemory(c *Config, device kernels.Info) (int64, string) {
 	switch onCPU := device.Backend == deviceCPU; {
-	case c.MemoryLimit > 0 && (onCPU || c.MemoryLimit < device.TotalMemory):
+	case c.MemoryLimit > 0 && (onCPU || c.MemoryLimit <= device.TotalMemory):
 		return c.MemoryLimit, "given by --memory-limit"
 	case onCPU:
 		return device.TotalMemory / 2, "half of the memory available"

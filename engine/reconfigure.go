@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
@@ -11,16 +12,27 @@ import (
 // Limits are the parts of a Config that change while the engine serves. The zero
 // value of a field leaves it as it is.
 type Limits struct {
+	// MemoryLimit is the size in bytes that the device is taken to have; negative =
+	// what it had at start. More than it has is not believed.
+	MemoryLimit          int64
 	GPUMemoryUtilization float64 // 0–1; replaces a pool that was sized otherwise
 	NumGPUBlocksOverride int     // wins over it
 	KVCacheMemoryBytes   int64   // likewise
 	MaxNumSeqs           int
 	MaxNumBatchedTokens  int
 	SwapSpace            int64 // bytes; negative = none
+
+	PreemptionMode            string        // auto, swap or recompute
+	Watermark                 float64       // negative = none
+	LongPrefillTokenThreshold int           // negative = no bound
+	TargetITL                 time.Duration // negative = no target
 }
 
 // apply changes c.
 func (l *Limits) apply(c *Config) {
+	if l.MemoryLimit != 0 {
+		c.MemoryLimit = max(l.MemoryLimit, 0)
+	}
 	if l.GPUMemoryUtilization != 0 || l.NumGPUBlocksOverride != 0 || l.KVCacheMemoryBytes != 0 {
 		c.NumGPUBlocksOverride, c.KVCacheMemoryBytes = l.NumGPUBlocksOverride, l.KVCacheMemoryBytes
 	}
@@ -35,6 +47,47 @@ func (l *Limits) apply(c *Config) {
 	}
 	if l.SwapSpace != 0 {
 		c.SwapSpace = l.SwapSpace
+	}
+	if l.PreemptionMode != "" {
+		c.PreemptionMode = l.PreemptionMode
+	}
+	if l.Watermark != 0 {
+		c.Watermark = l.Watermark
+	}
+	if l.LongPrefillTokenThreshold != 0 {
+		c.LongPrefillTokenThreshold = max(l.LongPrefillTokenThreshold, 0)
+	}
+	if l.TargetITL != 0 {
+		c.TargetITL = max(l.TargetITL, 0)
+	}
+}
+
+// Limits are those in force, each of them set, so that Reconfigure with them brings
+// this state back.
+func (e *Engine) Limits() Limits {
+	c := &e.effective.Load().cfg
+	l := Limits{
+		MemoryLimit: orNegative(c.MemoryLimit), GPUMemoryUtilization: c.GPUMemoryUtilization, NumGPUBlocksOverride: c.NumGPUBlocksOverride,
+		KVCacheMemoryBytes: c.KVCacheMemoryBytes, MaxNumSeqs: c.MaxNumSeqs, MaxNumBatchedTokens: c.MaxNumBatchedTokens, SwapSpace: c.SwapSpace,
+		PreemptionMode: c.PreemptionMode, Watermark: c.Watermark,
+		LongPrefillTokenThreshold: orNegative(c.LongPrefillTokenThreshold), TargetITL: orNegative(c.TargetITL),
+	}
+	return l
+}
+
+// orNegative is n, or -1 where 0 would leave a limit as it is.
+func orNegative[N int | int64 | time.Duration](n N) N {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+// schedulerLimits are the limits that the scheduler keeps to.
+func schedulerLimits(c *Config) scheduler.Limits {
+	return scheduler.Limits{
+		MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens, PreemptionMode: scheduler.Mode(c.PreemptionMode),
+		Watermark: c.Watermark, LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
 	}
 }
 
@@ -87,7 +140,12 @@ func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	p, err := l.replan(c)
+	sz := l.sizes
+	if c.MemoryLimit > 0 && c.MemoryLimit < sz.limit {
+		sz.limit, sz.limitFrom = c.MemoryLimit, "given by --memory-limit"
+	}
+	next.limit, next.from = sz.limit, sz.limitFrom
+	p, err := l.replan(c, sz)
 	if err != nil {
 		return err
 	}
@@ -99,7 +157,7 @@ func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
 		_ = l.backend.SetLimits(workspaceLimits(&now.cfg, l.sizes.modelMaxLen)) // was possible before
 		return fmt.Errorf("%w: %w", ErrMemory, err)
 	}
-	if err := l.sched.SetLimits(scheduler.Limits{MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens}, p.blocks, p.hostBlocks); err != nil {
+	if err := l.sched.SetLimits(schedulerLimits(c), p.blocks, p.hostBlocks); err != nil {
 		panic(fmt.Sprintf("engine: limits that were validated are refused: %v", err))
 	}
 	for _, text := range p.warnings {
@@ -113,12 +171,11 @@ func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
 }
 
 // replan applies the memory formula to other limits.
-func (l *loop) replan(c *Config) (memoryPlan, error) {
+func (l *loop) replan(c *Config, sz sizes) (memoryPlan, error) {
 	if c.MaxNumSeqs > l.maxima.MaxSeqs || c.MaxNumBatchedTokens > l.maxima.MaxBatchedTokens {
 		return memoryPlan{}, &ConfigError{Problems: []string{fmt.Sprintf("--max-num-seqs %d, --max-num-batched-tokens %d: room was reserved for %d and %d at start; restart with the larger values",
 			c.MaxNumSeqs, c.MaxNumBatchedTokens, l.maxima.MaxSeqs, l.maxima.MaxBatchedTokens)}}
 	}
-	sz := l.sizes
 	sz.workspace = l.backend.WorkspaceBytes(l.shape, workspaceLimits(c, sz.modelMaxLen))
 	p, err := plan(c, sz)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -29,6 +30,8 @@ func TestReconfigureWhileServing(t *testing.T) {
 			{MaxNumSeqs: 1},
 			{NumGPUBlocksOverride: 17, SwapSpace: 1 << 20},
 			{MaxNumSeqs: 12, GPUMemoryUtilization: 0.5},
+			{PreemptionMode: "swap", Watermark: -1, LongPrefillTokenThreshold: 8, TargetITL: time.Millisecond},
+			{PreemptionMode: "recompute", Watermark: 0.1, LongPrefillTokenThreshold: -1, TargetITL: -1},
 		} {
 			require.NoError(t, e.Reconfigure(context.Background(), l), "%+v", l)
 			info, st := e.Info(), e.Stats()
@@ -42,6 +45,11 @@ func TestReconfigureWhileServing(t *testing.T) {
 				sum += entry.Bytes
 			}
 			require.EqualValues(t, 1<<29, sum)
+			for name, value := range map[string]string{"preemption-mode": l.PreemptionMode, "watermark": map[float64]string{-1: "0", 0.1: "0.1"}[l.Watermark]} {
+				if i := slices.IndexFunc(e.Settings(), func(s Setting) bool { return s.Name == name }); value != "" {
+					require.Equal(t, value, e.Settings()[i].Value, name)
+				}
+			}
 		}
 		for i, s := range streams {
 			want, _ := expect(&requests[i], 200, 0)
@@ -50,6 +58,28 @@ func TestReconfigureWhileServing(t *testing.T) {
 			require.Equal(t, FinishLength, last.Finish)
 		}
 	})
+}
+
+// TestLimitsComeBack: a smaller device is pretended live, and Limits brings back
+// what was there.
+func TestLimitsComeBack(t *testing.T) {
+	e := startFake(t, &fake{}, Config{MaxNumSeqs: 4, MaxNumBatchedTokens: 64, SwapSpace: -1, MaxModelLen: 200, MemoryLimit: 1 << 25})
+	before, info := e.Limits(), e.Info()
+	require.NoError(t, e.Reconfigure(context.Background(), Limits{
+		MemoryLimit: 1 << 24, MaxNumSeqs: 2, SwapSpace: 1 << 20, Watermark: 0.5, LongPrefillTokenThreshold: 16, TargetITL: 1, PreemptionMode: "swap",
+	}))
+	require.Less(t, e.Info().NumBlocks, info.NumBlocks)
+	var sum int64
+	for _, entry := range e.Ledger() {
+		sum += entry.Bytes
+	}
+	require.EqualValues(t, 1<<24, sum, "the ledger is of the smaller device")
+	require.ErrorIs(t, e.Reconfigure(context.Background(), Limits{MemoryLimit: 1 << 10}), ErrMemory)
+	require.NoError(t, e.Reconfigure(context.Background(), Limits{MemoryLimit: 1 << 40}), "more than there is")
+	require.Equal(t, info.NumBlocks, e.Info().NumBlocks)
+	require.NoError(t, e.Reconfigure(context.Background(), before))
+	require.Equal(t, before, e.Limits())
+	require.Equal(t, info, e.Info())
 }
 
 // TestReconfigureRefuses: what cannot be is refused with the arithmetic, and

@@ -54,6 +54,9 @@ type Request struct {
 	IgnoreEOS bool    // generate past the model's end-of-sequence ids
 	Priority  int     // lower first, under the priority policy
 	CacheSalt string  // requests share cached prefixes only with equal salts
+	// Constrain makes the Constraint of a choice, before its first token, off the
+	// engine's goroutine; nil = none. It is called for each choice.
+	Constrain func() (Constraint, error)
 }
 
 // FinishReason says why a request ended.
@@ -62,7 +65,7 @@ type FinishReason string
 // The finish reasons.
 const (
 	FinishNone   FinishReason = ""       // not yet
-	FinishStop   FinishReason = "stop"   // end-of-sequence or stop id
+	FinishStop   FinishReason = "stop"   // end-of-sequence or stop id, or the constraint's end
 	FinishLength FinishReason = "length" // MaxTokens or max_model_len
 	FinishAbort  FinishReason = "abort"  // the context was cancelled
 	FinishError  FinishReason = "error"  // Event.Err says what happened
@@ -83,7 +86,7 @@ type Event struct {
 
 	Finish FinishReason
 	// StopID is the end-of-sequence or stop id that ended the request
-	// (FinishStop); it is also Token of that event.
+	// (FinishStop); it is also Token of that event. NoStopID if the Constraint did.
 	StopID int32
 	// CachedTokens is how many prompt tokens came from the prefix cache; valid
 	// from the first token on.
@@ -91,6 +94,8 @@ type Event struct {
 	// Admitted is when the request first got a place in a step; valid like
 	// CachedTokens, the zero time if it never did.
 	Admitted time.Time
+	// Sequence is its number in step records; valid like CachedTokens.
+	Sequence SequenceID
 	// Preemptions is how often the request lost its blocks; valid in the last
 	// event.
 	Preemptions int

@@ -22,6 +22,8 @@ type step struct {
 	updates []kernels.RowUpdate
 	blocks  []int32 // what the updates' Blocks are cut from
 
+	guided bool       // a sequence that draws a token has a Constraint
+	masks  [][]uint32 // of sample's entries, then
 	ticket kernels.Ticket
 	start  time.Time
 	host   time.Duration
@@ -62,6 +64,8 @@ func (s *step) reset(out *scheduler.Output) {
 	b.NumDecodes = out.NumDecodes
 	s.sample.Index, s.sample.Rows, s.sample.Positions = s.sample.Index[:0], s.sample.Rows[:0], s.sample.Positions[:0]
 	s.updates, s.blocks = s.updates[:0], s.blocks[:0]
+	clear(s.masks)
+	s.guided, s.sample.Masks = false, nil
 }
 
 // runner turns the scheduler's output into batches. It keeps a row of device
@@ -158,6 +162,7 @@ func (s *step) add(q *request, e *scheduler.Scheduled) {
 	b.QueryStart = append(b.QueryStart, int32(len(b.Tokens)))
 	b.SeqLens = append(b.SeqLens, int32(end))
 	if e.Sample {
+		s.guided = s.guided || q.guide != nil
 		s.sample.Index = append(s.sample.Index, int32(len(b.LogitRows)))
 		s.sample.Rows = append(s.sample.Rows, q.row)
 		s.sample.Positions = append(s.sample.Positions, int32(end))
@@ -165,11 +170,13 @@ func (s *step) add(q *request, e *scheduler.Scheduled) {
 	}
 }
 
-// launch gives the step to the device.
+// launch gives the step's forward pass to the device.
 func (r *runner) launch(s *step) {
 	if len(s.updates) > 0 {
 		r.backend.UpdateRows(s.updates)
 	}
 	r.forward(&s.batch)
-	s.ticket = r.backend.Sample(&s.sample)
 }
+
+// sample ends the step that was launched.
+func (r *runner) sample(s *step) { s.ticket = r.backend.Sample(&s.sample) }

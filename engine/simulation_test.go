@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"math/rand/v2"
 	"slices"
@@ -13,7 +14,7 @@ import (
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
-var simSteps = flag.Int64("sim-steps", 150_000, "engine steps of the token-ID simulation")
+var simSteps = flag.Int64("sim-steps", 180_000, "engine steps of the token-ID simulation")
 
 // rareStates counts what the simulation must have reached to mean anything.
 type rareStates struct {
@@ -24,6 +25,7 @@ type rareStates struct {
 	abortQueued, abortPrefill, abortRunning, abortInFlight, abortPreempted int64
 	overruns                                                               int64 // tokens that the overlapped loop drew too many
 	stops, lengths, invalid, logprobs                                      int64
+	guided, wholes, failed, guidedPreempted, masks                         int64 // of requests with a constraint
 }
 
 // world is one seeded run of an engine: everything happens on one goroutine, at
@@ -37,6 +39,8 @@ type world struct {
 	live   []*visitor
 	todo   int // requests still to submit
 	states *rareStates
+	seen   Observation
+	rules  ruleCount
 }
 
 // visitor is a request with what it should come to.
@@ -46,6 +50,7 @@ type visitor struct {
 	want    []int32
 	finish  FinishReason
 	aborted bool
+	guided  bool
 	tokens  []int32 // read so far
 	last    Event
 }
@@ -80,6 +85,7 @@ func newWorld(t *testing.T, seed uint64, states *rareStates) *world {
 	w.l, err = w.e.setup(src)
 	require.NoError(t, err)
 	w.f.onStep = w.visit
+	w.l.guides.patience = time.Minute // a slow machine must not change what comes out
 	return w
 }
 
@@ -109,6 +115,10 @@ func (w *world) submit() {
 	if w.r.IntN(4) == 0 {
 		q.StopIDs = []int32{int32(w.r.IntN(fakeVocab))}
 	}
+	if w.r.IntN(6) == 0 {
+		q.Constrain = w.rules.maker(w.r.Uint64())
+		w.states.guided++
+	}
 	// The loop drains all the time, so that it returns when all is done instead
 	// of waiting for someone on another goroutine.
 	w.e.state.Store(stateOpen)
@@ -120,7 +130,7 @@ func (w *world) submit() {
 	w.e.state.Store(stateDraining)
 	require.NoError(w.t, err)
 	for i, stream := range streams {
-		c := &visitor{request: *q, stream: stream}
+		c := &visitor{request: *q, stream: stream, guided: q.Constrain != nil}
 		c.request.Sampling.Choice = int32(i)
 		c.want, c.finish = expect(&c.request, q.MaxTokens, w.f.invalid)
 		w.live = append(w.live, c)
@@ -139,6 +149,9 @@ func (w *world) visit() {
 	}
 	if w.r.IntN(40) == 0 {
 		w.reconfigure()
+	}
+	if w.states.steps%16 == 0 {
+		requireObserved(w.t, w.l, &w.seen)
 	}
 	if w.r.IntN(10) == 0 && len(w.live) > 0 {
 		w.abort(w.live[w.r.IntN(len(w.live))])
@@ -160,6 +173,9 @@ func (w *world) reconfigure() {
 	limits.MaxNumBatchedTokens = limits.MaxNumSeqs + w.r.IntN(40)
 	if w.r.IntN(2) == 0 {
 		limits.SwapSpace = []int64{-1, 4 << 10, 16 << 10}[w.r.IntN(3)]
+	}
+	if w.r.IntN(4) == 0 {
+		limits.PreemptionMode = []string{"auto", "swap", "recompute"}[w.r.IntN(3)]
 	}
 	w.l.jobs = append(w.l.jobs, job{run: func(l *loop) bool {
 		if l.beginReconfigure(limits, make(chan error, 1)) == nil { // else somebody needs more
@@ -248,6 +264,9 @@ func (w *world) settle() {
 			return false
 		}
 		w.states.tokens += int64(len(v.tokens))
+		if v.guided && v.last.Preemptions > 0 {
+			w.states.guidedPreempted++
+		}
 		if v.last.Finish == FinishAbort {
 			require.True(w.t, v.aborted)
 			require.True(w.t, slices.Equal(v.want[:len(v.tokens)], v.tokens), "want %v, got %v", v.want, v.tokens)
@@ -258,10 +277,20 @@ func (w *world) settle() {
 		switch v.finish {
 		case FinishStop:
 			w.states.stops++
+			if v.guided && v.last.StopID == NoStopID {
+				w.states.wholes++
+				require.False(w.t, v.last.HasToken)
+				return true
+			}
 			require.Equal(w.t, v.tokens[len(v.tokens)-1], v.last.StopID)
 		case FinishLength:
 			w.states.lengths++
 		case FinishError:
+			if v.guided && errors.Is(v.last.Err, ErrConstraint) {
+				w.states.failed++
+				require.ErrorContains(w.t, v.last.Err, "injected")
+				return true
+			}
 			w.states.invalid++
 			require.ErrorIs(w.t, v.last.Err, ErrNotNumbers)
 		}
@@ -286,7 +315,10 @@ func (w *world) run() {
 	require.NoError(w.t, w.l.sched.Check())
 	require.Zero(w.t, w.e.queued.Load())
 	require.Len(w.t, w.l.runner.free, w.l.maxima.MaxSeqs, "rows were lost")
+	requireObserved(w.t, w.l, &w.seen)
 	w.l.stop(nil)
+	require.Zero(w.t, w.rules.open.Load(), "constraints were left open")
+	w.states.masks += w.rules.masks.Load()
 	st := w.e.Stats()
 	require.Zero(w.t, st.BlocksUsed+st.BlocksInFlight+st.HostBlocksUsed+st.HostBlocksInFlight)
 	require.Zero(w.t, st.Running+st.Waiting)
@@ -336,6 +368,8 @@ func TestTokenIDSimulation(t *testing.T) {
 		"stops": states.stops, "lengths": states.lengths, "invalid rows": states.invalid, "log probabilities": states.logprobs,
 		"synchronous steps": states.steps - states.overlappedSteps, "overlapped steps": states.overlappedSteps,
 		"chunks": states.chunks, "overruns": states.overruns,
+		"constraints": states.guided, "constraints that ended it": states.wholes, "constraints that failed": states.failed,
+		"preempted with a constraint": states.guidedPreempted,
 	} {
 		require.GreaterOrEqual(t, count, want, "the simulation hardly reached: %s", name)
 	}

@@ -33,6 +33,8 @@ type Stats struct {
 	// LastStep is the device time of the last step, PredictedStep what the
 	// step-time model had expected of it (0 = nothing yet).
 	LastStep, PredictedStep time.Duration
+	// MaskWait is the time that steps waited for masks, beside their forward pass.
+	MaskWait time.Duration
 	// StepTimeError is the moving mean of |predicted − measured| / measured.
 	StepTimeError float64
 }

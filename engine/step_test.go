@@ -42,6 +42,7 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 	synchronous := func() {
 		s := l.schedule()
 		l.launch(s)
+		l.draw(s)
 		if err := l.collect(s); err != nil {
 			t.Fatal(err)
 		}
@@ -52,10 +53,12 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(200, synchronous))
 	last := l.schedule()
 	l.launch(last)
+	l.draw(last)
 	require.Zero(t, testing.AllocsPerRun(200, func() {
 		l.receive()
 		next := l.schedule()
 		l.launch(next)
+		l.draw(next)
 		if err := l.collect(last); err != nil {
 			t.Fatal(err)
 		}
@@ -77,6 +80,7 @@ func TestOnlyDeltasTravel(t *testing.T) {
 	for i := range 33 { // positions 15 to 47 of each
 		s := l.schedule()
 		l.launch(s)
+		l.draw(s)
 		require.NoError(t, l.collect(s))
 		require.Equal(t, 4*(1+(i+15)/16), f.updates, "step %d", i)
 	}

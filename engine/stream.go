@@ -20,6 +20,7 @@ type Stream struct {
 	logprobs []*logprobSegment
 	cached   int
 	admitted time.Time
+	sequence SequenceID
 	// Written before the finished bit of state is set.
 	last Event // Finish, StopID, HasToken, Preemptions and Err of the final event
 
@@ -89,7 +90,7 @@ func (s *Stream) take() (Event, bool) {
 	case finished:
 		s.ended = true
 		ev := s.last
-		ev.CachedTokens, ev.Admitted = s.cached, s.admitted
+		ev.CachedTokens, ev.Admitted, ev.Sequence = s.cached, s.admitted, s.sequence
 		return ev, true
 	}
 	return Event{}, false
@@ -97,7 +98,7 @@ func (s *Stream) take() (Event, bool) {
 
 // token is the event of token i, not the last.
 func (s *Stream) token(i int) Event {
-	ev := Event{Token: s.tokens[i], HasToken: true, CachedTokens: s.cached, Admitted: s.admitted}
+	ev := Event{Token: s.tokens[i], HasToken: true, CachedTokens: s.cached, Admitted: s.admitted, Sequence: s.sequence}
 	if s.top >= 0 {
 		seg, j := s.logprobs[i/segmentTokens], i%segmentTokens
 		ev.Logprob, ev.Rank = seg.logprobs[j], seg.ranks[j]

@@ -30,6 +30,8 @@ type request struct {
 	stream   Stream
 	sampling Sampling // StopIDs: all ids that end the request
 
+	guide *guide // nil = unconstrained
+
 	row      int32 // of the device's row state; −1 = none
 	received bool  // taken from the inbox
 	started  bool  // was admitted once: it no longer counts as queued
@@ -99,18 +101,33 @@ func (e *Engine) SubmitChoices(ctxs []context.Context, r Request) ([]*Stream, er
 
 // enqueue counts n requests with prompts of tokens each as waiting, if they may.
 func (e *Engine) enqueue(n, tokens int) error {
-	reqs, toks := e.queued.Add(int64(n)), e.queuedTokens.Add(int64(n*tokens))
-	var err error
-	switch most := e.cfg.MaxQueuedTokens; {
-	case reqs > int64(e.cfg.MaxQueuedReqs):
-		err = fmt.Errorf("%w: %d requests wait to start, --max-num-queued-reqs allows no more than %d", ErrQueueFull, reqs-int64(n), e.cfg.MaxQueuedReqs)
-	case most > 0 && toks > int64(most) && reqs > int64(n): // one alone may be larger than the bound
-		err = fmt.Errorf("%w: %d prompt tokens wait to start, and %d more exceed --max-num-queued-tokens %d", ErrQueueFull, toks-int64(n*tokens), n*tokens, most)
+	most := int64(e.cfg.MaxQueuedReqs)
+	if waiting, ok := claim(&e.queued, int64(n), func(waiting int64) bool { return waiting+int64(n) <= most }); !ok {
+		return fmt.Errorf("%w: %d requests wait to start, --max-num-queued-reqs allows no more than %d", ErrQueueFull, waiting, most)
 	}
-	if err != nil {
-		e.dequeue(n, tokens)
+	most = int64(e.cfg.MaxQueuedTokens)
+	fits := func(waiting int64) bool { // one alone may be larger than the bound
+		return most == 0 || waiting == 0 || waiting+int64(n*tokens) <= most
 	}
-	return err
+	if waiting, ok := claim(&e.queuedTokens, int64(n*tokens), fits); !ok {
+		e.queued.Add(-int64(n))
+		return fmt.Errorf("%w: %d prompt tokens wait to start, and %d more exceed --max-num-queued-tokens %d", ErrQueueFull, waiting, n*tokens, most)
+	}
+	return nil
+}
+
+// claim adds n to the counter if that fits. A refusal leaves no trace that another
+// caller could be refused for.
+func claim(counter *atomic.Int64, n int64, fits func(now int64) bool) (now int64, ok bool) {
+	for {
+		now = counter.Load()
+		if !fits(now) {
+			return now, false
+		}
+		if counter.CompareAndSwap(now, now+n) {
+			return now, true
+		}
+	}
 }
 
 func (e *Engine) dequeue(n, tokens int) {
@@ -167,6 +184,9 @@ func (e *Engine) newRequest(r Request) (*request, error) {
 	q.seq = scheduler.Sequence{
 		Tokens: tokens[:len(r.Prompt)], MaxLen: len(tokens),
 		Priority: r.Priority, CacheSalt: r.CacheSalt,
+	}
+	if r.Constrain != nil {
+		q.guide = newGuide(r.Constrain)
 	}
 	q.stream.init(tokens[len(r.Prompt):], int(r.Sampling.Logprobs))
 	return q, nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -96,4 +98,30 @@ func TestSubmitBounds(t *testing.T) {
 			require.Equal(t, FinishLength, last.Finish)
 		})
 	}
+}
+
+// TestRefusalsDoNotCount: many choices that never fit the queue, refused again and
+// again, refuse nobody else.
+func TestRefusalsDoNotCount(t *testing.T) {
+	e := &Engine{}
+	e.cfg.MaxQueuedReqs, e.cfg.MaxQueuedTokens = 4, 100
+	var crowd sync.WaitGroup
+	var accepted atomic.Int64
+	for range 2 {
+		crowd.Go(func() {
+			for range 20000 {
+				if e.enqueue(MaxChoices, 1) == nil {
+					accepted.Add(1)
+				}
+			}
+		})
+	}
+	for range 20000 {
+		require.NoError(t, e.enqueue(1, 7))
+		e.dequeue(1, 7)
+	}
+	crowd.Wait()
+	require.Zero(t, accepted.Load())
+	require.Zero(t, e.queued.Load())
+	require.Zero(t, e.queuedTokens.Load())
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Config configures a Manager.
@@ -69,6 +70,8 @@ type block struct {
 	published  bool
 	hash       Hash // of its content, when published
 	parent     Hash // of which and the stored tokens hash is made
+
+	taken, touched time.Duration // see BlockInfo
 }
 
 // Manager hands out blocks. It does not know sequences, only their tables.
@@ -84,6 +87,7 @@ type Manager struct {
 	cached  int // published blocks in it
 	changes uint64
 	era     int // counts ResetPrefixCache
+	now     time.Duration
 
 	scratch checkScratch
 

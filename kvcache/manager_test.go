@@ -282,6 +282,9 @@ func TestRandomAgainstNaive(t *testing.T) {
 			tables[i] = &q.table
 		}
 		require.NoError(t, m.Check(tables, nil, nil, nil))
+		if r.IntN(8) == 0 {
+			requireStates(t, m)
+		}
 	}
 	require.Greater(t, hits, ops/100)
 	require.Greater(t, refusals, ops/1000)

@@ -38,6 +38,7 @@ func (m *Manager) take() BlockID {
 		m.evict(id)
 	}
 	b.refs = 1
+	b.taken, b.touched = m.now, m.now
 	m.used++
 	return id
 }
@@ -52,6 +53,7 @@ func (m *Manager) evict(id BlockID) {
 // pin adds a reference to a block with known content: published, or of a parent.
 func (m *Manager) pin(id BlockID) {
 	b := &m.blocks[id]
+	b.touched = m.now
 	switch {
 	case b.refs > 0:
 		if b.refs == 1 {
@@ -87,6 +89,7 @@ func (m *Manager) unpin(id BlockID) {
 	default:
 		m.release(id)
 	}
+	b.touched = m.now
 	m.used--
 }
 

@@ -32,15 +32,7 @@ const DefaultWatermark = 0.01
 // Config configures a Scheduler.
 type Config struct {
 	Limits
-	Policy         Policy  // "" = FCFS
-	PreemptionMode Mode    // "" = Auto
-	Watermark      float64 // 0–1; 0 = DefaultWatermark, negative = 0
-	// LongPrefillThreshold is the most tokens that one sequence's chunk takes
-	// of a step; 0 = no bound but the budget.
-	LongPrefillThreshold int
-	// TargetITL bounds the predicted time of a step in which sequences decode:
-	// prefill chunks are cut to fit. 0 = no bound.
-	TargetITL time.Duration
+	Policy Policy // "" = FCFS
 	// SwapOut and SwapIn are the times that copying one block takes, as first
 	// measured; CopyDone keeps them current. 0 = unknown.
 	SwapOut, SwapIn time.Duration
@@ -51,10 +43,19 @@ type Config struct {
 
 // Limits are the parts of a Config that SetLimits changes while sequences run.
 type Limits struct {
-	MaxNumSeqs       int // most sequences that run at once
-	MaxBatchedTokens int // token budget of a step; at least MaxNumSeqs
+	MaxNumSeqs       int     `json:"max_num_seqs"`           // most sequences that run at once
+	MaxBatchedTokens int     `json:"max_num_batched_tokens"` // token budget of a step; at least MaxNumSeqs
+	PreemptionMode   Mode    `json:"preemption_mode"`        // "" = Auto
+	Watermark        float64 `json:"watermark"`              // 0–1; 0 = DefaultWatermark, negative = 0
+	// LongPrefillThreshold is the most tokens that one sequence's chunk takes
+	// of a step; 0 = no bound but the budget.
+	LongPrefillThreshold int `json:"long_prefill_token_threshold,omitempty"`
+	// TargetITL bounds the predicted time of a step in which sequences decode:
+	// prefill chunks are cut to fit. 0 = no bound.
+	TargetITL time.Duration `json:"target_itl_ns,omitempty"`
 }
 
+// validate checks l and fills defaults in.
 func (l *Limits) validate() error {
 	var errs []error
 	if l.MaxNumSeqs < 1 {
@@ -64,6 +65,27 @@ func (l *Limits) validate() error {
 		errs = append(errs, fmt.Errorf("max_num_batched_tokens is %d, below max_num_seqs %d: a step must have room for one token of every running sequence; raise the one or lower the other",
 			l.MaxBatchedTokens, l.MaxNumSeqs))
 	}
+	if l.LongPrefillThreshold < 0 {
+		errs = append(errs, fmt.Errorf("long_prefill_token_threshold is %d, want 0 (off) or more", l.LongPrefillThreshold))
+	}
+	if l.TargetITL < 0 {
+		errs = append(errs, fmt.Errorf("target_itl is %v, want 0 (off) or more", l.TargetITL))
+	}
+	switch {
+	case l.Watermark == 0:
+		l.Watermark = DefaultWatermark
+	case l.Watermark < 0:
+		l.Watermark = 0
+	case !(l.Watermark < 1): // NaN, too
+		errs = append(errs, fmt.Errorf("watermark is %v, want a share of the pool below 1", l.Watermark))
+	}
+	switch l.PreemptionMode {
+	case "":
+		l.PreemptionMode = Auto
+	case Auto, OnlySwap, OnlyRecompute:
+	default:
+		errs = append(errs, fmt.Errorf("preemption_mode is %q, want auto, swap or recompute", l.PreemptionMode))
+	}
 	return errors.Join(errs...)
 }
 
@@ -72,33 +94,12 @@ func (c *Config) validate() error {
 	if err := c.Limits.validate(); err != nil {
 		errs = append(errs, err)
 	}
-	if c.LongPrefillThreshold < 0 {
-		errs = append(errs, fmt.Errorf("long_prefill_token_threshold is %d, want 0 (off) or more", c.LongPrefillThreshold))
-	}
-	if c.TargetITL < 0 {
-		errs = append(errs, fmt.Errorf("target_itl is %v, want 0 (off) or more", c.TargetITL))
-	}
-	switch {
-	case c.Watermark == 0:
-		c.Watermark = DefaultWatermark
-	case c.Watermark < 0:
-		c.Watermark = 0
-	case !(c.Watermark < 1): // NaN, too
-		errs = append(errs, fmt.Errorf("watermark is %v, want a share of the pool below 1", c.Watermark))
-	}
 	switch c.Policy {
 	case "":
 		c.Policy = FCFS
 	case FCFS, Priority:
 	default:
 		errs = append(errs, fmt.Errorf("scheduling_policy is %q, want fcfs or priority", c.Policy))
-	}
-	switch c.PreemptionMode {
-	case "":
-		c.PreemptionMode = Auto
-	case Auto, OnlySwap, OnlyRecompute:
-	default:
-		errs = append(errs, fmt.Errorf("preemption_mode is %q, want auto, swap or recompute", c.PreemptionMode))
 	}
 	return errors.Join(errs...)
 }

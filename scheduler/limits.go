@@ -1,7 +1,7 @@
 package scheduler
 
-// SetLimits changes limits and pool sizes, in blocks; blocks counts the reserved
-// block 0. Growing takes effect with the next Schedule. After shrinking, the next
+// SetLimits replaces all limits, and the pool sizes, in blocks; blocks counts the
+// reserved block 0. Growing takes effect with the next Schedule. After shrinking, the next
 // Schedule preempts the owners of what the pools lose, and the newest beyond
 // MaxNumSeqs; Settled says when nothing of it is in use any more. Every live
 // sequence must fit the new pool: the caller asks LargestNeed.
@@ -9,7 +9,7 @@ func (s *Scheduler) SetLimits(l Limits, blocks, host int) error {
 	if err := l.validate(); err != nil {
 		return err
 	}
-	s.trace.emit(func(line *TraceLine) { line.Limits = &TraceLimits{l.MaxNumSeqs, l.MaxBatchedTokens, blocks, host} })
+	s.trace.emit(func(line *TraceLine) { line.Limits = &TraceLimits{l, blocks, host} })
 	s.cfg.Limits = l
 	s.kv.SetLimits(blocks, host)
 	s.lowered, s.shrinking = true, s.kv.Excess() > 0
@@ -21,13 +21,8 @@ func (s *Scheduler) SetLimits(l Limits, blocks, host int) error {
 // LargestNeed is the most blocks that a live sequence can come to hold.
 func (s *Scheduler) LargestNeed() int {
 	most := 0
-	for _, queue := range []*queue{&s.running, &s.waiting} {
-		for _, q := range queue.all() {
-			most = max(most, s.BlocksNeeded(q.MaxLen))
-			for _, f := range q.forks {
-				most = max(most, s.BlocksNeeded(f.MaxLen))
-			}
-		}
+	for q := range s.Live() {
+		most = max(most, s.BlocksNeeded(q.MaxLen))
 	}
 	return most
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pagoda-engine/pagoda/kvcache"
@@ -137,6 +138,14 @@ func (r *Record) CopyTo(to *Record) {
 	decisions, evicted := append(to.Decisions[:0], r.Decisions...), append(to.Evicted[:0], r.Evicted...)
 	*to = *r
 	to.Scheduled, to.Admitted, to.Decisions, to.Evicted = scheduled, admitted, decisions, evicted
+}
+
+// Concerns says whether the record gives a reason that has to do with a sequence:
+// it was admitted, preempted or served by a preemption, or waits as the first.
+func (r *Record) Concerns(id SequenceID) bool {
+	return r.Head == id ||
+		slices.ContainsFunc(r.Admitted, func(a RecordAdmission) bool { return a.ID == id }) ||
+		slices.ContainsFunc(r.Decisions, func(d RecordDecision) bool { return d.Seq == id || d.For == id })
 }
 
 // HitTokens is the number of tokens that the admitted sequences need not compute.

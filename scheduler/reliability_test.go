@@ -110,7 +110,7 @@ type script struct {
 func newScript(noPrefix, overlap bool, choices int, mode Mode, c *counts) *script {
 	s := setup{
 		blocks: 15, host: 12, size: 4, noPrefix: noPrefix, overlap: overlap, stepTime: 10 * time.Microsecond, tokenTime: time.Microsecond,
-		cfg: Config{Limits: Limits{5, 12}, PreemptionMode: mode, Watermark: -1},
+		cfg: Config{Limits: Limits{MaxNumSeqs: 5, MaxBatchedTokens: 12, PreemptionMode: mode, Watermark: -1}},
 	}
 	return &script{machine: newMachine(s, nil, c), choices: choices}
 }
@@ -256,7 +256,7 @@ func TestFairness(t *testing.T) {
 func firstToken(t *testing.T, mix uint64, later bool) (steps int) {
 	r := rand.New(rand.NewPCG(mix, 3))
 	s := setup{blocks: 90, host: 40 * int(mix%2), size: 8, stepTime: 10 * time.Microsecond, tokenTime: time.Microsecond,
-		cfg: Config{Limits: Limits{8, 64}}}
+		cfg: Config{Limits: Limits{MaxNumSeqs: 8, MaxBatchedTokens: 64}}}
 	longAmongShort := r.IntN(2) == 0
 	request := func(probe bool) *Sequence {
 		n := 1 + r.IntN(20)
@@ -301,7 +301,7 @@ func TestNeverFits(t *testing.T) {
 			name := fmt.Sprintf("%d blocks of %d", blocks, size)
 			require.NoError(t, guard(name, func() {
 				var c counts
-				s := setup{blocks: blocks + 1, size: size, cfg: Config{Limits: Limits{4, 64}}, overlap: blocks%2 == 0}
+				s := setup{blocks: blocks + 1, size: size, cfg: Config{Limits: Limits{MaxNumSeqs: 4, MaxBatchedTokens: 64}}, overlap: blocks%2 == 0}
 				m := newMachine(s, rand.New(rand.NewPCG(uint64(blocks), 5)).IntN, &c)
 				last := blocks*size + 1 // tokens; the last one is never computed
 				prompt := 1 + blocks*size/2
@@ -319,7 +319,7 @@ func TestNeverFits(t *testing.T) {
 				}
 			}))
 			require.Panics(t, func() {
-				m := newMachine(setup{blocks: blocks + 1, size: size, cfg: Config{Limits: Limits{4, 64}}}, nil, &counts{})
+				m := newMachine(setup{blocks: blocks + 1, size: size, cfg: Config{Limits: Limits{MaxNumSeqs: 4, MaxBatchedTokens: 64}}}, nil, &counts{})
 				m.s.Add(&Sequence{Tokens: []int32{1}, MaxLen: blocks*size + 2})
 			}, name)
 		}

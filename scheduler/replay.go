@@ -134,14 +134,17 @@ func (c *TraceConfig) Cache() kvcache.Config {
 
 // Scheduler is the configuration of the trace's Scheduler.
 func (c *TraceConfig) Scheduler() Config {
-	cfg := Config{
-		Limits: Limits{c.MaxNumSeqs, c.MaxBatchedTokens}, Policy: c.Policy, PreemptionMode: c.PreemptionMode, Watermark: c.Watermark,
-		LongPrefillThreshold: c.LongPrefillThreshold, TargetITL: c.TargetITL, SwapOut: c.SwapOut, SwapIn: c.SwapIn,
+	return Config{Limits: c.given(), Policy: c.Policy, SwapOut: c.SwapOut, SwapIn: c.SwapIn}
+}
+
+// given are the limits as New and SetLimits take them, for which a watermark of 0 is
+// the default.
+func (l *TraceLimits) given() Limits {
+	given := l.Limits
+	if given.Watermark == 0 {
+		given.Watermark = -1
 	}
-	if cfg.Watermark == 0 {
-		cfg.Watermark = -1 // in Config 0 is the default
-	}
-	return cfg
+	return given
 }
 
 func (p *replayer) submit(t *TraceSubmit) error {
@@ -171,7 +174,7 @@ func (p *replayer) limits(l *TraceLimits) error {
 	if need := p.s.LargestNeed(); l.Blocks < 2 || l.HostBlocks < 0 || l.Blocks-1 < need || l.Blocks > maxReplaySlots/p.kv.BlockSize() || l.HostBlocks > maxReplaySlots {
 		return fmt.Errorf("limits of %d blocks and %d on the host, where a sequence can need %d", l.Blocks, l.HostBlocks, need)
 	}
-	return p.s.SetLimits(Limits{l.MaxNumSeqs, l.MaxBatchedTokens}, l.Blocks, l.HostBlocks)
+	return p.s.SetLimits(l.given(), l.Blocks, l.HostBlocks)
 }
 
 // update gives the oldest step in flight its results.

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -173,6 +174,25 @@ func (s *Scheduler) promote(q *Sequence) {
 		f.Parent = first
 	}
 	s.waiting.insert(first)
+}
+
+// Live yields every sequence that has not ended, running ones first, choices that
+// wait for their parent's prompt after it.
+func (s *Scheduler) Live() iter.Seq[*Sequence] {
+	return func(yield func(*Sequence) bool) {
+		for _, queue := range []*queue{&s.running, &s.waiting} {
+			for _, q := range queue.all() {
+				if !yield(q) {
+					return
+				}
+				for _, f := range q.forks {
+					if !yield(f) {
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
 // NumRunning is the number of sequences that have blocks.

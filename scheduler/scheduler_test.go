@@ -15,7 +15,7 @@ import (
 func TestOrderSurvivesExtremePriorities(t *testing.T) {
 	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 11, BlockSize: 16})
 	require.NoError(t, err)
-	s, err := New(Config{Limits: Limits{1, 16}, Policy: Priority}, kv)
+	s, err := New(Config{Limits: Limits{MaxNumSeqs: 1, MaxBatchedTokens: 16}, Policy: Priority}, kv)
 	require.NoError(t, err)
 	for _, priority := range []int{1, math.MinInt, 2, math.MaxInt, -2} {
 		s.Add(&Sequence{Tokens: []int32{1}, MaxLen: 2, Priority: priority})
@@ -35,7 +35,7 @@ func TestOrderSurvivesExtremePriorities(t *testing.T) {
 func TestRefusedHeadTriesAgainWhenItsPrefixIsThere(t *testing.T) {
 	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 16, BlockSize: 16})
 	require.NoError(t, err)
-	s, err := New(Config{Limits: Limits{4, 256}, LongPrefillThreshold: 64}, kv)
+	s, err := New(Config{Limits: Limits{MaxNumSeqs: 4, MaxBatchedTokens: 256, LongPrefillThreshold: 64}}, kv)
 	require.NoError(t, err)
 	prompt := make([]int32, 170)
 	s.Add(&Sequence{Tokens: slices.Clone(prompt), MaxLen: 200})
@@ -75,7 +75,7 @@ func TestChunkReason(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 100, BlockSize: 16})
 			require.NoError(t, err)
-			s, err := New(Config{Limits: Limits{c.seqs, 64}, LongPrefillThreshold: c.threshold, TargetITL: c.itl}, kv)
+			s, err := New(Config{Limits: Limits{MaxNumSeqs: c.seqs, MaxBatchedTokens: 64, LongPrefillThreshold: c.threshold, TargetITL: c.itl}}, kv)
 			require.NoError(t, err)
 			for i := range 400 { // a step is longer than the target
 				l := Load{PrefillTokens: i * 7 % 50, Decodes: i * 3 % 8}
@@ -111,7 +111,7 @@ func BenchmarkStep(b *testing.B) {
 	fill := func() {
 		kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 1 << 17, BlockSize: 16})
 		require.NoError(b, err)
-		s, err = New(Config{Limits: Limits{256, 8192}}, kv)
+		s, err = New(Config{Limits: Limits{MaxNumSeqs: 256, MaxBatchedTokens: 8192}}, kv)
 		require.NoError(b, err)
 		for i := range all {
 			all[i] = Sequence{Tokens: append(make([]int32, 0, maxLen), make([]int32, 16)...), MaxLen: maxLen}

@@ -32,18 +32,10 @@ func randomSetup(choose func(int) int) setup {
 		stepTime: time.Duration(1+choose(20)) * time.Microsecond, tokenTime: time.Duration(1+choose(50)) * time.Microsecond,
 	}
 	s.cfg = Config{
-		Limits:         randomLimits(choose),
-		Policy:         []Policy{FCFS, Priority}[choose(2)],
-		PreemptionMode: []Mode{Auto, Auto, OnlySwap, OnlySwap, OnlyRecompute}[choose(5)],
-		Watermark:      []float64{0, -1, -1, 0.05}[choose(4)],
-		SwapOut:        time.Duration(choose(20)) * time.Microsecond,
-		SwapIn:         time.Duration(choose(40)) * time.Microsecond,
-	}
-	if choose(4) == 0 {
-		s.cfg.LongPrefillThreshold = 1 + choose(16)
-	}
-	if choose(3) == 0 {
-		s.cfg.TargetITL = s.stepTime + time.Duration(choose(40))*s.tokenTime
+		Limits:  s.randomLimits(choose),
+		Policy:  []Policy{FCFS, Priority}[choose(2)],
+		SwapOut: time.Duration(choose(20)) * time.Microsecond,
+		SwapIn:  time.Duration(choose(40)) * time.Microsecond,
 	}
 	return s
 }
@@ -53,9 +45,19 @@ func randomHost(choose func(int) int, size int) int {
 	return min(choose(4), 2) * choose(2+32/size)
 }
 
-func randomLimits(choose func(int) int) Limits {
-	l := Limits{MaxNumSeqs: 2 + min(choose(10), 6)}
+func (s *setup) randomLimits(choose func(int) int) Limits {
+	l := Limits{
+		MaxNumSeqs:     2 + min(choose(10), 6),
+		PreemptionMode: []Mode{Auto, Auto, OnlySwap, OnlySwap, OnlyRecompute}[choose(5)],
+		Watermark:      []float64{0, -1, -1, 0.05}[choose(4)],
+	}
 	l.MaxBatchedTokens = l.MaxNumSeqs + choose(20)
+	if choose(4) == 0 {
+		l.LongPrefillThreshold = 1 + choose(16)
+	}
+	if choose(3) == 0 {
+		l.TargetITL = s.stepTime + time.Duration(choose(40))*s.tokenTime
+	}
 	return l
 }
 
@@ -82,9 +84,9 @@ func (m *machine) randomOp() (done bool) {
 	case n < 94:
 		done = m.randomAbort()
 	case n < 95:
-		done = m.setLimits(randomLimits(m.choose), m.blocks, m.hostLimit)
+		done = m.setLimits(m.randomLimits(m.choose), m.blocks, m.hostLimit)
 	case n < 98:
-		done = m.setLimits(randomLimits(m.choose), 2+24/m.size+m.choose(1+64/m.size), randomHost(m.choose, m.size))
+		done = m.setLimits(m.randomLimits(m.choose), 2+24/m.size+m.choose(1+64/m.size), randomHost(m.choose, m.size))
 	case n < 99:
 		m.reset()
 		done = true

@@ -8,7 +8,7 @@ import (
 )
 
 // TraceVersion is the version of the trace that this package writes and reads.
-const TraceVersion = 1
+const TraceVersion = 2
 
 // TraceLine is one line of a decision trace: one input of the Scheduler, or, as
 // Record, what a Schedule decided. Exactly one of its fields after At is set. A
@@ -34,25 +34,20 @@ type TraceLine struct {
 // TraceConfig is the configuration of the Scheduler and its Manager, with every
 // default filled in.
 type TraceConfig struct {
-	Version              int           `json:"version"`
-	BlockSize            int           `json:"block_size"`
-	PrefixCaching        bool          `json:"prefix_caching"`
-	Policy               Policy        `json:"scheduling_policy"`
-	PreemptionMode       Mode          `json:"preemption_mode"`
-	Watermark            float64       `json:"watermark"`
-	LongPrefillThreshold int           `json:"long_prefill_token_threshold,omitempty"`
-	TargetITL            time.Duration `json:"target_itl_ns,omitempty"`
-	SwapOut              time.Duration `json:"swap_out_ns,omitempty"` // of a block
-	SwapIn               time.Duration `json:"swap_in_ns,omitempty"`
+	Version       int           `json:"version"`
+	BlockSize     int           `json:"block_size"`
+	PrefixCaching bool          `json:"prefix_caching"`
+	Policy        Policy        `json:"scheduling_policy"`
+	SwapOut       time.Duration `json:"swap_out_ns,omitempty"` // of a block
+	SwapIn        time.Duration `json:"swap_in_ns,omitempty"`
 	TraceLimits
 }
 
-// TraceLimits is what SetLimits was given.
+// TraceLimits is what SetLimits was given, with every default filled in.
 type TraceLimits struct {
-	MaxNumSeqs       int `json:"max_num_seqs"`
-	MaxBatchedTokens int `json:"max_num_batched_tokens"`
-	Blocks           int `json:"blocks"` // block 0 included
-	HostBlocks       int `json:"host_blocks"`
+	Limits
+	Blocks     int `json:"blocks"` // block 0 included
+	HostBlocks int `json:"host_blocks"`
 }
 
 // TraceSubmit is a sequence as Add got it.
@@ -108,9 +103,8 @@ func (s *Scheduler) traceConfig() {
 	s.trace.emit(func(l *TraceLine) {
 		l.Config = &TraceConfig{
 			Version: TraceVersion, BlockSize: s.kv.BlockSize(), PrefixCaching: s.kv.PrefixCaching(),
-			Policy: c.Policy, PreemptionMode: c.PreemptionMode, Watermark: c.Watermark, LongPrefillThreshold: c.LongPrefillThreshold,
-			TargetITL: c.TargetITL, SwapOut: c.SwapOut, SwapIn: c.SwapIn,
-			TraceLimits: TraceLimits{c.MaxNumSeqs, c.MaxBatchedTokens, s.kv.Capacity() + 1, s.kv.Stats().HostTotal},
+			Policy: c.Policy, SwapOut: c.SwapOut, SwapIn: c.SwapIn,
+			TraceLimits: TraceLimits{c.Limits, s.kv.Capacity() + 1, s.kv.Stats().HostTotal},
 		}
 	})
 }

@@ -42,12 +42,9 @@ func recordRun(t testing.TB, seed uint64, steps int, seen map[string]int) []byte
 	})
 	require.NoError(t, err)
 	cfg := Config{
-		Limits: Limits{MaxNumSeqs: 2 + r.IntN(8)}, Policy: []Policy{FCFS, Priority}[r.IntN(2)],
-		PreemptionMode: []Mode{Auto, OnlySwap, OnlyRecompute}[r.IntN(3)], Watermark: []float64{0, -1, 0.05}[r.IntN(3)],
-		LongPrefillThreshold: r.IntN(2) * 20, TargetITL: time.Duration(r.IntN(2)*3) * time.Millisecond,
+		Limits: d.limits(2 + r.IntN(8)), Policy: []Policy{FCFS, Priority}[r.IntN(2)],
 		SwapOut: 200 * time.Microsecond, SwapIn: 250 * time.Microsecond, Trace: w.Line,
 	}
-	cfg.MaxBatchedTokens = cfg.MaxNumSeqs + r.IntN(64)
 	d.s, err = New(cfg, d.kv)
 	require.NoError(t, err)
 	for range steps {
@@ -60,6 +57,14 @@ func recordRun(t testing.TB, seed uint64, steps int, seen map[string]int) []byte
 	}
 	require.NoError(t, w.Flush())
 	return trace.Bytes()
+}
+
+func (d *traced) limits(seqs int) Limits {
+	return Limits{
+		MaxNumSeqs: seqs, MaxBatchedTokens: seqs + d.r.IntN(64),
+		PreemptionMode: []Mode{Auto, OnlySwap, OnlyRecompute}[d.r.IntN(3)], Watermark: []float64{0, -1, 0.05}[d.r.IntN(3)],
+		LongPrefillThreshold: d.r.IntN(2) * 20, TargetITL: time.Duration(d.r.IntN(2)*3) * time.Millisecond,
+	}
 }
 
 // act does what a client may do between two steps.
@@ -76,8 +81,7 @@ func (d *traced) act(t testing.TB) {
 		}
 	case 1:
 		blocks := 2 + (d.slots+d.r.IntN(100))/d.kv.BlockSize()
-		seqs := 1 + d.r.IntN(8)
-		require.NoError(t, d.s.SetLimits(Limits{seqs, seqs + d.r.IntN(64)}, blocks, d.r.IntN(100)/d.kv.BlockSize()))
+		require.NoError(t, d.s.SetLimits(d.limits(1+d.r.IntN(8)), blocks, d.r.IntN(100)/d.kv.BlockSize()))
 		d.seen["limits"]++
 	case 2:
 		d.s.ResetPrefixCache()
@@ -222,7 +226,7 @@ func TestTraceReader(t *testing.T) {
 		"two values": {string(first) + `{"abort":3}{"abort":4}` + "\n", "more than one value"},
 		"cut":        {string(trace[:len(trace)-9]), "is cut off: unexpected EOF"},
 		"dead":       {string(first) + `{"abort":9}` + "\n", "abort of sequence 9, which is not alive"},
-		"version":    {strings.Replace(string(first), `"version":1`, `"version":2`, 1), "version 2, this program reads version 1"},
+		"version":    {strings.Replace(string(first), `"version":2`, `"version":1`, 1), "version 1, this program reads version 2"},
 	} {
 		_, err := Replay(NewTraceReader(strings.NewReader(c.text)), nil)
 		require.ErrorContains(t, err, c.want, name)
@@ -298,7 +302,7 @@ func FuzzReplay(f *testing.F) {
 func TestRecordAllocatesNothing(t *testing.T) {
 	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 1 << 12, BlockSize: 16})
 	require.NoError(t, err)
-	s, err := New(Config{Limits: Limits{64, 256}}, kv)
+	s, err := New(Config{Limits: Limits{MaxNumSeqs: 64, MaxBatchedTokens: 256}}, kv)
 	require.NoError(t, err)
 	for range 64 {
 		s.Add(&Sequence{Tokens: make([]int32, 1, 1024), MaxLen: 1 << 13})
@@ -329,7 +333,7 @@ func BenchmarkTrace(b *testing.B) {
 	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 1 << 18, BlockSize: 16})
 	require.NoError(b, err)
 	w := NewTraceWriter(io.Discard, 0, nil)
-	s, err := New(Config{Limits: Limits{256, 8192}, Trace: w.Line}, kv)
+	s, err := New(Config{Limits: Limits{MaxNumSeqs: 256, MaxBatchedTokens: 8192}, Trace: w.Line}, kv)
 	require.NoError(b, err)
 	for i := range 256 {
 		q := &Sequence{Tokens: make([]int32, 16, 1<<16), MaxLen: 1 << 16}

@@ -110,11 +110,13 @@ func (p *player) command(line string) string {
 		})
 		require.NoError(p.t, err)
 		p.s, err = New(Config{
-			Limits:               Limits{number("seqs", 4), number("budget", 64)},
-			LongPrefillThreshold: number("threshold", 0), Policy: Policy(args["policy"]), PreemptionMode: Mode(args["mode"]),
-			Watermark: float64(number("watermark", -100)) / 100,
-			TargetITL: time.Duration(number("itl", 0)) * time.Microsecond,
-			SwapOut:   time.Duration(number("out", 0)) * time.Microsecond, SwapIn: time.Duration(number("in", 0)) * time.Microsecond,
+			Limits: Limits{
+				MaxNumSeqs: number("seqs", 4), MaxBatchedTokens: number("budget", 64), LongPrefillThreshold: number("threshold", 0),
+				PreemptionMode: Mode(args["mode"]), Watermark: float64(number("watermark", -100)) / 100,
+				TargetITL: time.Duration(number("itl", 0)) * time.Microsecond,
+			},
+			Policy:  Policy(args["policy"]),
+			SwapOut: time.Duration(number("out", 0)) * time.Microsecond, SwapIn: time.Duration(number("in", 0)) * time.Microsecond,
 		}, p.kv)
 		if err != nil {
 			return "error: " + err.Error() + "\n"
@@ -137,7 +139,12 @@ func (p *player) command(line string) string {
 	case "learn":
 		return p.learn(number("step", 0), number("prefill", 0), number("decode", 0))
 	case "limits":
-		err := p.s.SetLimits(Limits{number("seqs", 4), number("budget", 64)}, number("blocks", 11), number("host", 0))
+		l := (&TraceLimits{Limits: p.s.cfg.Limits}).given() // as they are
+		l.MaxNumSeqs, l.MaxBatchedTokens = number("seqs", 4), number("budget", 64)
+		if mode := args["mode"]; mode != "" {
+			l.PreemptionMode = Mode(mode)
+		}
+		err := p.s.SetLimits(l, number("blocks", 11), number("host", 0))
 		require.NoError(p.t, err)
 		return fmt.Sprintf("settled: %t\n%s", p.s.Settled(), p.pool())
 	case "schedule":

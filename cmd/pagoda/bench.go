@@ -16,7 +16,19 @@ func benchCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  subcommandOnly,
 	}
-	cmd.AddCommand(rooflineCommand(), preemptionCommand(), profileCommand())
+	cmd.AddCommand(
+		baselineCommand(),
+		profileCommand(),
+		memoryCommand(),
+		seqsCommand(),
+		swapCommand(),
+		pagedCommand(),
+		optimizedCommand(),
+		compareCommand(),
+		benchServeCommand(),
+		rooflineCommand(),
+		preemptionCommand(),
+	)
 	return cmd
 }
 

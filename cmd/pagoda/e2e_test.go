@@ -21,6 +21,7 @@ import (
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/internal/server"
+	"github.com/pagoda-engine/pagoda/internal/sim"
 	"github.com/pagoda-engine/pagoda/model/demo"
 )
 
@@ -41,7 +42,7 @@ type liveServer struct {
 	http   *http.Client
 }
 
-func startServer(t *testing.T, config engine.Config) *liveServer {
+func startServer(t testing.TB, config engine.Config) *liveServer {
 	skipWithoutDemo(t)
 	text, err := openTokenizer(demo.Name)
 	require.NoError(t, err)
@@ -51,7 +52,7 @@ func startServer(t *testing.T, config engine.Config) *liveServer {
 	config.Model, config.SampleVocab, config.Log = demo.Name, text.VocabSize(), quiet
 	e, err := engine.New(config)
 	require.NoError(t, err)
-	srv, err := server.New(server.Config{ModelNames: []string{demo.Name}, Log: quiet}, server.AdaptEngine(e), server.AdaptTokenizer(text), template)
+	srv, err := server.New(server.Config{ModelNames: []string{demo.Name}, Log: quiet, Explain: sim.Explain}, server.AdaptEngine(e), server.AdaptTokenizer(text), template)
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

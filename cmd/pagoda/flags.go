@@ -16,6 +16,7 @@ import (
 // vLLM's names where vLLM has them.
 type engineFlags struct {
 	config engine.Config
+	hub    hubFlags
 
 	maxModelLen   string
 	prefix        bool
@@ -37,14 +38,14 @@ type engineFlags struct {
 // given.
 func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	c := &f.config
-	flags.StringVar(&c.LoadFormat, "load-format", "auto", "auto: safetensors; dummy: random weights of the true shape")
+	choose(flags, &c.LoadFormat, "load-format", "auto", "auto: safetensors; dummy: random weights of the true shape", "auto", "dummy")
 	flags.StringVar(&f.tokenizer, "tokenizer", "", "directory with tokenizer.json (default: MODEL)")
 	flags.StringVar(&f.chatTemplate, "chat-template", "", "file with a Jinja chat template (default: the model's)")
-	flags.StringVar(&f.generation, "generation-config", "auto", "auto: sampling defaults of the model; vllm: OpenAI's defaults")
-	flags.StringVar(&c.Device, "device", "auto", "auto, cpu or cuda")
+	choose(flags, &f.generation, "generation-config", "auto", "auto: sampling defaults of the model; vllm: OpenAI's defaults", "auto", "vllm")
+	choose(flags, &c.Device, "device", "auto", "auto: the GPU where there is one", "auto", "cpu", "cuda")
 	flags.IntVar(&c.Threads, "threads", 0, "CPU worker threads (0: the cores that are really there)")
-	flags.StringVar(&c.CPUISA, "cpu-isa", "", "force a CPU code path: avx512bf16, avx512, avx2 or scalar (default: the fastest that the processor has)")
-	flags.StringVar(&c.Quantization, "quantization", "none", "none: bfloat16 weights; int8: made as the weights load, half the bytes (CPU only)")
+	choose(flags, &c.CPUISA, "cpu-isa", "", "force a CPU code path (default: the fastest that the processor has)", "avx512bf16", "avx512", "avx2", "scalar")
+	choose(flags, &c.Quantization, "quantization", "none", "none: bfloat16 weights; int8: made as the weights load, half the bytes (CPU only)", "none", "int8")
 	flags.StringVar(&f.maxModelLen, "max-model-len", "auto", "most tokens of a sequence, such as 4096 or 8k; auto: what model and KV pool allow")
 	flags.Float64Var(&c.GPUMemoryUtilization, "gpu-memory-utilization", 0.9, "share of the device's memory to use")
 	flags.Var(&f.memoryLimit, "memory-limit", "size that the device is taken to have, such as 8GiB (CPU default: half of what is available)")
@@ -60,16 +61,18 @@ func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	flags.IntVar(&c.MaxQueuedTokens, "max-num-queued-tokens", 0, "most prompt tokens that wait; more are refused with 503 (0: no bound)")
 	flags.IntVar(&c.LongPrefillTokenThreshold, "long-prefill-token-threshold", 0, "most tokens of one prompt in a step (0: no bound but the budget)")
 	flags.Float64Var(&f.targetITL, "target-itl-ms", 0, "inter-token latency to keep to: prefill chunks are cut to what the step-time model predicts (0: no target)")
-	flags.StringVar(&c.PreemptionMode, "preemption-mode", "auto", "when blocks run short: auto (the cheaper by measured rates), swap or recompute")
+	choose(flags, &c.PreemptionMode, "preemption-mode", "auto", "what to do when blocks run short; auto: the cheaper by measured rates", "auto", "swap", "recompute")
 	flags.Float64Var(&f.watermark, "watermark", 0.01, "share of the KV pool that stays free when a request is admitted beside others")
 	flags.StringVar(&f.traceFile, "trace-file", "", "record every scheduling decision in FILE, for pagoda trace and pagoda simulate; it holds the prompts' token ids")
 	flags.BoolVar(&f.prefix, "enable-prefix-caching", true, "share KV blocks between requests with equal prefixes")
 	flags.BoolVar(&c.BatchInvariant, "batch-invariant", false, "bit-equal outputs whatever the batch, chunking and cache state")
 	flags.BoolVar(&c.EnforceEager, "enforce-eager", false, "no CUDA graphs")
 	flags.IntSliceVar(&c.CUDAGraphSizes, "cuda-graph-sizes", nil, "batch sizes that decode steps are captured for, ascending (default: chosen)")
-	flags.StringVar(&c.SchedulingPolicy, "scheduling-policy", "fcfs", "fcfs or priority")
+	choose(flags, &c.SchedulingPolicy, "scheduling-policy", "fcfs", "fcfs: in order of arrival; priority: by each request's priority, lower first", "fcfs", "priority")
 	flags.BoolVar(&f.async, "async-scheduling", false, "schedule a step ahead of the last one's results (default: where it pays)")
 	flags.IntVar(&c.MaxLogprobs, "max-logprobs", 20, "most top_logprobs a request may ask for")
+	f.hub.register(flags)
+	registerConfig(flags)
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but results")
 }
 
@@ -114,9 +117,6 @@ func (f *engineFlags) resolve(cmd *cobra.Command, model string) (engine.Config, 
 	}
 	if c.MaxLogprobs == 0 {
 		c.MaxLogprobs = -1
-	}
-	if f.generation != "auto" && f.generation != "vllm" {
-		return c, usageError{fmt.Errorf("--generation-config %s: want auto or vllm", f.generation)}
 	}
 	return c, nil
 }

@@ -12,8 +12,9 @@ import (
 // foreignFlag is a flag of vllm serve that this server has no use for, so that
 // start scripts go on working.
 type foreignFlag struct {
-	name    string
-	boolean bool
+	name      string
+	shorthand string
+	boolean   bool
 	// same are values that mean what happens anyway: they are taken in silence.
 	same []string
 	// refuse says why another value is a mistake, where ignoring it would change
@@ -34,15 +35,46 @@ var foreignFlags = []foreignFlag{
 	{name: "speculative-config"},
 	{name: "compilation-config"},
 	{name: "kv-events-config"},
-	{name: "otlp-traces-endpoint"},
 	{name: "structured-outputs-config"},
 	{name: "seed", same: []string{"0"}},
+	{name: "hf-token", refuse: "set HF_TOKEN: everybody on the machine can read a command line"},
+	{name: "hf-overrides", refuse: "edit the model's config.json"},
+	{name: "rope-scaling", refuse: "edit the model's config.json"},
+	{name: "rope-theta", refuse: "edit the model's config.json"},
+	{name: "cpu-offload-gb", same: []string{"0"}, refuse: "weights stay on the device; use a smaller model, or --quantization int8 on the CPU"},
+	{name: "kv-offloading-size", refuse: "the host's KV pool is --swap-space"},
+	{name: "kv-offloading-backend"},
+	{name: "optimization-level", shorthand: "O"},
+	{name: "distributed-executor-backend"},
+	{name: "tokenizer-mode", same: []string{"auto"}},
+	{name: "chat-template-content-format", same: []string{"auto", "string"}},
+	{name: "logprobs-mode", same: []string{"raw_logprobs"}, refuse: "log probabilities are those of the model, before sampling"},
+	{name: "guided-decoding-backend"},
+	{name: "max-seq-len-to-capture"},
+	{name: "max-log-len"},
+	{name: "limit-mm-per-prompt"},
+	{name: "num-scheduler-steps", same: []string{"1"}},
+	{name: "custom-histogram-buckets"},
+	{name: "show-hidden-metrics-for-version"},
+	{name: "kv-cache-metrics-sample"},
+	{name: "allowed-origins"},
+	{name: "root-path", same: []string{""}},
 	{name: "max-num-partial-prefills", same: []string{"1"}},
 	{name: "max-long-partial-prefills", same: []string{"1"}},
 	{name: "stream-interval", same: []string{"1"}},
 	{name: "uvicorn-log-level"},
 	{name: "prefix-caching-hash-algo", same: []string{"sha256"}},
 	{name: "trust-remote-code", boolean: true, same: []string{"true", "false"}}, // no code comes with a model
+	{name: "scheduler-reserve-full-isl", boolean: true, same: []string{"true"}},
+	{name: "use-v2-block-manager", boolean: true, same: []string{"true"}},
+	{name: "disable-frontend-multiprocessing", boolean: true, same: []string{"true", "false"}},
+	{name: "disable-sliding-window", boolean: true, same: []string{"true"}},
+	{name: "disable-fastapi-docs", boolean: true, same: []string{"true"}}, // there are none
+	{name: "skip-tokenizer-init", boolean: true, same: []string{"false"}},
+	{name: "enable-sleep-mode", boolean: true, same: []string{"false"}},
+	{name: "enable-mfu-metrics", boolean: true, same: []string{"false"}},
+	{name: "kv-cache-metrics", boolean: true, same: []string{"false"}},
+	{name: "enable-force-include-usage", boolean: true, same: []string{"false"}},
 	{name: "enable-chunked-prefill", boolean: true, same: []string{"true"}},
 	{name: "disable-log-requests", boolean: true, same: []string{"true"}},
 	{name: "disable-uvicorn-access-log", boolean: true, same: []string{"true"}},
@@ -61,7 +93,7 @@ func registerForeign(flags *pflag.FlagSet) {
 		case f.boolean:
 			flags.Bool(f.name, false, "accepted for vLLM's sake")
 		default:
-			flags.String(f.name, "", "accepted for vLLM's sake")
+			flags.StringP(f.name, f.shorthand, "", "accepted for vLLM's sake")
 		}
 		flags.Lookup(f.name).Hidden = true
 	}

@@ -11,8 +11,10 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/internal/server"
 )
 
 // version is set by the Makefile.
@@ -50,7 +52,7 @@ func exitCode(err error) int {
 		return exitModel
 	case errors.Is(err, engine.ErrMemory), errors.Is(err, engine.ErrNeverFits):
 		return exitMemory
-	case errors.Is(err, engine.ErrDevice):
+	case errors.Is(err, engine.ErrDevice), errors.Is(err, server.ErrStalled):
 		return exitDevice
 	}
 	return exitFailure
@@ -60,16 +62,18 @@ func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pagoda",
 		Short: "Serve language models with PagedAttention, study it, tune it",
-		Long: `Pagoda (PAGed attention in GO) loads Qwen2.5 weights, keeps the KV cache in
+		Long: `Pagoda (PAGed attention in GO) loads Qwen2.5, Qwen3 and Llama weights, keeps the KV cache in
 fixed-size blocks with prefix sharing, schedules continuous batches and serves the
 OpenAI API, in one process.
 
-MODEL is a directory with config.json, tokenizer.json and safetensors; demo, a tiny
-chat model inside this binary; or, with --load-format dummy, a built-in shape such as
+MODEL is a directory with config.json, tokenizer.json and safetensors; a model of the
+Hugging Face hub, such as Qwen/Qwen2.5-0.5B-Instruct, which is fetched once; demo, a
+tiny chat model inside this binary; or, with --load-format dummy, a built-in shape such as
 qwen2.5-0.5b (random weights, ids in, ids out).
 
-Every flag may also be set by an environment variable: --max-num-seqs is
-PAGODA_MAX_NUM_SEQS. The command line wins.
+Every flag may also be set by an environment variable, --max-num-seqs by
+PAGODA_MAX_NUM_SEQS, or by a line of the YAML file of --config, max_num_seqs: 64. The
+command line wins, then the environment, then the file.
 
 Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
 		Version:       version,
@@ -78,22 +82,41 @@ Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			return setFromEnvironment(cmd, os.LookupEnv)
+			return setFromOutside(cmd, os.LookupEnv)
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
+		hint := ""
+		if unknown := (*pflag.NotExistError)(nil); errors.As(err, &unknown) {
+			hint = didYouMean("--"+unknown.GetSpecifiedName(), flagNames(cmd.Flags()))
+		}
+		return usageError{fmt.Errorf("%w%s (see %s --help)", err, hint, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), serveCommand(), benchCommand(), simulateCommand(), traceCommand())
+	setHelp(root)
+	root.AddCommand(
+		runCommand(), serveCommand(), benchCommand(), tuneCommand(), planCommand(), doctorCommand(),
+		simulateCommand(), topCommand(), traceCommand(),
+	)
 	return root
 }
 
 // subcommandOnly is the RunE of a command that does nothing itself.
 func subcommandOnly(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("unknown command %q (see %s --help)", args[0], cmd.CommandPath())}
+		var names []string
+		for _, c := range cmd.Commands() {
+			names = append(names, c.Name())
+		}
+		return usageError{fmt.Errorf("unknown command %q%s (see %s --help)", args[0], didYouMean(args[0], names), cmd.CommandPath())}
 	}
 	return cmd.Help()
+}
+
+// flagNames lists the flags as they are typed.
+func flagNames(flags *pflag.FlagSet) []string {
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+	return names
 }
 
 // interruptible is ctx until the first Ctrl-C or SIGTERM. Outside it these end

@@ -26,14 +26,28 @@ func printPlan(w io.Writer, e *engine.Engine, flags *pflag.FlagSet, took time.Du
 	}
 	settings.Render()
 
+	printLedger(w, e.Ledger())
+	fmt.Fprintf(w, "ready in %.2f s\n", took.Seconds())
+}
+
+// printLedger prints where the memory goes.
+func printLedger(w io.Writer, entries []engine.LedgerEntry) {
 	ledger := newTable(w)
 	ledger.AppendHeader(table.Row{"memory", "size", "from"})
-	ledger.SetColumnConfigs([]table.ColumnConfig{{Number: 2, Align: text.AlignRight}})
-	for _, l := range e.Ledger() {
+	rightAligned(ledger, 2)
+	for _, l := range entries {
 		ledger.AppendRow(table.Row{l.Name, formatBytes(l.Bytes), l.Detail})
 	}
 	ledger.Render()
-	fmt.Fprintf(w, "ready in %.2f s\n", took.Seconds())
+}
+
+// rightAligned aligns columns, counted from 1, to the right.
+func rightAligned(t table.Writer, columns ...int) {
+	var configs []table.ColumnConfig
+	for _, n := range columns {
+		configs = append(configs, table.ColumnConfig{Number: n, Align: text.AlignRight, AlignHeader: text.AlignRight})
+	}
+	t.SetColumnConfigs(configs)
 }
 
 // newTable is the one style of table that pagoda prints.

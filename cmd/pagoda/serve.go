@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,12 +17,15 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/pagoda-engine/pagoda/internal/otlp"
 	"github.com/pagoda-engine/pagoda/internal/server"
+	"github.com/pagoda-engine/pagoda/internal/sim"
 )
 
 // serveFlags are the flags of pagoda serve.
 type serveFlags struct {
 	engineFlags
+	model   string
 	host    string
 	port    int
 	apiKeys []string
@@ -30,15 +35,19 @@ type serveFlags struct {
 	certFile, keyFile       string
 	saltByKey               bool
 	logRequests, noLogStats bool
+	tracesTo                string
+	stall                   time.Duration
+	onStall, dumpDir        string
 	autoToolChoice          bool
 	toolParser              string
+	ui                      bool
 	profile                 serveProfile
 }
 
 func serveCommand() *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
-		Use:   "serve MODEL",
+		Use:   "serve [MODEL]",
 		Short: "Serve the OpenAI API",
 		Long: `Serve /v1/chat/completions, /v1/completions, /v1/responses, /v1/models, Anthropic's
 /v1/messages, /tokenize, /detokenize, the probes /health, /livez and /readyz, and
@@ -48,13 +57,25 @@ The first SIGTERM or Ctrl-C lets open requests end (--drain-timeout); a second o
 at once.`,
 		Example: `  pagoda serve demo
   pagoda serve ./Qwen2.5-0.5B-Instruct --port 8000
-  curl -s localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \
-    -d '{"model":"Qwen2.5-0.5B-Instruct","messages":[{"role":"user","content":"Hi"}]}'`,
-		Args: exactly(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return f.serve(cmd, args[0]) },
+  curl -s localhost:8000/v1/chat/completions \
+    -H 'Content-Type: application/json' \
+    -d '{"model":"demo","messages":[{"role":"user","content":"Hi"}]}'`,
+		Args: exactly(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 1 && f.model != "" && f.model != args[0]:
+				return usageError{fmt.Errorf("MODEL %s, but --model %s: give one of them", args[0], f.model)}
+			case len(args) == 1:
+				f.model = args[0]
+			case f.model == "":
+				return usageError{errors.New("no MODEL; usage: " + cmd.UseLine() + ", for instance pagoda serve demo")}
+			}
+			return f.serve(cmd, f.model)
+		},
 	}
 	f.engineFlags.register(cmd.Flags(), 256)
 	flags := cmd.Flags()
+	flags.StringVar(&f.model, "model", "", "MODEL, for a --config file or vLLM's scripts")
 	flags.StringVar(&f.host, "host", "127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
 	flags.IntVar(&f.port, "port", 8000, "port to listen on; 0 takes a free one")
 	flags.StringArrayVar(&f.apiKeys, "api-key", nil, "key that /v1/ requests must bring (repeatable)")
@@ -67,7 +88,12 @@ at once.`,
 	flags.BoolVar(&f.noLogStats, "disable-log-stats", false, "leave out the line of throughput and cache use every 5 s")
 	flags.BoolVar(&f.autoToolChoice, "enable-auto-tool-choice", true, "accepted for vLLM's sake: tool calls are always parsed")
 	flags.StringVar(&f.toolParser, "tool-call-parser", "hermes", "form of tool calls: hermes, which Qwen2.5 has, too")
+	flags.BoolVar(&f.ui, "ui", true, "show the page at /ui: chat, KV blocks, scheduler, requests; --no-ui keeps nothing for it")
 	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
+	flags.DurationVar(&f.stall, "watchdog-timeout", 120*time.Second, "how long the engine may go without a step while requests are there")
+	choose(flags, &f.onStall, "watchdog-policy", "wait", "what follows a hang, after the dump and readiness off; wait: /livez fails, for a supervisor to see", "wait", "exit")
+	flags.StringVar(&f.dumpDir, "watchdog-dump-dir", "", "where the state of an engine that hangs or fails is written, for pagoda trace (default: the directory for temporary files)")
+	flags.StringVar(&f.tracesTo, "otlp-traces-endpoint", "", "send a span of each request to this OpenTelemetry collector (OTLP/HTTP, JSON), such as http://localhost:4318/v1/traces")
 	f.profile.register(flags)
 	registerForeign(flags)
 	addNegations(flags)
@@ -78,6 +104,9 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	if f.toolParser != "hermes" {
 		return usageError{fmt.Errorf("--tool-call-parser %s: only hermes is supported", f.toolParser)}
 	}
+	if f.stall < time.Second {
+		return usageError{fmt.Errorf("--watchdog-timeout %v: want at least 1s", f.stall)}
+	}
 	if err := checkForeign(cmd, os.Stderr); err != nil {
 		return err
 	}
@@ -87,6 +116,15 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	secure, err := f.tls()
 	if err != nil {
 		return err
+	}
+	var traces server.Traces
+	if f.tracesTo != "" {
+		exporter, err := otlp.New(f.tracesTo, "pagoda", f.logger())
+		if err != nil {
+			return usageError{fmt.Errorf("--otlp-traces-endpoint: %w", err)}
+		}
+		defer exporter.Close()
+		traces = exporter
 	}
 	// The port is taken first: a busy one should not cost a model's loading.
 	listener, err := net.Listen("tcp", net.JoinHostPort(f.host, strconv.Itoa(f.port)))
@@ -102,7 +140,7 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 		return err
 	}
 	defer s.close()
-	srv, err := f.newServer(s, model)
+	srv, err := f.newServer(s, model, traces)
 	if err != nil {
 		return err
 	}
@@ -111,7 +149,11 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	}
 	drain, stop, cancel := drainThenStop(cmd.Context())
 	defer cancel()
-	return srv.Serve(drain, stop, listener)
+	err = srv.Serve(drain, stop, listener)
+	if errors.Is(err, server.ErrStalled) {
+		s.engine = nil // closing it would wait for what hangs
+	}
+	return err
 }
 
 // tls reads the certificate; nil without one.
@@ -126,13 +168,17 @@ func (f *serveFlags) tls() (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
-func (f *serveFlags) newServer(s *session, model string) (*server.Server, error) {
+func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (*server.Server, error) {
 	names := f.names
 	if len(names) == 0 {
 		names = []string{strings.TrimSuffix(model, "/")}
 		if i := strings.LastIndexByte(names[0], '/'); i >= 0 {
-			// A path is a poor name to type; both are accepted.
+			// A path is a poor name to type; both are accepted. A model of the hub goes
+			// by its full name, as with vLLM.
 			names = []string{names[0][i+1:], model}
+			if s.fromHub {
+				slices.Reverse(names)
+			}
 		}
 	}
 	e := server.AdaptEngine(s.engine)
@@ -150,7 +196,10 @@ func (f *serveFlags) newServer(s *session, model string) (*server.Server, error)
 	return server.New(server.Config{
 		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.parseSpecial,
 		SaltCacheByKey: f.saltByKey, LogRequests: f.logRequests, DisableLogStats: f.noLogStats,
-		Profile: f.profile.config, DrainTimeout: f.drain, Version: version, Log: s.log,
+		Traces: traces, StallTimeout: f.stall, ExitOnStall: f.onStall == "exit", DumpDir: f.dumpDir,
+		DrainTimeout: f.drain, Version: version, Log: s.log,
+		DisableUI: !f.ui, Explain: sim.Explain,
+		Profile: f.profile.config,
 	}, e, t, template)
 }
 
@@ -182,6 +231,9 @@ func (f *serveFlags) announce(srv *server.Server, listener net.Listener) {
 		scheme = "https"
 	}
 	fmt.Fprintf(os.Stderr, "serving %s://%s/v1\n", scheme, listener.Addr())
+	if f.ui {
+		fmt.Fprintf(os.Stderr, "look at %s://%s/ui\n", scheme, listener.Addr())
+	}
 }
 
 // drainThenStop gives two contexts: the first interrupt or SIGTERM ends drain,

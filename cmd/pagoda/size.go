@@ -47,6 +47,37 @@ func (s *size) String() string {
 // Type implements pflag.Value.
 func (s *size) Type() string { return "size" }
 
+// sizeList is a flag value of several sizes, such as 0,512MiB,4.
+type sizeList struct {
+	bytes []int64
+	unit  int64
+}
+
+// Set implements pflag.Value.
+func (l *sizeList) Set(text string) error {
+	l.bytes = nil
+	for part := range strings.SplitSeq(text, ",") {
+		one := size{unit: l.unit}
+		if err := one.Set(part); err != nil {
+			return err
+		}
+		l.bytes = append(l.bytes, one.bytes)
+	}
+	return nil
+}
+
+// String implements pflag.Value.
+func (l *sizeList) String() string {
+	var parts []string
+	for _, n := range l.bytes {
+		parts = append(parts, formatBytes(n))
+	}
+	return strings.Join(parts, ",")
+}
+
+// Type implements pflag.Value.
+func (l *sizeList) Type() string { return "sizes" }
+
 // formatBytes prints a byte count with a binary unit and up to two decimals.
 func formatBytes(n int64) string {
 	value, names := float64(n), []string{"B", "KiB", "MiB", "GiB", "TiB"}

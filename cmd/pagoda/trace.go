@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"strings"
 
@@ -34,11 +33,13 @@ func traceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trace [FILE]",
 		Short: "Show what the scheduler decided and why",
-		Long: `Print the steps of a recorded run (FILE, "-" for standard input, .gz as well) or the
-last ones of a running server (--url): who ran with how many tokens, why others
+		Long: `Print the steps of a recorded run (FILE, "-" for standard input, .gz as well), the
+last ones of a running server (--url) or those in a dump of the watchdog: who ran with how many tokens, why others
 wait, who was preempted by which means at which estimated costs, what was evicted.
 
-Record a run with --trace-file (run, serve) or with pagoda simulate --record.
+Record a run with --trace-file (run, serve) or with pagoda simulate --record. Of a dump,
+which serve writes when its engine hangs, the sequences with their block tables and the
+stacks of all goroutines follow.
 
 --format perfetto writes a Chrome trace for https://ui.perfetto.dev: steps on a track
 of their own, a track a sequence (waiting, prefill, decode, swapped out), preemptions
@@ -73,11 +74,11 @@ func (f *traceFlags) run(cmd *cobra.Command, args []string) (err error) {
 	case f.last < 0 || f.sequence < 0:
 		return usageError{errors.New("-n and --request must not be negative")}
 	}
-	each, done, err := f.source(cmd.Context(), args)
+	from, err := f.source(cmd.Context(), args)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer from.close()
 	out := cmd.OutOrStdout()
 	if f.out != "" {
 		if len(args) == 1 && sameFile(args[0], f.out) {
@@ -92,27 +93,56 @@ func (f *traceFlags) run(cmd *cobra.Command, args []string) (err error) {
 	}
 	buffered := bufio.NewWriter(out)
 	step, end := f.writer(buffered)
-	return errors.Join(each(step), end(), buffered.Flush())
+	if from.dump == nil || f.format != "text" {
+		return errors.Join(from.each(step), end(), buffered.Flush())
+	}
+	from.dump.head(buffered)
+	err = errors.Join(from.each(step), end())
+	from.dump.tail(buffered)
+	return errors.Join(err, buffered.Flush())
+}
+
+// traceSource is what the steps come from.
+type traceSource struct {
+	each  func(step func(*sim.Step) error) error
+	dump  *dump // nil = it is none
+	close func()
+}
+
+// eachOf goes through steps that are all there.
+func eachOf(steps []sim.Step) func(step func(*sim.Step) error) error {
+	return func(step func(*sim.Step) error) error {
+		for i := range steps {
+			if err := step(&steps[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // source opens what the steps come from, before anything is written.
-func (f *traceFlags) source(ctx context.Context, args []string) (each func(step func(*sim.Step) error) error, done func(), err error) {
+func (f *traceFlags) source(ctx context.Context, args []string) (*traceSource, error) {
 	if f.url != "" {
 		steps, err := f.fromServer(ctx)
-		return func(step func(*sim.Step) error) error {
-			for i := range steps {
-				if err := step(&steps[i]); err != nil {
-					return err
-				}
-			}
-			return nil
-		}, func() {}, err
+		return &traceSource{each: eachOf(steps), close: func() {}}, err
 	}
 	in, err := openTrace(args[0])
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return func(step func(*sim.Step) error) error { return f.fromFile(in, args[0], step) }, func() { _ = in.Close() }, nil
+	from := &traceSource{close: func() { _ = in.Close() }}
+	buffered := bufio.NewReader(in)
+	if !isDump(buffered) {
+		from.each = func(step func(*sim.Step) error) error { return f.fromFile(buffered, args[0], step) }
+		return from, nil
+	}
+	if from.dump, err = readDump(buffered); err != nil {
+		from.close()
+		return nil, fmt.Errorf("%s: %w", args[0], err)
+	}
+	from.each = eachOf(from.dump.lastSteps(f.last))
+	return from, nil
 }
 
 // writer gives the function that writes a step and the one that ends the output.
@@ -156,26 +186,18 @@ func (f *traceFlags) fromServer(ctx context.Context) ([]sim.Step, error) {
 	}
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	address := fmt.Sprintf("%s/debug/steps?n=%d", strings.TrimSuffix(f.url, "/"), n)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("--url %s: %w", f.url, err)}
-	}
-	response, err := http.DefaultClient.Do(req)
+	response, err := openURL(ctx, f.url, fmt.Sprintf("/debug/steps?n=%d", n), "")
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answers %s: is it a pagoda server?", address, response.Status)
-	}
 	var records []engine.StepRecord
 	for dec := json.NewDecoder(response.Body); ; {
 		var r engine.StepRecord
 		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return nil, fmt.Errorf("%s: %w", address, err)
+			return nil, fmt.Errorf("%s: %w", f.url, err)
 		}
 		records = append(records, r)
 	}

@@ -12,9 +12,6 @@ import (
 	"unsafe"
 )
 
-// Ptr is a device address.
-type Ptr uint64
-
 // Malloc reserves device memory, aligned to 256 bytes.
 func Malloc(bytes int64) (Ptr, error) {
 	var p C.CUdeviceptr

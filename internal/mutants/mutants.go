@@ -146,4 +146,6 @@ var mutants = []mutant{
 		{"		with := load\n", "		with := Load{}\n"}}},
 	{"lower max_num_seqs ignored", "scheduler/limits.go", []edit{
 		{"	for s.running.len() > s.cfg.MaxNumSeqs {\n", "	for s.running.len() > s.cfg.MaxNumSeqs && s.step < 0 {\n"}}},
+	{"preemption mode stays as it was", "scheduler/limits.go", []edit{
+		{"	s.cfg.Limits = l\n", "	l.PreemptionMode = s.cfg.PreemptionMode\n	s.cfg.Limits = l\n"}}},
 }

@@ -62,6 +62,7 @@ func (s *Server) handleCompletions(w http.ResponseWriter, req *http.Request) {
 
 // decodeRequest reads the body into r, which holds the defaults.
 func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table map[string]field, r *request) *apiError {
+	r.traceparent = req.Header.Get("Traceparent")
 	body, err := s.readBody(w, req, r)
 	if err != nil {
 		return err
@@ -77,6 +78,7 @@ func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table m
 	}
 	r.normalize()
 	r.cacheSalt = s.salted(req, r.cacheSalt)
+	r.owner = s.ownerOf(req)
 	if s.tokenizer == nil {
 		r.returnTokenIDs = true // there is no other answer
 		if len(r.stops) > 0 {
@@ -97,6 +99,7 @@ func (s *Server) encodePrompt(ctx context.Context, r *request, p prompt) ([]int3
 		if !r.addSpecial {
 			encode = func(text string) ([]int32, error) { return s.tokenizer.EncodeRendered(text, nil) }
 		}
+		s.keepRendered(r, p.text, p.text)
 		var err *apiError
 		if ids, err = s.encode(ctx, r, "prompt", p.text, func() ([]int32, error) { return encode(p.text) }); err != nil {
 			return nil, err
@@ -122,15 +125,10 @@ func (s *Server) encodeChat(ctx context.Context, r *request) ([]int32, *apiError
 		e.param = "messages"
 		return nil, e
 	}
-	if prefix := r.tooling.prefix(); prefix != "" {
-		if at := len(rendered.Text); !plainName(prefix[len(callOpen):]) {
-			rendered.Literal = append(rendered.Literal, [2]int{at + len(callOpen), at + len(prefix)})
-		}
-		rendered.Text += prefix
-	}
 	if s.parseSpecial {
 		rendered.Literal = nil
 	}
+	s.keepRendered(r, rendered.Text, lastUserText(r.messages))
 	ids, bad := s.encode(ctx, r, "messages", rendered.Text, func() ([]int32, error) {
 		return s.tokenizer.EncodeRendered(rendered.Text, rendered.Literal)
 	})
@@ -180,6 +178,9 @@ func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generatio
 
 // start submits g, whose prompts are encoded.
 func (s *Server) start(ctx context.Context, w http.ResponseWriter, g *generation, prefix, param string) *apiError {
+	if err := s.constrain(ctx, g); err != nil {
+		return err
+	}
 	g.r.encoded()
 	g.created = g.arrival.Unix()
 	if g.r.id != "" {
@@ -199,6 +200,7 @@ func (s *Server) start(ctx context.Context, w http.ResponseWriter, g *generation
 		return s.mapError(err, param)
 	}
 	s.metrics.submitted(g.r, g.prompts)
+	s.inspector.add(g)
 	return nil
 }
 

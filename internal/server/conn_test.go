@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -249,13 +250,16 @@ func TestEngineLost(t *testing.T) {
 	require.ErrorContains(t, s.wait(t), "device fault")
 }
 
+var crowd = flag.Int("crowd", 5, "percent of the crowd that TestCrowds makes")
+
 // TestCrowds: whoever comes and goes, nothing is left of them: requests whose
 // clients disconnect, readers that do not read, sockets that never say anything.
 func TestCrowds(t *testing.T) {
-	disconnects, readers, silent := 500, 50, 300
+	disconnects, readers, silent := 10_000**crowd/100, 1000**crowd/100, 500**crowd/100
 	if testing.Short() {
 		disconnects, readers, silent = 100, 10, 50
 	}
+	t.Logf("%d disconnects, %d slow readers, %d silent sockets", disconnects, readers, silent)
 	f := newFakeEngine("")
 	f.info.MaxModelLen, f.info.PoolTokens = 1<<22, 1<<22
 	endless := ids(strings.Repeat("x", 1<<19))

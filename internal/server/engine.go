@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"io"
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/model/chat"
@@ -22,6 +23,12 @@ type Engine interface {
 	Stats() engine.Stats
 	// Steps returns the records of the last n steps that are kept, oldest first.
 	Steps(n int) []engine.StepRecord
+	// Dump writes what is known of an engine that hangs, as JSON lines.
+	Dump(w io.Writer, reason string) error
+	// Observe fills o with what the engine is doing, StepsOf tells the last n kept
+	// steps that have to do with a sequence; see *engine.Engine.
+	Observe(ctx context.Context, o *engine.Observation, blocks, steps int) error
+	StepsOf(ctx context.Context, id engine.SequenceID, n int) ([]engine.StepRecord, error)
 	// StartProfile begins to record a profile: engine.ErrProfiling while one is.
 	StartProfile(ctx context.Context, o engine.ProfileOptions) (Recording, error)
 	// Info does not change while the engine lives.
@@ -40,11 +47,12 @@ type Stream interface {
 
 // Info is what the server needs to know of the model and its engine.
 type Info struct {
-	MaxModelLen int  // tokens, prompt and output
-	PoolTokens  int  // tokens that the KV pool holds when it is empty
-	VocabSize   int  // ids are 0 … VocabSize − 1
-	MaxLogprobs int  // most top_logprobs of a request
-	Priority    bool // the scheduling policy is "priority"
+	MaxModelLen int     // tokens, prompt and output
+	PoolTokens  int     // tokens that the KV pool holds when it is empty
+	VocabSize   int     // ids are 0 … VocabSize − 1
+	MaxLogprobs int     // most top_logprobs of a request
+	EndIDs      []int32 // ids that end an answer
+	Priority    bool    // the scheduling policy is "priority"
 	Generation  Generation
 	CacheConfig map[string]string // labels of vllm:cache_config_info
 	Settings    []engine.Setting  // the effective configuration
@@ -73,6 +81,10 @@ type Tokenizer interface {
 	// tokenizer.json.
 	TokenBytes(id int32) string
 	TokenString(id int32) string
+	// VocabSize is one more than the largest id; IsSpecial tells the tokens that are
+	// no text.
+	VocabSize() int
+	IsSpecial(id int32) bool
 }
 
 // Decoder turns the tokens of one sequence into text, whole characters only.

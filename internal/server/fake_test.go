@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -42,6 +43,9 @@ type fakeEngine struct {
 	steps  []engine.StepRecord
 	record *fakeRecording // what StartProfile gives; nil = one is under way
 
+	sequence engine.SequenceID // of all requests
+	observed func(o *engine.Observation, blocks, steps int) error
+
 	mu       sync.Mutex
 	requests []engine.Request
 	open     atomic.Int64
@@ -53,9 +57,14 @@ type fakeEngine struct {
 func newFakeEngine(text string) *fakeEngine {
 	return &fakeEngine{
 		reply: func(engine.Request) []int32 { return ids(text) },
-		info:  Info{MaxModelLen: 4096, PoolTokens: 4096, VocabSize: testVocab, MaxLogprobs: 20, CacheConfig: map[string]string{"block_size": "16"}},
+		info:  Info{EndIDs: []int32{eosID}, MaxModelLen: 4096, PoolTokens: 4096, VocabSize: testVocab, MaxLogprobs: 20, CacheConfig: map[string]string{"block_size": "16"}},
 		done:  make(chan struct{}),
 	}
+}
+
+// Dump implements Engine.
+func (f *fakeEngine) Dump(w io.Writer, reason string) error {
+	return json.NewEncoder(w).Encode(engine.DumpLine{Dump: &engine.DumpHeader{Reason: reason}})
 }
 
 func ids(text string) []int32 {
@@ -69,6 +78,18 @@ func ids(text string) []int32 {
 func (f *fakeEngine) Stats() engine.Stats { return f.stats }
 func (f *fakeEngine) Steps(n int) []engine.StepRecord {
 	return f.steps[max(0, len(f.steps)-n):]
+}
+
+// Observe is what observed says; StepsOf has the steps that there are.
+func (f *fakeEngine) Observe(_ context.Context, o *engine.Observation, blocks, steps int) error {
+	if f.observed != nil {
+		return f.observed(o, blocks, steps)
+	}
+	return f.err
+}
+
+func (f *fakeEngine) StepsOf(_ context.Context, id engine.SequenceID, n int) ([]engine.StepRecord, error) {
+	return f.steps, f.err
 }
 func (f *fakeEngine) Info() Info            { return f.info }
 func (f *fakeEngine) Done() <-chan struct{} { return f.done }
@@ -87,7 +108,12 @@ func (f *fakeEngine) SubmitChoices(ctxs []context.Context, r engine.Request) ([]
 		}
 		f.open.Add(1)
 		context.AfterFunc(ctx, func() { f.open.Add(-1) })
-		streams = append(streams, &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r), admitted: time.Now()})
+		s := &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r), admitted: time.Now()}
+		if r.Constrain != nil {
+			s.constraint, s.constraintErr = r.Constrain()
+			context.AfterFunc(ctx, func() { s.mu.Lock(); defer s.mu.Unlock(); s.constraint.Close() })
+		}
+		streams = append(streams, s)
 	}
 	return streams, nil
 }
@@ -125,7 +151,38 @@ type fakeStream struct {
 	n      int
 	ended  bool
 
+	mu            sync.Mutex
+	constraint    engine.Constraint
+	constraintErr error
+
 	admitted time.Time
+}
+
+// preferred is what a fake draws when the constraint does not let it say its reply:
+// bytes that bring JSON to an end.
+const preferred = "\"}]:,0tfnx"
+
+// draw is the token that comes, as near to the reply as the constraint allows.
+func (s *fakeStream) draw(token int32) (drawn int32, done bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mask := make([]uint32, (testVocab+31)/32)
+	if done, err = s.constraint.Mask(mask); done || err != nil {
+		return 0, done, err
+	}
+	allowed := func(id int32) bool { return mask[id/32]>>(id%32)&1 == 1 }
+	candidates := append([]int32{token, eosID}, ids(preferred)...)
+	for id := range int32(testVocab) {
+		candidates = append(candidates, id)
+	}
+	i := slices.IndexFunc(candidates, allowed)
+	if i < 0 {
+		return 0, false, errors.New("no token is allowed")
+	}
+	if drawn = candidates[i]; drawn != eosID {
+		err = s.constraint.Accept(drawn)
+	}
+	return drawn, false, err
 }
 
 func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
@@ -154,7 +211,20 @@ func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
 		token = s.tokens[s.n]
 	}
 	s.n++
-	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2, Admitted: s.admitted}
+	if s.r.Constrain != nil {
+		done, err := false, s.constraintErr
+		if err == nil {
+			token, done, err = s.draw(token)
+		}
+		if done || err != nil {
+			s.ended = true
+			if err != nil {
+				return engine.Event{Finish: engine.FinishError, Err: fmt.Errorf("%w: %w", engine.ErrConstraint, err)}, true
+			}
+			return engine.Event{Finish: engine.FinishStop, StopID: engine.NoStopID}, true
+		}
+	}
+	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2, Admitted: s.admitted, Sequence: s.f.sequence}
 	if n := s.r.Sampling.Logprobs; n >= 0 {
 		ev.Logprob = -0.5
 		for i := range n {
@@ -166,7 +236,7 @@ func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
 	switch {
 	case armed && (token == eosID && !s.r.IgnoreEOS || slices.Contains(s.r.StopIDs, token)):
 		ev.Finish, ev.StopID = engine.FinishStop, token
-	case s.n == s.r.MaxTokens:
+	case s.n == s.r.MaxTokens || s.n == s.f.info.MaxModelLen:
 		ev.Finish = engine.FinishLength
 	}
 	s.ended = ev.Finish != engine.FinishNone
@@ -233,7 +303,9 @@ func newTestServer(t testing.TB, f *fakeEngine, cfg Config) *Server {
 // do sends a request past the network.
 func do(h http.Handler, method, path, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	req := httptest.NewRequest(method, path, strings.NewReader(body))
+	req.Host = "localhost"
+	h.ServeHTTP(w, req)
 	return w
 }
 

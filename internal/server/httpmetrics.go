@@ -33,7 +33,8 @@ func (m *httpMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.requests, m.duration, m.fine, m.requestSize, m.respSize}
 }
 
-// unscraped are not counted, as vLLM does not.
+// unscraped are not counted, as vLLM does not; nor is the page, whose stream lasts
+// as long as it is open.
 var unscraped = map[string]bool{"/metrics": true, "/health": true, "/load": true, "/ping": true, "/version": true, "/server_info": true, "/livez": true, "/readyz": true}
 
 // observe counts an answer. pattern is the mux's, "" for an unknown path.
@@ -42,7 +43,7 @@ func (m *httpMetrics) observe(pattern string, req *http.Request, w *trackedWrite
 	if _, path, ok := strings.Cut(pattern, " "); ok {
 		handler, method = path, req.Method
 	}
-	if unscraped[handler] {
+	if unscraped[handler] || strings.HasPrefix(handler, "/ui") {
 		return
 	}
 	seconds := time.Since(begin).Seconds()

@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	statsInterval = 5 * time.Second // between two looks at the engine, and two lines
+	statsInterval = 5 * time.Second // between two lines
+	guardInterval = time.Second     // between two looks of the watchdog
 
 	// defaultStall is how long an engine with work may go without a step: longer
 	// than the first one takes of a large model on a CPU. slowSteps of the steps
@@ -81,16 +82,18 @@ func (s *Server) handleLive(w http.ResponseWriter, _ *http.Request) {
 // watch looks at the engine until stop is closed, and writes vLLM's line while
 // there is something to say.
 func (s *Server) watch(stop <-chan struct{}) {
-	ticker := time.NewTicker(statsInterval)
+	ticker, look := time.NewTicker(statsInterval), time.NewTicker(guardInterval)
 	defer ticker.Stop()
+	defer look.Stop()
 	line := statsLine{last: s.engine.Stats(), at: time.Now()}
 	for {
 		select {
 		case <-stop:
 			return
+		case now := <-look.C:
+			s.guard(now)
 		case now := <-ticker.C:
 			st := s.engine.Stats()
-			s.progress.stalled(&st, now)
 			if text := line.next(&st, now); text != "" && s.logStats {
 				s.log.Info(text)
 			}

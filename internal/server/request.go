@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"math"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ type request struct {
 	system              string          // a system prompt that stands apart from messages
 	tools               json.RawMessage // nil = none
 	shownTools          json.RawMessage // as /v1/responses was given them
+	shownFormat         json.RawMessage // of the text, likewise
 	tooling             toolOptions
 	documents           json.RawMessage
 	kwargs              map[string]json.RawMessage // of the template
@@ -28,6 +30,7 @@ type request struct {
 	// How to answer.
 	model           string
 	id              string // chosen by the client; "" = ours
+	traceparent     string // header of W3C Trace Context, unchecked
 	stream          bool
 	includeUsage    bool
 	continuousUsage bool
@@ -52,10 +55,19 @@ type request struct {
 	includeStop bool
 	stopIDs     []int32
 	ignoreEOS   bool
+	structure   structure
+	allowedIDs  []uint32 // a bit an id; nil = all
+	badWords    []string
 	cacheSalt   string
 	priority    int
 
 	defaultMaxTokens int // 0 = as many as fit
+
+	// For the page's inspector.
+	owner       [sha256.Size]byte // hash of the key
+	rendered    string            // the beginning of the prompt's text
+	renderedCut int               // bytes that it lacks
+	subject     string            // what the last user said, in a line
 
 	release func() // gives back the body's place in the budget; nil = it has none
 
@@ -64,7 +76,7 @@ type request struct {
 	topGiven        bool // top_logprobs was given
 }
 
-// encoded forgets what only the prompt was made of, and gives its memory back to
+// encoded forgets what only the prompt and the grammar were made of, and gives its memory back to
 // the others. It may be called twice.
 func (r *request) encoded() {
 	if !r.echo {
@@ -103,7 +115,7 @@ func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
 		return badField("max_tokens", "is 0, must be at least 1 (0 is for echo)")
 	case r.continueFinal && r.addGenerationPrompt && r.generationGiven:
 		return badField("continue_final_message", "and add_generation_prompt exclude each other")
-	case r.tooling.prefix() != "" && (r.continueFinal || !r.addGenerationPrompt):
+	case r.tooling.forced() && (r.continueFinal || !r.addGenerationPrompt):
 		return badField("tool_choice", "can only be required or name a function where the prompt ends with the head of the answer (add_generation_prompt)")
 	case r.bestOf > 1 && r.bestOf != r.n:
 		return unsupported("best_of", "is only supported when it equals n")
@@ -117,7 +129,10 @@ func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
 	if r.continueFinal {
 		r.addGenerationPrompt = false
 	}
-	return r.tooling.check()
+	if err := r.tooling.check(); err != nil {
+		return err
+	}
+	return r.checkForm()
 }
 
 // engineRequest is the request for the choices of a prompt. room is how many

@@ -129,6 +129,7 @@ func (c *choice) count(ev engine.Event) {
 	}
 	c.tokens++
 	c.last = now
+	c.inspected.token(ev, now)
 	c.preemptions = ev.Preemptions
 }
 
@@ -152,7 +153,9 @@ func (c *choice) finish(reason engine.FinishReason) {
 	if c.tokens > 1 {
 		m.tpot.Observe(c.last.Sub(c.first).Seconds() / float64(c.tokens-1))
 	}
+	c.inspected.end(reason, c.preemptions)
 	c.log(reason)
+	c.trace(reason)
 }
 
 // log writes the line of a choice that ended: numbers, no text.
@@ -187,7 +190,9 @@ func (g *generation) countUnfinished(reason engine.FinishReason) {
 	for _, c := range g.choices {
 		if !c.done {
 			g.s.metrics.success.WithLabelValues(string(reason)).Inc()
+			c.inspected.end(reason, c.preemptions)
 			c.log(reason)
+			c.trace(reason)
 		}
 	}
 }

@@ -29,7 +29,7 @@ func (s *Server) httpServer(base context.Context) *http.Server {
 // Serve answers on ln until drain is done. Then it takes no new requests, lets
 // open ones go on for at most DrainTimeout, cuts the rest, and returns nil. When
 // stop is done it ends at once. When the engine stops by itself Serve returns
-// why. The engine is left to its owner.
+// why; when it hangs, by policy, ErrStalled. The engine is left to its owner.
 func (s *Server) Serve(drain, stop context.Context, ln net.Listener) error {
 	defer s.finishProfile()
 	base, abort := context.WithCancel(context.Background())
@@ -47,12 +47,18 @@ func (s *Server) Serve(drain, stop context.Context, ln net.Listener) error {
 	case <-s.engine.Done():
 		if err := s.engine.Err(); err != nil {
 			result = fmt.Errorf("engine stopped: %w", err)
+			s.log.Error("the engine stopped", "dump", s.dump(err.Error()))
 		}
+	case <-s.stalled:
+		_ = srv.Close()
+		<-served
+		return ErrStalled
 	case <-drain.Done():
 		s.log.Info("draining", "limit", s.drainTimeout)
 	case <-stop.Done():
 	}
 	s.draining.Store(true)
+	s.live.close() // viewers would be waited for
 	limit, cancel := context.WithTimeout(stop, s.drainTimeout)
 	defer cancel()
 	if err := srv.Shutdown(limit); err != nil {

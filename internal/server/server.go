@@ -10,12 +10,16 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/model/grammar"
 )
 
 // Config configures a Server; the zero value of a field means its default.
@@ -38,9 +42,21 @@ type Config struct {
 	// StallTimeout is how long the engine may go without a step while there is work
 	// before probes fail; default 120 s, and at least 20 times the last step.
 	StallTimeout time.Duration
+	// ExitOnStall lets Serve return ErrStalled then; otherwise it waits, not ready.
+	ExitOnStall bool
+	// DumpDir is where the engine's state is written when it hangs or fails; "" =
+	// os.TempDir().
+	DumpDir string
 	// LogRequests writes a line for each request that ends; otherwise it is a debug
 	// message. DisableLogStats leaves out the line every 5 s.
 	LogRequests, DisableLogStats bool
+	// Traces takes the spans of requests; nil = there are none.
+	Traces Traces
+	// DisableUI leaves out the page at /ui, and keeps nothing for it.
+	DisableUI bool
+	// Explain says in sentences what a step was, for the page; nil = it shows numbers
+	// alone.
+	Explain func(*engine.StepRecord) []string
 	// Profile lets clients record profiles by /start_profile and /stop_profile.
 	Profile ProfileConfig
 	// Version is what /version says.
@@ -64,6 +80,7 @@ type Server struct {
 	log          *slog.Logger
 	mux          *http.ServeMux
 	metrics      *metrics
+	traces       Traces
 
 	drainTimeout  time.Duration
 	headerTimeout time.Duration
@@ -72,15 +89,25 @@ type Server struct {
 
 	saltByKey             bool
 	logRequests, logStats bool
-	longestToken          int        // bytes
-	shortTexts, longTexts byteBudget // that are encoded
-	bodies                byteBudget // that are not short
-	scoring               byteBudget // of one prompt at a time
+	longestToken          int // bytes
+	grammars              *grammar.Compiler
+	specialTags           map[string]bool // tags of tool calls that are special tokens
+	shortTexts, longTexts byteBudget      // that are encoded
+	bodies                byteBudget      // that are not short
+	scoring               byteBudget      // of one prompt at a time
 	stall                 time.Duration
 	progress              progress
-	profile               ProfileConfig
-	profiles              profiling
-	load                  atomic.Int64 // generating requests that are open
+	exitOnStall           bool
+	dumpDir               string
+	barked                bool          // guard's: this stall was dumped
+	stalled               chan struct{} // closed when a stall ends Serve
+	load                  atomic.Int64  // generating requests that are open
+
+	explain   func(*engine.StepRecord) []string
+	live      live       // of the page
+	inspector *inspector // nil: without the page
+	profile   ProfileConfig
+	profiles  profiling
 
 	draining atomic.Bool // no new requests
 	aborting atomic.Bool // open ones are being cut
@@ -101,8 +128,10 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 	s := &Server{
 		engine: engine, info: engine.Info(), tokenizer: tokenizer, template: template,
 		names: cfg.ModelNames, parseSpecial: cfg.AllowSpecialTokensInContent, version: cfg.Version,
-		created: time.Now().Unix(), log: cfg.Log,
-		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout, profile: cfg.Profile,
+		created: time.Now().Unix(), log: cfg.Log, traces: cfg.Traces,
+		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout,
+		exitOnStall: cfg.ExitOnStall, dumpDir: cfg.DumpDir, stalled: make(chan struct{}),
+		profile:    cfg.Profile,
 		shortTexts: byteBudget{total: encodingBytes}, longTexts: byteBudget{total: encodingBytes},
 		bodies:       byteBudget{total: bodyBytes},
 		drainTimeout: cfg.DrainTimeout, headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout,
@@ -113,6 +142,9 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 	if s.drainTimeout == 0 {
 		s.drainTimeout = defaultDrainTimeout
 	}
+	if s.dumpDir == "" {
+		s.dumpDir = os.TempDir()
+	}
 	if s.profile.Steps == 0 {
 		s.profile.Steps = defaultProfileSteps
 	}
@@ -120,10 +152,18 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		s.stall = defaultStall
 	}
 	s.longestToken = longestToken(tokenizer, s.info.VocabSize)
+	if tokenizer != nil {
+		s.grammars = grammar.NewCompiler(tokenizer, grammar.Limits{})
+		s.specialTags = specialTags(tokenizer)
+	}
 	for _, key := range cfg.APIKeys {
 		s.keys = append(s.keys, sha256.Sum256([]byte(key)))
 	}
 	s.metrics = newMetrics(s.names[0], engine, s.info)
+	s.live.s, s.explain = s, cfg.Explain
+	if !cfg.DisableUI {
+		s.inspector = &inspector{}
+	}
 	s.mux = s.routes()
 	return s, nil
 }
@@ -153,6 +193,9 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("POST /flush_cache", s.handleResetPrefixCache) // SGLang's name
 	mux.HandleFunc("GET /is_sleeping", s.handleIsSleeping)
 	mux.HandleFunc("GET /debug/steps", s.handleSteps)
+	if s.inspector != nil {
+		s.pageRoutes(mux)
+	}
 	mux.HandleFunc("POST /start_profile", s.handleStartProfile)
 	mux.HandleFunc("POST /stop_profile", s.handleStopProfile)
 	return mux
@@ -176,10 +219,15 @@ func (s *Server) serveHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	handler, pattern := s.mux.Handler(req)
 	defer func(begin time.Time) { s.metrics.http.observe(pattern, req, tracked, begin) }(time.Now())
-	if strings.HasPrefix(req.URL.Path, "/v1/") && !s.authorized(req) {
+	if needsKey(req.URL.Path) && !s.authorized(req) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		s.writeError(tracked, &apiError{status: http.StatusUnauthorized, kind: typeInvalidRequest, code: "invalid_api_key",
 			message: "a valid API key is needed: Authorization: Bearer KEY"})
+		return
+	}
+	if s.foreignHost(req) {
+		s.writeError(tracked, &apiError{status: http.StatusForbidden, kind: typeInvalidRequest, code: "foreign_host",
+			message: "by this host name the page's data is not shown without a key: start with --api-key, or open the page by the machine's address"})
 		return
 	}
 	if pattern == "" {

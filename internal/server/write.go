@@ -94,6 +94,22 @@ func (e *eventWriter) event(v any) error {
 	return e.send()
 }
 
+// encoded writes one event whose JSON is there already.
+func (e *eventWriter) encoded(data []byte) error {
+	e.buf.Reset()
+	e.buf.WriteString("data: ")
+	e.buf.Write(data)
+	e.buf.WriteString("\n\n")
+	return e.send()
+}
+
+// comment writes what readers skip.
+func (e *eventWriter) comment() error {
+	e.buf.Reset()
+	e.buf.WriteString(":\n\n")
+	return e.send()
+}
+
 // end writes the last event of OpenAI's protocol.
 func (e *eventWriter) end() error {
 	e.buf.Reset()

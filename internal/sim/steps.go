@@ -50,10 +50,8 @@ func (s *Step) End() time.Duration { return s.Start + s.Took }
 // About says whether the step has to do with the sequence.
 func (s *Step) About(id scheduler.SequenceID) bool {
 	is := func(other scheduler.SequenceID) bool { return other == id }
-	return is(s.Head) ||
+	return s.Concerns(id) ||
 		slices.ContainsFunc(s.Scheduled, func(e scheduler.RecordScheduled) bool { return is(e.ID) }) ||
-		slices.ContainsFunc(s.Admitted, func(a scheduler.RecordAdmission) bool { return is(a.ID) }) ||
-		slices.ContainsFunc(s.Decisions, func(d scheduler.RecordDecision) bool { return is(d.Seq) || is(d.For) }) ||
 		slices.ContainsFunc(s.Submitted, func(a Arrived) bool { return is(a.ID) }) ||
 		slices.ContainsFunc(s.Aborted, func(e SequenceEnd) bool { return is(e.ID) }) ||
 		slices.ContainsFunc(s.Finished, func(e SequenceEnd) bool { return is(e.ID) })

@@ -230,3 +230,19 @@ func TestFromEngine(t *testing.T) {
 	require.False(t, steps[1].About(2))
 	require.Empty(t, FromEngine(nil))
 }
+
+// TestExplain: the words of Text, for one record.
+func TestExplain(t *testing.T) {
+	r := engine.StepRecord{Record: scheduler.Record{
+		Scheduled: []scheduler.RecordScheduled{{ID: 4, Start: 9, Tokens: 1}, {ID: 18, Start: 128, Tokens: 481}}, Decodes: 1,
+		Admitted:  []scheduler.RecordAdmission{{ID: 18, How: scheduler.Fresh, Hit: 128}},
+		Decisions: []scheduler.RecordDecision{{Means: scheduler.BySwap, Seq: 12, For: 9, Blocks: 34, Swap: 1200 * time.Microsecond}},
+		Waiting:   5, Head: 19, WaitReason: scheduler.WaitBlocks,
+	}}
+	require.Equal(t, []string{
+		"decode 4, prefill 18 [128,609)",
+		"12 leaves for the host, because 9 needs a block: frees 34; costs: swap 1.20 ms",
+		"18 starts: 128 of its tokens are cached",
+		"5 wait, 19 first: kv blocks",
+	}, Explain(&r))
+}

@@ -160,7 +160,7 @@ func Fit(trace *scheduler.TraceReader) (Fitted, error) {
 			if !model.Ready() {
 				return f, errors.New("the trace has too few timed steps to fit a step time to")
 			}
-			f.StepTime, f.Steps, f.Error = coefficients(&model), model.Count(), model.Error()
+			f.StepTime, f.Steps, f.Error = Coefficients(&model), model.Count(), model.Error()
 			f.SwapIn, f.SwapOut = took[0]/time.Duration(max(blocks[0], 1)), took[1]/time.Duration(max(blocks[1], 1))
 			return f, nil
 		case err != nil:
@@ -191,9 +191,9 @@ func Fit(trace *scheduler.TraceReader) (Fitted, error) {
 	}
 }
 
-// coefficients asks the model for what large loads add, since its own answers are
+// Coefficients asks the model for what large loads add, since its own answers are
 // whole nanoseconds.
-func coefficients(m *scheduler.StepModel) StepTime {
+func Coefficients(m *scheduler.StepModel) StepTime {
 	const many = 1 << 30
 	base := m.Predict(scheduler.Load{})
 	each := func(l scheduler.Load) float64 { return float64(m.Predict(l)-base) / many }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
@@ -115,6 +116,17 @@ func waitText(s *Step) string {
 		return fmt.Sprintf("%d forks wait for their prompts", s.Waiting)
 	}
 	return ""
+}
+
+// Explain says what a step was in the words of Text: who ran, then a sentence for
+// each reason.
+func Explain(r *engine.StepRecord) []string {
+	s := &Step{Record: r.Record}
+	said := append([]string{batchText(s)}, reasons(s)...)
+	if text := waitText(s); text != "" {
+		said = append(said, text)
+	}
+	return said
 }
 
 // batchText says who ran.

@@ -18,10 +18,6 @@ type attentionPlan struct {
 	withDecodes     bool // the prefill kernel takes the decodes, too
 }
 
-func shapeOfHeads(s kernels.Shape) attentionShape {
-	return attentionShape{heads: s.Heads, kvHeads: s.KVHeads, headDim: s.HeadDim}
-}
-
 // planAttention chooses for a step of the sequences, and issues what the kernels
 // need once a step.
 func (b *Backend) planAttention(queryStart []int32, decodes int) {

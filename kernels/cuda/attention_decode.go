@@ -8,9 +8,6 @@ import (
 	"unsafe"
 )
 
-// decodePlanPtrs is DecodePlan: what attention_decode_plan leaves on the device.
-type decodePlanPtrs struct{ header, seqs, starts ptr }
-
 // decodePlanParams is DecodePlanParams.
 type decodePlanParams struct {
 	batch         batchPtrs
@@ -39,18 +36,10 @@ var (
 	_ [128]byte = [unsafe.Offsetof(decodeParams{}.layer)]byte{}
 )
 
-// attentionShape is a model's heads.
-type attentionShape struct{ heads, kvHeads, headDim int }
-
-func (s attentionShape) group() int { return s.heads / s.kvHeads }
-
 // scale is the factor of scores that are exponents of 2.
 func (s attentionShape) scale() float32 { return float32(math.Log2E / math.Sqrt(float64(s.headDim))) }
 
-const (
-	decodeHeads  = 8 // query heads of a KV head, at most
-	decodeShared = 96 << 10
-)
+const decodeShared = 96 << 10
 
 // planAttentionDecode gives the launch of a layer's decodes and, once a step, of
 // their plan. maxSeqs is the most sequences of a step.
@@ -63,25 +52,4 @@ func planAttentionDecode(s attentionShape, a arch, maxSeqs int) (layer, plan lau
 	plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024)
 	plan.Shared = uint32(4 * (maxSeqs + 1))
 	return layer, plan, true
-}
-
-// decodeScratch is the memory of the decode kernels.
-type decodeScratch struct {
-	plan               decodePlanPtrs
-	partials, counters ptr
-}
-
-// layoutDecodeScratch places the scratch from base on and gives its size. The
-// counters are zero at Setup; the kernels leave them so.
-func layoutDecodeScratch(s attentionShape, a arch, maxSeqs int, base ptr) (d decodeScratch, bytes int64) {
-	take := func(n int) ptr {
-		at := base + ptr(bytes)
-		bytes += int64(roundUp(n, 256))
-		return at
-	}
-	slots := slotsOf(a)
-	d.plan = decodePlanPtrs{header: take(16), seqs: take(16 * maxSeqs), starts: take(16 * slots)}
-	d.partials = take(2 * slots * decodeHeads * (s.headDim + 2) * 4)
-	d.counters = take(4 * maxSeqs * s.kvHeads)
-	return d, bytes
 }

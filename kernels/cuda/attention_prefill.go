@@ -43,10 +43,7 @@ type prefillPlan struct {
 }
 
 // Rows of the tiles of attention_prefill.cu; a row is a query head of a token.
-const (
-	prefillRows  = 128
-	prefillShort = 64
-)
+const prefillRows = 128 // and prefillShort
 
 // planAttentionPrefill plans the sequences with the given prefix sums of query
 // tokens. Tiles are short where long ones would leave the device half empty, and
@@ -77,11 +74,4 @@ func prefillItems(queryStart []int32, group, rows int) int {
 		n += ceilDiv(int(queryStart[i+1]-queryStart[i])*group, rows)
 	}
 	return n
-}
-
-// layoutPrefillScratch places header and items for steps of at most maxTokens and
-// maxSeqs from base on and gives their size.
-func layoutPrefillScratch(s attentionShape, maxTokens, maxSeqs int, base ptr) (header, items ptr, bytes int64) {
-	room := ceilDiv(maxTokens*s.group(), prefillShort) + maxSeqs
-	return base, base + 256, 256 + int64(roundUp(8*room, 256))
 }

@@ -232,7 +232,7 @@ func (b *Backend) Info() kernels.Info { return b.info }
 
 // WorkspaceBytes implements kernels.Backend.
 func (b *Backend) WorkspaceBytes(shape kernels.Shape, limits kernels.Limits) int64 {
-	return layoutWorkspace(shape, limits, b.arch, 0).bytes
+	return WorkspaceBytes(shape, limits, b.arch.sms)
 }
 
 // checkShape returns what the kernels cannot do.
@@ -269,7 +269,7 @@ func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
 	if err != nil {
 		return fmt.Errorf("cuda: reserving %d bytes of workspace: %w", bytes, err)
 	}
-	b.base, b.ws = base, layoutWorkspace(shape, limits, b.arch, base)
+	b.base, b.ws = base, layoutWorkspace(shape, limits, b.arch.sms, base)
 	if err := b.compute.Clear(base, bytes); err != nil {
 		return fmt.Errorf("cuda: clearing the workspace: %w", err)
 	}

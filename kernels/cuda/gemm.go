@@ -70,20 +70,3 @@ func deal(image, kernel string, columns, tiles, chunks, slots, threads, shared i
 	l.Shared, l.PDL = uint32(shared), 1
 	return gemmPlan{l, int32(per), int32(columns)}
 }
-
-// gemmScratch is the memory of tiles that several CTAs share.
-type gemmScratch struct{ partials, counters ptr }
-
-// maxCutTiles is the most tiles of a product that is cut along k.
-const maxCutTiles = 1 << 14
-
-// layoutGemmScratch places the scratch from base on and gives its size. The
-// counters are zero at Setup; the kernels leave them so.
-func layoutGemmScratch(a arch, base ptr) (gemmScratch, int64) {
-	partials := int64(2*slotsOf(a)) * mmaTile * mmaTile * 4
-	return gemmScratch{partials: base, counters: base + ptr(partials)}, partials + maxCutTiles*4
-}
-
-// slotsOf is the CTAs of 128 threads that are resident at a time, at two a
-// multiprocessor.
-func slotsOf(a arch) int { return 2 * a.sms }

@@ -2,9 +2,6 @@
 
 package cuda
 
-// mmaTile is the side of gemm_mma_128_128's tiles.
-const mmaTile = 128
-
 const mmaStep = 64 // columns of k of a step
 
 // planGemmMMA takes any number of tokens. With few tiles k is cut, unless results

@@ -29,7 +29,7 @@ func gemmShapes() []gemmShape {
 // counters have room, and shared memory suffices.
 func TestPlanGemm(t *testing.T) {
 	for _, a := range archs {
-		_, scratch := layoutGemmScratch(a, 0)
+		_, scratch := layoutGemmScratch(a.sms, 0)
 		for _, s := range gemmShapes() {
 			for _, s.invariant = range []bool{false, true} {
 				name := fmt.Sprintf("%+v on %+v", s, a)
@@ -134,7 +134,7 @@ func TestPlanAttention(t *testing.T) {
 		_, _, ok := planAttentionDecode(s, archs[0], 256)
 		require.False(t, ok, "%+v", s)
 	}
-	d, bytes := layoutDecodeScratch(qwen, archs[0], 256, 4096)
+	d, bytes := layoutDecodeScratch(qwen, archs[0].sms, 256, 4096)
 	require.EqualValues(t, 4096, d.plan.header)
 	require.GreaterOrEqual(t, bytes, int64(d.counters-4096)+256*4*4)
 

@@ -12,9 +12,6 @@ import (
 // The structs of common.cuh and sampling.cuh, field by field. Their sizes and
 // offsets are asserted here and there.
 
-// ptr is a device address.
-type ptr = cuda.Ptr
-
 // pagedKV is PagedKV: where the pool is and its strides in elements.
 type pagedKV struct {
 	base                             ptr
@@ -22,12 +19,16 @@ type pagedKV struct {
 	blockSize, blockShift            int32
 }
 
-// batchPtrs is Batch: the step's arrays in device memory.
-type batchPtrs struct {
-	header, tokens, tokenSeq, positions, slots   ptr
-	rows, queryStart, seqLens, logitRows, tables ptr
-	tableStride                                  int64
+// rowParams is RowParams: kernels.Sampling without its lists.
+type rowParams struct {
+	temperature, topP, minP, repetition, presence, frequency float32
+	seed                                                     [2]uint32
+	topK, choice, promptLen, minTokens, logprobs             int32
+	numStopIDs, numBias, penalties                           int32
 }
+
+// weightUnit is what the rows of weights are rounded up to: see common.cuh.
+const weightUnit = 128
 
 // epilogue is Epilogue.
 type epilogue struct {
@@ -39,32 +40,19 @@ type epilogue struct {
 	kv                             pagedKV
 }
 
-// rowParams is RowParams: kernels.Sampling without its lists.
-type rowParams struct {
-	temperature, topP, minP, repetition, presence, frequency float32
-	seed                                                     [2]uint32
-	topK, choice, promptLen, minTokens, logprobs             int32
-	numStopIDs, numBias, penalties                           int32
-}
-
 const (
-	rowParamWords = int(unsafe.Sizeof(rowParams{}) / 4)
-	rowStateBytes = 80 // RowState
-	maxStopIDs    = 256
-	maxBias       = 1024
-	maxSplits     = 64
-	splitIDs      = 8192 // ids of a CTA of the sampler
-	inPrompt      = 0x8000
+	splitIDs = 8192 // ids of a CTA of the sampler
+	inPrompt = 0x8000
 )
 
 var (
-	_ [56]byte  = [unsafe.Sizeof(pagedKV{})]byte{}
-	_ [88]byte  = [unsafe.Sizeof(batchPtrs{})]byte{}
-	_ [128]byte = [unsafe.Sizeof(epilogue{})]byte{}
-	_ [40]byte  = [unsafe.Offsetof(epilogue{}.bias)]byte{}
-	_ [72]byte  = [unsafe.Offsetof(epilogue{}.kv)]byte{}
-	_ [64]byte  = [unsafe.Sizeof(rowParams{})]byte{}
-	_ [16]byte  = [unsafe.Sizeof(sampleEntry{})]byte{}
+	_ [56]byte                = [unsafe.Sizeof(pagedKV{})]byte{}
+	_ [88]byte                = [unsafe.Sizeof(batchPtrs{})]byte{}
+	_ [128]byte               = [unsafe.Sizeof(epilogue{})]byte{}
+	_ [40]byte                = [unsafe.Offsetof(epilogue{}.bias)]byte{}
+	_ [72]byte                = [unsafe.Offsetof(epilogue{}.kv)]byte{}
+	_ [4 * rowParamWords]byte = [unsafe.Sizeof(rowParams{})]byte{}
+	_ [4 * entryWords]byte    = [unsafe.Sizeof(sampleEntry{})]byte{}
 )
 
 // epilogueKind is EpilogueKind; the names are the kernels' suffixes.
@@ -83,6 +71,9 @@ type arch struct {
 	shared int  // bytes of shared memory that a CTA can have
 	hopper bool // wgmma and the bulk copy engine may be used (sm_90a)
 }
+
+// slotsOf is the CTAs of 128 threads that are resident at a time.
+func slotsOf(a arch) int { return residentCTAs(a.sms) }
 
 // launch is a planned launch: the kernel of an image (cubin/<image>.fatbin), its
 // grid and CTA.
@@ -104,20 +95,6 @@ func (l launch) overlapped() launch {
 	l.PDL = 1
 	return l
 }
-
-// Widths and row counts of device arrays: see common.cuh.
-const (
-	widthUnit  = 64  // elements
-	rowUnit    = 256 // rows of activations
-	weightUnit = 128 // rows of weights
-)
-
-// stride is the row stride of a width, in elements.
-func stride(width int) int { return roundUp(width, widthUnit) }
-
-func roundUp(n, unit int) int { return (n + unit - 1) / unit * unit }
-
-func ceilDiv(n, d int) int { return (n + d - 1) / d }
 
 // newPagedKV describes the pool at base.
 func newPagedKV(kv kernels.PagedKV, base ptr) pagedKV {

@@ -27,18 +27,13 @@ const (
 	mResetsAt
 	mSample // entries; 0 = none
 	mSlot   // of the result ring
-
-	headerWords = 16
 )
 
-// resetWords is a reset row: row, offsets of its stop ids and biases, parameters.
-const resetWords = 3 + rowParamWords
+var _ [headerWords - 1 - mSlot]struct{} // the header has room
 
 // sampleEntry is SampleEntry: row of logits, row, position of the drawn token,
 // number of its mask or −1.
 type sampleEntry [4]int32
-
-const entryWords = int(unsafe.Sizeof(sampleEntry{}) / 4)
 
 // updates are row changes that wait for the next message.
 type updates struct {
@@ -49,8 +44,7 @@ type updates struct {
 }
 
 func newUpdates(limits kernels.Limits) updates {
-	table := ceilDiv(limits.MaxModelLen, limits.BlockSize)
-	limit := 2*table + 8*limits.MaxSeqs + resetWords*limits.MaxSeqs + maxStopIDs + 2*maxBias
+	limit := updateWords(limits)
 	return updates{
 		writes: make([]int32, 0, limit), resets: make([]int32, 0, limit), lists: make([]int32, 0, limit),
 		limit: limit, end: make([]int32, limits.MaxSeqs), touched: make([]int32, 0, 2*limits.MaxSeqs),
@@ -138,12 +132,6 @@ func (u *updates) take(m *message) {
 type message struct {
 	words []int32 // of the greatest length
 	n     int     // words in use
-}
-
-// messageWords is the length that every step fits.
-func messageWords(l kernels.Limits, updateLimit int) int {
-	batch := l.MaxBatchedTokens + 3*l.MaxSeqs + 1 + l.MaxLogitRows
-	return roundUp(headerWords+updateLimit+batch+entryWords*l.MaxLogitRows, 64)
 }
 
 // start begins a message without sections.

@@ -66,7 +66,7 @@ func newGraphsBucket(cfg *Config, n int) int {
 // TestWorkspace: parts do not overlap and are aligned, whatever the base.
 func TestWorkspace(t *testing.T) {
 	s := small()
-	w := layoutWorkspace(s, smallLimits, arch{sms: 132}, 1<<30)
+	w := layoutWorkspace(s, smallLimits, 132, 1<<30)
 	parts := []ptr{
 		w.hidden, w.normed, w.query, w.attn, w.mlp, w.logits, w.headIn, w.edited, w.rope, w.invFreq, w.message,
 		w.batch.header, w.batch.tokens, w.batch.tokenSeq, w.batch.positions, w.batch.slots, w.batch.rows, w.batch.queryStart,
@@ -78,7 +78,7 @@ func TestWorkspace(t *testing.T) {
 		require.Zero(t, p%256, "part %d", i)
 	}
 	require.GreaterOrEqual(t, w.normed-w.hidden, ptr(256*128*4), "rows to a multiple of 256, hidden 72 to 128")
-	require.EqualValues(t, w.bytes, layoutWorkspace(s, smallLimits, arch{sms: 132}, 0).bytes)
+	require.EqualValues(t, w.bytes, layoutWorkspace(s, smallLimits, 132, 0).bytes)
 }
 
 // TestPairRow: a head's rows 0 … d−1 become 0, d/2, 1, d/2+1, …

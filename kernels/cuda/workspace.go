@@ -1,5 +1,3 @@
-//go:build cuda
-
 package cuda
 
 import (
@@ -42,7 +40,7 @@ func maskWords(vocab int) int { return ceilDiv(vocab, 32) }
 func countStride(vocab int) int { return roundUp(vocab, 8) }
 
 // layoutWorkspace places everything from base on, each aligned to 256 bytes.
-func layoutWorkspace(s kernels.Shape, l kernels.Limits, a arch, base ptr) workspace {
+func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) workspace {
 	w := workspace{}
 	take := func(elems, size int) ptr {
 		at := base + ptr(w.bytes)
@@ -62,13 +60,13 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, a arch, base ptr) worksp
 	w.rope = take(l.MaxModelLen*s.HeadDim/2, 8)
 	w.invFreq = take(s.HeadDim/2, 4)
 
-	w.message = take(messageWords(l, newUpdates(l).limit), 4)
+	w.message = take(messageWords(l, updateWords(l)), 4)
 	w.batch = batchPtrs{
 		header: take(headerWords, 4), tokens: take(tokens, 4), tokenSeq: take(tokens, 4), positions: take(tokens, 4), slots: take(tokens, 4),
 		rows: take(seqs, 4), queryStart: take(seqs+1, 4), seqLens: take(seqs, 4), logitRows: take(max(logits, seqs), 4),
 		tables: take(seqs*table, 4), tableStride: int64(table),
 	}
-	w.entries = take(logits, int(entryWords*4))
+	w.entries = take(logits, entryWords*4)
 	w.masks = take(logits*maskWords(s.Vocab), 4)
 	w.parts = take(logits*maxSplits, partBytes)
 	w.draws = take(logits*maxSplits, bestBytes)
@@ -81,11 +79,17 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, a arch, base ptr) worksp
 
 	heads := shapeOfHeads(s)
 	var n int64
-	w.gemm, n = layoutGemmScratch(a, base+ptr(w.bytes))
+	w.gemm, n = layoutGemmScratch(sms, base+ptr(w.bytes))
 	take(int(n), 1)
-	w.decode, n = layoutDecodeScratch(heads, a, seqs, base+ptr(w.bytes))
+	w.decode, n = layoutDecodeScratch(heads, sms, seqs, base+ptr(w.bytes))
 	take(int(n), 1)
 	w.prefillHeader, w.prefillItems, n = layoutPrefillScratch(heads, l.MaxBatchedTokens, seqs, base+ptr(w.bytes))
 	take(int(n), 1)
 	return w
+}
+
+// WorkspaceBytes is what Backend.WorkspaceBytes would answer on a card with the
+// given number of multiprocessors.
+func WorkspaceBytes(s kernels.Shape, l kernels.Limits, sms int) int64 {
+	return layoutWorkspace(s, l, sms, 0).bytes
 }

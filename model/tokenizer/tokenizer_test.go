@@ -243,7 +243,7 @@ func TestRefusals(t *testing.T) {
 	// The crate slices merges by the length of this prefix, and panics.
 	longPrefix := strings.Replace(smallJSON, `"continuing_subword_prefix":""`, `"continuing_subword_prefix":"######"`, 1)
 	_, err = tokenizer.New([]byte(longPrefix))
-	require.ErrorContains(t, err, "tokenizers panicked: start byte index 6")
+	require.ErrorContains(t, err, "library panicked: start byte index 6")
 	farID := strings.Replace(smallJSON, `"ab":256`, `"ab":4000000000`, 1)
 	_, err = tokenizer.New([]byte(farID))
 	require.ErrorContains(t, err, "4000000000")

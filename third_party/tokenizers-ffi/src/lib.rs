@@ -1,5 +1,5 @@
 //! The Rust side of package model/tokenizer: daulet/tokenizers, unchanged, and
-//! the guarded exports below.
+//! the guarded exports below. Module grammar is that of package model/grammar.
 //!
 //! A panic that crosses a C frame aborts the process, and the tokenizers crate
 //! panics on some malformed tokenizer.json files. Every export here therefore
@@ -18,6 +18,8 @@
 #[path = "../../../.cache/tokenizers/lib.rs"]
 #[allow(dead_code)]
 mod daulet;
+
+mod grammar;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -45,8 +47,8 @@ thread_local! {
 
 static HOOK: Once = Once::new();
 
-/// Runs `f`; an error or a panic becomes a message in `*error` and `None`.
-fn guard<T>(error: *mut *mut c_char, f: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
+/// Runs `f`; an error or a panic becomes a message.
+fn caught<T>(f: impl FnOnce() -> Result<T, Failure>) -> Result<T, String> {
     HOOK.call_once(|| {
         let default = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -60,10 +62,17 @@ fn guard<T>(error: *mut *mut c_char, f: impl FnOnce() -> Result<T, Failure>) -> 
     GUARDED.set(true);
     let outcome = catch_unwind(AssertUnwindSafe(f));
     GUARDED.set(false);
-    let message = match outcome {
-        Ok(Ok(value)) => return Some(value),
-        Ok(Err(e)) => e.to_string(),
-        Err(_) => format!("tokenizers panicked: {}", PANIC.take().unwrap_or_default()).replace('\n', " "),
+    match outcome {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err(format!("library panicked: {}", PANIC.take().unwrap_or_default()).replace('\n', " ")),
+    }
+}
+
+/// `caught` for C: the message goes to `*error`, and `None` comes back.
+fn guard<T>(error: *mut *mut c_char, f: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
+    let message = match caught(f) {
+        Ok(value) => return Some(value),
+        Err(message) => message,
     };
     if !error.is_null() {
         let text = CString::new(message.replace('\0', "\u{fffd}")).unwrap_or_default();

@@ -1,0 +1,139 @@
+package bench
+
+import (
+	"fmt"
+	"strings"
+)
+
+// report begins a report with the arms' cells.
+func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report {
+	r := &Report{
+		Schema: 1, Experiment: experiment, Title: title, Cells: measuredCells(arms), Best: map[string]any{},
+		Manifest: Manifest{EffectiveFlags: map[string]any{
+			"requests": load.Requests, "prompt_tokens": load.PromptTokens, "output_tokens": load.OutputTokens,
+			"random_range_ratio": load.RangeRatio, "shared_prefix": load.SharedPrefix, "seed": c.o.Seed, "repeats": c.o.Repeats,
+		}},
+	}
+	least := c.o.Repeats
+	for _, a := range arms {
+		if a.memory == nil {
+			least = min(least, len(a.runs))
+		}
+	}
+	if least < c.o.Repeats {
+		r.Notes = append(r.Notes, fmt.Sprintf("Interrupted: cells have as few as %d of %d repeats.", least, c.o.Repeats))
+	}
+	if c.o.Repeats == 1 {
+		r.Notes = append(r.Notes, "One repeat has no spread, so differences between cells say little.")
+	}
+	if info := c.e.Info(); info.Device.Backend == "cpu" {
+		c.noteOthers(r, float64(info.Device.Threads))
+	}
+	if text := advice(r.Cells, "", load, c.e.Info()); text != "" {
+		r.Notes = append(r.Notes, text)
+	}
+	for i := range r.Cells {
+		if note := r.Cells[i].Note; note != "" && r.Cells[i].Metrics["out_of_memory"].Median > 0 {
+			r.Notes = append(r.Notes, settingText(r.Cells[i].Params)+": "+note)
+		}
+		if slow := r.Cells[i].Metrics["reconfigure_ms"]; slow.Max > 1000 {
+			r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits to %s took as long as %.0f ms.", settingText(r.Cells[i].Params), slow.Max))
+		}
+	}
+	return r
+}
+
+// noteOthers says when other processes had the machine: with that, figures are low
+// and their spread is wide.
+func (c *cells) noteOthers(r *Report, threads float64) {
+	busiest := 0.0
+	for i := range r.Cells {
+		busiest = max(busiest, r.Cells[i].Metrics["cpu_cores_busy"].Max)
+	}
+	if busiest > 0 && busiest < 0.75*threads {
+		r.Notes = append(r.Notes, fmt.Sprintf("At most %s of %.0f cores were busy with this: other processes had the rest, so compare ratios and not figures; repeat on a quiet machine.", number(busiest), threads))
+	}
+}
+
+// linesOver plots metrics of the cells over a parameter, with the spread as error
+// bars.
+func linesOver(cells []Cell, param, name, title, xLabel, yLabel string, metrics ...string) Plot {
+	p := Plot{Name: name, Title: title, XLabel: xLabel, YLabel: yLabel}
+	low, high := 0.0, 0.0
+	for _, metric := range metrics {
+		s := Series{Name: seriesName(metric)}
+		for i := range cells {
+			x, ok := asFloat(cells[i].Params[param])
+			m, has := cells[i].Metrics[metric]
+			if !ok || !has {
+				continue
+			}
+			if low == 0 || x < low {
+				low = x
+			}
+			high = max(high, x)
+			s.X, s.Y = append(s.X, x), append(s.Y, m.Median)
+			s.Low, s.High = append(s.Low, m.Min), append(s.High, m.Max)
+		}
+		if len(s.X) > 0 {
+			p.Series = append(p.Series, s)
+		}
+	}
+	p.LogX = low > 0 && high/low >= 16
+	return p
+}
+
+// seriesName is what a legend calls a metric.
+func seriesName(metric string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(metric, "_ms"), "_", " ")
+}
+
+// barsOver plots metrics of the cells, a group of bars each.
+func barsOver(cells []Cell, label func(*Cell) string, name, title, yLabel string, metrics ...string) Plot {
+	p := Plot{Name: name, Title: title, YLabel: yLabel, Categories: []string{}}
+	for i := range cells {
+		if cells[i].measured() {
+			p.Categories = append(p.Categories, label(&cells[i]))
+		}
+	}
+	for _, metric := range metrics {
+		s := Series{Name: seriesName(metric)}
+		for i := range cells {
+			if cells[i].measured() {
+				m := cells[i].Metrics[metric]
+				s.Y, s.Low, s.High = append(s.Y, m.Median), append(s.Low, m.Min), append(s.High, m.Max)
+			}
+		}
+		p.Series = append(p.Series, s)
+	}
+	return p
+}
+
+// plotPoints is the most points of a line over time.
+const plotPoints = 200
+
+// overSteps is a value over the steps of a run, in seconds; negative ones are left
+// out.
+func overSteps(trace []moment, name string, value func(*moment) float64) Series {
+	s := Series{Name: name, Style: Line}
+	every := max(1, (len(trace)+plotPoints-1)/plotPoints)
+	for i := 0; i < len(trace); i += every {
+		if v := value(&trace[i]); v >= 0 {
+			s.X, s.Y = append(s.X, trace[i].at.Seconds()), append(s.Y, v)
+		}
+	}
+	return s
+}
+
+// asFloat is a parameter's value as a number.
+func asFloat(v any) (float64, bool) {
+	switch v := v.(type) {
+	case int:
+		return float64(v), true
+	case int64:
+		return float64(v), true
+	case float64:
+		return v, true
+	}
+	return 0, false
+}

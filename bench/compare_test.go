@@ -1,0 +1,121 @@
+package bench
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// compared is a report of cells by batch size with the throughputs of their runs.
+func compared(flags map[string]any, throughput map[int][]float64, more map[string]Metric) *Report {
+	r := &Report{Schema: 1, Experiment: "baseline", Manifest: Manifest{EffectiveFlags: flags}}
+	for _, batch := range []int{1, 16, 32} {
+		runs, ok := throughput[batch]
+		if !ok {
+			continue
+		}
+		cell := Cell{Params: map[string]any{"batch_size": float64(batch), "prompt_tokens": 64}, Metrics: map[string]Metric{"output_throughput": NewMetric("tokens/s", runs)}}
+		for name, m := range more {
+			cell.Metrics[name] = m
+		}
+		r.Cells = append(r.Cells, cell)
+	}
+	return r
+}
+
+func TestCompareFindsAnImprovement(t *testing.T) {
+	a := compared(map[string]any{"max_num_seqs": 8.0}, map[int][]float64{1: {100, 101, 99}, 32: {1000, 1010, 990}}, map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{10, 11, 10.5})})
+	b := compared(map[string]any{"max_num_seqs": 32.0}, map[int][]float64{1: {101, 100, 102}, 32: {1500, 1520, 1490}}, map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{20, 21, 22})})
+	r, err := Compare(a, b)
+	require.NoError(t, err)
+	require.Contains(t, r.Verdict, "Better beyond the spread: output tok/s 1,000 → 1,500 (1.50 ×, 95 % 1.4")
+	require.Contains(t, r.Verdict, "at batch-size 32")
+	require.NotContains(t, r.Verdict, "no measurable improvement")
+	require.Contains(t, r.Verdict, "Worse beyond the spread: ITL p99 10.5 → 21 ms", "a longer latency is worse")
+	require.NotContains(t, r.Verdict, "100 →", "what lies inside the spread is not named")
+
+	again, err := Compare(a, b)
+	require.NoError(t, err)
+	require.Equal(t, r.Cells, again.Cells, "the intervals are seeded")
+	ratio := r.Cells[1].Metrics["output_throughput_ratio"]
+	require.InDelta(t, 1.5, ratio.Median, 1e-9)
+	require.Less(t, ratio.Min, 1.5)
+	require.Greater(t, ratio.Max, 1.5)
+
+	var out bytes.Buffer
+	r.Print(&out)
+	require.Regexp(t, `output tok/s +100 ± 1.0 % +101 ± 1.0 % +1.01 × +[0-9.–]+ +no difference`, out.String())
+	require.Regexp(t, `output tok/s +1,000 ± 1.0 % +1,500 ± 1.3 % +1.50 × +[0-9.–]+ +better`, out.String())
+	require.Regexp(t, `ITL p99 ms .* worse`, out.String())
+	require.Regexp(t, `--max-num-seqs +8 +32`, out.String())
+	require.NoError(t, r.Write(t.TempDir()))
+}
+
+func TestCompareSaysWhyNothingImproved(t *testing.T) {
+	same := map[int][]float64{16: {1000, 1010, 990}}
+	slower := map[int][]float64{16: {1005, 1000, 985}}
+	flags := func(seqs, utilization float64) map[string]any {
+		return map[string]any{"max_num_seqs": seqs, "gpu_memory_utilization": utilization}
+	}
+	calm := map[string]Metric{"num_preemptions": NewMetric("", []float64{0, 0, 0})}
+	busy := map[string]Metric{"gpu_utilization": NewMetric("share", []float64{0.97, 0.96, 0.98})}
+	for name, c := range map[string]struct {
+		a, b *Report
+		want string
+	}{
+		"not in use":         {compared(flags(256, 0.9), same, nil), compared(flags(256, 0.9), slower, nil), "the parameters were not in use"},
+		"enough concurrency": {compared(flags(256, 0.9), same, nil), compared(flags(512, 0.9), slower, nil), "--max-num-seqs went from 256 to 512, but at most 16 requests ran at once"},
+		"enough memory":      {compared(flags(256, 0.8), same, calm), compared(flags(256, 0.9), slower, calm), "never ran short of KV blocks"},
+		"compute-bound":      {compared(flags(8, 0.9), same, busy), compared(flags(16, 0.9), slower, busy), "busy 97 % of the time already in the baseline: it is compute-bound"},
+		"noise":              {compared(flags(8, 0.9), map[int][]float64{16: {1000, 700, 1100}}, nil), compared(flags(16, 0.9), map[int][]float64{16: {1300, 1250, 1050}}, nil), "differ by up to 30 %"},
+		"one run":            {compared(flags(8, 0.9), map[int][]float64{16: {1000}}, nil), compared(flags(16, 0.9), map[int][]float64{16: {2000}}, nil), "one run has no spread"},
+		"does not bind":      {compared(flags(8, 0.9), same, nil), compared(flags(16, 0.9), slower, nil), "what changed (--max-num-seqs) does not bind this workload"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := Compare(c.a, c.b)
+			require.NoError(t, err)
+			require.Contains(t, r.Verdict, "no measurable improvement, because ")
+			require.Contains(t, r.Verdict, c.want)
+			require.NotContains(t, r.Verdict, "Better")
+		})
+	}
+}
+
+func TestCompareOfZeros(t *testing.T) {
+	zero := map[string]Metric{"num_preemptions": NewMetric("", []float64{0, 0, 0})}
+	some := map[string]Metric{"num_preemptions": NewMetric("", []float64{7, 8, 9})}
+	runs := map[int][]float64{16: {1000, 1010, 990}}
+	r, err := Compare(compared(nil, runs, some), compared(nil, runs, zero))
+	require.NoError(t, err)
+	require.Contains(t, r.Verdict, "Better beyond the spread: preemptions 8 → 0")
+	r, err = Compare(compared(nil, runs, zero), compared(nil, runs, some))
+	require.NoError(t, err)
+	require.Contains(t, r.Verdict, "Worse beyond the spread: preemptions 0 → 8")
+	require.NoError(t, r.Write(t.TempDir()))
+}
+
+func TestCompareMatchesCells(t *testing.T) {
+	// An optimization's own parameters are no obstacle; of several cells the best
+	// one counts.
+	a := compared(map[string]any{"max_num_seqs": 256.0}, map[int][]float64{16: {1, 2}, 32: {3, 4}}, nil)
+	b := compared(map[string]any{"max_num_seqs": 64.0}, map[int][]float64{16: {1, 2}, 32: {3, 4}}, nil)
+	for i := range a.Cells {
+		a.Cells[i].Params["max_num_seqs"] = 256
+		b.Cells[i].Params["max_num_seqs"] = 64
+	}
+	r, err := Compare(a, b)
+	require.NoError(t, err)
+	require.Len(t, r.Cells, 2)
+
+	b.Cells = append(b.Cells, Cell{Params: map[string]any{"batch_size": 32, "prompt_tokens": 64, "max_num_seqs": 128}, Metrics: map[string]Metric{"output_throughput": NewMetric("tokens/s", []float64{9, 9})}})
+	b.Best = map[string]any{"batch_size": 32, "max_num_seqs": 128}
+	r, err = Compare(a, b)
+	require.NoError(t, err)
+	require.Len(t, r.Cells, 2)
+	require.InDelta(t, 9/3.5, r.Cells[1].Metrics["output_throughput_ratio"].Median, 1e-9)
+
+	_, err = Compare(compared(nil, map[int][]float64{1: {1}}, nil), compared(nil, map[int][]float64{32: {1}}, nil))
+	require.ErrorContains(t, err, "nothing to compare")
+	require.ErrorContains(t, err, "batch-size 32")
+}

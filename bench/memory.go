@@ -1,0 +1,192 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pagoda-engine/pagoda/engine"
+)
+
+// MemoryOptions configure Memory. Zero values are defaults.
+type MemoryOptions struct {
+	CellOptions
+	Utilizations []float64 // default 0.70, 0.80, 0.90, 0.95
+}
+
+// utilizationStep is how near Memory finds the edge of what fits.
+const utilizationStep = 0.005
+
+// loadOf is the load of an experiment that wants the pool to bind: on a CPU few
+// requests, as a small model there serves in seconds; fewer of a larger one.
+func loadOf(info engine.Info, small Load) Load {
+	switch {
+	case info.Device.Backend != "cpu":
+		return Load{Requests: 512, PromptTokens: 512, OutputTokens: 256, RangeRatio: 0.5}
+	case info.LayerFLOPsPerToken > 1e8:
+		small.Requests, small.OutputTokens = max(small.Requests/2, 4), max(small.OutputTokens/4, 16)
+	}
+	return small
+}
+
+// Memory measures shares of the device's memory: how large a pool each gives, and
+// what that does to throughput, preemptions and swap. A share that does not fit is
+// a result, too: the last one that does is looked for in smaller steps, and
+// measured.
+func Memory(ctx context.Context, e Tunable, o MemoryOptions) (*Report, error) {
+	info := e.Info()
+	o.Load.fill(loadOf(info, Load{Requests: 24, PromptTokens: 64, OutputTokens: 256, RangeRatio: 0.5}))
+	if len(o.Utilizations) == 0 {
+		o.Utilizations = []float64{0.7, 0.8, 0.9, 0.95}
+	}
+	values := slices.Sorted(slices.Values(o.Utilizations))
+	if values[0] <= 0 || values[len(values)-1] > 1 {
+		return nil, badLoad("--gpu-memory-utilization %v: want values above 0 and at most 1", values)
+	}
+	if err := o.Load.check(info); err != nil {
+		return nil, err
+	}
+	c := newCells(e, o.CellOptions)
+	defer c.restore()
+	notes := c.makeBind(0.85, o.Load)
+	arms, err := c.memoryArms(ctx, values, o.Load)
+	r := c.report("memory", "memory: the share of the device's memory that the engine may use", o.Load, arms)
+	r.Notes = append(notes, r.Notes...)
+	r.Columns = []string{"num_gpu_blocks", "max_concurrency", "output_throughput", "p99_e2el_ms", "num_preemptions", "waiting_for_blocks", "swap_out_bytes", "peak_kv_cache_usage"}
+	if best := safest(r.Cells); best >= 0 {
+		r.Best = r.Cells[best].Params
+		r.Verdict = memoryVerdict(r.Cells, best)
+	} else if len(r.Cells) > 0 {
+		r.Verdict = "None of these values fits the memory: " + r.Cells[len(r.Cells)-1].Note
+	}
+	r.Plots = []Plot{
+		linesOver(r.Cells, "gpu_memory_utilization", "throughput", "Throughput over memory", "gpu_memory_utilization", "output tokens/s", "output_throughput"),
+		linesOver(r.Cells, "gpu_memory_utilization", "preemptions", "Shortage of blocks over memory", "gpu_memory_utilization", "preemptions of a run", "num_preemptions"),
+		linesOver(r.Cells, "gpu_memory_utilization", "latency", "Latency over memory", "gpu_memory_utilization", "ms", "median_e2el_ms", "p99_e2el_ms"),
+	}
+	r.Plots = append(r.Plots, usageOverTime(arms, "gpu_memory_utilization"))
+	return r, err
+}
+
+// makeBind pretends a device on which the load's need is the pool at a share of the
+// memory, unless its size was chosen. It says so.
+func (c *cells) makeBind(share float64, load Load) []string {
+	if c.sizedByHand() {
+		return nil
+	}
+	info := c.e.Info()
+	peak := peakBlocks(load.workload(c.o.Seed, info.SampleVocab), info.BlockSize, info.MaxNumSeqs, load.SharedPrefix)
+	return []string{c.pretend(share, peak)}
+}
+
+// memoryArms measures the values, and the edges of what fits between them.
+func (c *cells) memoryArms(ctx context.Context, values []float64, load Load) ([]*arm, error) {
+	make := func(v float64) *arm {
+		return &arm{params: map[string]any{"gpu_memory_utilization": v}, limits: engine.Limits{GPUMemoryUtilization: v}, load: load}
+	}
+	var arms []*arm
+	for _, v := range values {
+		arms = append(arms, make(v))
+	}
+	if err := c.measure(ctx, "memory", arms, c.o.Repeats); err != nil {
+		return arms, err
+	}
+	if arms[len(arms)-1].memory != nil && values[len(values)-1] < 1 && !slices.ContainsFunc(arms, func(a *arm) bool { return a.memory == nil }) {
+		// Nothing fits: the device itself may yet be large enough.
+		all := make(1)
+		if err := c.e.Reconfigure(ctx, over(c.base, all.limits)); err == nil {
+			arms, values = append(arms, all), append(values, 1)
+			if err := c.measure(ctx, "memory", arms[len(arms)-1:], c.o.Repeats); err != nil {
+				return arms, err
+			}
+		}
+	}
+	found, err := c.edges(ctx, arms, values, utilizationStep, make)
+	if err != nil {
+		return arms, err
+	}
+	err = c.measure(ctx, "memory, the edge", found, c.o.Repeats)
+	arms = append(arms, found...)
+	slices.SortStableFunc(arms, func(a, b *arm) int {
+		return compareParam(a.params["gpu_memory_utilization"], b.params["gpu_memory_utilization"])
+	})
+	return arms, err
+}
+
+// safest is the index of the first cell that is as good as any and in which no
+// block was short; without such, of the first as good as any. −1 when nothing was
+// measured.
+func safest(cells []Cell) int {
+	first := firstAsGood(cells, "output_throughput")
+	if first < 0 {
+		return -1
+	}
+	top := cells[bestOf(cells, "output_throughput")].Metrics["output_throughput"]
+	for i := first; i < len(cells); i++ {
+		if c := &cells[i]; c.measured() && c.medianOf("num_preemptions") == 0 && c.medianOf("failed") == 0 && !below(c.Metrics["output_throughput"], top) {
+			return i
+		}
+	}
+	return first
+}
+
+// memoryVerdict says what is safe and where more stops paying.
+func memoryVerdict(cells []Cell, best int) string {
+	var b strings.Builder
+	highest, failing := -1, -1
+	for i := range cells {
+		if cells[i].measured() {
+			highest = i
+		} else if failing < 0 || highest >= 0 {
+			failing = i
+		}
+	}
+	c := &cells[best]
+	fmt.Fprintf(&b, "The highest value that works is %v", cells[highest].Params["gpu_memory_utilization"])
+	if failing > highest {
+		fmt.Fprintf(&b, "; %v is out of memory", cells[failing].Params["gpu_memory_utilization"])
+	}
+	fmt.Fprintf(&b, ". %v is enough for this load: %s output tok/s, %.0f preemptions, at most %.0f %% of its %.0f blocks in use. ",
+		c.Params["gpu_memory_utilization"], number(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), c.medianOf("num_gpu_blocks"))
+	for i := range cells {
+		low := &cells[i]
+		if i == best || !low.measured() {
+			continue
+		}
+		if below(low.Metrics["output_throughput"], c.Metrics["output_throughput"]) {
+			fmt.Fprintf(&b, "At %v the pool binds: %.2f of that throughput, %.0f preemptions, a request waits for blocks %.0f %% of the time. ",
+				low.Params["gpu_memory_utilization"], low.medianOf("output_throughput")/c.medianOf("output_throughput"), low.medianOf("num_preemptions"), 100*low.medianOf("waiting_for_blocks"))
+		} else if i < best && low.medianOf("num_preemptions") > 0 {
+			fmt.Fprintf(&b, "At %v %.0f requests are preempted, which costs no throughput beyond the spread. ", low.Params["gpu_memory_utilization"], low.medianOf("num_preemptions"))
+		}
+	}
+	if highest > best {
+		b.WriteString("More than that only takes memory from others: it brings nothing beyond the spread.")
+	}
+	return b.String()
+}
+
+// usageOverTime plots the pool's use in each arm's last repeat.
+func usageOverTime(arms []*arm, param string) Plot {
+	p := Plot{Name: "usage", Title: "KV pool in use", XLabel: "seconds", YLabel: "share of the blocks"}
+	for _, a := range arms {
+		if s := overSteps(a.trace, fmt.Sprint(param, " ", a.params[param]), func(m *moment) float64 { return m.usage() }); len(s.X) > 0 {
+			p.Series = append(p.Series, s)
+		}
+	}
+	return p
+}
+
+// compareParam orders parameters that are numbers.
+func compareParam(a, b any) int {
+	x, _ := asFloat(a)
+	y, _ := asFloat(b)
+	switch {
+	case x < y:
+		return -1
+	case x > y:
+		return 1
+	}
+	return 0
+}

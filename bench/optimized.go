@@ -1,0 +1,93 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Optimized is Baseline of an engine that was started with the best parameters
+// found, so that the two compare.
+func Optimized(ctx context.Context, e Tunable, o BaselineOptions) (*Report, error) {
+	o.Name = "optimized"
+	return Baseline(ctx, e, o)
+}
+
+// ConfigFile is the name of the file in which Tune leaves the parameters it found.
+const ConfigFile = "optimal_config.yaml"
+
+// tunedKeys are the parameters of a TunedConfig, in the order of its file.
+var tunedKeys = []string{"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "long_prefill_token_threshold", "target_itl_ms", "swap_space"}
+
+// TunedConfig is what Tune found: values by flag name with _, each with the measured
+// reason.
+type TunedConfig struct {
+	Head   []string // comment lines
+	Values map[string]string
+	Why    map[string]string
+}
+
+// config is the best so far; err is why the search ended early.
+func (t *tuner) config(err error) *TunedConfig {
+	info := t.e.Info()
+	c := &TunedConfig{Values: map[string]string{}, Why: t.reasons, Head: []string{
+		fmt.Sprintf("Found by pagoda tune for %s on %s (%s).", info.Model, info.Device.Device, info.Device.Path),
+		fmt.Sprintf("Objective: %s of %d requests, %d prompt and %d output tokens each on average.", t.objectiveName(), t.o.Load.Requests, t.o.Load.PromptTokens, t.o.Load.OutputTokens),
+		"Figures are medians of the repeats with their range. Use it with pagoda serve MODEL --config FILE.",
+	}}
+	switch {
+	case errors.Is(err, context.Canceled):
+		c.Head = append(c.Head, "Interrupted: the best so far. pagoda tune --resume goes on.")
+	case err == nil:
+		c.Head = append(c.Head, strings.Split(t.verdict(nil), "\n")...)
+	}
+	if !t.sizedAtStart() {
+		c.Head = append(c.Head, fmt.Sprintf("Measured on a pretended device: give --memory-limit %d with it to have the same pool.", t.base.MemoryLimit))
+	}
+	params := tunedParams(t.best)
+	for _, key := range tunedKeys {
+		switch v := params[key].(type) {
+		case nil:
+		case float64:
+			c.Values[key] = strconv.FormatFloat(v, 'g', -1, 64)
+		default:
+			c.Values[key] = fmt.Sprint(v)
+		}
+	}
+	return c
+}
+
+// sizedAtStart says that the device's size was not pretended by the search itself.
+func (t *tuner) sizedAtStart() bool { return len(t.notes) == 0 }
+
+// String is the file's text.
+func (c *TunedConfig) String() string {
+	var b strings.Builder
+	for _, line := range c.Head {
+		fmt.Fprintf(&b, "# %s\n", line)
+	}
+	for _, key := range tunedKeys {
+		value, ok := c.Values[key]
+		if !ok {
+			continue
+		}
+		why := c.Why[key]
+		switch {
+		case why != "":
+		case key == "long_prefill_token_threshold", key == "target_itl_ms":
+			why = "chosen with max_num_batched_tokens"
+		default:
+			why = "as at the start; not measured yet"
+		}
+		fmt.Fprintf(&b, "\n# %s\n%s: %s\n", strings.ReplaceAll(why, "\n", " "), key, value)
+	}
+	return b.String()
+}
+
+// Write leaves the file in dir.
+func (c *TunedConfig) Write(dir string) error {
+	return writeWhole(filepath.Join(dir, ConfigFile), []byte(c.String()))
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// fakeServer answers completions with three tokens, and counts what it was asked.
+func fakeServer(t *testing.T, fail bool) (url string, asked *[]map[string]any) {
+	asked = new([]map[string]any)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v1/models":
+			fmt.Fprint(w, `{"data":[{"id":"fake"}]}`)
+		case "/v1/completions":
+			var in map[string]any
+			if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+				t.Error(err)
+			}
+			*asked = append(*asked, in)
+			if fail && len(*asked) > 1 {
+				http.Error(w, `{"error":{"message":"busy"}}`, http.StatusServiceUnavailable)
+				return
+			}
+			w.Header().Set("Content-Type", "text/event-stream")
+			for range 3 {
+				fmt.Fprint(w, "data: {\"choices\":[{\"text\":\"a\"}]}\n\n")
+			}
+			fmt.Fprint(w, "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n")
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, asked
+}
+
+// pagoda runs a command line and returns what it printed.
+func pagoda(args ...string) (string, error) {
+	var out bytes.Buffer
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(&out)
+	root.SetErr(&out)
+	err := root.Execute()
+	return out.String(), err
+}
+
+func TestBenchServe(t *testing.T) {
+	url, asked := fakeServer(t, false)
+	dir := t.TempDir()
+	out, err := pagoda("bench", "serve", "--base-url", url, "-q", "--num-prompts", "6", "--max-concurrency", "1", "--repeats", "2", "--prompt-token-ids", "--vocab-size", "50",
+		"--input-len", "5", "--output-len", "3", "--temperature", "0", "--goodput", "ttft:60000", "tpot:60000", "--output-dir", filepath.Join(dir, "report"),
+		"--save-result", "--result-dir", dir, "--result-filename", "r.json")
+	require.NoError(t, err, out)
+	require.Regexp(t, `(?m)^Successful requests: +6$`, out)
+	require.Regexp(t, `(?m)^Total generated tokens: +18$`, out)
+	require.Regexp(t, `(?m)^P99 TTFT \(ms\): +[0-9.]+$`, out)
+	require.Regexp(t, `(?m)^Request goodput \(req/s\): +[0-9.]+$`, out)
+	require.Len(t, *asked, 1+2*6, "a request to check, then two runs")
+	first := (*asked)[0]
+	require.Len(t, first["prompt"], 5)
+	require.Equal(t, []any{0.0, true, 3.0, "fake"}, []any{first["temperature"], first["ignore_eos"], first["max_tokens"], first["model"]})
+	for _, name := range []string{"r-1.json", "r-2.json", "report/report.json", "report/report.html", "report/ttft.png"} {
+		require.FileExists(t, filepath.Join(dir, name))
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "r-2.json"))
+	require.NoError(t, err)
+	var saved map[string]any
+	require.NoError(t, json.Unmarshal(data, &saved))
+	require.EqualValues(t, 6, saved["completed"])
+	require.Equal(t, saved["request_throughput"], saved["request_goodput"])
+
+	out, err = pagoda("bench", "compare", filepath.Join(dir, "report"), filepath.Join(dir, "report"), "--output-dir", filepath.Join(dir, "compare"))
+	require.NoError(t, err, out)
+	require.Contains(t, out, "no measurable improvement, because (1) the parameters were not in use")
+	require.FileExists(t, filepath.Join(dir, "compare", "report.html"))
+}
+
+func TestBenchServeThatFails(t *testing.T) {
+	url, _ := fakeServer(t, true)
+	out, err := pagoda("bench", "serve", "--base-url", url, "-q", "--num-prompts", "4", "--prompt-token-ids", "--vocab-size", "50")
+	require.ErrorContains(t, err, "no request succeeded, 4 failed")
+	require.Contains(t, out, "failed: 4 × status 503 (the first: status 503: busy)")
+	require.Equal(t, exitFailure, exitCode(err))
+}
+
+func TestBenchServeRefusesWhatMakesNoSense(t *testing.T) {
+	url, asked := fakeServer(t, false)
+	for want, args := range map[string][]string{
+		"--request-rate":       {"--request-rate", "-1"},
+		"--burstiness":         {"--burstiness", "0", "--request-rate", "4"},
+		"--max-concurrency":    {"--max-concurrency", "0"},
+		"--dataset-name":       {"--dataset-name", "sonnet"},
+		"question.jsonl":       {"--dataset-name", "mt-bench"},
+		"--goodput itl:5":      {"--goodput", "itl:5"},
+		"--endpoint-type":      {"--endpoint-type", "embeddings"},
+		"--percentile-metrics": {"--percentile-metrics", "tttf"},
+		"--metric-percentiles": {"--metric-percentiles", "101"},
+		"--vocab-size":         {"--prompt-token-ids"},
+		"--extra-body":         {"--extra-body", "[]"},
+		"--base-url":           {"extra"},
+	} {
+		_, err := pagoda(append([]string{"bench", "serve", "--base-url", url, "-q"}, args...)...)
+		require.ErrorContains(t, err, want)
+		require.Equal(t, exitUsage, exitCode(err), want)
+	}
+	require.Empty(t, *asked, "nothing was sent")
+}
+
+func TestKeyIsNotInTheReport(t *testing.T) {
+	require.Equal(t, []string{"pagoda", "--api-key", "…", "--api-key=…"}, withoutKey([]string{"pagoda", "--api-key", "a", "--api-key=b"}))
+}

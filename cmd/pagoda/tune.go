@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pagoda-engine/pagoda/bench"
+)
+
+// runsFile keeps the runs of a tuning for --resume.
+const runsFile = "runs.jsonl"
+
+func tuneCommand() *cobra.Command {
+	var x experiment
+	var o bench.TuneOptions
+	spaces := sizeList{unit: 1 << 30}
+	cmd := x.command("tune", "Find the parameters that serve a load best",
+		`Measure the model with the parameters at hand, then look for better ones: share of
+the memory, sequences at once, tokens of a step and chunk, swap space; at last compare
+what was found with the start. The model stays loaded. A step-time model, fitted to what
+was measured, and the simulator leave out what cannot win; the rest is measured by
+successive halving. The objective is throughput, or, with --p99-itl-ms or --p99-ttft-ms,
+the throughput of the requests that meet them.
+
+The folder gets the report and optimal_config.yaml, whose values have their measured
+reasons beside them; pagoda serve --config reads it. Ctrl-C keeps what is done, --resume
+goes on from there.`,
+		"  pagoda tune demo --output-dir tuned\n  pagoda tune MODEL --memory-limit 24GiB --p99-itl-ms 50 --request-rate 8 --output-dir tuned",
+		[]string{"gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens", "swap-space"},
+		func(cmd *cobra.Command, model string) error {
+			o.SwapSpaces = spaces.bytes
+			return x.tune(cmd, model, o)
+		})
+	flags := cmd.Flags()
+	flags.Float64SliceVar(&o.Utilizations, "gpu-memory-utilization", []float64{0.7, 0.8, 0.9, 0.95}, "values to try")
+	flags.IntSliceVar(&o.MaxNumSeqs, "max-num-seqs", []int{4, 16, 64, 128, 256, 512, 1024}, "values to try")
+	flags.IntSliceVar(&o.BatchTokens, "max-num-batched-tokens", []int{256, 512, 1024, 2048, 4096, 8192, 16384}, "values to try, each with bounds on a prompt's chunk")
+	flags.Var(&spaces, "swap-space", "values to try, in GiB or with a unit (default 0,4,8)")
+	flags.BoolVar(&o.Resume, "resume", false, "go on with the runs that --output-dir holds")
+	flags.Float64Var(&x.options.Load.Rate, "request-rate", 0, "mean of the requests' Poisson arrivals a second (0: all at once)")
+	x.registerSLO(flags)
+	addNegations(flags)
+	return cmd
+}
+
+// tune runs bench.Tune and leaves its outcome in the folder, interrupted or not.
+func (x *experiment) tune(cmd *cobra.Command, model string, o bench.TuneOptions) error {
+	return x.run(cmd, model, func(ctx context.Context, e bench.Tunable) (*bench.Report, error) {
+		o.CellOptions = x.options
+		o.Runs = filepath.Join(x.outputDir, runsFile)
+		report, config, err := bench.Tune(ctx, e, o)
+		if config == nil {
+			return report, err
+		}
+		if e := config.Write(x.outputDir); e != nil {
+			return report, errors.Join(err, e)
+		}
+		if !x.quiet {
+			fmt.Fprintf(os.Stderr, "parameters: %s\n", filepath.Join(x.outputDir, bench.ConfigFile))
+		}
+		return report, err
+	})
+}
+
+func optimizedCommand() *cobra.Command {
+	var x experiment
+	var o bench.BaselineOptions
+	cmd := x.command("optimized", "The baseline's benchmark with the best parameters found",
+		`Measure the same as bench baseline, with the parameters of a file that pagoda tune
+wrote, or that the flags say; flags win over the file. Compare the two with
+pagoda bench compare baseline optimized.`,
+		"  pagoda bench optimized demo --config tuned/optimal_config.yaml", nil,
+		func(cmd *cobra.Command, model string) error {
+			return x.run(cmd, model, func(ctx context.Context, e bench.Tunable) (*bench.Report, error) {
+				o.CellOptions = x.options
+				return bench.Optimized(ctx, e, o)
+			})
+		})
+	registerBatchSizes(cmd.Flags(), &o.Batches)
+	addNegations(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,4 @@
+package cuda
+
+// Ptr is a device address.
+type Ptr uint64
