@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants profile-check race run server-soak soak test test-model ui-screenshots verify
+.PHONY: all bench bench-peers bench-serve-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants profile-check race run server-soak soak test test-model ui-screenshots verify
 
 all: build
 
@@ -101,6 +101,10 @@ bench: build
 bench-peers: build
 	@scripts/bench-peers.sh
 
+## bench-serve-peers: bench serve beside guidellm, on Pagoda and on llama-cpp-python's server (builds that; ROUNDS=4)
+bench-serve-peers: build
+	@scripts/bench-serve-peers.sh
+
 ## profile-check: traces of bench profile as TensorBoard's torch-tb-profiler reads them (SCREENSHOTS=dir)
 profile-check: build
 	@scripts/profile-check.sh
@@ -119,7 +123,7 @@ demo-eval:
 
 ## ui-screenshots: look at the page with Chromium under load; the pictures of the docs
 ui-screenshots: $(TOKENIZERS)
-	$(GO) test -tags screenshots -count=1 -run Screenshots -v ./cmd/pagoda -images $(CURDIR)/.cache/screenshots
+	$(GO) test -tags screenshots -count=1 -run 'Screenshots|KeyDialog' -v ./cmd/pagoda -images $(CURDIR)/.cache/screenshots
 	@mkdir -p docs/images
 	cp .cache/screenshots/page-desktop.png .cache/screenshots/page-dark.png .cache/screenshots/phone-memory.png docs/images/
 

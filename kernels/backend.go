@@ -45,11 +45,13 @@ type Backend interface {
 	// [tokens, hidden], in float32 (Zhang and Sennrich, 2019). w: [hidden].
 	RMSNorm(w Weight)
 	// QKV projects Normed by w (kind LinearQKV, [(heads + 2·kvHeads)·headDim,
-	// hidden]), adds the bias, rotates queries and keys by RoPE (pairs (i,
+	// hidden]), adds the bias, normalizes each head of queries and keys where w has
+	// QKNorm, rotates queries and keys by RoPE (pairs (i,
 	// i+headDim/2), angle = position · InvFreq[i], a float32 product as
 	// transformers has it; cos and sin are scaled by RopeScale) and
 	// leaves the queries in Query, [tokens, heads, headDim]; keys and values go
-	// to their slots of layer in the KV pool, rounded to bfloat16.
+	// to their slots of layer in the KV pool, rounded to bfloat16. Attn is undefined
+	// afterwards.
 	QKV(layer int, w Weight)
 	// PagedAttention sets Attn = softmax(Query·Kᵀ/sqrt(headDim))·V, [tokens,
 	// heads, headDim], causal: the token at position p sees positions 0..p of
@@ -84,8 +86,11 @@ type Backend interface {
 	// the layers. fn is called once an operation, in order, but not for Sample.
 	// Taps make every step synchronous. nil turns them off.
 	SetTap(fn func(op Op, layer int, out Activation, values []float32))
-	// SetProfiler makes the Backend report each operation it ran, in order of
-	// start; nil turns it off. fn is called from Wait.
+	// SetProfiler makes the Backend report each operation it ran; nil turns it off.
+	// Nothing is in flight when it is turned on, and times count from the end of
+	// that call. fn is called from Wait with what that step ran, in order of start,
+	// or from the call that turns it off with what was not known before:
+	// OpRecord.Step then says whose it is.
 	SetProfiler(fn func(OpRecord))
 
 	// Close releases everything. The Backend is unusable afterwards.
@@ -162,6 +167,7 @@ type Shape struct {
 	SampleVocab                  int       // ids ≥ SampleVocab are never drawn (rows that the tokenizer lacks); 0 = Vocab
 	RMSEps                       float32   // epsilon of every RMSNorm
 	InvFreq                      []float32 // [HeadDim/2] inverse RoPE frequencies, radians a token
+	QKNorm                       bool      // QKV weights have norms of query and key heads
 	RopeScale                    float32   // factor on cos and sin (YaRN's attention factor); 1 without YaRN
 }
 
@@ -218,6 +224,7 @@ const (
 	OpGateUp    Op = "gate_up"
 	OpHead      Op = "head"
 	OpSample    Op = "sample"
+	OpPrepare   Op = "prepare" // of a GPU: the step's message, and its unpacking
 	OpCopy      Op = "copy_blocks"
 	OpSwapOut   Op = "swap_out"
 	OpSwapIn    Op = "swap_in"

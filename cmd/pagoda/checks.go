@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/internal/hub"
 	"github.com/pagoda-engine/pagoda/internal/nvml"
 	"github.com/pagoda-engine/pagoda/model/demo"
 )
@@ -179,7 +180,7 @@ func (d *doctor) directory(name, dir, fix string) {
 	}
 	_ = f.Close() // it is empty
 	_ = os.Remove(f.Name())
-	free, err := freeBytes(at)
+	free, err := hub.FreeBytes(at)
 	switch {
 	case err == nil && free < littleDisk:
 		d.bad(statusWarn, name, "make room: a 7B model takes 15 GB", "%s: writable, %s free", dir, formatBytes(free))
@@ -188,15 +189,6 @@ func (d *doctor) directory(name, dir, fix string) {
 	default:
 		d.ok(name, "%s: writable", dir)
 	}
-}
-
-// freeBytes is the room on the file system of a directory.
-func freeBytes(dir string) (int64, error) {
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, err
-	}
-	return int64(s.Bavail) * s.Bsize, nil
 }
 
 // modelCache counts the models of the hub that are on disk.

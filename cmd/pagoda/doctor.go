@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/internal/hub"
 )
 
 // status of a check.
@@ -68,7 +69,7 @@ line fails.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d.machine(cmd.Context())
 			if len(args) > 0 {
-				d.model(args[0])
+				d.model(cmd.Context(), args[0])
 			}
 			return d.report(cmd.OutOrStdout(), asJSON)
 		},
@@ -97,17 +98,25 @@ func (d *doctor) machine(ctx context.Context) {
 }
 
 // model checks that a model can be read and fits.
-func (d *doctor) model(name string) {
-	p, err := engine.NewPlan(engine.Config{Model: name, Device: d.device})
-	var memory bool
-	if err != nil {
-		memory = errors.Is(err, engine.ErrMemory)
+func (d *doctor) model(ctx context.Context, name string) {
+	dir := name
+	if hub.IsID(name) && !isDirectory(name) {
+		cached := hubFlags{offline: true}
+		client, err := cached.client(d.lookup, nil, nil)
+		if err == nil {
+			dir, err = client.Snapshot(ctx, name, "", modelFiles)
+		}
+		if err != nil {
+			d.bad(statusWarn, "model", "pagoda serve fetches it; pagoda plan "+name+" says whether it fits", "%s is not cached", name)
+			return
+		}
 	}
+	p, err := engine.NewPlan(engine.Config{Model: dir, Device: d.device})
 	switch {
-	case memory:
+	case errors.Is(err, engine.ErrMemory):
 		d.bad(statusFail, "model", "see pagoda plan "+name, "%v", err)
 	case err != nil:
-		d.bad(statusFail, "model", "give a directory with config.json, tokenizer.json and safetensors, or demo", "%v", err)
+		d.bad(statusFail, "model", "give a directory with config.json, tokenizer.json and safetensors, a model of the hub, or demo", "%v", err)
 	default:
 		i := p.Info
 		d.ok("model", "%s fits: weights %s, %d KV blocks of %d tokens, sequences up to %d tokens", name, formatBytes(i.WeightBytes), i.NumBlocks, i.BlockSize, i.MaxModelLen)

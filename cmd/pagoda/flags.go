@@ -16,6 +16,7 @@ import (
 // vLLM's names where vLLM has them.
 type engineFlags struct {
 	config engine.Config
+	hub    hubFlags
 
 	maxModelLen   string
 	prefix        bool
@@ -70,6 +71,7 @@ func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	choose(flags, &c.SchedulingPolicy, "scheduling-policy", "fcfs", "fcfs: in order of arrival; priority: by each request's priority, lower first", "fcfs", "priority")
 	flags.BoolVar(&f.async, "async-scheduling", false, "schedule a step ahead of the last one's results (default: where it pays)")
 	flags.IntVar(&c.MaxLogprobs, "max-logprobs", 20, "most top_logprobs a request may ask for")
+	f.hub.register(flags)
 	registerConfig(flags)
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but results")
 }

@@ -27,7 +27,7 @@ type flagGroup struct {
 // that have its first flag; what a command has beyond them comes first, under its
 // own name.
 var flagGroups = []flagGroup{
-	{"Model", []string{"load-format", "model", "tokenizer", "chat-template", "generation-config", "quantization", "revision", "download-dir", "hf-token", "offline"}},
+	{"Model", []string{"load-format", "model", "tokenizer", "chat-template", "generation-config", "quantization", "revision", "download-dir", "offline"}},
 	{"Device", []string{"device", "threads", "cpu-isa", "enforce-eager", "cuda-graph-sizes", "async-scheduling", "batch-invariant"}},
 	{"Memory", []string{"gpu-memory-utilization", "memory-limit", "kv-cache-memory-bytes", "num-gpu-blocks-override", "swap-space", "block-size", "max-model-len", "enable-prefix-caching"}},
 	{"Scheduling", []string{"max-num-seqs", "max-num-batched-tokens", "long-prefill-token-threshold", "target-itl-ms", "preemption-mode", "watermark", "scheduling-policy", "max-num-queued-reqs", "max-num-queued-tokens", "max-logprobs"}},

@@ -62,12 +62,13 @@ func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pagoda",
 		Short: "Serve language models with PagedAttention, study it, tune it",
-		Long: `Pagoda (PAGed attention in GO) loads Qwen2.5 weights, keeps the KV cache in
+		Long: `Pagoda (PAGed attention in GO) loads Qwen2.5, Qwen3 and Llama weights, keeps the KV cache in
 fixed-size blocks with prefix sharing, schedules continuous batches and serves the
 OpenAI API, in one process.
 
-MODEL is a directory with config.json, tokenizer.json and safetensors; demo, a tiny
-chat model inside this binary; or, with --load-format dummy, a built-in shape such as
+MODEL is a directory with config.json, tokenizer.json and safetensors; a model of the
+Hugging Face hub, such as Qwen/Qwen2.5-0.5B-Instruct, which is fetched once; demo, a
+tiny chat model inside this binary; or, with --load-format dummy, a built-in shape such as
 qwen2.5-0.5b (random weights, ids in, ids out).
 
 Every flag may also be set by an environment variable, --max-num-seqs by
@@ -94,7 +95,7 @@ Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
 	setHelp(root)
 	root.AddCommand(
 		runCommand(), serveCommand(), benchCommand(), tuneCommand(), planCommand(), doctorCommand(),
-		simulateCommand(), traceCommand(),
+		simulateCommand(), topCommand(), traceCommand(),
 	)
 	return root
 }

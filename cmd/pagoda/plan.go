@@ -27,7 +27,8 @@ func planCommand() *cobra.Command {
 		Short: "Say what fits in memory, without loading anything",
 		Long: `Print where the memory goes (weights, workspace, KV blocks), the longest context and
 how many sequences of each length run at once. It is the engine's own formula, applied
-to config.json: no weights are read, and a hub model is not downloaded.
+to config.json: no weights are read, and of a model of the hub only that file is
+fetched.
 
 --device cuda --memory-limit 24GiB plans for a card that need not be there.
 
@@ -107,6 +108,9 @@ func (f *planFlags) plan(cmd *cobra.Command, model string) error {
 	}
 	config, err := f.resolve(cmd, model)
 	if err != nil {
+		return err
+	}
+	if config.Model, err = f.locate(cmd.Context(), model, shapeFiles); err != nil {
 		return err
 	}
 	p, err := engine.NewPlan(config)

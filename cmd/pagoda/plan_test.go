@@ -129,7 +129,7 @@ func TestDoctorFails(t *testing.T) {
 	require.NoError(t, os.MkdirAll(blobs, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(blobs, "x.incomplete"), nil, 0o600))
 	d.machine(t.Context())
-	d.model("no-such-model")
+	d.model(t.Context(), "no-such-model")
 	var out bytes.Buffer
 	err = d.report(&out, false)
 	require.Equal(t, exitFailure, exitCode(err))

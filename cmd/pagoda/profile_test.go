@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pagoda-engine/pagoda/bench"
@@ -59,4 +60,39 @@ func TestBenchProfileTrouble(t *testing.T) {
 	require.ErrorContains(t, err, "--max-trace-mb")
 	require.Contains(t, text, "no trace: ")
 	require.Contains(t, text, "decode, batch 1: 2 steps", "the measurement goes on")
+}
+
+// TestServeProfileFlags: --profile-dir or vLLM's form turn profiles on.
+func TestServeProfileFlags(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "traces")
+	for _, c := range []struct {
+		flags serveProfile
+		dir   string
+		steps int
+		err   string
+	}{
+		{flags: serveProfile{}, steps: 12},
+		{flags: serveProfile{foreign: `{"profiler":"torch","torch_profiler_dir":"` + dir + `","max_iterations":5,"torch_profiler_with_stack":false}`}, dir: dir, steps: 5},
+		{flags: serveProfile{foreign: `{"profiler":null}`}, steps: 12},
+		{flags: serveProfile{foreign: `{"profiler":"cuda"}`}, err: "NVTX"},
+		{flags: serveProfile{foreign: `{"profiler":"torch"}`}, err: "torch_profiler_dir"},
+		{flags: serveProfile{foreign: `{"profile_dir":"x"}`}, err: "profile_dir"},
+		{flags: serveProfile{foreign: `torch`}, err: "want such as"},
+	} {
+		f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+		given := c.flags.foreign
+		c.flags.register(f)
+		c.flags.foreign = given
+		err := c.flags.resolve()
+		if c.err != "" {
+			require.ErrorContains(t, err, c.err)
+			require.Equal(t, exitUsage, exitCode(err))
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, c.dir, c.flags.config.Dir)
+		require.Equal(t, c.steps, c.flags.config.Steps)
+		require.EqualValues(t, 12e6, c.flags.config.MaxTraceBytes)
+	}
+	require.DirExists(t, dir)
 }

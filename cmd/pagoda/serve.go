@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,6 +41,7 @@ type serveFlags struct {
 	autoToolChoice          bool
 	toolParser              string
 	ui                      bool
+	profile                 serveProfile
 }
 
 func serveCommand() *cobra.Command {
@@ -49,7 +51,8 @@ func serveCommand() *cobra.Command {
 		Short: "Serve the OpenAI API",
 		Long: `Serve /v1/chat/completions, /v1/completions, /v1/responses, /v1/models, Anthropic's
 /v1/messages, /tokenize, /detokenize, the probes /health, /livez and /readyz, and
-Prometheus' /metrics. Tool calls in the Hermes form, as Qwen2.5 writes them, are parsed.
+Prometheus' /metrics, and a page at /ui that shows what the engine does. Tool calls in
+the Hermes form, as Qwen2.5 writes them, are parsed.
 
 The first SIGTERM or Ctrl-C lets open requests end (--drain-timeout); a second one ends
 at once.`,
@@ -92,6 +95,7 @@ at once.`,
 	choose(flags, &f.onStall, "watchdog-policy", "wait", "what follows a hang, after the dump and readiness off; wait: /livez fails, for a supervisor to see", "wait", "exit")
 	flags.StringVar(&f.dumpDir, "watchdog-dump-dir", "", "where the state of an engine that hangs or fails is written, for pagoda trace (default: the directory for temporary files)")
 	flags.StringVar(&f.tracesTo, "otlp-traces-endpoint", "", "send a span of each request to this OpenTelemetry collector (OTLP/HTTP, JSON), such as http://localhost:4318/v1/traces")
+	f.profile.register(flags)
 	registerForeign(flags)
 	addNegations(flags)
 	return cmd
@@ -105,6 +109,9 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 		return usageError{fmt.Errorf("--watchdog-timeout %v: want at least 1s", f.stall)}
 	}
 	if err := checkForeign(cmd, os.Stderr); err != nil {
+		return err
+	}
+	if err := f.profile.resolve(); err != nil {
 		return err
 	}
 	secure, err := f.tls()
@@ -167,8 +174,12 @@ func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (
 	if len(names) == 0 {
 		names = []string{strings.TrimSuffix(model, "/")}
 		if i := strings.LastIndexByte(names[0], '/'); i >= 0 {
-			// A path is a poor name to type; both are accepted.
+			// A path is a poor name to type; both are accepted. A model of the hub goes
+			// by its full name, as with vLLM.
 			names = []string{names[0][i+1:], model}
+			if s.fromHub {
+				slices.Reverse(names)
+			}
 		}
 	}
 	e := server.AdaptEngine(s.engine)
@@ -189,6 +200,7 @@ func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (
 		Traces: traces, StallTimeout: f.stall, ExitOnStall: f.onStall == "exit", DumpDir: f.dumpDir,
 		DrainTimeout: f.drain, Version: version, Log: s.log,
 		DisableUI: !f.ui, Explain: sim.Explain,
+		Profile: f.profile.config,
 	}, e, t, template)
 }
 

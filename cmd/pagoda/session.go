@@ -19,7 +19,6 @@ import (
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/model/chat"
-	"github.com/pagoda-engine/pagoda/model/demo"
 	"github.com/pagoda-engine/pagoda/model/tokenizer"
 )
 
@@ -29,6 +28,7 @@ type session struct {
 	engine    *engine.Engine
 	tokenizer *tokenizer.Tokenizer
 	template  *chat.Template
+	fromHub   bool     // MODEL is the name of a model of the hub
 	trace     *os.File // of --trace-file; nil = none
 	log       *slog.Logger
 }
@@ -39,8 +39,11 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	s := &session{log: f.logger()}
-	if err := f.openText(s, modelArg); err != nil {
+	if config.Model, err = f.locate(cmd.Context(), modelArg, modelFiles); err != nil {
+		return nil, err
+	}
+	s := &session{log: f.logger(), fromHub: config.Model != modelArg}
+	if err := f.openText(s, config.Model); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -83,15 +86,8 @@ func (f *engineFlags) logLevel() slog.Level {
 }
 
 // openText opens tokenizer.json and the chat template where they are.
-func (f *engineFlags) openText(s *session, modelArg string) error {
-	dir := f.tokenizer
-	if dir == "" {
-		dir = modelArg
-	}
-	if info, err := os.Stat(modelArg); f.config.LoadFormat != "dummy" && modelArg != demo.Name && (err != nil || !info.IsDir()) {
-		return fmt.Errorf("%w: %s is no directory: give one with config.json, tokenizer.json and safetensors, or demo for the model in the binary, or add --load-format dummy for a built-in shape",
-			engine.ErrModel, modelArg)
-	}
+func (f *engineFlags) openText(s *session, model string) error {
+	dir := cmp.Or(f.tokenizer, model)
 	t, err := openTokenizer(dir)
 	switch {
 	case err == nil:

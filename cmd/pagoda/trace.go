@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"strings"
 
@@ -187,26 +186,18 @@ func (f *traceFlags) fromServer(ctx context.Context) ([]sim.Step, error) {
 	}
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	address := fmt.Sprintf("%s/debug/steps?n=%d", strings.TrimSuffix(f.url, "/"), n)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("--url %s: %w", f.url, err)}
-	}
-	response, err := http.DefaultClient.Do(req)
+	response, err := openURL(ctx, f.url, fmt.Sprintf("/debug/steps?n=%d", n), "")
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answers %s: is it a pagoda server?", address, response.Status)
-	}
 	var records []engine.StepRecord
 	for dec := json.NewDecoder(response.Body); ; {
 		var r engine.StepRecord
 		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return nil, fmt.Errorf("%s: %w", address, err)
+			return nil, fmt.Errorf("%s: %w", f.url, err)
 		}
 		records = append(records, r)
 	}

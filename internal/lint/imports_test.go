@@ -19,7 +19,7 @@ const module = "github.com/pagoda-engine/pagoda/"
 // files; what is absent is forbidden. A name ending in /... stands for a tree.
 // internal/invariant is a leaf that anyone may import.
 var importTable = map[string][]string{
-	"cmd/pagoda":           {"bench", "engine", "model", "model/demo", "model/tokenizer", "model/chat", "scheduler", "kvcache", "internal/server", "internal/sim", "internal/nvml", "internal/otlp"},
+	"cmd/pagoda":           {"bench", "engine", "model", "model/demo", "model/tokenizer", "model/chat", "scheduler", "kvcache", "internal/server", "internal/sim", "internal/nvml", "internal/otlp", "internal/hub"},
 	"cmd/pagoda-verify":    {"engine", "model", "model/tokenizer", "model/chat"},
 	"bench":                {"engine", "scheduler", "kvcache", "model/tokenizer", "kernels", "internal/nvml", "internal/sim"},
 	"internal/server":      {"engine", "model/tokenizer", "model/chat", "model/grammar", "internal/nvml", "internal/otlp"},
@@ -39,6 +39,7 @@ var importTable = map[string][]string{
 	"internal/cuda":        {},
 	"internal/nvml":        {},
 	"internal/otlp":        {},
+	"internal/hub":         {},
 	"internal/invariant":   {},
 	"internal/lint":        {},
 	"internal/mutants":     {},
@@ -49,7 +50,8 @@ var importTable = map[string][]string{
 
 // restricted lists modules that only the named packages may import.
 var restricted = map[string][]string{
-	"github.com/gomlx/":             {"cmd/pagoda-verify"},
+	"github.com/gomlx/":             {"cmd/pagoda-verify", "internal/hub"},
+	"go.yaml.in/":                   {"cmd/pagoda"},
 	"gorgonia.org/cu":               {"internal/cuda", "kernels/cuda"},
 	"github.com/daulet/tokenizers":  {"model/tokenizer"},
 	"github.com/nikolalohinski/":    {"model/chat"},

@@ -26,12 +26,21 @@ func (a adaptedEngine) SubmitChoices(ctxs []context.Context, r engine.Request) (
 	return streams, nil
 }
 
+// StartProfile implements Engine.
+func (a adaptedEngine) StartProfile(ctx context.Context, o engine.ProfileOptions) (Recording, error) {
+	r, err := a.Engine.StartProfile(ctx, o)
+	if err != nil {
+		return nil, err // a nil *Recording would not be nil here
+	}
+	return r, nil
+}
+
 // Info implements Engine.
 func (a adaptedEngine) Info() Info {
 	in := a.Engine.Info()
 	out := Info{
 		MaxModelLen: in.MaxModelLen, PoolTokens: in.NumBlocks * in.BlockSize,
-		VocabSize: in.Vocab, MaxLogprobs: in.MaxLogprobs, Priority: in.Priority,
+		VocabSize: in.Vocab, EndIDs: in.EOSIDs, MaxLogprobs: in.MaxLogprobs, Priority: in.Priority,
 		CacheConfig: map[string]string{"block_size": strconv.Itoa(in.BlockSize), "num_gpu_blocks": strconv.Itoa(in.NumBlocks), "num_cpu_blocks": strconv.Itoa(in.HostBlocks), "cache_dtype": "auto"},
 	}
 	if g := in.Generation; g != nil {

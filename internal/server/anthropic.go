@@ -31,8 +31,9 @@ var messagesFields = map[string]field{
 	"container":            only(),
 	"mcp_servers":          only(`[]`),
 	"context_management":   only(),
-	"output_format":        only(),
-	"output_config":        only(),
+	"output_format":        anthropicFormat,
+	"output_config":        anthropicConfig,
+	"structured_outputs":   structuredOutputs,
 	"chat_template_kwargs": templateKwargs,
 	"cache_salt":           cacheSalt,
 	"priority":             samplingFields["priority"],
@@ -226,6 +227,38 @@ func anthropicTools(r *request, name string, value json.RawMessage) *apiError {
 		out = append(out, objectOf("type", quote("function"), "function", objectOf(function...)))
 	}
 	return decodeTools(r, name, listOf(out))
+}
+
+// anthropicFormat is this API's response_format.
+func anthropicFormat(r *request, name string, value json.RawMessage) *apiError {
+	var format struct {
+		Type   string
+		Schema json.RawMessage
+	}
+	if json.Unmarshal(value, &format) != nil {
+		return badField(name, `must be {"type": "json_schema", "schema": …}`)
+	}
+	return r.formatted(name, name+".schema", format.Type, format.Schema)
+}
+
+// anthropicConfig has the format in its later place.
+func anthropicConfig(r *request, name string, value json.RawMessage) *apiError {
+	var raw map[string]json.RawMessage
+	if json.Unmarshal(value, &raw) != nil {
+		return badField(name, "must be an object")
+	}
+	for key, item := range raw {
+		switch {
+		case absent(item), key == "effort": // as reasoning_effort
+		case key == "format":
+			if err := anthropicFormat(r, name+".format", item); err != nil {
+				return err
+			}
+		default:
+			return unsupported(name+"."+key, "is not supported")
+		}
+	}
+	return nil
 }
 
 func anthropicToolChoice(r *request, name string, value json.RawMessage) *apiError {

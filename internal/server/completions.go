@@ -125,12 +125,6 @@ func (s *Server) encodeChat(ctx context.Context, r *request) ([]int32, *apiError
 		e.param = "messages"
 		return nil, e
 	}
-	if prefix := r.tooling.prefix(); prefix != "" {
-		if at := len(rendered.Text); !plainName(prefix[len(callOpen):]) {
-			rendered.Literal = append(rendered.Literal, [2]int{at + len(callOpen), at + len(prefix)})
-		}
-		rendered.Text += prefix
-	}
 	if s.parseSpecial {
 		rendered.Literal = nil
 	}
@@ -184,6 +178,9 @@ func (s *Server) generate(w http.ResponseWriter, req *http.Request, g *generatio
 
 // start submits g, whose prompts are encoded.
 func (s *Server) start(ctx context.Context, w http.ResponseWriter, g *generation, prefix, param string) *apiError {
+	if err := s.constrain(ctx, g); err != nil {
+		return err
+	}
 	g.r.encoded()
 	g.created = g.arrival.Unix()
 	if g.r.id != "" {

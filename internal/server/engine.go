@@ -29,6 +29,8 @@ type Engine interface {
 	// steps that have to do with a sequence; see *engine.Engine.
 	Observe(ctx context.Context, o *engine.Observation, blocks, steps int) error
 	StepsOf(ctx context.Context, id engine.SequenceID, n int) ([]engine.StepRecord, error)
+	// StartProfile begins to record a profile: engine.ErrProfiling while one is.
+	StartProfile(ctx context.Context, o engine.ProfileOptions) (Recording, error)
 	// Info does not change while the engine lives.
 	Info() Info
 	// Done is closed when the engine has stopped, by itself or not; Err then says
@@ -45,11 +47,12 @@ type Stream interface {
 
 // Info is what the server needs to know of the model and its engine.
 type Info struct {
-	MaxModelLen int  // tokens, prompt and output
-	PoolTokens  int  // tokens that the KV pool holds when it is empty
-	VocabSize   int  // ids are 0 … VocabSize − 1
-	MaxLogprobs int  // most top_logprobs of a request
-	Priority    bool // the scheduling policy is "priority"
+	MaxModelLen int     // tokens, prompt and output
+	PoolTokens  int     // tokens that the KV pool holds when it is empty
+	VocabSize   int     // ids are 0 … VocabSize − 1
+	MaxLogprobs int     // most top_logprobs of a request
+	EndIDs      []int32 // ids that end an answer
+	Priority    bool    // the scheduling policy is "priority"
 	Generation  Generation
 	CacheConfig map[string]string // labels of vllm:cache_config_info
 	Settings    []engine.Setting  // the effective configuration
@@ -77,8 +80,11 @@ type Tokenizer interface {
 	// TokenBytes are the bytes that id stands for, TokenString its spelling in
 	// tokenizer.json.
 	TokenBytes(id int32) string
-	IsSpecial(id int32) bool
 	TokenString(id int32) string
+	// VocabSize is one more than the largest id; IsSpecial tells the tokens that are
+	// no text.
+	VocabSize() int
+	IsSpecial(id int32) bool
 }
 
 // Decoder turns the tokens of one sequence into text, whole characters only.

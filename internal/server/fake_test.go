@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -40,6 +41,7 @@ type fakeEngine struct {
 	info   Info
 	stats  engine.Stats
 	steps  []engine.StepRecord
+	record *fakeRecording // what StartProfile gives; nil = one is under way
 
 	sequence engine.SequenceID // of all requests
 	observed func(o *engine.Observation, blocks, steps int) error
@@ -55,7 +57,7 @@ type fakeEngine struct {
 func newFakeEngine(text string) *fakeEngine {
 	return &fakeEngine{
 		reply: func(engine.Request) []int32 { return ids(text) },
-		info:  Info{MaxModelLen: 4096, PoolTokens: 4096, VocabSize: testVocab, MaxLogprobs: 20, CacheConfig: map[string]string{"block_size": "16"}},
+		info:  Info{EndIDs: []int32{eosID}, MaxModelLen: 4096, PoolTokens: 4096, VocabSize: testVocab, MaxLogprobs: 20, CacheConfig: map[string]string{"block_size": "16"}},
 		done:  make(chan struct{}),
 	}
 }
@@ -106,7 +108,12 @@ func (f *fakeEngine) SubmitChoices(ctxs []context.Context, r engine.Request) ([]
 		}
 		f.open.Add(1)
 		context.AfterFunc(ctx, func() { f.open.Add(-1) })
-		streams = append(streams, &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r), admitted: time.Now()})
+		s := &fakeStream{f: f, ctx: ctx, r: r, tokens: f.reply(r), admitted: time.Now()}
+		if r.Constrain != nil {
+			s.constraint, s.constraintErr = r.Constrain()
+			context.AfterFunc(ctx, func() { s.mu.Lock(); defer s.mu.Unlock(); s.constraint.Close() })
+		}
+		streams = append(streams, s)
 	}
 	return streams, nil
 }
@@ -144,7 +151,38 @@ type fakeStream struct {
 	n      int
 	ended  bool
 
+	mu            sync.Mutex
+	constraint    engine.Constraint
+	constraintErr error
+
 	admitted time.Time
+}
+
+// preferred is what a fake draws when the constraint does not let it say its reply:
+// bytes that bring JSON to an end.
+const preferred = "\"}]:,0tfnx"
+
+// draw is the token that comes, as near to the reply as the constraint allows.
+func (s *fakeStream) draw(token int32) (drawn int32, done bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mask := make([]uint32, (testVocab+31)/32)
+	if done, err = s.constraint.Mask(mask); done || err != nil {
+		return 0, done, err
+	}
+	allowed := func(id int32) bool { return mask[id/32]>>(id%32)&1 == 1 }
+	candidates := append([]int32{token, eosID}, ids(preferred)...)
+	for id := range int32(testVocab) {
+		candidates = append(candidates, id)
+	}
+	i := slices.IndexFunc(candidates, allowed)
+	if i < 0 {
+		return 0, false, errors.New("no token is allowed")
+	}
+	if drawn = candidates[i]; drawn != eosID {
+		err = s.constraint.Accept(drawn)
+	}
+	return drawn, false, err
 }
 
 func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
@@ -173,6 +211,19 @@ func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
 		token = s.tokens[s.n]
 	}
 	s.n++
+	if s.r.Constrain != nil {
+		done, err := false, s.constraintErr
+		if err == nil {
+			token, done, err = s.draw(token)
+		}
+		if done || err != nil {
+			s.ended = true
+			if err != nil {
+				return engine.Event{Finish: engine.FinishError, Err: fmt.Errorf("%w: %w", engine.ErrConstraint, err)}, true
+			}
+			return engine.Event{Finish: engine.FinishStop, StopID: engine.NoStopID}, true
+		}
+	}
 	ev := engine.Event{Token: token, HasToken: true, CachedTokens: len(s.r.Prompt) / 2, Admitted: s.admitted, Sequence: s.f.sequence}
 	if n := s.r.Sampling.Logprobs; n >= 0 {
 		ev.Logprob = -0.5
@@ -185,7 +236,7 @@ func (s *fakeStream) Next(ctx context.Context) (engine.Event, bool) {
 	switch {
 	case armed && (token == eosID && !s.r.IgnoreEOS || slices.Contains(s.r.StopIDs, token)):
 		ev.Finish, ev.StopID = engine.FinishStop, token
-	case s.n == s.r.MaxTokens:
+	case s.n == s.r.MaxTokens || s.n == s.f.info.MaxModelLen:
 		ev.Finish = engine.FinishLength
 	}
 	s.ended = ev.Finish != engine.FinishNone

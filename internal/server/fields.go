@@ -70,12 +70,15 @@ var samplingFields = map[string]field{
 	"truncate_prompt_tokens": truncatePrompt,
 	"truncation_side":        truncationSide,
 
+	"allowed_token_ids": allowedTokenIDs,
+	"bad_words":         badWords,
+
 	"cache_salt": cacheSalt,
 	"priority":   integer(func(r *request, v int64) { r.priority = int(v) }),
 }
 
 // completionFields is the table of /v1/completions.
-var completionFields = merge(samplingFields, refusedFields, noEffectFields, map[string]field{
+var completionFields = merge(samplingFields, structureFields, refusedFields, noEffectFields, map[string]field{
 	"prompt":             decodePrompts,
 	"echo":               boolean(func(r *request) *bool { return &r.echo }),
 	"logprobs":           integer(func(r *request, v int64) { r.logprobs, r.topLogprobs = true, int(v) }),
@@ -86,7 +89,7 @@ var completionFields = merge(samplingFields, refusedFields, noEffectFields, map[
 })
 
 // chatFields is the table of /v1/chat/completions.
-var chatFields = merge(samplingFields, refusedFields, noEffectFields, map[string]field{
+var chatFields = merge(samplingFields, structureFields, refusedFields, noEffectFields, map[string]field{
 	"messages":              decodeMessages,
 	"tools":                 decodeTools,
 	"tool_choice":           toolChoice,
@@ -119,15 +122,7 @@ var chatFields = merge(samplingFields, refusedFields, noEffectFields, map[string
 // refusedFields would change the answer and are not implemented: any value but
 // the neutral one is a 400.
 var refusedFields = map[string]field{
-	"response_format":       only(`{"type":"text"}`),
-	"structured_outputs":    only(),
-	"guided_json":           only(),
-	"guided_regex":          only(),
-	"guided_choice":         only(),
-	"guided_grammar":        only(),
 	"logprob_token_ids":     only(),
-	"allowed_token_ids":     only(),
-	"bad_words":             only(`[]`),
 	"length_penalty":        only(`1`, `1.0`),
 	"use_beam_search":       only(`false`),
 	"kv_transfer_params":    only(),
@@ -150,7 +145,6 @@ var noEffectFields = func() map[string]field {
 		"prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
 		"reasoning_effort", "include_reasoning", // no thinking to steer or to hide
 		"spaces_between_special_tokens", // byte-level tokenizers put none
-		"guided_decoding_backend", "guided_whitespace_pattern",
 	} {
 		table[name] = noEffect
 	}
@@ -355,6 +349,14 @@ func (r *request) checkVocabulary(promptParam string, vocab int) *apiError {
 		if err := outside(promptParam, p.ids); err != nil {
 			return err
 		}
+	}
+	if r.allowedIDs != nil {
+		for id := vocab; id < 32*len(r.allowedIDs); id++ {
+			if r.allowedIDs[id/32]>>(id%32)&1 == 1 {
+				return badField("allowed_token_ids", "has the token id %d, the vocabulary has %d", id, vocab)
+			}
+		}
+		r.allowedIDs = append(r.allowedIDs, make([]uint32, (vocab+31)/32-len(r.allowedIDs))...)
 	}
 	return outside("stop_token_ids", r.stopIDs)
 }

@@ -21,8 +21,9 @@ type generation struct {
 	// submitted is when the engine got it.
 	submitted time.Time
 	prompts   [][]int32
-	scores    [][]tokenLogprob // of the prompts, where asked for
-	choices   []*choice        // of prompt p: choices[p·n] … choices[p·n + n − 1]
+	scores    [][]tokenLogprob                  // of the prompts, where asked for
+	constrain func() (engine.Constraint, error) // of each choice; nil = none
+	choices   []*choice                         // of prompt p: choices[p·n] … choices[p·n + n − 1]
 }
 
 // choice is one engine request and the way from its tokens to text.
@@ -82,7 +83,7 @@ func (g *generation) submit(ctx context.Context) error {
 			c := &choice{g: g, index: p*g.r.n + i, prompt: ids, stops: newStopMatcher(g.r.stops)}
 			ctxs[i], c.cancel = context.WithCancel(ctx)
 			if g.r.tooling.parsed() {
-				c.tools = newToolParser(g.r.tooling.prefix(), g.r.tooling.limit())
+				c.tools = newToolParser(g.r.tooling.limit())
 			}
 			if g.s.tokenizer != nil {
 				// Some models' tags of tool calls are special tokens.
@@ -90,7 +91,9 @@ func (g *generation) submit(ctx context.Context) error {
 			}
 			choices[i] = c
 		}
-		streams, err := g.s.engine.SubmitChoices(ctxs, g.r.engineRequest(id, ids, room))
+		request := g.r.engineRequest(id, ids, room)
+		request.Constrain = g.constrain
+		streams, err := g.s.engine.SubmitChoices(ctxs, request)
 		if err != nil {
 			for _, c := range choices {
 				c.cancel()

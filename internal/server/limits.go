@@ -25,6 +25,10 @@ const (
 	maxStopIDs     = engine.MaxStopIDs
 	maxLogitBias   = engine.MaxLogitBias
 	maxSaltBytes   = engine.MaxCacheSalt
+	maxBadWords    = 128
+	maxAnswers     = 4096     // that a choice may choose from
+	maxAllowedIDs  = 1 << 18  // entries of a list
+	maxTokenID     = 1 << 22  // of that list; no vocabulary has as many
 	maxMetadataLen = 16 << 10 // bytes of a field that has no effect
 )
 
@@ -53,6 +57,9 @@ var caps = []requestCap{
 	{"stop_token_ids", maxStopIDs, 400},
 	{"logit_bias", maxLogitBias, 400},
 	{"cache_salt_bytes", maxSaltBytes, 400},
+	{"bad_words", maxBadWords, 400},
+	{"guided_choice", maxAnswers, 400},
+	{"allowed_token_ids", maxAllowedIDs, 400},
 	{"metadata_bytes", maxMetadataLen, 400},
 	{"n", 16, 400},
 	{"top_logprobs", 20, 400},

@@ -55,6 +55,15 @@ var capRequests = map[string]func(n int) *http.Request{
 	"logit_bias": func(n int) *http.Request {
 		return chatTo(`"logit_bias":{` + joinN(n, func(i int) string { return fmt.Sprintf(`"%d":1`, i) }) + `}`)
 	},
+	"bad_words": func(n int) *http.Request {
+		return chatTo(`"bad_words":[` + joinN(n, func(int) string { return `"s"` }) + `]`)
+	},
+	"guided_choice": func(n int) *http.Request {
+		return chatTo(`"guided_choice":[` + joinN(n, func(i int) string { return fmt.Sprintf(`"%d"`, i) }) + `]`)
+	},
+	"allowed_token_ids": func(n int) *http.Request {
+		return chatTo(`"allowed_token_ids":[` + joinN(n, func(int) string { return "1" }) + `]`)
+	},
 	"cache_salt_bytes": func(n int) *http.Request { return chatTo(`"cache_salt":"` + strings.Repeat("s", n) + `"`) },
 	"metadata_bytes": func(n int) *http.Request {
 		return chatTo(`"metadata":"` + strings.Repeat("m", n-2) + `"`)

@@ -17,6 +17,7 @@ type request struct {
 	system              string          // a system prompt that stands apart from messages
 	tools               json.RawMessage // nil = none
 	shownTools          json.RawMessage // as /v1/responses was given them
+	shownFormat         json.RawMessage // of the text, likewise
 	tooling             toolOptions
 	documents           json.RawMessage
 	kwargs              map[string]json.RawMessage // of the template
@@ -54,6 +55,9 @@ type request struct {
 	includeStop bool
 	stopIDs     []int32
 	ignoreEOS   bool
+	structure   structure
+	allowedIDs  []uint32 // a bit an id; nil = all
+	badWords    []string
 	cacheSalt   string
 	priority    int
 
@@ -72,7 +76,7 @@ type request struct {
 	topGiven        bool // top_logprobs was given
 }
 
-// encoded forgets what only the prompt was made of, and gives its memory back to
+// encoded forgets what only the prompt and the grammar were made of, and gives its memory back to
 // the others. It may be called twice.
 func (r *request) encoded() {
 	if !r.echo {
@@ -111,7 +115,7 @@ func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
 		return badField("max_tokens", "is 0, must be at least 1 (0 is for echo)")
 	case r.continueFinal && r.addGenerationPrompt && r.generationGiven:
 		return badField("continue_final_message", "and add_generation_prompt exclude each other")
-	case r.tooling.prefix() != "" && (r.continueFinal || !r.addGenerationPrompt):
+	case r.tooling.forced() && (r.continueFinal || !r.addGenerationPrompt):
 		return badField("tool_choice", "can only be required or name a function where the prompt ends with the head of the answer (add_generation_prompt)")
 	case r.bestOf > 1 && r.bestOf != r.n:
 		return unsupported("best_of", "is only supported when it equals n")
@@ -125,7 +129,10 @@ func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
 	if r.continueFinal {
 		r.addGenerationPrompt = false
 	}
-	return r.tooling.check()
+	if err := r.tooling.check(); err != nil {
+		return err
+	}
+	return r.checkForm()
 }
 
 // engineRequest is the request for the choices of a prompt. room is how many

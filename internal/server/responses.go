@@ -11,7 +11,7 @@ import (
 // Nothing is stored, so that a response cannot be continued or fetched by its id.
 
 // responsesFields is the table of /v1/responses.
-var responsesFields = merge(samplingFields, refusedFields, noEffectFields, map[string]field{
+var responsesFields = merge(samplingFields, structureFields, refusedFields, noEffectFields, map[string]field{
 	"n":                    only(`1`),
 	"stream_options":       noEffect, // obfuscation alone
 	"input":                responsesInput,
@@ -191,7 +191,7 @@ func responsesTools(r *request, name string, value json.RawMessage) *apiError {
 	return decodeTools(r, name, listOf(out))
 }
 
-// responsesText takes plain text as the only format.
+// responsesText is this API's response_format.
 func responsesText(r *request, name string, value json.RawMessage) *apiError {
 	var options struct {
 		Format    json.RawMessage
@@ -200,10 +200,19 @@ func responsesText(r *request, name string, value json.RawMessage) *apiError {
 	if json.Unmarshal(value, &options) != nil {
 		return badField(name, "must be an object")
 	}
-	if !absent(options.Format) {
-		return only(`{"type":"text"}`)(r, name+".format", options.Format)
+	if absent(options.Format) {
+		return nil
 	}
-	return nil
+	var format struct {
+		Type   string
+		Schema json.RawMessage
+	}
+	at := name + ".format"
+	if json.Unmarshal(options.Format, &format) != nil {
+		return badField(at, "must be an object")
+	}
+	r.shownFormat = options.Format
+	return r.formatted(at, at+".schema", format.Type, format.Schema)
 }
 
 // responsesInclude takes what a response without reasoning has anyway.

@@ -104,12 +104,12 @@ func TestResponsesItems(t *testing.T) {
 
 // TestNamedFunctionResponses: tool_choice as this API spells it.
 func TestNamedFunctionResponses(t *testing.T) {
-	web := httptest.NewServer(newTestServer(t, newFakeEngine(` {"x": 1}}`), Config{}).Handler())
+	web := httptest.NewServer(newTestServer(t, newFakeEngine("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call>"), Config{}).Handler())
 	defer web.Close()
 	client := openai.NewClient(option.WithBaseURL(web.URL+"/v1"), option.WithAPIKey("k"), option.WithMaxRetries(0))
 	got, err := client.Responses.New(context.Background(), responses.ResponseNewParams{
 		Model: shared.ResponsesModel("m"), Input: responses.ResponseNewParamsInputUnion{OfString: openai.String("hi")},
-		Tools:      []responses.ToolUnionParam{{OfFunction: &responses.FunctionToolParam{Name: "f"}}},
+		Tools:      []responses.ToolUnionParam{{OfFunction: &responses.FunctionToolParam{Name: "f", Parameters: map[string]any{"properties": map[string]any{"x": map[string]any{"type": "integer"}}}}}},
 		ToolChoice: responses.ResponseNewParamsToolChoiceUnion{OfFunctionTool: &responses.ToolChoiceFunctionParam{Name: "f"}},
 	})
 	require.NoError(t, err)

@@ -100,9 +100,12 @@ func bodyOf(g *generation) *responseBody {
 	out := &responseBody{
 		ID: g.id, Object: "response", CreatedAt: g.created, Status: "in_progress", Model: r.model, Output: []any{},
 		ParallelToolCalls: !r.tooling.single, Reasoning: map[string]any{"effort": nil, "summary": nil},
-		Temperature: r.sampling.Temperature, TopP: r.sampling.TopP, Text: map[string]any{"format": map[string]string{"type": "text"}},
+		Temperature: r.sampling.Temperature, TopP: r.sampling.TopP, Text: map[string]any{"format": json.RawMessage(`{"type":"text"}`)},
 		ToolChoice: [...]string{"auto", "none", "required", ""}[r.tooling.mode], Tools: json.RawMessage("[]"),
 		Truncation: "disabled", Metadata: map[string]any{},
+	}
+	if r.shownFormat != nil {
+		out.Text["format"] = r.shownFormat
 	}
 	if r.tooling.mode == toolsNamed {
 		out.ToolChoice = map[string]string{"type": "function", "name": r.tooling.name}

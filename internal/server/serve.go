@@ -31,6 +31,7 @@ func (s *Server) httpServer(base context.Context) *http.Server {
 // stop is done it ends at once. When the engine stops by itself Serve returns
 // why; when it hangs, by policy, ErrStalled. The engine is left to its owner.
 func (s *Server) Serve(drain, stop context.Context, ln net.Listener) error {
+	defer s.finishProfile()
 	base, abort := context.WithCancel(context.Background())
 	defer abort()
 	srv := s.httpServer(base)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/model/grammar"
 )
 
 // Config configures a Server; the zero value of a field means its default.
@@ -56,6 +57,8 @@ type Config struct {
 	// Explain says in sentences what a step was, for the page; nil = it shows numbers
 	// alone.
 	Explain func(*engine.StepRecord) []string
+	// Profile lets clients record profiles by /start_profile and /stop_profile.
+	Profile ProfileConfig
 	// Version is what /version says.
 	Version string
 	// Log receives what a person should know; nil = slog.Default().
@@ -86,10 +89,12 @@ type Server struct {
 
 	saltByKey             bool
 	logRequests, logStats bool
-	longestToken          int        // bytes
-	shortTexts, longTexts byteBudget // that are encoded
-	bodies                byteBudget // that are not short
-	scoring               byteBudget // of one prompt at a time
+	longestToken          int // bytes
+	grammars              *grammar.Compiler
+	specialTags           map[string]bool // tags of tool calls that are special tokens
+	shortTexts, longTexts byteBudget      // that are encoded
+	bodies                byteBudget      // that are not short
+	scoring               byteBudget      // of one prompt at a time
 	stall                 time.Duration
 	progress              progress
 	exitOnStall           bool
@@ -101,6 +106,8 @@ type Server struct {
 	explain   func(*engine.StepRecord) []string
 	live      live       // of the page
 	inspector *inspector // nil: without the page
+	profile   ProfileConfig
+	profiles  profiling
 
 	draining atomic.Bool // no new requests
 	aborting atomic.Bool // open ones are being cut
@@ -124,6 +131,7 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		created: time.Now().Unix(), log: cfg.Log, traces: cfg.Traces,
 		saltByKey: cfg.SaltCacheByKey, logRequests: cfg.LogRequests, logStats: !cfg.DisableLogStats, stall: cfg.StallTimeout,
 		exitOnStall: cfg.ExitOnStall, dumpDir: cfg.DumpDir, stalled: make(chan struct{}),
+		profile:    cfg.Profile,
 		shortTexts: byteBudget{total: encodingBytes}, longTexts: byteBudget{total: encodingBytes},
 		bodies:       byteBudget{total: bodyBytes},
 		drainTimeout: cfg.DrainTimeout, headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout,
@@ -137,10 +145,17 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 	if s.dumpDir == "" {
 		s.dumpDir = os.TempDir()
 	}
+	if s.profile.Steps == 0 {
+		s.profile.Steps = defaultProfileSteps
+	}
 	if s.stall == 0 {
 		s.stall = defaultStall
 	}
 	s.longestToken = longestToken(tokenizer, s.info.VocabSize)
+	if tokenizer != nil {
+		s.grammars = grammar.NewCompiler(tokenizer, grammar.Limits{})
+		s.specialTags = specialTags(tokenizer)
+	}
 	for _, key := range cfg.APIKeys {
 		s.keys = append(s.keys, sha256.Sum256([]byte(key)))
 	}
@@ -181,6 +196,8 @@ func (s *Server) routes() *http.ServeMux {
 	if s.inspector != nil {
 		s.pageRoutes(mux)
 	}
+	mux.HandleFunc("POST /start_profile", s.handleStartProfile)
+	mux.HandleFunc("POST /stop_profile", s.handleStopProfile)
 	return mux
 }
 

@@ -38,8 +38,6 @@ type toolParser struct {
 	begun int    // calls shown
 	torn  bool   // the answer ended within a call
 
-	forced bool // the call under way was begun by the prompt
-
 	// The call under way.
 	scan  jsonScanner
 	raw   []byte // all of it, its tag too
@@ -85,16 +83,7 @@ type callDelta struct {
 }
 
 // newToolParser returns a parser that takes at most limit calls (0: any number).
-// prefix is text that the prompt already has of the answer: the head of a call,
-// which is whole as soon as its arguments are, whatever the model writes then.
-func newToolParser(prefix string, limit int) *toolParser {
-	p := &toolParser{limit: limit}
-	for i := range len(prefix) {
-		p.step(prefix[i])
-	}
-	p.forced = prefix != ""
-	return p
-}
+func newToolParser(limit int) *toolParser { return &toolParser{limit: limit} }
 
 // full says that no more calls are wanted.
 func (p *toolParser) full() bool { return p.limit > 0 && p.whole >= p.limit }
@@ -227,10 +216,6 @@ func (p *toolParser) stepCall(c byte) bool {
 		}
 		if !p.endValue() {
 			return false
-		}
-		if p.forced && p.named && p.args {
-			p.forced = false
-			return p.endCall()
 		}
 	}
 	return after != scanDone || p.endCall()

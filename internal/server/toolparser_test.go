@@ -22,7 +22,7 @@ func parseCalls(t *testing.T, text string, size, limit int) parsedCalls {
 	t.Helper()
 	var got parsedCalls
 	var joined callJoiner
-	p := newToolParser("", limit)
+	p := newToolParser(limit)
 	add := func(content string, calls []callDelta) {
 		got.text += joined.add(content, calls)
 		for _, d := range calls {
@@ -89,12 +89,6 @@ func TestToolParserLimit(t *testing.T) {
 	in := strings.Repeat(`<tool_call>{"name": "a"}</tool_call>`, 3)
 	require.Len(t, parseCalls(t, in, 1, 1).calls, 1)
 	require.Len(t, parseCalls(t, in, 0, 2).calls, 2)
-	p := newToolParser("<tool_call>\n{\"name\": \"f\", \"arguments\":", 1)
-	text, calls := p.feed(` {"a": 1}}`)
-	require.Empty(t, text)
-	require.Equal(t, "f", calls[0].name)
-	require.Equal(t, `{"a": 1}`, calls[0].arguments)
-	require.True(t, p.full())
 }
 
 // TestToolParserVectors runs the hand-written vectors, by bytes and by tokens.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // toolCall is a call as OpenAI's API shows it.
@@ -97,16 +96,23 @@ const (
 	toolsNamed
 )
 
+// tool is a function that the model may call.
+type tool struct {
+	name       string
+	parameters json.RawMessage // a JSON schema
+}
+
 // toolOptions is what a request says about tools.
 type toolOptions struct {
-	names  []string // of the tools that it brings
+	tools  []tool // that it brings
+	any    bool   // it brings some
 	mode   toolMode
 	name   string // of toolsNamed
 	single bool   // parallel_tool_calls is false
 }
 
 // parsed says whether answers are searched for calls.
-func (o *toolOptions) parsed() bool { return len(o.names) > 0 && o.mode != toolsNone }
+func (o *toolOptions) parsed() bool { return o.any && o.mode != toolsNone }
 
 // limit is the most calls of an answer; 0 = any number.
 func (o *toolOptions) limit() int {
@@ -116,30 +122,14 @@ func (o *toolOptions) limit() int {
 	return 0
 }
 
-// prefix is how the answer has to begin, so that the model makes a call. It ends
-// where the next token usually begins: that one has the space before it.
-func (o *toolOptions) prefix() string {
-	name := o.name
-	switch {
-	case o.mode == toolsRequired && len(o.names) == 1:
-		name = o.names[0]
-	case o.mode == toolsRequired:
-		return callOpen + "\n{\"name\": \""
-	case o.mode != toolsNamed:
-		return ""
-	}
-	quoted, _ := json.Marshal(name) // a string always can
-	return callOpen + "\n{\"name\": " + string(quoted) + ", \"arguments\":"
-}
-
 // check compares the choice with the tools.
 func (o *toolOptions) check() *apiError {
 	switch {
 	case o.mode != toolsRequired && o.mode != toolsNamed:
 		return nil
-	case len(o.names) == 0:
+	case !o.any:
 		return badField("tool_choice", "needs tools")
-	case o.mode == toolsNamed && !slices.Contains(o.names, o.name):
+	case o.mode == toolsNamed && !slices.ContainsFunc(o.tools, func(t tool) bool { return t.name == o.name }):
 		return badField("tool_choice", "names %.64q, which is none of the tools", o.name)
 	}
 	return nil
@@ -150,7 +140,10 @@ func (o *toolOptions) check() *apiError {
 func decodeTools(r *request, name string, value json.RawMessage) *apiError {
 	var list []struct {
 		Type     string
-		Function *struct{ Name string }
+		Function *struct {
+			Name       string
+			Parameters json.RawMessage
+		}
 	}
 	if json.Unmarshal(value, &list) != nil {
 		return badField(name, "must be a list of tools")
@@ -158,14 +151,14 @@ func decodeTools(r *request, name string, value json.RawMessage) *apiError {
 	if len(list) > maxTools {
 		return badField(name, "has %d entries, at most %d are allowed", len(list), maxTools)
 	}
-	for i, tool := range list {
-		if tool.Type != "function" || tool.Function == nil || tool.Function.Name == "" || len(tool.Function.Name) > maxNameBytes {
+	for i, t := range list {
+		if t.Type != "function" || t.Function == nil || t.Function.Name == "" || len(t.Function.Name) > maxNameBytes {
 			return badField(fmt.Sprintf("%s[%d]", name, i), `must be {"type": "function", "function": {"name": …}}`)
 		}
-		r.tooling.names = append(r.tooling.names, tool.Function.Name)
+		r.tooling.tools = append(r.tooling.tools, tool{t.Function.Name, t.Function.Parameters})
 	}
 	if len(list) > 0 {
-		r.tools = value
+		r.tools, r.tooling.any = value, true
 	}
 	return nil
 }
@@ -196,5 +189,13 @@ func toolChoice(r *request, name string, value json.RawMessage) *apiError {
 	return nil
 }
 
-// plainName says that a tool's name cannot spell a special token.
-func plainName(name string) bool { return !strings.ContainsAny(name, "<|>[]") }
+// specialTags are the tags of tool calls that are special tokens of the model.
+func specialTags(t Tokenizer) map[string]bool {
+	tags := map[string]bool{}
+	for id := range int32(t.VocabSize()) {
+		if text := t.TokenString(id); (text == callOpen || text == callClose) && t.IsSpecial(id) {
+			tags[text] = true
+		}
+	}
+	return tags
+}

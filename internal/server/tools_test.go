@@ -2,8 +2,6 @@ package server
 
 import (
 	"encoding/json"
-	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -76,33 +74,62 @@ func TestToolCalls(t *testing.T) {
 		{"none", sunny, weatherTool + `,"tool_choice":"none"`, chatAnswer{text(sunny), nil, "stop"}},
 		{"no tools", sunny, `"n":1`, chatAnswer{text(sunny), nil, "stop"}},
 		{"cut", sunny[:40], weatherTool + `,"max_tokens":40`, chatAnswer{text(sunny[:40]), nil, "length"}},
-		{"required", `weather", "arguments": {"x": 1}}</tool_call>`, weatherTool + `,"tool_choice":"required"`, chatAnswer{nil, []toolCall{call("weather", `{"x": 1}`)}, "tool_calls"}},
-		{"named", ` {"x": 1}} and more`, weatherTool + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, chatAnswer{nil, []toolCall{call("time", `{"x": 1}`)}, "stop"}},
-		{"named, then anything", ` {"x": 1} Sure!`, weatherTool + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, chatAnswer{nil, []toolCall{call("time", `{"x": 1}`)}, "stop"}},
-		{"named and broken", ` x`, weatherTool + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, chatAnswer{text("<tool_call>\n{\"name\": \"time\", \"arguments\": x"), nil, "stop"}},
+		{"format and tools", "<tool_call>\n{\"name\": \"weather\", \"arguments\": {}}\n</tool_call>", weatherTool + `,"response_format":{"type":"json_object"}`, chatAnswer{nil, []toolCall{call("weather", "{}")}, "tool_calls"}},
+		{"format instead of tools", `{"a":1}`, weatherTool + `,"response_format":{"type":"json_object"}`, chatAnswer{text(`{"a":1}`), nil, "stop"}},
 	} {
 		s := newTestServer(t, newFakeEngine(c.answer), Config{})
 		require.Equal(t, c.want, askWhole(t, s, ","+c.extra), c.name)
-		if c.name == "cut" || c.name == "named and broken" {
+		if c.name == "cut" {
 			continue // a stream has shown the beginning of the call
 		}
 		require.Equal(t, c.want, askStream(t, s, ","+c.extra), c.name)
 	}
 }
 
-// TestForcedCallPrompt: the prompt ends with the head of the call, and a tool's
-// name cannot forge control tokens there.
-func TestForcedCallPrompt(t *testing.T) {
-	f := newFakeEngine(` {}}`)
-	s := newTestServer(t, f, Config{})
-	forced := func(name string) string {
-		return fmt.Sprintf(`,"tools":[{"type":"function","function":{"name":%q}}],"tool_choice":"required"`, name)
+// TestForcedCalls: whatever the model would say, a required or named call has the
+// form and arguments that the tool's schema has.
+func TestForcedCalls(t *testing.T) {
+	const (
+		tools = `,"tools":[{"type":"function","function":{"name":"add","parameters":{"type":"object","properties":{"a":{"type":"integer"},"b":{"enum":["x","y"]}},"required":["a","b"],"additionalProperties":false}}},` +
+			`{"type":"function","function":{"name":"now\"<|im_end|>"}},{"type":"function","function":{"name":"add"}}]`
+		add      = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 17, \"b\": \"y\"}}\n</tool_call>"
+		now      = "<tool_call>\n{\"name\": \"now\\\"<|im_end|>\", \"arguments\": {}}\n</tool_call>"
+		required = tools + `,"tool_choice":"required"`
+		named    = tools + `,"tool_choice":{"type":"function","function":{"name":"add"}}`
+	)
+	added, nowed := call("add", `{"a": 17, "b": "y"}`), call(`now"<|im_end|>`, "{}")
+	for _, c := range []struct {
+		name, answer, extra string
+		want                chatAnswer
+	}{
+		{"required", add, required, chatAnswer{nil, []toolCall{added}, "tool_calls"}},
+		{"required, parallel", add + "\n" + now + "\n" + add, required, chatAnswer{nil, []toolCall{added, nowed, added}, "tool_calls"}},
+		{"required, one at most", add + "\n" + now, required + `,"parallel_tool_calls":false`, chatAnswer{nil, []toolCall{added}, "tool_calls"}},
+		{"named", add + "\n" + now, named, chatAnswer{nil, []toolCall{added}, "stop"}},
+		{"a format beside it", add, required + `,"response_format":{"type":"json_object"}`, chatAnswer{nil, []toolCall{added}, "tool_calls"}},
+	} {
+		s := newTestServer(t, newFakeEngine(c.answer), Config{})
+		require.Equal(t, c.want, askWhole(t, s, c.extra), c.name)
+		require.Equal(t, c.want, askStream(t, s, c.extra), c.name)
 	}
-	askWhole(t, s, forced("f"))
-	prompt := s.tokenizer.Decode(f.last(t).Prompt, false)
-	require.True(t, strings.HasSuffix(prompt, "<|im_start|>assistant\n<tool_call>\n{\"name\": \"f\", \"arguments\":"), prompt)
-	askWhole(t, s, forced("<|im_end|>"))
-	require.NotContains(t, f.last(t).Prompt[len(f.last(t).Prompt)-60:], int32(endID))
+	for _, answer := range []string{"I would rather not.", now, `<tool_call>{"name": "add", "arguments": {"a": "17"}}`, add[:30]} {
+		s := newTestServer(t, newFakeEngine(answer), Config{})
+		got := askWhole(t, s, named+`,"max_tokens":500`)
+		require.Len(t, got.Calls, 1, answer)
+		require.Equal(t, "add", got.Calls[0].Function.Name)
+		arguments := decode[map[string]any](t, got.Calls[0].Function.Arguments)
+		require.Len(t, arguments, 2)
+		require.IsType(t, 0.0, arguments["a"])
+		require.Contains(t, []any{"x", "y"}, arguments["b"])
+		require.Equal(t, got, askStream(t, s, named+`,"max_tokens":500`))
+	}
+	// A schema that cannot be enforced is said to be the tool's.
+	s := newTestServer(t, newFakeEngine(add), Config{})
+	w := do(s.Handler(), "POST", "/v1/chat/completions", chatBody(`,"tool_choice":"required","tools":[`+aTool+`,{"type":"function","function":{"name":"g","parameters":{"not":{}}}}]`))
+	require.Equal(t, 400, w.Code)
+	message, _, param, _ := errorOf(t, w)
+	require.Equal(t, "tools[1]", param)
+	require.Contains(t, message, "not")
 }
 
 // TestToolVectorsOverHTTP runs the vectors through the endpoint, a byte a token.

@@ -24,13 +24,14 @@ type Spec struct {
 	Text string
 }
 
-// maxWhitespace is the longest white space between two tokens of JSON: enough for
-// indentation, and an end to models that go on with nothing else.
-const maxWhitespace = 128
+// defaultWhitespace is what may stand between two tokens of JSON: what compact,
+// spaced and indented spellings have. Models that may put any white space there go on
+// with nothing else, the small ones above all.
+const defaultWhitespace = ` |\r?\n[ \t]{0,32}`
 
 // JSONSchema is the Spec of JSON text that schema describes. whitespace is a
-// regular expression of what may stand between two tokens of JSON; "" allows any
-// white space, up to 128 bytes at once.
+// regular expression of what may stand between two tokens of JSON; "" is a space, or
+// a new line and up to 32 spaces or tabs.
 func JSONSchema(schema []byte, whitespace string) (Spec, error) {
 	options, err := schemaOptions(whitespace)
 	if err != nil {
@@ -53,7 +54,7 @@ func JSONSchema(schema []byte, whitespace string) (Spec, error) {
 
 func schemaOptions(whitespace string) (string, error) {
 	if whitespace == "" {
-		whitespace = fmt.Sprintf(`[\x20\x0A\x0D\x09]{1,%d}`, maxWhitespace)
+		whitespace = defaultWhitespace
 	}
 	text, err := json.Marshal(map[string]string{"whitespace_pattern": whitespace})
 	return string(text), err
@@ -85,7 +86,7 @@ func Choice(texts []string) (Spec, error) {
 	return Spec{Lark, b.String()}, nil
 }
 
-// Quote is text as a literal of a Lark grammar.
+// Quote is text as a literal of a Lark grammar, which is a string of JSON.
 func Quote(text string) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
