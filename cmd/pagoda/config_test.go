@@ -151,7 +151,6 @@ func TestHelp(t *testing.T) {
 		titles = append(titles, g.title)
 	}
 	require.True(t, slices.Contains(titles, "Memory") && slices.Contains(titles, "Server"), "%v", titles)
-	require.NotContains(t, titles, "Serve", "each flag of serve has a group")
 }
 
 func TestFoldCommand(t *testing.T) {

@@ -165,6 +165,10 @@ func setFromEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) 
 		if !ok || err != nil || given[strings.TrimPrefix(f.Name, "no-")] {
 			return
 		}
+		if strings.HasPrefix(value, "tcp://") && name == "PAGODA_PORT" {
+			err = usageError{fmt.Errorf("%s=%s: Kubernetes sets it for a Service named pagoda; set enableServiceLinks: false in the pod, or name the Service otherwise", name, value)}
+			return
+		}
 		if e := cmd.Flags().Set(f.Name, value); e != nil {
 			err = usageError{fmt.Errorf("%s=%s: %w", name, value, e)}
 		}
