@@ -96,29 +96,46 @@ func Profile(ctx context.Context, e Profilable, o ProfileOptions) (*ProfileRepor
 	for _, batch := range o.Batches {
 		r.Parts = append(r.Parts, ProfilePart{Phase: "decode", Batch: batch, Tokens: o.ContextTokens})
 	}
-	for i := range 2 { // the better of two: what else runs on the machine only takes away
-		c, err := e.Probe(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if i == 0 {
-			r.Ceilings = c
-		}
-		r.Ceilings.ReadBytesPerSecond = max(r.Ceilings.ReadBytesPerSecond, c.ReadBytesPerSecond)
-		r.Ceilings.FLOPsPerSecond = max(r.Ceilings.FLOPsPerSecond, c.FLOPsPerSecond)
+	if err := r.probe(ctx, e); err != nil {
+		return nil, err
 	}
+	err := r.record(ctx, e)
+	if err == nil {
+		err = r.probe(ctx, e)
+	}
+	for i := range r.Parts { // what there is, after an interruption
+		if part := &r.Parts[i]; part.Profile != nil && len(part.Profile.Steps) > 0 {
+			part.Stats = Analyze(part.Profile, r.Ceilings)
+		}
+	}
+	return r, err
+}
+
+// probe keeps the better of what it finds: whatever else runs on the machine only
+// takes away.
+func (r *ProfileReport) probe(ctx context.Context, e Profilable) error {
+	c, err := e.Probe(ctx)
+	c.ReadBytesPerSecond = max(r.Ceilings.ReadBytesPerSecond, c.ReadBytesPerSecond)
+	c.FLOPsPerSecond = max(r.Ceilings.FLOPsPerSecond, c.FLOPsPerSecond)
+	if err == nil {
+		r.Ceilings = c
+	}
+	return err
+}
+
+// record runs every part and writes its trace.
+func (r *ProfileReport) record(ctx context.Context, e Profilable) error {
 	for i := range r.Parts {
 		part := &r.Parts[i]
 		if err := r.run(ctx, e, part, uint64(i)); err != nil {
-			return r, fmt.Errorf("%s: %w", part.Name(), err)
+			return fmt.Errorf("%s: %w", part.Name(), err)
 		}
-		if o.Dir != "" {
-			part.Trace, part.Trouble = part.Profile.Save(filepath.Join(o.Dir, part.dir()), o.MaxTraceBytes)
+		if dir := r.Options.Dir; dir != "" {
+			part.Trace, part.Trouble = part.Profile.Save(filepath.Join(dir, part.dir()), r.Options.MaxTraceBytes)
 		}
-		part.Stats = Analyze(part.Profile, r.Ceilings)
-		o.Progress(i+1, len(r.Parts))
+		r.Options.Progress(i+1, len(r.Parts))
 	}
-	return r, nil
+	return nil
 }
 
 // run records one part.

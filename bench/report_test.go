@@ -125,6 +125,17 @@ func TestPrintedReport(t *testing.T) {
 	require.Less(t, strings.Index(text, "1,234"), strings.Index(text, "sweet spot"))
 }
 
+func TestCellsNotesAreShown(t *testing.T) {
+	r := sampleReport()
+	r.Cells[2] = Cell{Params: r.Cells[2].Params, Note: "out of memory: needs 3 GiB"}
+	var out bytes.Buffer
+	r.Print(&out)
+	require.Regexp(t, `1024 .*– +out of memory: needs 3 GiB`, out.String())
+	page, err := r.html()
+	require.NoError(t, err)
+	require.Contains(t, string(page), "out of memory: needs 3 GiB")
+}
+
 func TestReportKeepsWhatJSONCannotSay(t *testing.T) {
 	r := Report{Experiment: "x", Cells: []Cell{{Metrics: map[string]Metric{
 		"median_tpot_ms": NewMetric("ms", []float64{math.NaN(), math.NaN()}),

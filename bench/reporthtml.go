@@ -112,6 +112,10 @@ func (r *Report) cellTable(varied, metrics []string, turned bool) pageTable {
 	for _, name := range metrics {
 		t.Header = append(t.Header, pageCell{Text: displayName(name) + unitSuffix(name, r.unit(name)), Title: name, Number: true})
 	}
+	noted := slices.ContainsFunc(r.Cells, func(c Cell) bool { return c.Note != "" })
+	if noted {
+		t.Header = append(t.Header, pageCell{Text: "note"})
+	}
 	for _, cell := range r.Cells {
 		row := pageRow{Best: r.isBest(cell)}
 		for _, name := range varied {
@@ -119,6 +123,9 @@ func (r *Report) cellTable(varied, metrics []string, turned bool) pageTable {
 		}
 		for _, name := range metrics {
 			row.Cells = append(row.Cells, metricCell(cell, name))
+		}
+		if noted {
+			row.Cells = append(row.Cells, pageCell{Text: clip(cell.Note, 100), Title: cell.Note})
 		}
 		t.Rows = append(t.Rows, row)
 	}

@@ -91,9 +91,7 @@ func (r *Report) printCells(w io.Writer) {
 	for i := range header {
 		config = append(config, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
 	}
-	if len(r.Best) > 0 {
-		header = append(header, "")
-	}
+	header = append(header, "") // the best one's mark, and what a cell has to say
 	t.AppendHeader(header)
 	t.SetColumnConfigs(config)
 	for _, cell := range r.Cells {
@@ -110,10 +108,11 @@ func (r *Report) printCells(w io.Writer) {
 			}
 			row = append(row, text)
 		}
+		mark := clip(cell.Note, 60)
 		if r.isBest(cell) {
-			row = append(row, "◀ best")
+			mark = strings.TrimSpace("◀ best " + mark)
 		}
-		t.AppendRow(row)
+		t.AppendRow(append(row, mark))
 	}
 	t.Render()
 }

@@ -249,3 +249,11 @@ func paramList(params map[string]any, names []string) string {
 
 // heading is the report's title.
 func (r *Report) heading() string { return cmp.Or(r.Title, r.Experiment) }
+
+// clip cuts a text that is longer than n characters.
+func clip(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n]) + "…"
+	}
+	return s
+}

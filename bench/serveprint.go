@@ -79,19 +79,15 @@ func PrintServe(w io.Writer, res *ServeResult, o ServeOptions) {
 	value("P99 wake lag (ms):", res.WakeLag.P99)
 	rule("", "=")
 	for _, kind := range res.failureList() {
-		fmt.Fprintf(w, "failed: %d × %s (the first: %s)\n", res.Failures[kind], kind, clip(res.Examples[kind]))
+		fmt.Fprintf(w, "failed: %d × %s (the first: %s)\n", res.Failures[kind], kind, clip(res.Examples[kind], exampleWidth))
 	}
 	for _, note := range res.Notes() {
 		fmt.Fprintln(w, wrapped(note, "  "))
 	}
 }
 
-func clip(s string) string {
-	if r := []rune(s); len(r) > 160 {
-		return string(r[:160]) + "…"
-	}
-	return s
-}
+// exampleWidth bounds a quoted message of a server, in characters.
+const exampleWidth = 160
 
 // Notes are what a reader of the numbers must know.
 func (res *ServeResult) Notes() (notes []string) {

@@ -33,7 +33,7 @@ func ServeReport(cells []ServeCell, params map[string]any, o ServeOptions) *Repo
 		for _, res := range c.Results {
 			notes = append(notes, res.Notes()...)
 			for _, kind := range res.failureList() {
-				notes = append(notes, fmt.Sprintf("Failed: %d × %s (%s).", res.Failures[kind], kind, clip(res.Examples[kind])))
+				notes = append(notes, fmt.Sprintf("Failed: %d × %s (%s).", res.Failures[kind], kind, clip(res.Examples[kind], exampleWidth)))
 			}
 		}
 	}

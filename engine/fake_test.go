@@ -54,7 +54,10 @@ type fake struct {
 	closed  int           // calls of Close
 	updates int           // RowUpdates so far
 
-	profiler func(kernels.OpRecord) // see profile_test.go
+	// See profile_test.go.
+	profiler    func(kernels.OpRecord)
+	reportsLate bool
+	late        []kernels.OpRecord
 }
 
 type writer struct {

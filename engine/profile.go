@@ -60,6 +60,8 @@ type ProfiledStep struct {
 	Decodes   int
 	Phases    []Phase            // what the engine's goroutine did, in order
 	Ops       []kernels.OpRecord // what the device ran, in order of start
+
+	ticket kernels.Ticket
 }
 
 // Begin is when the host began to schedule the step.
@@ -165,9 +167,8 @@ func (r *Recording) end(why ProfileEnd) {
 func (l *loop) startProfile(r *Recording) {
 	r.profile = Profile{Begin: time.Now(), Info: l.e.Info(), Options: r.options}
 	l.profile = r
-	before := r.now()
-	l.backend.SetProfiler(r.add)
-	r.offset = (before + r.now()) / 2
+	l.backend.SetProfiler(r.add) // whose clock starts last
+	r.offset = r.now()
 	r.timer = time.AfterFunc(r.options.Time, func() { r.end(EndedTime) })
 }
 
@@ -176,7 +177,10 @@ func (l *loop) endProfile(why ProfileEnd) {
 	r := l.profile
 	l.profile = nil
 	r.timer.Stop()
-	l.backend.SetProfiler(nil)
+	l.backend.SetProfiler(nil) // which may report what is still missing
+	for i := range r.profile.Steps {
+		slices.SortStableFunc(r.profile.Steps[i].Ops, func(a, b kernels.OpRecord) int { return cmp.Compare(a.Start, b.Start) })
+	}
 	r.profile.Ended = why
 	if noter, ok := l.backend.(kernels.ProfileNoter); ok {
 		r.profile.Notes = noter.ProfileNotes()
@@ -188,10 +192,11 @@ func (l *loop) endProfile(why ProfileEnd) {
 func (r *Recording) now() time.Duration { return time.Since(r.profile.Begin) }
 
 // add takes an operation over from the backend, which reports it while the oldest
-// step in flight is waited for.
+// step in flight is waited for, or at the end with its step's ticket.
 func (r *Recording) add(o kernels.OpRecord) {
-	if len(r.flight) == 0 {
-		return // of a call beside the steps, such as Logits
+	s := r.stepOf(o.Step)
+	if s == nil {
+		return // of a call beside the steps, such as Logits, or of a step that is left out
 	}
 	o.Start += r.offset
 	o.Issued += r.offset
@@ -199,9 +204,23 @@ func (r *Recording) add(o kernels.OpRecord) {
 		o.Activities[i].Start += r.offset
 		o.Activities[i].Issued += r.offset
 	}
-	s := r.flight[0]
 	s.Ops = append(s.Ops, o)
 	r.ops++
+}
+
+// stepOf finds the step of a ticket; 0 is the one that is waited for.
+func (r *Recording) stepOf(t kernels.Ticket) *ProfiledStep {
+	if t == 0 {
+		if len(r.flight) == 0 {
+			return nil
+		}
+		return r.flight[0]
+	}
+	i, found := slices.BinarySearchFunc(r.profile.Steps, t, func(s ProfiledStep, t kernels.Ticket) int { return cmp.Compare(s.ticket, t) })
+	if !found {
+		return nil
+	}
+	return &r.profile.Steps[i]
 }
 
 // The loop's marks. All of them do nothing without a recording.
@@ -234,6 +253,7 @@ func (r *Recording) launched(s *step, begin time.Time) {
 	r.at = begin.Sub(r.profile.Begin)
 	o := r.open
 	r.phase(o, PhaseLaunch)
+	o.ticket = s.ticket
 	o.Number, o.Tokens, o.Sequences, o.Decodes = s.record.Step, s.batch.NumTokens(), s.batch.NumSeqs(), s.batch.NumDecodes
 	r.flight, r.open = append(r.flight, o), nil
 }
@@ -260,7 +280,6 @@ func (l *loop) delivered() {
 	}
 	s := r.flight[0]
 	r.phase(s, PhaseDeliver)
-	slices.SortStableFunc(s.Ops, func(a, b kernels.OpRecord) int { return cmp.Compare(a.Start, b.Start) })
 	r.flight = r.flight[1:]
 	r.profile.Steps = append(r.profile.Steps, *s)
 	switch {

@@ -20,21 +20,38 @@ import (
 
 // The fake's profile: two operations a step, of which the FLOPs name the step.
 
-func (f *fake) SetProfiler(fn func(kernels.OpRecord)) { f.profiler = fn }
-func (f *fake) ProfileNotes() []string                { return []string{"a fake device"} }
+func (f *fake) SetProfiler(fn func(kernels.OpRecord)) {
+	for _, o := range f.late {
+		f.profiler(o)
+	}
+	f.profiler, f.late = fn, nil
+}
+func (f *fake) ProfileNotes() []string { return []string{"a fake device"} }
 
 func (f *fake) report(t kernels.Ticket) {
-	if f.profiler != nil {
-		f.profiler(kernels.OpRecord{Op: kernels.OpHead, Layer: -1, Start: 2, FLOPs: int64(t)})
-		f.profiler(kernels.OpRecord{Op: kernels.OpEmbed, Layer: -1, Start: 1, FLOPs: int64(t)})
+	if f.profiler == nil {
+		return
+	}
+	for _, o := range []kernels.OpRecord{{Op: kernels.OpHead, Layer: -1, Start: 2, FLOPs: int64(t)}, {Op: kernels.OpEmbed, Layer: -1, Start: 1, FLOPs: int64(t)}} {
+		if f.reportsLate {
+			o.Step = t
+			f.late = append(f.late, o)
+			continue
+		}
+		f.profiler(o)
 	}
 }
 
 // TestProfile: whole steps with their own operations and phases in order, while
 // requests get what they would have got.
 func TestProfile(t *testing.T) {
+	testProfile(t, false)
+	t.Run("late", func(t *testing.T) { testProfile(t, true) })
+}
+
+func testProfile(t *testing.T, late bool) {
 	loops(t, func(t *testing.T, c Config) {
-		f := &fake{}
+		f := &fake{reportsLate: late}
 		e := startFake(t, f, c)
 		recording, err := e.StartProfile(context.Background(), ProfileOptions{Steps: 5})
 		require.NoError(t, err)

@@ -86,8 +86,11 @@ type Backend interface {
 	// the layers. fn is called once an operation, in order, but not for Sample.
 	// Taps make every step synchronous. nil turns them off.
 	SetTap(fn func(op Op, layer int, out Activation, values []float32))
-	// SetProfiler makes the Backend report each operation it ran, in order of
-	// start; nil turns it off. fn is called from Wait.
+	// SetProfiler makes the Backend report each operation it ran; nil turns it off.
+	// Nothing is in flight when it is turned on, and times count from the end of
+	// that call. fn is called from Wait with what that step ran, in order of start,
+	// or from the call that turns it off with what was not known before:
+	// OpRecord.Step then says whose it is.
 	SetProfiler(fn func(OpRecord))
 
 	// Close releases everything. The Backend is unusable afterwards.
@@ -221,6 +224,7 @@ const (
 	OpGateUp    Op = "gate_up"
 	OpHead      Op = "head"
 	OpSample    Op = "sample"
+	OpPrepare   Op = "prepare" // of a GPU: the step's message, and its unpacking
 	OpCopy      Op = "copy_blocks"
 	OpSwapOut   Op = "swap_out"
 	OpSwapIn    Op = "swap_in"

@@ -5,6 +5,7 @@ import "time"
 // OpRecord is one operation as it ran. Times are since the profiler was set.
 type OpRecord struct {
 	Op       Op
+	Step     Ticket // of its step; 0 = the one that is waited for
 	Part     string // "attn" or "mlp", of OpLinear; else ""
 	Layer    int    // −1 outside the layers
 	Start    time.Duration

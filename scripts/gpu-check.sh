@@ -28,6 +28,21 @@ kernels=./kernels-cuda.test
 part driver '' ./internal-cuda.test -test.v
 part nvml '' ./internal-nvml.test -test.v
 part conformance '' $kernels -test.v -test.timeout 15m
+# The profiler on a small model; with CUPTI kernels, else operations alone. Its traces
+# stay in $logs/profiles: TRACES=… make profile-check reads them elsewhere.
+profile() {
+	rm -rf $logs/profiles
+	./pagoda bench profile qwen2.5-0.5b --load-format dummy --quiet --batch-sizes 1,32 --steps 6 \
+		--profile-dir $logs/profiles --output-dir $logs/profile-report | tee $logs/profiles.txt || return 1
+	mv $logs/profiles.txt $logs/profiles/table.txt
+	grep -q 'bound by' $logs/profiles/table.txt && grep -q 'GPU busy' $logs/profiles/table.txt || return 1
+	if grep -q 'CUPTI (libcupti' $logs/profiles/table.txt; then
+		echo 'CUPTI is not installed here: put libcupti.so.13 beside this script to check it'
+	else
+		grep -q '^ kernel .*occupancy' $logs/profiles/table.txt
+	fi
+}
+part profile 'the profiler failed|dropped [0-9]+ records' profile
 if [ "${1:-}" != quick ]; then
 	CUDA_FORCE_PTX_JIT=1 part ptx '' $kernels -path generic -test.v -test.timeout 15m \
 		-test.run 'TestConformance/generic/(embed|rmsnorm|qkv/h96|linear/attn/h64|gate_up/h64|head/tied/h64|attention/h96|sampling/(greedy|filter|extremes|logprobs|large)|rows)'

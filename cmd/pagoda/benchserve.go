@@ -291,7 +291,7 @@ func (f *serveLoadFlags) counted(stage string, total int) (done, finish func()) 
 			mu.Lock()
 			defer mu.Unlock()
 			n++
-			bar.update(stage, n, int64(total))
+			bar.count(stage, n, int64(total))
 		}, func() {
 			mu.Lock()
 			defer mu.Unlock()

@@ -62,6 +62,14 @@ type Device struct {
 	SMs          int   // multiprocessors
 	L2Bytes      int
 	SharedBytes  int // that a CTA can have at most
+	WarpSize     int
+
+	// Of a multiprocessor, and of a CTA.
+	ThreadsPerSM, CTAsPerSM, RegistersPerSM, SharedPerSM int
+	ThreadsPerCTA, RegistersPerCTA, ReservedShared       int
+
+	ClockKHz, MemoryClockKHz int // greatest
+	BusBits                  int // of the memory
 
 	dev cu.Device
 	ctx cu.CUContext
@@ -100,7 +108,18 @@ func (d *Device) describe() (err error) {
 	for attribute, to := range map[cu.DeviceAttribute]*int{
 		cu.ComputeCapabilityMajor: &d.Major, cu.ComputeCapabilityMinor: &d.Minor,
 		cu.MultiprocessorCount: &d.SMs, cu.L2CacheSize: &d.L2Bytes,
-		C.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: &d.SharedBytes,
+		C.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:    &d.SharedBytes,
+		C.CU_DEVICE_ATTRIBUTE_WARP_SIZE:                            &d.WarpSize,
+		C.CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR:       &d.ThreadsPerSM,
+		C.CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR:        &d.CTAsPerSM,
+		C.CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR:     &d.RegistersPerSM,
+		C.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: &d.SharedPerSM,
+		C.CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:                &d.ThreadsPerCTA,
+		C.CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK:              &d.RegistersPerCTA,
+		C.CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK:     &d.ReservedShared,
+		C.CU_DEVICE_ATTRIBUTE_CLOCK_RATE:                           &d.ClockKHz,
+		C.CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE:                    &d.MemoryClockKHz,
+		C.CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH:              &d.BusBits,
 	} {
 		if *to, err = d.dev.Attribute(attribute); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -49,9 +50,13 @@ func newFakeHub(t *testing.T) *fakeHub {
 	h := &fakeHub{
 		files: map[string][]byte{
 			"config.json": []byte(`{"architectures":["Qwen2ForCausalLM"]}`), "tokenizer.json": []byte(`{}`), "README.md": []byte("read me"),
-			"model.safetensors": bytes.Repeat([]byte("0123456789abcdef"), 40_000),
+			"model.safetensors": make([]byte, 640_000),
 		},
 		etag: map[string]string{}, sent: map[string]int{},
+	}
+	rng := rand.New(rand.NewPCG(1, 2)) // no part is like another
+	for i, weights := 0, h.files["model.safetensors"]; i < len(weights); i++ {
+		weights[i] = byte(rng.Uint32())
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/models/Org/Tiny-Model/revision/{revision}", h.describe)

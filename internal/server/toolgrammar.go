@@ -15,6 +15,10 @@ const noParameters = `{"type":"object","additionalProperties":false}`
 // forced says that the answer has to be calls.
 func (o *toolOptions) forced() bool { return o.mode == toolsRequired || o.mode == toolsNamed }
 
+// argumentSpace is what may stand between two tokens of a call's arguments, which are
+// written on one line: small models that may begin another do little else.
+const argumentSpace = " "
+
 // spec is the grammar of calls as models of the Hermes family write them, with
 // arguments as the functions' schemas have them:
 //
@@ -45,7 +49,7 @@ func (o *toolOptions) spec(other *grammar.Spec, special map[string]bool) (gramma
 		if absent(schema) {
 			schema = json.RawMessage(noParameters)
 		}
-		arguments, err := grammar.JSONSchema(schema, "")
+		arguments, err := grammar.JSONSchema(schema, argumentSpace)
 		if err != nil {
 			return grammar.Spec{}, fmt.Errorf("the parameters of %q: %w", f.name, err)
 		}
@@ -71,7 +75,7 @@ func (o *toolOptions) badTool(compile func(grammar.Spec) error) (index int, err 
 		if absent(tool.parameters) {
 			continue
 		}
-		spec, err := grammar.JSONSchema(tool.parameters, "")
+		spec, err := grammar.JSONSchema(tool.parameters, argumentSpace)
 		if err == nil {
 			err = compile(spec)
 		}

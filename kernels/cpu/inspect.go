@@ -146,6 +146,9 @@ func (b *Backend) cost(s *step, op *C.struct_pg_op) (bytes, flops int64) {
 	// A product of n rows by a weight: activations in, out, and the weight.
 	product := func(n, out int64) (int64, int64) {
 		w := op.w
+		if n == 0 { // the head of a step without logits reads nothing
+			return 0, 0
+		}
 		return int64(w.bytes) + 4*n*(int64(w.cols)+out), 2 * n * int64(w.rows) * int64(w.cols)
 	}
 	switch op.kind {

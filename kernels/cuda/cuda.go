@@ -88,9 +88,14 @@ type Backend struct {
 
 	tap      func(kernels.Op, int, kernels.Activation, []float32)
 	profiler profiler
+	ranges   *cuda.Ranges // for a tool that is attached
 }
 
-var _ kernels.Backend = (*Backend)(nil)
+var (
+	_ kernels.Backend      = (*Backend)(nil)
+	_ kernels.Prober       = (*Backend)(nil)
+	_ kernels.ProfileNoter = (*Backend)(nil)
+)
 
 // choosePath resolves Config.Path for a GPU of the compute capability.
 func choosePath(path string, major, minor int) (string, error) {
@@ -161,8 +166,23 @@ func (b *Backend) init() error {
 	if b.swapAfter, err = cuda.NewEvent(); err != nil {
 		return err
 	}
+	b.info.GPU = describe(b.device, b.cfg.Device)
+	b.ranges = cuda.OpenRanges()
 	return b.loadModules()
 }
+
+// describe gives the GPU's facts in the contract's form.
+func describe(d *cuda.Device, ordinal int) *kernels.GPU {
+	return &kernels.GPU{
+		Ordinal: ordinal, Major: d.Major, Minor: d.Minor, SMs: d.SMs, WarpSize: d.WarpSize,
+		ThreadsPerSM: d.ThreadsPerSM, CTAsPerSM: d.CTAsPerSM, RegistersPerSM: d.RegistersPerSM, SharedPerSM: d.SharedPerSM,
+		ThreadsPerCTA: d.ThreadsPerCTA, RegistersPerCTA: d.RegistersPerCTA, SharedPerCTA: d.SharedBytes, ReservedShared: d.ReservedShared,
+		ClockHz: 1000 * float64(d.ClockKHz), MemoryClockHz: 1000 * float64(d.MemoryClockKHz), BusBits: d.BusBits,
+	}
+}
+
+// Probe implements kernels.Prober by the card's data sheet.
+func (b *Backend) Probe() kernels.Ceilings { return b.info.GPU.Peaks(b.info.Device) }
 
 // loadModules loads every image; its kernels are found when they are first run.
 func (b *Backend) loadModules() error {
@@ -345,6 +365,7 @@ func (b *Backend) Close() error {
 		return errClosed
 	}
 	b.drain()
+	b.ranges.Close()
 	failed := b.err
 	var errs []error
 	errs = append(errs, b.graphs.destroy(), b.loader.free(), b.pool.free(), b.profiler.destroy())

@@ -3,13 +3,9 @@
 package cuda
 
 import (
-	"errors"
 	"fmt"
-	"slices"
-	"time"
 	"unsafe"
 
-	"github.com/pagoda-engine/pagoda/internal/cuda"
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
@@ -106,96 +102,4 @@ func (b *Backend) runTap(op kernels.Op, out kernels.Activation) {
 		rows = b.run.logits
 	}
 	b.tap(op, b.run.layer, out, b.readActivation(nil, out, rows))
-}
-
-// profiler times operations by events.
-type profiler struct {
-	fn     func(kernels.OpRecord)
-	origin cuda.Event
-	events []cuda.Event // not in use
-	from   cuda.Event   // of the operation under way
-}
-
-// record is an operation between two events.
-type record struct {
-	op           kernels.Op
-	part         string
-	layer        int
-	start, end   cuda.Event
-	bytes, flops int64
-}
-
-// SetProfiler implements kernels.Backend.
-func (b *Backend) SetProfiler(fn func(kernels.OpRecord)) {
-	b.flush()
-	p := &b.profiler
-	if p.fn == nil && fn != nil {
-		p.origin = p.event(b)
-	}
-	if p.fn != nil && fn == nil {
-		p.events = append(p.events, p.origin)
-	}
-	if fn != nil {
-		b.fail("profile", p.origin.Record(&b.compute))
-	}
-	p.fn = fn
-}
-
-// event takes one that is not in use.
-func (p *profiler) event(b *Backend) cuda.Event {
-	if n := len(p.events); n > 0 {
-		e := p.events[n-1]
-		p.events = p.events[:n-1]
-		return e
-	}
-	e, err := cuda.NewEvent()
-	b.fail("profile", err)
-	return e
-}
-
-func (p *profiler) begin(b *Backend) {
-	if p.fn != nil && b.err == nil {
-		p.from = p.event(b)
-		b.fail("profile", p.from.Record(&b.compute))
-	}
-}
-
-func (p *profiler) end(b *Backend, op kernels.Op, bytes, flops int64) {
-	if p.fn == nil || b.err != nil {
-		return
-	}
-	to := p.event(b)
-	b.fail("profile", to.Record(&b.compute))
-	s := b.run.step
-	s.records = append(s.records, record{op, b.run.part, b.run.layer, p.from, to, bytes, flops})
-}
-
-// report hands a finished step's records to the profiler.
-func (b *Backend) report(s *step) {
-	p := &b.profiler
-	var out []kernels.OpRecord
-	for i := range s.records {
-		r := &s.records[i]
-		if p.fn != nil {
-			start, err := r.start.Since(&p.origin)
-			b.fail("profile", err)
-			duration, err := r.end.Since(&r.start)
-			b.fail("profile", err)
-			out = append(out, kernels.OpRecord{Op: r.op, Part: r.part, Layer: r.layer, Start: max(start, 0), Duration: duration, Bytes: r.bytes, FLOPs: r.flops})
-		}
-		p.events = append(p.events, r.start, r.end)
-	}
-	s.records = s.records[:0]
-	slices.SortStableFunc(out, func(a, b kernels.OpRecord) int { return int((a.Start - b.Start) / time.Nanosecond) })
-	for _, r := range out {
-		p.fn(r)
-	}
-}
-
-func (p *profiler) destroy() error {
-	var errs []error
-	for i := range p.events {
-		errs = append(errs, p.events[i].Destroy())
-	}
-	return errors.Join(errs...)
 }

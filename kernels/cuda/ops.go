@@ -215,11 +215,15 @@ func (b *Backend) begin(op kernels.Op) {
 	if !b.run.issuing && op != kernels.OpSample {
 		panic(fmt.Sprintf("cuda: %s outside Launch", op))
 	}
+	b.ranges.Push(string(op))
 	b.profiler.begin(b)
 }
 
 // end notes the operation for the profiler.
-func (b *Backend) end(op kernels.Op, bytes, flops int64) { b.profiler.end(b, op, bytes, flops) }
+func (b *Backend) end(op kernels.Op, bytes, flops int64) {
+	b.profiler.end(b, op, bytes, flops)
+	b.ranges.Pop()
+}
 
 // finish ends an operation whose output is out.
 func (b *Backend) finish(op kernels.Op, out kernels.Activation, bytes, flops int64) {
@@ -231,5 +235,9 @@ func (b *Backend) finish(op kernels.Op, out kernels.Activation, bytes, flops int
 
 // finishProduct ends a product of n rows that write outBytes each.
 func (b *Backend) finishProduct(op kernels.Op, out kernels.Activation, n int, w *weight, outBytes int) {
+	if n == 0 { // the head of a step without logits reads nothing
+		b.finish(op, out, 0, 0)
+		return
+	}
 	b.finish(op, out, w.bytes+int64(n)*(2*int64(w.cols)+int64(outBytes)), 2*int64(n)*int64(w.rows)*int64(w.cols))
 }

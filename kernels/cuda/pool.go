@@ -211,7 +211,15 @@ func (b *Backend) copyBlocks(op kernels.Op, copies []kernels.BlockCopy, src, dst
 	for len(p.sizes) < len(copies) {
 		p.sizes = append(p.sizes, bytes)
 	}
+	// Events are of the compute stream: they do not see swaps.
+	seen := b.profiler.tracer != nil || stream == &b.compute
+	if seen {
+		b.profiler.begin(b)
+	}
 	b.fail(op, stream.CopyBatch(p.dst, p.src, p.sizes[:len(copies)]))
+	if seen {
+		b.profiler.end(b, op, 2*int64(bytes)*int64(len(copies)), 0)
+	}
 }
 
 // blockAddress panics on an id outside the pool.

@@ -99,6 +99,7 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 		return
 	}
 	b.loader.done()
+	b.ranges.Push("step")
 	if s.used {
 		b.fail("launch", s.end.Sync())
 	}
@@ -120,7 +121,11 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 // runForward issues the step op by op.
 func (b *Backend) runForward(s *step, queryStart []int32, decodes int, forward func()) {
 	b.fail("launch", s.start.Record(&b.compute))
+	b.run.step = s
+	b.ranges.Push(string(kernels.OpPrepare))
+	b.profiler.begin(b)
 	b.send(&s.message)
+	b.end(kernels.OpPrepare, 4*int64(s.message.n), 0)
 	b.issue(s, queryStart, decodes, s.logits, forward)
 }
 
@@ -218,6 +223,7 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 		b.open = nil
 		return s.ticket
 	}
+	defer b.ranges.Pop() // of the step
 	b.checkSamples(s, batch)
 	masked := b.stageMasks(s, batch)
 	slot := int(s.ticket-1) % stepRing
@@ -238,8 +244,9 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 		b.fail(kernels.OpSample, b.compute.ToDevice(b.ws.masks, unsafe.Pointer(&s.masks[0]), 4*masks*maskWords(b.shape.Vocab)))
 	}
 	if len(batch.Index) > 0 {
-		b.send(&s.sample)
+		b.run.step = s
 		b.begin(kernels.OpSample)
+		b.send(&s.sample)
 		b.runSample(len(batch.Index))
 		b.end(kernels.OpSample, 4*int64(len(batch.Index))*int64(b.shape.Vocab), 0)
 	}

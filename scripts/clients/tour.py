@@ -130,7 +130,7 @@ def check_call(call):
 @station
 def tools():
     for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
-        r = client.chat.completions.create(model=MODEL, messages=ASK, tools=TOOLS, tool_choice=choice, max_tokens=200, temperature=0)
+        r = client.chat.completions.create(model=MODEL, messages=ASK, tools=TOOLS, tool_choice=choice, max_tokens=200, temperature=0, parallel_tool_calls=False)
         assert r.choices[0].message.tool_calls, (choice, r)
         for call in r.choices[0].message.tool_calls:
             check_call(call)
@@ -142,7 +142,7 @@ def tools():
 
 @station
 def tools_stream_says_the_same():
-    asked = dict(model=MODEL, messages=ASK, tools=TOOLS, tool_choice="required", max_tokens=200, temperature=0)
+    asked = dict(model=MODEL, messages=ASK, tools=TOOLS, tool_choice="required", max_tokens=200, temperature=0, parallel_tool_calls=False)
     whole = client.chat.completions.create(**asked).choices[0].message.tool_calls
     calls = {}
     for chunk in client.chat.completions.create(stream=True, **asked):
@@ -220,12 +220,12 @@ def anthropic_messages():
 @station
 def anthropic_tools():
     tool = {"name": "get_weather", "description": WEATHER["description"], "input_schema": WEATHER["parameters"]}
-    for choice in ({"type": "any"}, {"type": "tool", "name": "get_weather"}):
+    for choice in ({"type": "any", "disable_parallel_tool_use": True}, {"type": "tool", "name": "get_weather", "disable_parallel_tool_use": True}):
         r = claude.messages.create(model=MODEL, max_tokens=200, messages=ASK, tools=[tool], tool_choice=choice)
         use = next(b for b in r.content if b.type == "tool_use")
         assert use.input["city"] in ("Oslo", "Rome", "Lima"), use
         assert r.stop_reason == "tool_use"
-    with claude.messages.stream(model=MODEL, max_tokens=200, messages=ASK, tools=[tool], tool_choice={"type": "any"}) as s:
+    with claude.messages.stream(model=MODEL, max_tokens=200, messages=ASK, tools=[tool], tool_choice={"type": "any", "disable_parallel_tool_use": True}) as s:
         for _ in s:
             pass
         assert any(b.type == "tool_use" and 1 <= b.input["days"] <= 7 for b in s.get_final_message().content)

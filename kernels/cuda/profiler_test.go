@@ -1,0 +1,59 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/internal/cuda"
+	"github.com/pagoda-engine/pagoda/kernels"
+)
+
+// TestAssemble: activities find their operations through call and link, in
+// whatever order records come; what belongs to none, or was not complete, is left
+// out.
+func TestAssemble(t *testing.T) {
+	const clock = 1_000_000
+	ops := []kernels.OpRecord{
+		{Op: kernels.OpPrepare, Step: 4, Issued: 10, IssueTime: 5, Bytes: 64},
+		{Op: kernels.OpHead, Step: 4, Issued: 20, IssueTime: 5},
+		{Op: kernels.OpQKV, Step: 5, Issued: 30, IssueTime: 5, Layer: 3, FLOPs: 9},
+	}
+	link := func(correlation uint32, op uint64) cuda.Record {
+		return cuda.Record{Kind: cuda.LinkRecord, Correlation: correlation, External: op}
+	}
+	call := func(correlation uint32, at uint64) cuda.Record {
+		return cuda.Record{Kind: cuda.CallRecord, Correlation: correlation, Start: clock + at, End: clock + at + 4}
+	}
+	kernel := func(name string, correlation uint32, start, end uint64) cuda.Record {
+		return cuda.Record{Kind: cuda.KernelRecord, Name: name, Correlation: correlation, Start: clock + start, End: clock + end, Registers: 40, StaticShared: 1, DynamicShared: 2, Grid: [3]int32{9, 8, 7}, CTA: [3]int32{64, 2, 1}, Stream: 13}
+	}
+	got := assemble(ops, []cuda.Record{
+		kernel("qkv", 13, 100, 190), kernel("stray", 99, 1, 2), kernel("split", 14, 80, 95), link(11, 1), call(11, 11), link(13, 3), call(13, 31), link(14, 3),
+		{Kind: cuda.CopyRecord, Name: "HtoD", Correlation: 11, Start: clock + 50, End: clock + 53, Bytes: 64},
+		link(12, 7), kernel("of no operation", 12, 5, 6), link(15, 2), {Kind: cuda.KernelRecord, Name: "incomplete", Correlation: 15},
+	}, clock)
+	require.Len(t, got, 3)
+	require.Equal(t, kernels.OpHead, got[0].Op, "nothing ran for it: it has the time of its issue")
+	require.NotNil(t, got[0].Activities)
+	require.Empty(t, got[0].Activities)
+	require.EqualValues(t, 20, got[0].Start)
+
+	require.Equal(t, kernels.OpPrepare, got[1].Op)
+	require.EqualValues(t, 50, got[1].Start)
+	require.EqualValues(t, 3, got[1].Duration)
+	require.Equal(t, []kernels.Activity{{Kind: kernels.CopyActivity, Name: "HtoD", Start: 50, Duration: 3, Issued: 11, IssueTime: 4, Correlation: 11, Bytes: 64}}, got[1].Activities)
+
+	qkv := got[2]
+	require.EqualValues(t, 5, qkv.Step)
+	require.EqualValues(t, 80, qkv.Start)
+	require.Equal(t, time.Duration(110), qkv.Duration)
+	require.Equal(t, []string{"split", "qkv"}, []string{qkv.Activities[0].Name, qkv.Activities[1].Name})
+	require.EqualValues(t, 30, qkv.Activities[0].Issued, "without a record of its call: the operation's")
+	require.EqualValues(t, 31, qkv.Activities[1].Issued)
+	require.Equal(t, 504, qkv.Activities[1].CTAs())
+	require.Equal(t, 128, qkv.Activities[1].Threads())
+}
