@@ -39,6 +39,8 @@ type rope struct {
 	AttentionFactor *float64 `json:"attention_factor"`
 	BetaFast        float64  `json:"beta_fast"`
 	BetaSlow        float64  `json:"beta_slow"`
+	LowFreqFactor   float64  `json:"low_freq_factor"`
+	HighFreqFactor  float64  `json:"high_freq_factor"`
 }
 
 func readConfig(dir string) (*config, error) {
@@ -59,6 +61,12 @@ func readConfig(dir string) (*config, error) {
 		if c.Parameters.Theta != 0 {
 			c.Theta = c.Parameters.Theta
 		}
+	}
+	if c.Theta == 0 { // early Llamas
+		c.Theta = 10000
+	}
+	if c.KVHeads == 0 {
+		c.KVHeads = c.Heads
 	}
 	return c, nil
 }

@@ -1,5 +1,5 @@
 // Command pagoda-verify compares the engine's logits with an independent
-// forward pass of Qwen2.
+// forward pass of Qwen2, Qwen3 and Llama.
 //
 // # Cast
 //

@@ -16,13 +16,14 @@ import (
 // headRows is how many rows of the output head are in memory at once.
 const headRows = 16384
 
-// reference is Qwen2's forward pass in float32 on gomlx's pure-Go backend:
+// reference is the forward pass of Qwen2, Qwen3 and Llama in float32 on gomlx's pure-Go backend:
 // whole sequences, no KV cache, no paging, no batching. Layer by layer: the
 // weights of one layer are read, applied to every sequence and dropped, so a
 // model needs the memory of a layer, not of the whole.
 type reference struct {
 	cfg      *config
 	weights  *checkpoint
+	qkNorm   bool // query and key heads pass a norm, as in Qwen3
 	backend  backends.Backend
 	layer    *g.Exec // of layerGraph
 	norm     *g.Exec // of normGraph
@@ -44,7 +45,8 @@ func openReference(dir string, progress func(stage string)) (*reference, error) 
 	if progress == nil {
 		progress = func(string) {}
 	}
-	r := &reference{cfg: cfg, weights: weights, backend: simplego.GetBackend(), progress: progress}
+	qkNorm := weights.has("model.layers.0.self_attn.q_norm.weight")
+	r := &reference{cfg: cfg, weights: weights, qkNorm: qkNorm, backend: simplego.GetBackend(), progress: progress}
 	// One compilation for each sequence length, however many there are.
 	const unlimited = -1
 	r.layer = g.MustNewExec(r.backend, r.layerGraph).SetMaxCache(unlimited)
@@ -169,10 +171,11 @@ func (r *reference) layerWeights(l int) ([]any, error) {
 	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	prefix := fmt.Sprintf("model.layers.%d.", l)
 	var out []any
-	for _, w := range []struct {
+	type weight struct {
 		name  string
 		shape []int
-	}{
+	}
+	list := []weight{
 		{"input_layernorm.weight", []int{c.Hidden}},
 		{"self_attn.q_proj.weight", []int{q, c.Hidden}}, {"self_attn.q_proj.bias", []int{q}},
 		{"self_attn.k_proj.weight", []int{kv, c.Hidden}}, {"self_attn.k_proj.bias", []int{kv}},
@@ -181,7 +184,11 @@ func (r *reference) layerWeights(l int) ([]any, error) {
 		{"post_attention_layernorm.weight", []int{c.Hidden}},
 		{"mlp.gate_proj.weight", []int{c.Intermediate, c.Hidden}}, {"mlp.up_proj.weight", []int{c.Intermediate, c.Hidden}},
 		{"mlp.down_proj.weight", []int{c.Hidden, c.Intermediate}},
-	} {
+	}
+	if r.qkNorm {
+		list = append(list, weight{"self_attn.q_norm.weight", []int{c.HeadDim}}, weight{"self_attn.k_norm.weight", []int{c.HeadDim}})
+	}
+	for _, w := range list {
 		name := prefix + w.name
 		if strings.HasSuffix(name, ".bias") && !r.weights.has(name) {
 			out = append(out, tensors.FromFlatDataAndDimensions(make([]float32, w.shape[0]), w.shape...))
@@ -208,7 +215,7 @@ func (r *reference) layerGraph(in []*g.Node) *g.Node {
 	q := g.Add(linear(normed, w[1]), g.InsertAxes(w[2], 0))
 	k := g.Add(linear(normed, w[3]), g.InsertAxes(w[4], 0))
 	v := g.Add(linear(normed, w[5]), g.InsertAxes(w[6], 0))
-	x = g.Add(x, linear(r.attention(q, k, v, cos, sin), w[7]))
+	x = g.Add(x, linear(r.attention(q, k, v, cos, sin, w[12:]), w[7]))
 	normed = r.normGraph(x, w[8])
 	gate := linear(normed, w[9])
 	return g.Add(x, linear(g.Mul(g.Mul(gate, g.Logistic(gate)), linear(normed, w[10])), w[11]))
@@ -216,11 +223,16 @@ func (r *reference) layerGraph(in []*g.Node) *g.Node {
 
 // attention is causal grouped-query attention: query head h reads KV head
 // h / (heads/kvHeads). q: [n, heads·headDim]; k, v: [n, kvHeads·headDim].
-func (r *reference) attention(q, k, v, cos, sin *g.Node) *g.Node {
+// norms are those of query and key heads, before RoPE, or none.
+func (r *reference) attention(q, k, v, cos, sin *g.Node, norms []*g.Node) *g.Node {
 	n, d, heads, kvHeads := q.Shape().Dimensions[0], r.cfg.HeadDim, r.cfg.Heads, r.cfg.KVHeads
 	group := heads / kvHeads
-	q = g.Reshape(rotate(g.Reshape(q, n, heads, d), cos, sin), n, kvHeads, group, d)
-	k = rotate(g.Reshape(k, n, kvHeads, d), cos, sin)
+	q, k = g.Reshape(q, n, heads, d), g.Reshape(k, n, kvHeads, d)
+	if len(norms) > 0 {
+		q, k = r.normGraph(q, g.InsertAxes(norms[0], 0)), r.normGraph(k, g.InsertAxes(norms[1], 0))
+	}
+	q = g.Reshape(rotate(q, cos, sin), n, kvHeads, group, d)
+	k = rotate(k, cos, sin)
 	v = g.Reshape(v, n, kvHeads, d)
 
 	scores := g.MulScalar(g.Einsum("tkgd,skd->kgts", q, k), 1/math.Sqrt(float64(d)))

@@ -27,10 +27,10 @@ func readGolden(t *testing.T, dir string) golden {
 	return g
 }
 
-// The forward pass equals transformers' in float32: tied and untied, plain RoPE
-// and YaRN, one file and shards. The goldens are rounded to four decimals.
+// The forward pass equals transformers' in float32: tied and untied, plain RoPE,
+// YaRN and Llama 3's, with biases or norms of heads, one file and shards. The goldens are rounded to four decimals.
 func TestLogitsEqualTransformers(t *testing.T) {
-	for _, name := range []string{"tiny-tied", "tiny-yarn"} {
+	for _, name := range []string{"tiny-tied", "tiny-yarn", "tiny-llama", "tiny-qwen3"} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join("..", "..", "testdata", "golden", name)
 			g := readGolden(t, dir)

@@ -65,7 +65,7 @@ func command() *cobra.Command {
 		Use:   "pagoda-verify MODEL",
 		Short: "Compare the engine's logits with an independent forward pass",
 		Long: `pagoda-verify runs prompts through the engine and through a second, independent
-Qwen2 forward pass (gomlx's pure-Go backend, float32, no KV cache) and compares the
+forward pass (gomlx's pure-Go backend, float32, no KV cache) and compares the
 logits after every token of every prompt.
 
 MODEL is a directory with config.json and safetensors. The prompts are English

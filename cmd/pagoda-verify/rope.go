@@ -18,6 +18,9 @@ func (c *config) rotations(n int) (cos, sin []float32) {
 	if r := c.Scaling; r != nil && (r.Type == "yarn" || r.RopeType == "yarn") {
 		scale = c.stretch(frequency, *r)
 	}
+	if r := c.Scaling; r != nil && r.RopeType == "llama3" {
+		r.slow(frequency)
+	}
 	for p := range n {
 		for _, f := range frequency {
 			cos = append(cos, float32(scale*math.Cos(float64(p)*f)))
@@ -25,6 +28,17 @@ func (c *config) rotations(n int) (cos, sin []float32) {
 		}
 	}
 	return cos, sin
+}
+
+// slow applies Llama 3's scaling (Grattafiori et al., 2024): frequencies that turn
+// fewer than LowFreqFactor times over the original length are divided by factor,
+// those that turn more than HighFreqFactor times are kept, with a ramp between.
+func (r *rope) slow(frequency []float64) {
+	for i, f := range frequency {
+		turns := r.OriginalLen * f / (2 * math.Pi)
+		keep := min(max((turns-r.LowFreqFactor)/(r.HighFreqFactor-r.LowFreqFactor), 0), 1)
+		frequency[i] = f*keep + f/r.Factor*(1-keep)
+	}
 }
 
 // stretch applies YaRN to the frequencies and returns the factor on cos and sin.

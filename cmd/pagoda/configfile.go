@@ -30,6 +30,9 @@ func setFromOutside(cmd *cobra.Command, lookup func(string) (string, bool)) erro
 	if err := setFromEnvironment(cmd, lookup); err != nil {
 		return err
 	}
+	for _, text := range misspelt(cmd, os.Environ()) {
+		fmt.Fprintln(os.Stderr, "warning:", text)
+	}
 	flag := cmd.Flags().Lookup(configFlag)
 	if flag == nil || flag.Value.String() == "" {
 		return nil

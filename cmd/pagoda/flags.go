@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -153,6 +154,33 @@ func addNegations(flags *pflag.FlagSet) {
 	}
 }
 
+// variable is the environment variable of a flag.
+func variable(f *pflag.Flag) string {
+	return variablePrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+}
+
+const variablePrefix = "PAGODA_"
+
+// misspelt lists the variables of an environment that set nothing and look like
+// one that would, with that one. Their values may be secret.
+func misspelt(cmd *cobra.Command, environment []string) []string {
+	var known, found []string
+	for _, flags := range []*pflag.FlagSet{cmd.Flags(), serveCommand().Flags()} {
+		flags.VisitAll(func(f *pflag.Flag) { known = append(known, strings.TrimPrefix(variable(f), variablePrefix)) })
+	}
+	for _, line := range environment {
+		name, _, _ := strings.Cut(line, "=")
+		name, ours := strings.CutPrefix(name, variablePrefix)
+		if !ours || slices.Contains(known, name) {
+			continue
+		}
+		if likely := nearest(name, known); likely != "" {
+			found = append(found, fmt.Sprintf("%s%s sets no flag; did you mean %s%s?", variablePrefix, name, variablePrefix, likely))
+		}
+	}
+	return found
+}
+
 // setFromEnvironment sets flags that the command line did not from PAGODA_*. A
 // flag and its --no- form count as one.
 func setFromEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) error {
@@ -160,9 +188,13 @@ func setFromEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) 
 	cmd.Flags().Visit(func(f *pflag.Flag) { given[strings.TrimPrefix(f.Name, "no-")] = true })
 	var err error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		name := "PAGODA_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		name := variable(f)
 		value, ok := lookup(name)
 		if !ok || err != nil || given[strings.TrimPrefix(f.Name, "no-")] {
+			return
+		}
+		if strings.HasPrefix(value, "tcp://") && name == "PAGODA_PORT" {
+			err = usageError{fmt.Errorf("%s=%s: Kubernetes sets it for a Service named pagoda; set enableServiceLinks: false in the pod, or name the Service otherwise", name, value)}
 			return
 		}
 		if e := cmd.Flags().Set(f.Name, value); e != nil {

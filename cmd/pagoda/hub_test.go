@@ -112,3 +112,11 @@ func TestHubToken(t *testing.T) {
 	env["HF_TOKEN"] = "from-variable"
 	require.Equal(t, "from-variable", hubToken(look))
 }
+
+// TestServedNames: a model of the hub goes by its full name, a directory by its
+// last part; both spellings are accepted.
+func TestServedNames(t *testing.T) {
+	require.Equal(t, []string{"Org/Tiny", "Tiny"}, servedNames("Org/Tiny", true))
+	require.Equal(t, []string{"tiny", "./models/tiny/"}, servedNames("./models/tiny/", false))
+	require.Equal(t, []string{"demo"}, servedNames("demo", false))
+}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -169,18 +168,26 @@ func (f *serveFlags) tls() (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
+// servedNames are the names of MODEL in the API, the one that answers bear first. A
+// path is a poor name to type, so its last part comes before it; a model of the hub
+// goes by its full name, as with vLLM.
+func servedNames(model string, fromHub bool) []string {
+	trimmed := strings.TrimSuffix(model, "/")
+	i := strings.LastIndexByte(trimmed, '/')
+	switch last := trimmed[i+1:]; {
+	case i < 0:
+		return []string{trimmed}
+	case fromHub:
+		return []string{model, last}
+	default:
+		return []string{last, model}
+	}
+}
+
 func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (*server.Server, error) {
 	names := f.names
 	if len(names) == 0 {
-		names = []string{strings.TrimSuffix(model, "/")}
-		if i := strings.LastIndexByte(names[0], '/'); i >= 0 {
-			// A path is a poor name to type; both are accepted. A model of the hub goes
-			// by its full name, as with vLLM.
-			names = []string{names[0][i+1:], model}
-			if s.fromHub {
-				slices.Reverse(names)
-			}
-		}
+		names = servedNames(model, s.fromHub)
 	}
 	e := server.AdaptEngine(s.engine)
 	if f.generation == "vllm" {

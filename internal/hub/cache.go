@@ -124,8 +124,9 @@ func (c cache) setRef(revision, commit string) error {
 	return os.WriteFile(name, []byte(commit), 0o644)
 }
 
-// lock keeps other processes from fetching the same blob; unlock ends that.
-func (c cache) lock(hash string) (unlock func(), err error) {
+// lock keeps other processes from fetching the same blob; unlock ends that. held is
+// called when it must wait for one.
+func (c cache) lock(hash string, held func()) (unlock func(), err error) {
 	if err := os.MkdirAll(c.locks, 0o755); err != nil {
 		return nil, err
 	}
@@ -133,11 +134,12 @@ func (c cache) lock(hash string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
+	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		held()
+		err = unix.EINTR
+	}
+	for errors.Is(err, unix.EINTR) {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
 	}
 	if err != nil {
 		f.Close()

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -39,6 +40,7 @@ type fakeHub struct {
 	breakAt int  // bytes of a weight file after which the next transfers break off
 	breaks  int  // so many of them
 	damage  bool // weights come with a wrong byte
+	whole   bool // ranges are not heeded
 	ranges  []string
 	sent    map[string]int // transfers begun, by file
 	leaked  bool           // the key came to the second host
@@ -48,9 +50,13 @@ func newFakeHub(t *testing.T) *fakeHub {
 	h := &fakeHub{
 		files: map[string][]byte{
 			"config.json": []byte(`{"architectures":["Qwen2ForCausalLM"]}`), "tokenizer.json": []byte(`{}`), "README.md": []byte("read me"),
-			"model.safetensors": bytes.Repeat([]byte("0123456789abcdef"), 40_000),
+			"model.safetensors": make([]byte, 640_000),
 		},
 		etag: map[string]string{}, sent: map[string]int{},
+	}
+	rng := rand.New(rand.NewPCG(1, 2)) // no part is like another
+	for i, weights := 0, h.files["model.safetensors"]; i < len(weights); i++ {
+		weights[i] = byte(rng.Uint32())
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/models/Org/Tiny-Model/revision/{revision}", h.describe)
@@ -139,6 +145,9 @@ func (h *fakeHub) weights(w http.ResponseWriter, r *http.Request) {
 		data[len(data)/2] ^= 1
 	}
 	at := h.breakAt
+	if h.whole {
+		r.Header.Del("Range")
+	}
 	h.mu.Unlock()
 	if breaks {
 		w = &breaking{w, at}
@@ -241,6 +250,16 @@ func TestInterrupted(t *testing.T) {
 	require.NoError(t, err)
 	h.requireWhole(t, dir)
 	require.Equal(t, []string{"", "bytes=100000-"}, h.ranges)
+}
+
+// TestNoRanges: from a host that cannot go on in the middle, the file comes anew.
+func TestNoRanges(t *testing.T) {
+	h := newFakeHub(t)
+	h.breakAt, h.breaks, h.whole = 200_000, 1, true
+	dir, err := newClient(t, h, t.TempDir(), nil).Snapshot(t.Context(), testID, "", wantModel)
+	require.NoError(t, err)
+	h.requireWhole(t, dir)
+	require.Equal(t, 2, h.sent["model.safetensors"])
 }
 
 // TestDamaged: bytes that are not what the hub says never become a model.

@@ -69,7 +69,7 @@ func sizeOf(name string) int64 {
 
 // bring makes a blob whole. One that turns out damaged is fetched anew, once.
 func (c *Client) bring(ctx context.Context, cache cache, r *remote, progress func(int64)) error {
-	unlock, err := cache.lock(r.hash)
+	unlock, err := cache.lock(r.hash, func() { c.cfg.Note("another process is fetching " + r.name + ": waiting for it") })
 	if err != nil {
 		return err
 	}
