@@ -123,7 +123,7 @@ demo-eval:
 
 ## ui-screenshots: look at the page with Chromium under load; the pictures of the docs
 ui-screenshots: $(TOKENIZERS)
-	$(GO) test -tags screenshots -count=1 -run Screenshots -v ./cmd/pagoda -images $(CURDIR)/.cache/screenshots
+	$(GO) test -tags screenshots -count=1 -run 'Screenshots|KeyDialog' -v ./cmd/pagoda -images $(CURDIR)/.cache/screenshots
 	@mkdir -p docs/images
 	cp .cache/screenshots/page-desktop.png .cache/screenshots/page-dark.png .cache/screenshots/phone-memory.png docs/images/
 

@@ -15,7 +15,7 @@ import (
 // limits change.
 func (c *cells) edge(ctx context.Context, works, fails, resolution float64, limits func(v float64) engine.Limits) (float64, error) {
 	for {
-		middle := math.Round((works+fails)/2/resolution) * resolution
+		middle := multiple((works+fails)/2, resolution)
 		if math.Abs(middle-works) < resolution/2 || math.Abs(middle-fails) < resolution/2 {
 			return works, nil
 		}
@@ -29,6 +29,12 @@ func (c *cells) edge(ctx context.Context, works, fails, resolution float64, limi
 			works = middle
 		}
 	}
+}
+
+// multiple is the multiple of the resolution nearest to v, without the last bits
+// that a product has.
+func multiple(v, resolution float64) float64 {
+	return math.Round(math.Round(v/resolution)*resolution*1e6) / 1e6
 }
 
 // edges finds, for arms over ascending values, the last values that fit on either
@@ -78,8 +84,8 @@ func (c *cells) sizedByHand() bool {
 func (c *cells) pretend(share float64, blocks int) string {
 	fixed := ledgerBytes(c.e.Ledger(), "weights", "workspace")
 	c.base.MemoryLimit = int64(float64(fixed+int64(blocks+1)*c.e.Info().BlockBytes)/share) + 1
-	return fmt.Sprintf("A device of %s is pretended, so that %.2g of it holds weights, workspace and the %d KV blocks that these requests need at most; --memory-limit chooses another size.",
-		formatBinary(float64(c.base.MemoryLimit)), share, blocks)
+	return fmt.Sprintf("A device of %s is pretended, %.0f %% of which hold weights, workspace and the %d KV blocks that these requests need at most; --memory-limit chooses another size.",
+		formatBinary(float64(c.base.MemoryLimit)), 100*share, blocks)
 }
 
 // tighten gives the pool a share of the blocks that the requests need at most, in

@@ -114,21 +114,22 @@ func (c *cells) memoryArms(ctx context.Context, values []float64, load Load) ([]
 	return arms, err
 }
 
-// safest is the index of the first cell that is as good as any and in which no
-// block was short; without such, of the first as good as any. −1 when nothing was
-// measured.
+// safest is the index of the first cell that is as good as any with the fewest
+// preemptions that such a cell has: where the pool binds, more memory is safer. −1
+// when nothing was measured.
 func safest(cells []Cell) int {
-	first := firstAsGood(cells, "output_throughput")
-	if first < 0 {
+	best := firstAsGood(cells, "output_throughput")
+	if best < 0 {
 		return -1
 	}
 	top := cells[bestOf(cells, "output_throughput")].Metrics["output_throughput"]
-	for i := first; i < len(cells); i++ {
-		if c := &cells[i]; c.measured() && c.medianOf("num_preemptions") == 0 && c.medianOf("failed") == 0 && !below(c.Metrics["output_throughput"], top) {
-			return i
+	pain := func(c *Cell) float64 { return c.medianOf("num_preemptions") + 1000*c.medianOf("failed") }
+	for i := best; i < len(cells); i++ {
+		if c := &cells[i]; c.measured() && !below(c.Metrics["output_throughput"], top) && pain(c) < pain(&cells[best]) {
+			best = i
 		}
 	}
-	return first
+	return best
 }
 
 // memoryVerdict says what is safe and where more stops paying.

@@ -66,6 +66,8 @@ func (c *cells) pagedArms(o PagedOptions) []*arm {
 		// A cell whose pool is not the subject has one that all of it fits, and no larger
 		// than a picture can show.
 		a.limits.NumGPUBlocksOverride = blocks
+		// A prefix can be shared once it is computed: not by prompts of the same step.
+		a.limits.MaxNumBatchedTokens = min(c.base.MaxNumBatchedTokens, max(o.Load.Requests*o.Load.PromptTokens/12, c.base.MaxNumSeqs))
 		a.params["num_gpu_blocks_override"] = blocks
 		return a
 	}

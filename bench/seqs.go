@@ -157,7 +157,10 @@ func seqsVerdict(cells []Cell, best, requests int) string {
 			}
 		}
 	}
-	fmt.Fprintf(&b, "It ends there: %s (at %v %s). ", why, of.Params["max_num_seqs"], text)
+	if of != c {
+		text = fmt.Sprintf("at %v %s", of.Params["max_num_seqs"], text)
+	}
+	fmt.Fprintf(&b, "It ends there: %s (%s). ", why, text)
 	for i := best + 1; i < len(cells); i++ {
 		if worse := &cells[i]; below(worse.Metrics["output_throughput"], c.Metrics["output_throughput"]) {
 			why, text := boundOf(worse, nil, requests)

@@ -44,7 +44,8 @@ func Swap(ctx context.Context, e Tunable, o SwapOptions) (*Report, error) {
 	if c.base.NumGPUBlocksOverride <= 0 && c.base.KVCacheMemoryBytes <= 0 && info.NumBlocks > peak {
 		notes = append(notes, c.tighten(o.Share, work, peak))
 	}
-	blocks := (o.Load.PromptTokens + o.Load.OutputTokens + info.BlockSize - 1) / info.BlockSize
+	// On average a sequence has generated half of what it will.
+	blocks := (o.Load.PromptTokens + o.Load.OutputTokens/2 + info.BlockSize - 1) / info.BlockSize
 	pool := info.NumBlocks
 	if c.base.NumGPUBlocksOverride > 0 {
 		pool = c.base.NumGPUBlocksOverride
@@ -56,6 +57,10 @@ func Swap(ctx context.Context, e Tunable, o SwapOptions) (*Report, error) {
 	r.Columns = []string{"output_throughput", "p99_e2el_ms", "p99_itl_ms", "preemptions_swap", "preemptions_recompute", "swap_out_bytes", "peak_swap_bytes"}
 	unforced := slices.DeleteFunc(slices.Clone(r.Cells), func(c Cell) bool { return isForced(&c) && started.PreemptionMode != "swap" })
 	if best := firstAsGood(unforced, "output_throughput"); best >= 0 {
+		// Of equal pools, however large they were asked to be, the first.
+		best = slices.IndexFunc(unforced, func(c Cell) bool {
+			return c.measured() && c.medianOf("num_cpu_blocks") == unforced[best].medianOf("num_cpu_blocks")
+		})
 		r.Best = r.Cells[best].Params
 		r.Verdict = swapVerdict(r.Cells, best)
 	}
@@ -147,6 +152,12 @@ func swapVerdict(cells []Cell, best int) string {
 		fmt.Fprintf(&b, "Without a swap pool %.0f sequences are computed again, which costs nothing beyond the spread here. ", cells[none].medianOf("preemptions_recompute"))
 	default:
 		fmt.Fprintf(&b, "Without a swap pool %.0f sequences are computed again: %.2f of that throughput. ", cells[none].medianOf("preemptions_recompute"), cells[none].medianOf("output_throughput")/c.medianOf("output_throughput"))
+	}
+	for i := best + 1; i < len(cells); i++ {
+		if cells[i].measured() && cells[i].medianOf("num_cpu_blocks") == c.medianOf("num_cpu_blocks") && !isForced(&cells[i]) {
+			fmt.Fprintf(&b, "%v GiB and more give no larger a swap pool: its %.0f blocks are four times the KV pool's, and more could not be used. ", cells[i].Params["swap_space"], c.medianOf("num_cpu_blocks"))
+			break
+		}
 	}
 	if peak > 0 {
 		fmt.Fprintf(&b, "At most %s of it were in use: more than that is never touched. ", formatBinary(peak))

@@ -94,11 +94,12 @@ func (l *loop) observeBlocks(o *Observation, n int) {
 	size := l.kv.BlockSize()
 	o.Blocks = slices.Grow(o.Blocks[:0], n)[:n]
 	for i := range o.Blocks {
-		b := BlockState{BlockInfo: l.kv.Block(kvcache.BlockID(i + 1))}
+		b := &o.Blocks[i]
+		l.kv.Block(kvcache.BlockID(i+1), &b.BlockInfo)
+		b.Tokens, b.Owners = 0, [ShownOwners]SequenceID{}
 		if b.Published {
 			b.Tokens = size
 		}
-		o.Blocks[i] = b
 	}
 	l.observed = l.observed[:0]
 	for seq := range l.requests {

@@ -120,6 +120,8 @@ func TestObserve(t *testing.T) {
 		steps, err := e.StepsOf(ctx, b.Sequence, 1<<20)
 		require.NoError(t, err)
 		require.Equal(t, scheduler.Fresh, steps[0].Admitted[0].How)
+		require.Zero(t, steps[0].Decodes, "its prompt")
+		require.Equal(t, 1, steps[len(steps)-1].Decodes)
 		tokens := 0
 		for _, s := range steps {
 			for _, part := range s.Scheduled {
@@ -133,4 +135,25 @@ func TestObserve(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, steps[len(steps)-3:], last3)
 	})
+}
+
+// BenchmarkObserve looks at 32,768 blocks, half of them in 64 tables.
+func BenchmarkObserve(b *testing.B) {
+	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 1<<15 + 1, BlockSize: 16})
+	require.NoError(b, err)
+	sched, err := scheduler.New(scheduler.Config{Limits: scheduler.Limits{MaxNumSeqs: 64, MaxBatchedTokens: 64}}, kv)
+	require.NoError(b, err)
+	l := &loop{e: &Engine{}, kv: kv, sched: sched, records: newRecords(), requests: map[*scheduler.Sequence]*request{}}
+	for i := range 64 {
+		q := &request{}
+		q.seq.ID = SequenceID(i + 1)
+		_, ok := kv.Admit(&q.seq.Table, prompt(i, 256*16), "", 0)
+		require.True(b, ok)
+		l.requests[&q.seq] = q
+	}
+	var o Observation
+	b.ReportAllocs()
+	for b.Loop() {
+		l.observe(&o, 1<<15, 256)
+	}
 }

@@ -134,6 +134,9 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	}()
 	device := backend.Info()
 	c.resolve(device.Backend)
+	if err := supported(device, src.shape); err != nil {
+		return nil, err
+	}
 	sz, shape, lim := measure(c, &src, device, backend.WorkspaceBytes)
 	most := maxima(c, device.Backend, src.modelMaxLen)
 	plan, err := plan(c, sz)
@@ -165,6 +168,14 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	}
 	l.sizes, l.shape, l.maxima = sz, shape, most
 	return l, nil
+}
+
+// supported refuses a model that the device has no kernels for.
+func supported(device kernels.Info, shape kernels.Shape) error {
+	if device.Backend == deviceCUDA && shape.QKNorm {
+		return fmt.Errorf("%w: it norms query and key heads (Qwen3), for which there is no CUDA kernel; use --device cpu", ErrModel)
+	}
+	return nil
 }
 
 // measure gathers what the memory plan of a resolved configuration is made from.

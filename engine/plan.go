@@ -41,7 +41,7 @@ func NewPlan(c Config) (*Plan, error) {
 	}
 	p := &Plan{Info: src.info, cfg: c}
 	if err := p.onDevice(&src); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDevice, err)
+		return nil, err
 	}
 	return p, p.settle()
 }
@@ -52,9 +52,12 @@ func (p *Plan) onDevice(src *source) error {
 	defer runtime.UnlockOSThread()
 	device, workspace, done, err := planDevice(&p.cfg)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrDevice, err)
 	}
 	defer done()
+	if err := supported(device, src.shape); err != nil {
+		return err
+	}
 	p.cfg.resolve(device.Backend)
 	p.sizes, _, _ = measure(&p.cfg, src, device, workspace)
 	p.Info.describe(&p.cfg, device, &p.sizes, src.weights)

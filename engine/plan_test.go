@@ -45,3 +45,14 @@ func TestPlanPretendsACard(t *testing.T) {
 	require.Empty(t, p.Settings)
 	require.NotZero(t, p.Info.WeightBytes)
 }
+
+// TestPlanRefusesWhatTheDeviceLacks: before anything is made.
+func TestPlanRefusesWhatTheDeviceLacks(t *testing.T) {
+	c := Config{Model: "../testdata/golden/tiny-qwen3", Device: deviceCUDA, MemoryLimit: 1 << 30, Log: quiet(Config{}).Log}
+	_, err := NewPlan(c)
+	require.ErrorIs(t, err, ErrModel)
+	require.ErrorContains(t, err, "--device cpu")
+	c.Device = deviceCPU
+	_, err = NewPlan(c)
+	require.NoError(t, err)
+}

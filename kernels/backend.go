@@ -45,11 +45,13 @@ type Backend interface {
 	// [tokens, hidden], in float32 (Zhang and Sennrich, 2019). w: [hidden].
 	RMSNorm(w Weight)
 	// QKV projects Normed by w (kind LinearQKV, [(heads + 2·kvHeads)·headDim,
-	// hidden]), adds the bias, rotates queries and keys by RoPE (pairs (i,
+	// hidden]), adds the bias, normalizes each head of queries and keys where w has
+	// QKNorm, rotates queries and keys by RoPE (pairs (i,
 	// i+headDim/2), angle = position · InvFreq[i], a float32 product as
 	// transformers has it; cos and sin are scaled by RopeScale) and
 	// leaves the queries in Query, [tokens, heads, headDim]; keys and values go
-	// to their slots of layer in the KV pool, rounded to bfloat16.
+	// to their slots of layer in the KV pool, rounded to bfloat16. Attn is undefined
+	// afterwards.
 	QKV(layer int, w Weight)
 	// PagedAttention sets Attn = softmax(Query·Kᵀ/sqrt(headDim))·V, [tokens,
 	// heads, headDim], causal: the token at position p sees positions 0..p of
@@ -165,6 +167,7 @@ type Shape struct {
 	SampleVocab                  int       // ids ≥ SampleVocab are never drawn (rows that the tokenizer lacks); 0 = Vocab
 	RMSEps                       float32   // epsilon of every RMSNorm
 	InvFreq                      []float32 // [HeadDim/2] inverse RoPE frequencies, radians a token
+	QKNorm                       bool      // QKV weights have norms of query and key heads
 	RopeScale                    float32   // factor on cos and sin (YaRN's attention factor); 1 without YaRN
 }
 

@@ -56,4 +56,8 @@ type LinearSpec struct {
 	Kind  LinearKind
 	Parts []HostTensor
 	Bias  []HostTensor // one a part, [out]; nil = none
+	// QKNorm are the weights of an RMSNorm, with Shape.RMSEps, that each query head
+	// and each key head passes before RoPE (Henry et al., 2020; Qwen3), two vectors
+	// of [headDim] that are kept in float32; nil = none. Kind LinearQKV alone.
+	QKNorm []HostTensor
 }

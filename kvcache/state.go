@@ -22,8 +22,8 @@ func (s State) String() string {
 // BlockInfo is what a Manager can say of a block.
 type BlockInfo struct {
 	State     State
-	Refs      int  // tables that name it
 	Published bool // in the prefix index, under Hash
+	Refs      int  // tables that name it
 	Hash      Hash
 	// Taken is when it was last handed out, Touched when a table last came to name
 	// it or the last one ceased to, both on the clock of Tick.
@@ -38,11 +38,13 @@ func (m *Manager) Tick(now time.Duration) { m.now = now }
 // handed out.
 func (m *Manager) NumIDs() int { return len(m.blocks) }
 
-// Block says what is known of a block other than 0. It takes constant time and
-// changes nothing.
-func (m *Manager) Block(id BlockID) BlockInfo {
+// Block fills in what is known of a block other than 0. It takes constant time and
+// changes nothing; whoever asks for all of them asks often, so nothing is copied
+// twice.
+func (m *Manager) Block(id BlockID, info *BlockInfo) {
 	b := &m.blocks[id]
-	info := BlockInfo{Refs: int(b.refs), Published: b.published, Taken: b.taken, Touched: b.touched}
+	*info = BlockInfo{}
+	info.Refs, info.Published, info.Taken, info.Touched = int(b.refs), b.published, b.taken, b.touched
 	if b.published {
 		info.Hash = b.hash
 	}
@@ -56,5 +58,4 @@ func (m *Manager) Block(id BlockID) BlockInfo {
 	case b.published:
 		info.State = Cached
 	}
-	return info
 }

@@ -23,9 +23,11 @@ type Config struct {
 
 	RMSNormEps float64
 	RopeTheta  float64
-	YaRN       *YaRN // nil = plain RoPE
+	YaRN       *YaRN   // nil = none
+	Llama3     *Llama3 // likewise; at most one of the two
 
 	QKVBias           bool // q, k and v projections have a bias
+	QKNorm            bool // an RMSNorm of each query and key head, before RoPE
 	TieWordEmbeddings bool // the output head is the embedding
 
 	EOSTokenIDs []int32 // may be empty
@@ -37,13 +39,21 @@ type architecture struct {
 	name      string // in "architectures"
 	modelType string // in "model_type"
 	qkvBias   bool   // unless attention_bias says otherwise
+	outBias   bool   // attention_bias stands for the output projection's, too
+	qkNorm    bool
+	theta     float64 // rope_theta where the file gives none; 0 = it must
 }
 
 // architectures are the dense decoders that the weight table and the forward
 // pass cover.
 var architectures = []architecture{
 	{name: "Qwen2ForCausalLM", modelType: "qwen2", qkvBias: true},
+	{name: "Qwen3ForCausalLM", modelType: "qwen3", outBias: true, qkNorm: true},
+	{name: llama, modelType: "llama", outBias: true, theta: 10000},
 }
+
+// llama is the architecture of Llama, and of many models of others.
+const llama = "LlamaForCausalLM"
 
 // Architectures names the supported architectures.
 func Architectures() []string {
@@ -95,16 +105,16 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 		return nil, err
 	}
 	var c Config
-	c.readArchitecture(o)
+	arch := c.readArchitecture(o)
 	c.HiddenSize = o.integer("hidden_size", 1, maxHidden)
 	c.IntermediateSize = o.integer("intermediate_size", 1, maxIntermediate)
 	c.NumLayers = o.integer("num_hidden_layers", 1, maxLayers)
 	c.VocabSize = o.integer("vocab_size", 1, maxVocab)
 	c.MaxPositionEmbeddings = o.integer("max_position_embeddings", 1, maxPositions)
-	c.readHeads(o)
+	c.readHeads(o, arch)
 	c.RMSNormEps = o.number("rms_norm_eps", 1e-12, 0.1)
 	c.TieWordEmbeddings = o.optBoolean("tie_word_embeddings", false)
-	c.readRope(o)
+	c.readRope(o, arch.theta)
 	c.readTokenIDs(o)
 	refuseUnsupported(o, c.NumLayers)
 	if err := o.errs.orNil(); err != nil {
@@ -114,13 +124,13 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 }
 
 // readArchitecture finds the supported architecture that the file names.
-func (c *Config) readArchitecture(o *object) {
+func (c *Config) readArchitecture(o *object) (a architecture) {
 	if !o.require("architectures") {
-		return
+		return a
 	}
 	names, ok := o.texts("architectures", 16)
 	if !ok {
-		return
+		return a
 	}
 	i := slices.IndexFunc(architectures, func(a architecture) bool { return slices.Contains(names, a.name) })
 	if i < 0 {
@@ -129,21 +139,30 @@ func (c *Config) readArchitecture(o *object) {
 			shown[i] = quote(name)
 		}
 		o.fail("architectures", "is [%s], supported: %s", strings.Join(shown, ", "), strings.Join(Architectures(), ", "))
-		return
+		return a
 	}
-	a := architectures[i]
+	a = architectures[i]
 	c.Architecture = a.name
-	c.QKVBias = o.optBoolean("attention_bias", a.qkvBias)
+	c.QKNorm = a.qkNorm
+	if c.QKVBias = o.optBoolean("attention_bias", a.qkvBias); c.QKVBias && a.outBias {
+		o.fail("attention_bias", "is true, %s with a bias of the output projection is not supported", a.name)
+	}
 	if t, ok := o.optText("model_type"); ok && t != a.modelType {
 		o.fail("model_type", "is %s, must be %s for %s", quote(t), a.modelType, a.name)
 	}
+	return a
 }
 
 // readHeads reads the attention heads. Without head_dim it is hidden_size /
 // num_attention_heads.
-func (c *Config) readHeads(o *object) {
+func (c *Config) readHeads(o *object, a architecture) {
 	c.NumHeads = o.integer("num_attention_heads", 1, maxHeads)
-	c.NumKVHeads = o.integer("num_key_value_heads", 1, maxHeads)
+	if c.NumKVHeads = c.NumHeads; a.name != llama || o.has("num_key_value_heads") { // the first Llamas had no groups
+		c.NumKVHeads = o.integer("num_key_value_heads", 1, maxHeads)
+	}
+	if a.qkNorm { // transformers has another default than hidden_size / heads
+		o.require("head_dim")
+	}
 	if c.NumHeads > 0 && c.NumKVHeads > 0 && c.NumHeads%c.NumKVHeads != 0 {
 		o.fail("num_key_value_heads", "is %d, must divide num_attention_heads, %d", c.NumKVHeads, c.NumHeads)
 	}
@@ -218,7 +237,7 @@ func (c *Config) Shape() kernels.Shape {
 	return kernels.Shape{
 		Layers: c.NumLayers, Hidden: c.HiddenSize, Intermediate: c.IntermediateSize,
 		Heads: c.NumHeads, KVHeads: c.NumKVHeads, HeadDim: c.HeadDim, Vocab: c.VocabSize,
-		RMSEps: float32(c.RMSNormEps), InvFreq: c.InvFreq(), RopeScale: c.AttentionScale(),
+		RMSEps: float32(c.RMSNormEps), QKNorm: c.QKNorm, InvFreq: c.InvFreq(), RopeScale: c.AttentionScale(),
 	}
 }
 

@@ -161,7 +161,7 @@ func TestConfigRefusals(t *testing.T) {
 		blame string
 	}{
 		{"architectures", absent, "missing", ""},
-		{"architectures", []string{"LlamaForCausalLM"}, "[LlamaForCausalLM], supported: Qwen2ForCausalLM", ""},
+		{"architectures", []string{"MixtralForCausalLM"}, "[MixtralForCausalLM], supported: Qwen2ForCausalLM", ""},
 		{"architectures", "Qwen2ForCausalLM", "must be a list", ""},
 		{"architectures", []any{nil}, "must hold strings", ""},
 		{"architectures", []string{}, "supported: Qwen2ForCausalLM", ""},

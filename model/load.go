@@ -136,7 +136,7 @@ func (l *loader) load(w weightSpec) kernels.Weight {
 		return nil
 	}
 	buf := l.staging
-	read := func(specs []tensorSpec) []kernels.HostTensor {
+	read := func(specs []tensorSpec, norm bool) []kernels.HostTensor {
 		var list []kernels.HostTensor
 		for _, t := range specs {
 			host, err := l.source.read(t, buf)
@@ -144,7 +144,7 @@ func (l *loader) load(w weightSpec) kernels.Weight {
 				l.err = err
 				return nil
 			}
-			if host.Data == nil && w.load == loadNorm {
+			if host.Data == nil && norm {
 				host.Scale, host.Offset = 0, 1 // a made-up norm is the identity
 			}
 			buf = buf[align(int64(len(host.Data))):]
@@ -152,11 +152,11 @@ func (l *loader) load(w weightSpec) kernels.Weight {
 		}
 		return list
 	}
-	parts, bias := read(w.parts), read(w.bias)
+	parts, bias, qkNorm := read(w.parts, w.load == loadNorm), read(w.bias, false), read(w.qkNorm, true)
 	if l.err != nil {
 		return nil
 	}
-	weight, err := l.give(w, parts, bias)
+	weight, err := l.give(w, parts, bias, qkNorm)
 	if err != nil {
 		l.err = fmt.Errorf("model: load %s: %w", w.parts[0].name, err)
 		return nil
@@ -169,13 +169,13 @@ func (l *loader) load(w weightSpec) kernels.Weight {
 	return weight
 }
 
-func (l *loader) give(w weightSpec, parts, bias []kernels.HostTensor) (kernels.Weight, error) {
+func (l *loader) give(w weightSpec, parts, bias, qkNorm []kernels.HostTensor) (kernels.Weight, error) {
 	switch w.load {
 	case loadEmbedding:
 		return l.be.LoadEmbedding(parts[0], l.tied)
 	case loadNorm:
 		return l.be.LoadNorm(parts[0])
 	default:
-		return l.be.LoadLinear(kernels.LinearSpec{Kind: w.linear, Parts: parts, Bias: bias})
+		return l.be.LoadLinear(kernels.LinearSpec{Kind: w.linear, Parts: parts, Bias: bias, QKNorm: qkNorm})
 	}
 }

@@ -26,8 +26,8 @@ func (m *Model) WeightBytes() int64 { return m.weightBytes }
 // when Sample runs.
 func (m *Model) Forward(b *kernels.Batch) { m.backend.Launch(b, m.pass) }
 
-// forward is the decoder of Qwen2 (Yang et al., "Qwen2 Technical Report",
-// 2024): pre-norm layers of grouped-query attention with RoPE and a SwiGLU MLP,
+// forward is the decoder of Llama, Qwen2 and Qwen3 (Yang et al., "Qwen2 Technical
+// Report", 2024): pre-norm layers of grouped-query attention with RoPE and a SwiGLU MLP,
 // each added to the residual stream.
 func (m *Model) forward() {
 	be := m.backend

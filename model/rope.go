@@ -38,7 +38,9 @@ var (
 // readRope reads rope_theta and the RoPE parameters, which are in rope_scaling
 // (transformers 4, with type or rope_type) or in rope_parameters (transformers
 // 5, together with rope_theta).
-func (c *Config) readRope(o *object) {
+//
+// missing is the base when the file gives none, 0 when it must.
+func (c *Config) readRope(o *object, missing float64) {
 	scaling, parameters := o.child("rope_scaling"), o.child("rope_parameters")
 	if scaling != nil && parameters != nil {
 		o.fail("rope_scaling", "is set beside rope_parameters, keep one of them")
@@ -48,11 +50,18 @@ func (c *Config) readRope(o *object) {
 	if rope == nil {
 		rope = parameters
 	}
+	requireTheta := func() {
+		if c.RopeTheta = missing; missing == 0 {
+			o.require("rope_theta")
+		}
+	}
 	refusePartialRotary(o)
 	theta, atTop := o.optNumber("rope_theta", minTheta, maxTheta)
 	c.RopeTheta = theta
 	if rope == nil {
-		o.require("rope_theta")
+		if !o.has("rope_theta") {
+			requireTheta()
+		}
 		return
 	}
 	if inner, ok := rope.optNumber("rope_theta", minTheta, maxTheta); ok {
@@ -60,8 +69,8 @@ func (c *Config) readRope(o *object) {
 			rope.fail("rope_theta", "is %g, but rope_theta is %g", inner, theta)
 		}
 		c.RopeTheta = inner
-	} else if !rope.has("rope_theta") {
-		o.require("rope_theta")
+	} else if !rope.has("rope_theta") && !o.has("rope_theta") {
+		requireTheta()
 	}
 	refusePartialRotary(rope)
 	switch kind := ropeType(rope); kind {
@@ -70,9 +79,12 @@ func (c *Config) readRope(o *object) {
 	case "yarn":
 		refuseOtherFields(rope, yarnFields)
 		c.YaRN = readYaRN(o, rope, c.MaxPositionEmbeddings)
+	case "llama3":
+		refuseOtherFields(rope, llama3Fields)
+		c.Llama3 = readLlama3(rope)
 	case "":
 	default:
-		rope.fail("rope_type", "is %s, supported: default, yarn", quote(kind))
+		rope.fail("rope_type", "is %s, supported: default, yarn, llama3", quote(kind))
 	}
 }
 
@@ -188,7 +200,7 @@ func (c *Config) AttentionScale() float32 {
 }
 
 // InvFreq gives the inverse frequencies of RoPE, [HeadDim/2], in radians a
-// token: θ^(−2i/d), with YaRN blended with θ^(−2i/d)/factor. Every step rounds
+// token: θ^(−2i/d), with YaRN and Llama3 blended with θ^(−2i/d)/factor. Every step rounds
 // to float32 as transformers' does: at position 30,000 the last bit of a
 // frequency is visible in the angle.
 func (c *Config) InvFreq() []float32 {
@@ -204,6 +216,9 @@ func (c *Config) InvFreq() []float32 {
 		if y := c.YaRN; y != nil {
 			keep := 1 - min(max((float32(i)-low)/(high-low), 0), 1)
 			freq[i] = 1/(float32(y.Factor)*period)*(1-keep) + freq[i]*keep
+		}
+		if c.Llama3 != nil {
+			freq[i] = c.Llama3.stretch(freq[i])
 		}
 	}
 	return freq

@@ -12,7 +12,7 @@ import (
 
 // The weight table: which tensors an architecture has, and how they are fused
 // into the weights that the forward pass uses. An architecture that differs
-// from Qwen2 in biases or tying is a line of architectures; one with further
+// from Qwen2 in biases, norms of heads or tying is a line of architectures; one with further
 // tensors is a line here and a field of Config that guards it.
 
 // tensorSpec is a tensor that a Config calls for.
@@ -36,10 +36,11 @@ type weightSpec struct {
 	linear kernels.LinearKind // when load is loadLinear
 	parts  []tensorSpec       // rows one below the other
 	bias   []tensorSpec       // one a part, or none
+	qkNorm []tensorSpec       // of query and key heads, or none
 }
 
 // tensors lists what the weight is made of.
-func (w *weightSpec) tensors() []tensorSpec { return slices.Concat(w.parts, w.bias) }
+func (w *weightSpec) tensors() []tensorSpec { return slices.Concat(w.parts, w.bias, w.qkNorm) }
 
 // The weights of a layer, in the order of the forward pass.
 const (
@@ -83,6 +84,9 @@ func (c *Config) layerTable(i int) [numLayerWeights]weightSpec {
 			tensor("self_attn.k_proj.bias", keys),
 			tensor("self_attn.v_proj.bias", keys),
 		}
+	}
+	if c.QKNorm {
+		table[attnQKV].qkNorm = []tensorSpec{tensor("self_attn.q_norm.weight", c.HeadDim), tensor("self_attn.k_norm.weight", c.HeadDim)}
 	}
 	return table
 }

@@ -42,7 +42,7 @@ type liveServer struct {
 	http   *http.Client
 }
 
-func startServer(t testing.TB, config engine.Config) *liveServer {
+func startServer(t testing.TB, config engine.Config, keys ...string) *liveServer {
 	skipWithoutDemo(t)
 	text, err := openTokenizer(demo.Name)
 	require.NoError(t, err)
@@ -52,7 +52,7 @@ func startServer(t testing.TB, config engine.Config) *liveServer {
 	config.Model, config.SampleVocab, config.Log = demo.Name, text.VocabSize(), quiet
 	e, err := engine.New(config)
 	require.NoError(t, err)
-	srv, err := server.New(server.Config{ModelNames: []string{demo.Name}, Log: quiet, Explain: sim.Explain}, server.AdaptEngine(e), server.AdaptTokenizer(text), template)
+	srv, err := server.New(server.Config{ModelNames: []string{demo.Name}, Log: quiet, APIKeys: keys, Explain: sim.Explain}, server.AdaptEngine(e), server.AdaptTokenizer(text), template)
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

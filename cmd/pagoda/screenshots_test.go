@@ -89,8 +89,8 @@ func (b *browser) run(actions ...chromedp.Action[chromedp.Void]) {
 	require.NoError(b.t, chromedp.Do(b.ctx, actions...))
 }
 
-// open loads the page on a screen of this kind and waits for the first frame.
-func (b *browser) open(width, height int64, scale float64, scheme string) {
+// navigate loads the page on a screen of this kind.
+func (b *browser) navigate(width, height int64, scale float64, scheme string) {
 	b.t.Helper()
 	_, err := chromedp.Call(b.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
 		Width: width, Height: height, DeviceScaleFactor: scale, Mobile: width < 600,
@@ -101,6 +101,12 @@ func (b *browser) open(width, height int64, scale float64, scheme string) {
 	}})
 	require.NoError(b.t, err)
 	b.run(chromedp.Navigate(b.url + "/ui"))
+}
+
+// open is navigate, up to the first frame.
+func (b *browser) open(width, height int64, scale float64, scheme string) {
+	b.t.Helper()
+	b.navigate(width, height, scale, scheme)
 	b.until(`document.querySelector("#status").textContent === "live"`)
 }
 
@@ -218,6 +224,8 @@ func TestScreenshots(t *testing.T) {
 	b.testInspector()
 	b.shoot("page-inspector")
 
+	b.testChoices()
+	b.shoot("page-answers")
 	b.open(1440, 1000, 1, "dark")
 	b.say("Tell me a story about a dog.")
 	b.until(`document.querySelector(".turn.assistant:not(.running) .meta button") !== null`)
@@ -237,6 +245,10 @@ func TestScreenshots(t *testing.T) {
 		require.LessOrEqual(t, eval[int](b, `document.documentElement.scrollWidth - innerWidth`), 0, "%s is wider than a telephone", tab)
 		b.shoot("phone-" + tab)
 	}
+	b.run(chromedp.Click(chromedp.CSS("#request-rows button")))
+	b.until(`document.querySelectorAll("#inspected .token").length > 20`)
+	require.LessOrEqual(t, eval[int](b, `document.querySelector("#inspector").scrollWidth - innerWidth`), 0, "the inspector is wider than a telephone")
+	b.shoot("phone-inspector")
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	require.Empty(t, b.noise, "the console is silent")
@@ -277,6 +289,35 @@ func (b *browser) testChat() {
 	b.say("What did the bird say then?")
 	b.until(`document.querySelectorAll(".turn.assistant:not(.running) .meta button").length === 2`)
 	require.Regexp(b.t, `\d+ of \d+ prompt tokens cached`, eval[string](b, meta))
+}
+
+// testChoices: several answers to one prompt, drawn as the form says.
+func (b *browser) testChoices() {
+	b.run(chromedp.Click(chromedp.ID("inspector-close")), chromedp.Click(chromedp.ID("clear")), chromedp.Click(chromedp.CSS("#sampling summary")),
+		chromedp.SetValue(chromedp.CSS("[name=n]"), "3"), chromedp.SetValue(chromedp.CSS("[name=max_tokens]"), "30"))
+	b.say("Tell me about the sun.")
+	b.until(`document.querySelectorAll(".turn.assistant:not(.running) .meta button").length === 3`)
+}
+
+// TestKeyDialog: with a key nothing is shown without it.
+func TestKeyDialog(t *testing.T) {
+	s := startServer(t, engine.Config{NumGPUBlocksOverride: 64, MaxNumSeqs: 2}, "secret")
+	b := openBrowser(t, s.url)
+	b.navigate(1000, 700, 1, "light")
+	b.until(`document.querySelector("#key-dialog").open`)
+	b.shoot("key")
+	require.Empty(t, eval[string](b, `document.querySelector("#pool").textContent`))
+	try := func(key string) {
+		b.run(chromedp.SendKeys(chromedp.ID("key-input"), key), chromedp.Click(chromedp.CSS("#key-form button")))
+	}
+	try("wrong")
+	b.until(`document.querySelector("#key-error").textContent === "This key is not accepted."`)
+	try("secret")
+	b.until(`document.querySelector("#status").textContent === "live"`)
+	b.say("Hello")
+	b.until(`document.querySelector(".turn.assistant:not(.running) .meta button") !== null`)
+	require.Equal(t, "secret", eval[string](b, `sessionStorage.getItem("pagoda-api-key")`))
+	require.Zero(t, eval[int](b, `localStorage.length + document.cookie.length`))
 }
 
 // testBlocks: the arrow keys find a block that is shared, and the map says whose it

@@ -51,7 +51,8 @@ func serveCommand() *cobra.Command {
 		Short: "Serve the OpenAI API",
 		Long: `Serve /v1/chat/completions, /v1/completions, /v1/responses, /v1/models, Anthropic's
 /v1/messages, /tokenize, /detokenize, the probes /health, /livez and /readyz, and
-Prometheus' /metrics. Tool calls in the Hermes form, as Qwen2.5 writes them, are parsed.
+Prometheus' /metrics, and a page at /ui that shows what the engine does. Tool calls in
+the Hermes form, as Qwen2.5 writes them, are parsed.
 
 The first SIGTERM or Ctrl-C lets open requests end (--drain-timeout); a second one ends
 at once.`,

@@ -23,6 +23,13 @@
 //     share the writer. Chat and completions dress choices (shapes.go), messages
 //     and responses the blocks of their only choice (blocks.go).
 //
+// # The page
+//
+// /ui is static files (page.go). What they show comes by one stream of frames
+// (live.go, frame.go): one goroutine looks at the engine while there are viewers,
+// and all of them read the same bytes. The inspector (inspect.go, inspected.go)
+// keeps a bounded part of the last requests; a key sees what it sent itself.
+//
 // # Invariants
 //
 //  1. A request's context ends when its client goes, when a stop string is found

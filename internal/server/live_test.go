@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -247,17 +248,13 @@ func TestMissedFrames(t *testing.T) {
 
 // TestStreamEnds: with the server's drain, at once, and with the engine.
 func TestStreamEnds(t *testing.T) {
-	g := newGlass()
-	s := serveGlass(t, g, nil)
+	s := serveGlass(t, newGlass(), func(s *Server) { s.drainTimeout = time.Hour })
 	v := s.view(t)
 	v.frame()
 	s.drain()
-	for {
-		if _, err := v.in.ReadString('\n'); err != nil {
-			break
-		}
-	}
 	require.NoError(t, s.wait(t), "nobody waits for viewers")
+	_, err := io.ReadAll(v.in)
+	require.NoError(t, err, "the stream ends as it should")
 
 	f := newFakeEngine("x")
 	f.observed = func(*engine.Observation, int, int) error { return engine.ErrClosed }

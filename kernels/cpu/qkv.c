@@ -2,6 +2,7 @@
 // the KV pool.
 //
 //   y += bias
+//   query, key:  y ← y / sqrt(mean(y²) + eps) · w, over a head, where there is a norm
 //   query, key:  (y[i], y[i+h]) ← (y[i]·cos − y[i+h]·sin, y[i+h]·cos + y[i]·sin)
 //                h = headDim/2, i < h; cos and sin of position · InvFreq[i], by
 //                RopeScale (Su et al., RoFormer, 2021; the half-split pairing of
@@ -10,6 +11,10 @@
 // A panel of a weight with layout qkv holds 16 pairs (i, i+h) of one head as its
 // two halves (weight.h), so the rotation needs no other panel. Keys and values
 // are rounded to bfloat16 and go to the slot of their token.
+//
+// With a norm, a head is more than a panel, so queries and keys are left in Query
+// and Attn as they are, in float32, and a phase behind the product normalizes,
+// rotates and writes them, a token a unit. The sum of squares has one fixed order.
 //
 // An angle is a float32 product, as the checkpoints were trained with (at position
 // 131,072 it differs by up to 2⁻⁸ radians from the exact one); its cosine and
@@ -39,10 +44,14 @@ static void angles_phase(const struct pg_device *d, struct pg_step *s, const str
 	}
 }
 
+static void norm_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
+                       int first, int count, int worker);
+
 void pg_qkv_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op) {
 	if (!s->angles_planned) pg_push(s, op, angles_phase, s->num_tokens, 16);
 	s->angles_planned = true;
 	pg_gemm_plan(d, s, op);
+	if (op->w->norms) pg_push(s, op, norm_phase, s->num_tokens, 8);
 }
 
 // dest says where a head of a token goes.
@@ -131,6 +140,73 @@ static finish_fn finish_of(const struct pg_device *d) {
 	return finish_scalar;
 }
 
+// raw_head is where a query or key head waits for its norm.
+static float *raw_head(const struct pg_device *d, int head, int token) {
+	const struct pg_shape *m = &d->shape;
+	int64_t at = token * pg_stride((int64_t)m->heads * m->head_dim);
+	if (head < m->heads) return d->query + at + head * m->head_dim;
+	return d->attn + at + (head - m->heads) * m->head_dim;
+}
+
+// normalize is the RMSNorm of a head in place; the sum as in norm.c.
+static inline __attribute__((always_inline)) void normalize(float *x, const float *w, int n, float eps) {
+	float sum[16] = {0};
+	int i = 0;
+	for (; i + 16 <= n; i += 16)
+		for (int c = 0; c < 16; c++) sum[c] += x[i + c] * x[i + c];
+	for (int c = 0; i + c < n; c++) sum[c] += x[i + c] * x[i + c];
+	for (int half = 8; half > 0; half /= 2)
+		for (int c = 0; c < half; c++) sum[c] += sum[c + half];
+	float scale = 1 / sqrtf(sum[0] / n + eps);
+	for (i = 0; i < n; i++) x[i] = x[i] * scale * w[i];
+}
+
+// norm_head normalizes and rotates a head in place.
+static inline __attribute__((always_inline)) void norm_head(float *x, const float *w, const float *rope, int n, float eps) {
+	int h = n / 2;
+	normalize(x, w, n, eps);
+	for (int i = 0; i < h; i++) {
+		float cos = rope[i], sin = rope[h + i], a = x[i], b = x[h + i];
+		x[i] = a * cos - b * sin;
+		x[h + i] = b * cos + a * sin;
+	}
+}
+
+typedef void (*norm_fn)(float *x, const float *w, const float *rope, int n, float eps);
+
+static void norm_scalar(float *x, const float *w, const float *rope, int n, float eps) { norm_head(x, w, rope, n, eps); }
+
+#ifdef __x86_64__
+static PG_AVX2 void norm_avx2(float *x, const float *w, const float *rope, int n, float eps) { norm_head(x, w, rope, n, eps); }
+static PG_AVX512 void norm_avx512(float *x, const float *w, const float *rope, int n, float eps) { norm_head(x, w, rope, n, eps); }
+#endif
+
+static norm_fn norm_of(const struct pg_device *d) {
+#ifdef __x86_64__
+	if (d->isa >= PG_ISA_AVX512) return norm_avx512;
+	if (d->isa >= PG_ISA_AVX2) return norm_avx2;
+#endif
+	(void)d;
+	return norm_scalar;
+}
+
+static void norm_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
+                       int first, int count, int worker) {
+	(void)worker;
+	const struct pg_shape *m = &d->shape;
+	norm_fn norm = norm_of(d);
+	for (int t = first; t < first + count; t++) {
+		for (int head = 0; head < m->heads + m->kv_heads; head++) {
+			float *x = raw_head(d, head, t);
+			bool key = head >= m->heads;
+			norm(x, op->w->norms + (key ? m->head_dim : 0), s->rope + (int64_t)t * m->head_dim, m->head_dim, m->rms_eps);
+			if (!key) continue;
+			uint16_t *kv = dest_of(d, s, op->layer, head, t).kv;
+			for (int i = 0; i < m->head_dim; i++) kv[i] = pg_to_bf16(x[i]);
+		}
+	}
+}
+
 void pg_qkv_epilogue(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                      const float *tile, int row0, int rows, int panel) {
 	const struct pg_shape *m = &d->shape;
@@ -139,10 +215,11 @@ void pg_qkv_epilogue(const struct pg_device *d, struct pg_step *s, const struct 
 	const float *bias = op->w->bias ? op->w->bias + panel * PG_COLUMNS : NULL;
 	finish_fn finish_row = finish_of(d);
 	bool rotate = head < m->heads + m->kv_heads;
+	bool raw = rotate && op->w->norms; // norm_phase has the rest
 	for (int r = 0; r < rows; r++) {
 		int token = row0 + r;
-		const float *rope = rotate ? s->rope + (int64_t)token * m->head_dim : NULL;
-		struct dest to = dest_of(d, s, op->layer, head, token);
+		const float *rope = rotate && !raw ? s->rope + (int64_t)token * m->head_dim : NULL;
+		struct dest to = raw ? (struct dest){.query = raw_head(d, head, token)} : dest_of(d, s, op->layer, head, token);
 		finish_row(tile + r * PG_COLUMNS, bias, rope, to, h, i, n);
 	}
 }

@@ -264,7 +264,8 @@ static void pack_bias(struct pg_weight *w, const struct pg_source *sources) {
 // pg_weight_new: memory is mapped, not malloc'ed: it is whole huge pages, which
 // spares a page walk every 64 cache lines of a stream.
 struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols, int head_dim, int num,
-                                const struct pg_source *sources, const struct pg_source *bias_sources) {
+                                const struct pg_source *sources, const struct pg_source *bias_sources,
+                                const struct pg_source *norm_sources) {
 	struct pg_weight *w = calloc(1, sizeof *w);
 	if (!w) return NULL;
 	w->layout = layout;
@@ -280,7 +281,8 @@ struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols,
 	int64_t floats = layout == PG_VECTOR ? w->rows : bias_sources ? outputs : 0;
 	int64_t offset = (packed ? w->panels * pg_panel_bytes(w) : layout == PG_ROWS ? (int64_t)w->rows * cols * 2 : 0);
 	offset = (offset + 63) / 64 * 64;
-	w->bytes = offset + (floats * 4 + 63) / 64 * 64 + (w->int8 ? outputs * 4 : 0);
+	int64_t norms = offset + (floats * 4 + 63) / 64 * 64;
+	w->bytes = norms + (norm_sources ? (2 * (int64_t)head_dim * 4 + 63) / 64 * 64 : 0) + (w->int8 ? outputs * 4 : 0);
 	void *data = mmap(NULL, w->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (data == MAP_FAILED) {
 		int err = errno;
@@ -291,6 +293,10 @@ struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols,
 	if (w->bytes >= 2 << 20) madvise(data, w->bytes, MADV_HUGEPAGE);
 	w->data = data;
 	if (floats > 0) w->bias = (float *)(w->data + offset);
+	if (norm_sources) {
+		w->norms = (float *)(w->data + norms);
+		for (int i = 0; i < 2 * head_dim; i++) w->norms[i] = fetch_float(norm_sources + i / head_dim, i % head_dim);
+	}
 	if (w->int8) w->scales = (float *)(w->data + w->bytes) - outputs;
 
 	if (layout == PG_VECTOR) {

@@ -44,6 +44,7 @@ struct pg_weight {
 	int64_t bytes;
 	char *data;    // panels, or PG_ROWS: [rows][cols] bfloat16
 	float *bias;   // [panels][32] as a0…a15 b0…b15, or NULL; PG_VECTOR: the vector
+	float *norms;  // qkv: RMSNorm of query and key heads, [2][head_dim], or NULL
 	float *scales; // int8: [panels][32]
 };
 
@@ -89,8 +90,9 @@ struct pg_source {
 };
 
 // pg_weight_new packs the sources, one below the other, with the device's
-// threads. bias_sources is NULL or one vector a source. NULL and errno when
-// there is no memory.
+// threads. bias_sources is NULL or one vector a source, norm_sources NULL or the
+// two of norms. NULL and errno when there is no memory.
 struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols, int head_dim, int num,
-                                const struct pg_source *sources, const struct pg_source *bias_sources);
+                                const struct pg_source *sources, const struct pg_source *bias_sources,
+                                const struct pg_source *norm_sources);
 void pg_weight_free(struct pg_weight *w);

@@ -57,7 +57,7 @@ func sources(tensors []kernels.HostTensor, pinner *runtime.Pinner) *C.struct_pg_
 }
 
 // load packs checked tensors.
-func (b *Backend) load(layout C.int32_t, cols int, parts, bias []kernels.HostTensor) (kernels.Weight, error) {
+func (b *Backend) load(layout C.int32_t, cols int, parts, bias, norms []kernels.HostTensor) (kernels.Weight, error) {
 	if b.workspace == nil {
 		panic("cpu: a weight is loaded before Setup")
 	}
@@ -66,12 +66,16 @@ func (b *Backend) load(layout C.int32_t, cols int, parts, bias []kernels.HostTen
 	defer pinner.Unpin()
 	cParts := sources(parts, &pinner)
 	defer C.free(unsafe.Pointer(cParts))
-	var cBias *C.struct_pg_source
+	var cBias, cNorms *C.struct_pg_source
 	if len(bias) > 0 {
 		cBias = sources(bias, &pinner)
 		defer C.free(unsafe.Pointer(cBias))
 	}
-	c, err := C.pg_weight_new(b.device, C.int(layout), C.int(cols), C.int(b.shape.HeadDim), C.int(len(parts)), cParts, cBias)
+	if len(norms) > 0 {
+		cNorms = sources(norms, &pinner)
+		defer C.free(unsafe.Pointer(cNorms))
+	}
+	c, err := C.pg_weight_new(b.device, C.int(layout), C.int(cols), C.int(b.shape.HeadDim), C.int(len(parts)), cParts, cBias, cNorms)
 	if c == nil {
 		return nil, fmt.Errorf("%s: no memory for the packed weight: %w", parts[0].Name, err)
 	}
@@ -123,7 +127,10 @@ func (b *Backend) LoadLinear(spec kernels.LinearSpec) (kernels.Weight, error) {
 			}
 		}
 	}
-	return b.load(layout, cols, spec.Parts, spec.Bias)
+	if err := b.checkQKNorm(&spec); err != nil {
+		return nil, err
+	}
+	return b.load(layout, cols, spec.Parts, spec.Bias, spec.QKNorm)
 }
 
 // LoadNorm implements kernels.Loader.
@@ -131,7 +138,20 @@ func (b *Backend) LoadNorm(t kernels.HostTensor) (kernels.Weight, error) {
 	if err := checkTensor(t, b.shape.Hidden); err != nil {
 		return nil, err
 	}
-	return b.load(C.PG_VECTOR, 1, []kernels.HostTensor{t}, nil)
+	return b.load(C.PG_VECTOR, 1, []kernels.HostTensor{t}, nil, nil)
+}
+
+// checkQKNorm wants no norms, or one for the query heads and one for the key heads.
+func (b *Backend) checkQKNorm(spec *kernels.LinearSpec) error {
+	if n := len(spec.QKNorm); n > 0 && (spec.Kind != kernels.LinearQKV || n != 2) {
+		return fmt.Errorf("%s: %d norms: only QKV takes them, of queries and keys", spec.QKNorm[0].Name, n)
+	}
+	for _, norm := range spec.QKNorm {
+		if err := checkTensor(norm, b.shape.HeadDim); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // LoadEmbedding implements kernels.Loader. A tied embedding is packed once, for
@@ -144,7 +164,7 @@ func (b *Backend) LoadEmbedding(t kernels.HostTensor, tied bool) (kernels.Weight
 	if tied {
 		layout = C.PG_PLAIN
 	}
-	return b.load(layout, b.shape.Hidden, []kernels.HostTensor{t}, nil)
+	return b.load(layout, b.shape.Hidden, []kernels.HostTensor{t}, nil, nil)
 }
 
 // operand checks that w is what op needs: [rows, cols] in a layout.

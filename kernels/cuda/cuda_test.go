@@ -60,9 +60,11 @@ func newBackend(t testing.TB, cfg Config) *Backend {
 }
 
 func TestConformance(t *testing.T) {
+	tolerance := kernelstest.BFloat16()
+	tolerance.NoQKNorm = true
 	for _, path := range paths(t) {
 		t.Run(path, func(t *testing.T) {
-			kernelstest.Run(t, kernelstest.BFloat16(), func(t *testing.T) kernels.Backend {
+			kernelstest.Run(t, tolerance, func(t *testing.T) kernels.Backend {
 				return newBackend(t, Config{Path: path})
 			})
 		})

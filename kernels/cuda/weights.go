@@ -181,6 +181,9 @@ func (b *Backend) LoadLinear(spec kernels.LinearSpec) (kernels.Weight, error) {
 	if len(spec.Parts) == 0 {
 		panic("cuda: LoadLinear without parts")
 	}
+	if len(spec.QKNorm) > 0 {
+		return nil, fmt.Errorf("cuda: %s: there is no kernel that norms query and key heads; use the CPU", spec.QKNorm[0].Name)
+	}
 	kind, rows, cols, err := b.linearShape(&spec)
 	if err != nil {
 		return nil, err

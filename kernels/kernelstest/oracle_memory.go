@@ -14,6 +14,7 @@ import (
 type oracleWeight struct {
 	rows, cols int
 	w, bias    []float64
+	qkNorm     [][]float64 // of queries and keys; nil = none
 }
 
 // Bytes implements kernels.Weight.
@@ -67,6 +68,13 @@ func (o *Oracle) LoadLinear(spec kernels.LinearSpec) (kernels.Weight, error) {
 			return nil, err
 		}
 		w.bias = append(w.bias, v...)
+	}
+	for _, norm := range spec.QKNorm {
+		v, err := values(norm, false)
+		if err != nil {
+			return nil, err
+		}
+		w.qkNorm = append(w.qkNorm, v)
 	}
 	return w, nil
 }

@@ -20,14 +20,14 @@ func (o *Oracle) Embed(w kernels.Weight) {
 func (o *Oracle) RMSNorm(w kernels.Weight) {
 	start := time.Now()
 	for t := range o.tokens {
-		o.rmsnorm(o.row(kernels.Normed, t), o.row(kernels.Hidden, t), w)
+		o.rmsnorm(o.row(kernels.Normed, t), o.row(kernels.Hidden, t), w.(*oracleWeight).w)
 	}
 	o.done(kernels.OpRMSNorm, -1, kernels.Normed, len(o.tokens), start)
 }
 
-func (o *Oracle) rmsnorm(dst, x []float64, w kernels.Weight) {
+func (o *Oracle) rmsnorm(dst, x, w []float64) {
 	scale := 1 / math.Sqrt(dot(x, x)/float64(len(x))+float64(o.shape.RMSEps))
-	for i, weight := range w.(*oracleWeight).w {
+	for i, weight := range w {
 		dst[i] = x[i] * scale * weight
 	}
 }
@@ -51,10 +51,16 @@ func (o *Oracle) QKV(layer int, weight kernels.Weight) {
 		for h := range o.shape.Heads {
 			q := o.row(kernels.Query, t)[h*d : (h+1)*d]
 			copy(q, head(h))
+			if w.qkNorm != nil {
+				o.rmsnorm(q, q, w.qkNorm[0])
+			}
 			o.rope(q, token.position)
 		}
 		for h := range o.shape.KVHeads {
 			k, v := head(o.shape.Heads+h), head(o.shape.Heads+o.shape.KVHeads+h)
+			if w.qkNorm != nil {
+				o.rmsnorm(k, k, w.qkNorm[1])
+			}
 			o.rope(k, token.position)
 			toBF16(o.slot(token.row, layer, false, h, token.position), k)
 			toBF16(o.slot(token.row, layer, true, h, token.position), v)
@@ -137,7 +143,7 @@ func (o *Oracle) Head(norm, weight kernels.Weight) {
 	start := time.Now()
 	w, x := weight.(*oracleWeight), make([]float64, o.shape.Hidden)
 	for i, t := range o.logitRows {
-		o.rmsnorm(x, o.row(kernels.Hidden, int(t)), norm)
+		o.rmsnorm(x, o.row(kernels.Hidden, int(t)), norm.(*oracleWeight).w)
 		for id := range o.shape.Vocab {
 			o.row(kernels.Logits, i)[id] = float64(float32(dot(w.row(id), x)))
 		}

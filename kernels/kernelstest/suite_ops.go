@@ -87,10 +87,8 @@ func (s *suite) rmsnorm(t *testing.T) {
 }
 
 func (s *suite) qkv(t *testing.T) {
-	check := func(p *pair, b *kernels.Batch, n int, bias bool) {
-		w := p.load(func(b kernels.Backend) (kernels.Weight, error) {
-			return b.LoadLinear(qkvSpec(p.shape, "qkv", bias))
-		})
+	check := func(p *pair, b *kernels.Batch, n int, spec kernels.LinearSpec) {
+		w := p.load(func(b kernels.Backend) (kernels.Weight, error) { return b.LoadLinear(spec) })
 		p.random(kernels.Normed, n, 1)
 		p.poison(kernels.Query)
 		p.step(b, func(b kernels.Backend, ws []kernels.Weight) { b.QKV(1, ws[w]) })
@@ -100,13 +98,24 @@ func (s *suite) qkv(t *testing.T) {
 	cases := append(cross([]geometry{tiny}, tokenCounts...),
 		cross([]geometry{smol, qwen15, qwen7, wideHead, oddHead, noGroup}, 1, 13, 33)...)
 	cases = append(cases, cross([]geometry{qwen05}, 1, 12)...)
-	s.runOps(t, cases, func(p *pair, b *kernels.Batch, n int) { check(p, b, n, n != 13) })
+	s.runOps(t, cases, func(p *pair, b *kernels.Batch, n int) { check(p, b, n, qkvSpec(p.shape, "qkv", n != 13)) })
+	t.Run("qk_norm", func(t *testing.T) {
+		s.runOps(t, cross([]geometry{tiny, qwen3, oddHead, wideHead}, 1, 12, 33), func(p *pair, b *kernels.Batch, n int) {
+			spec := qkvSpec(p.shape, "qkv", n == 12)
+			if s.tol.NoQKNorm {
+				_, err := p.got.LoadLinear(withQKNorm(p.shape, spec))
+				require.ErrorContains(t, err, "norm")
+				return
+			}
+			check(p, b, n, withQKNorm(p.shape, spec))
+		})
+	})
 	for name, scale := range map[string]float32{"plain": 1, "yarn": 1.2079} {
 		t.Run("far_"+name, func(t *testing.T) {
 			shape := smol.shape()
 			shape.RopeScale = scale
 			p := s.newPair(t, shape, limitsFor(9, 2, 2100, 32), 140)
-			check(p, p.batch([]span{{2047, 1}, {1000, 8}}), 9, true)
+			check(p, p.batch([]span{{2047, 1}, {1000, 8}}), 9, qkvSpec(p.shape, "qkv", true))
 		})
 	}
 }
@@ -120,6 +129,14 @@ func qkvSpec(s kernels.Shape, name string, bias bool) kernels.LinearSpec {
 		if bias {
 			spec.Bias = append(spec.Bias, dummy(part+".bias", 1, heads*s.HeadDim))
 		}
+	}
+	return spec
+}
+
+// withQKNorm adds norms far from neutral, and from each other.
+func withQKNorm(s kernels.Shape, spec kernels.LinearSpec) kernels.LinearSpec {
+	for _, name := range []string{"q_norm", "k_norm"} {
+		spec.QKNorm = append(spec.QKNorm, normWeight(name, s.HeadDim))
 	}
 	return spec
 }

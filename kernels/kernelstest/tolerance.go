@@ -25,6 +25,8 @@ type Tolerance struct {
 	LossyWeights bool
 	// BF16 says that activations are bfloat16: inputs are rounded to it.
 	BF16 bool
+	// NoQKNorm says that the Backend refuses LinearSpec.QKNorm.
+	NoQKNorm bool
 }
 
 // Float32 is for Backends that keep activations in float32: what is left is the

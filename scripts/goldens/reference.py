@@ -6,7 +6,7 @@ import numpy
 import tokenizers
 import torch
 import transformers
-from transformers import Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -15,12 +15,12 @@ COMPUTE = "bfloat16 weights, everything computed in float32 on the CPU, eager at
 VERSIONS = {m.__name__: m.__version__ for m in (torch, transformers, tokenizers, numpy)}
 
 
-def load(directory: Path) -> Qwen2ForCausalLM:
-    return Qwen2ForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+def load(directory: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
 
 
 @torch.no_grad()
-def logits(model: Qwen2ForCausalLM, ids: list) -> torch.Tensor:
+def logits(model: PreTrainedModel, ids: list) -> torch.Tensor:
     """Logits of every position of one sequence, [len(ids), vocab], without a KV cache."""
     return model(torch.tensor([ids]), use_cache=False).logits[0]
 

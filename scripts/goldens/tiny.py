@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Write tiny random Qwen2 checkpoints and the logits that transformers computes with them.
+"""Write tiny random checkpoints and the logits that transformers computes with them.
 
     tiny.py OUTPUT_DIR
 
-tiny-tied: tied embeddings, one file. tiny-yarn: untied, YaRN, two shards with an index. Each
-directory gets config.json, bf16 safetensors and golden.json: two sequences and the logits of all
+tiny-tied: Qwen2, tied embeddings, one file. tiny-yarn: Qwen2, untied, YaRN, two shards with an
+index. tiny-llama: no biases, untied, Llama 3's RoPE scaling. tiny-qwen3: norms of query and key
+heads, heads wider than hidden / heads. Each directory gets config.json, bf16 safetensors and golden.json: two sequences and the logits of all
 their positions. The weights are wide enough that attention is far from uniform, biases and norms
 far from neutral, so that a mistake anywhere moves the logits.
 """
@@ -32,11 +33,26 @@ YARN = COMMON | {
     "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
 }
 
+LLAMA = COMMON | {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "mlp_bias": False,
+    "vocab_size": 96, "hidden_size": 64, "intermediate_size": 80, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": False,
+    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                     "original_max_position_embeddings": 64},
+}
+QWEN3 = COMMON | {
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "attention_bias": False,
+    "vocab_size": 96, "hidden_size": 64, "intermediate_size": 80, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 32, "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+    "tie_word_embeddings": True,
+}
+
 
 def weights(config: dict, seed: int) -> dict:
     rng = np.random.default_rng(seed)
     hidden, inter = config["hidden_size"], config["intermediate_size"]
-    kv = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
+    head = config.get("head_dim", hidden // config["num_attention_heads"])
+    queries, kv = head * config["num_attention_heads"], head * config["num_key_value_heads"]
 
     def normal(std: float, *shape: int, mean: float = 0.0) -> torch.Tensor:
         return torch.tensor(mean + std * rng.standard_normal(shape)).to(torch.bfloat16)
@@ -52,18 +68,23 @@ def weights(config: dict, seed: int) -> dict:
         p = f"model.layers.{layer}."
         w |= {
             p + "input_layernorm.weight": normal(0.2, hidden, mean=1.0),
-            p + "self_attn.q_proj.weight": linear(hidden, hidden, 1.5),
-            p + "self_attn.q_proj.bias": normal(0.5, hidden),
+            p + "self_attn.q_proj.weight": linear(queries, hidden, 1.5),
+            p + "self_attn.q_proj.bias": normal(0.5, queries),
             p + "self_attn.k_proj.weight": linear(kv, hidden, 1.5),
             p + "self_attn.k_proj.bias": normal(0.5, kv),
             p + "self_attn.v_proj.weight": linear(kv, hidden),
             p + "self_attn.v_proj.bias": normal(0.5, kv),
-            p + "self_attn.o_proj.weight": linear(hidden, hidden),
+            p + "self_attn.o_proj.weight": linear(hidden, queries),
             p + "post_attention_layernorm.weight": normal(0.2, hidden, mean=1.0),
             p + "mlp.gate_proj.weight": linear(inter, hidden),
             p + "mlp.up_proj.weight": linear(inter, hidden),
             p + "mlp.down_proj.weight": linear(hidden, inter),
         }
+        if config["model_type"] != "qwen2":
+            for projection in "qkv":
+                del w[p + f"self_attn.{projection}_proj.bias"]
+        if config["model_type"] == "qwen3":
+            w |= {p + f"self_attn.{x}_norm.weight": normal(0.5, head, mean=1.0) for x in "qk"}
     return w
 
 
@@ -103,6 +124,8 @@ def main() -> None:
     ap.add_argument("out", type=Path)
     out = ap.parse_args().out
     make(out / "tiny-tied", TIED, shards=1, lengths=(1, 25), seed=1)
+    make(out / "tiny-llama", LLAMA, shards=1, lengths=(3, 90), seed=5)
+    make(out / "tiny-qwen3", QWEN3, shards=1, lengths=(1, 40), seed=7)
     make(out / "tiny-yarn", YARN, shards=2, lengths=(7, 90), seed=3)  # 90: beyond the original 64
 
 

@@ -7,16 +7,17 @@ const rows = byId('request-rows');
 const note = byId('requests-note');
 const dialog = byId('inspector');
 const body = byId('inspected');
+const again = byId('inspector-again');
 let kept = []; // what the server keeps, the newest first
 let asked = 0;
-let again = null;
+let waiting = null; // timer of the next request for the list
 let drawn = '';
 
 // refresh asks for the list, at most twice a second.
 function refresh() {
-  if (again) return;
-  again = setTimeout(async () => {
-    again = null;
+  if (waiting) return;
+  waiting = setTimeout(async () => {
+    waiting = null;
     asked = performance.now();
     try {
       const response = await call('ui/api/requests');
@@ -101,6 +102,8 @@ export async function inspect(id) {
 }
 
 function show(q) {
+  again.hidden = q.finish !== '';
+  again.onclick = () => inspect(q.id);
   const s = q.sampling;
   const first = q.choice_list[0];
   byId('inspected-title').textContent = q.subject || q.id;

@@ -17,7 +17,6 @@ use libc::c_char;
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory};
-use serde_json::Value;
 
 use crate::{caught, guard, slice, Failure};
 
@@ -148,11 +147,7 @@ pub unsafe extern "C" fn pagoda_grammar_compile(
 fn compile(factory: &ParserFactory, kind: u32, text: &str) -> Result<(Matcher, usize), Failure> {
     let grammar = match kind {
         0 => GrammarWithLexer::from_lark(text.to_string()),
-        1 => {
-            let mut schema = serde_json::from_str(text)?;
-            drop_annotations(&mut schema);
-            GrammarWithLexer::from_json_schema(schema)
-        }
+        1 => GrammarWithLexer::from_json_schema(serde_json::from_str(text)?),
         _ => GrammarWithLexer::from_regex(text),
     };
     let mut parser = factory.create_parser(TopLevelGrammar::from_grammar(grammar))?;
@@ -162,29 +157,6 @@ fn compile(factory: &ParserFactory, kind: u32, text: &str) -> Result<(Matcher, u
     }
     let size = parser.parser.lexer_stats().num_bytes;
     Ok((Matcher::new(Ok(parser)), size))
-}
-
-/// The formats that JSON Schema defines. Any other says nothing about validity.
-const FORMATS: [&str; 19] = [
-    "date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6",
-    "uri", "uri-reference", "iri", "iri-reference", "uuid", "uri-template", "json-pointer",
-    "relative-json-pointer", "regex",
-];
-
-/// Removes formats that are none of JSON Schema's, which the library would refuse.
-fn drop_annotations(schema: &mut Value) {
-    match schema {
-        Value::Object(members) => {
-            members.retain(|key, value| key != "format" || value.as_str().is_none_or(|f| FORMATS.contains(&f)));
-            for (key, value) in members {
-                if !matches!(key.as_str(), "enum" | "const" | "default" | "examples") {
-                    drop_annotations(value);
-                }
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(drop_annotations),
-        _ => {}
-    }
 }
 
 /// The library's reason without what it adds for its own developers.
