@@ -91,7 +91,7 @@ func TestStructuredOutput(t *testing.T) {
 
 func testStructuredOutput(t *testing.T, s *liveServer, preempts bool) {
 	seeds := 5
-	if testing.Short() {
+	if testing.Short() && !preempts {
 		seeds = 2
 	}
 	prompts, tokens := mixedPrompts(4)
@@ -137,5 +137,5 @@ func testStructuredOutput(t *testing.T, s *liveServer, preempts bool) {
 	stats := s.engine.Stats()
 	require.Equal(t, preempts, stats.PreemptionsSwap+stats.PreemptionsRecompute > 0, "%d preemptions", stats.PreemptionsSwap+stats.PreemptionsRecompute)
 	require.Zero(t, stats.FinishedError)
-	t.Logf("%d steps, waited %v for masks", stats.Steps, stats.MaskWait)
+	t.Logf("%d steps, waited %v for masks, %d preemptions", stats.Steps, stats.MaskWait, stats.PreemptionsSwap+stats.PreemptionsRecompute)
 }
