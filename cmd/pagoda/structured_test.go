@@ -82,7 +82,7 @@ func TestStructuredOutput(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			config := engine.Config{AsyncScheduling: c.async, BatchInvariant: true, NumGPUBlocksOverride: 2000, MaxNumSeqs: 16}
 			if c.preempts {
-				config.NumGPUBlocksOverride = 60
+				config.NumGPUBlocksOverride = 52
 			}
 			testStructuredOutput(t, startServer(t, config), c.preempts)
 		})
@@ -91,7 +91,10 @@ func TestStructuredOutput(t *testing.T) {
 
 func testStructuredOutput(t *testing.T, s *liveServer, preempts bool) {
 	seeds := 5
-	if testing.Short() && !preempts {
+	switch {
+	case preempts:
+		seeds = 10 // so that some of them meet
+	case testing.Short():
 		seeds = 2
 	}
 	prompts, tokens := mixedPrompts(4)
