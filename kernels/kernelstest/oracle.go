@@ -176,7 +176,7 @@ func (o *Oracle) Wait(t kernels.Ticket) (*kernels.Result, error) {
 // SetTap implements kernels.Backend.
 func (o *Oracle) SetTap(fn func(kernels.Op, int, kernels.Activation, []float32)) { o.tap = fn }
 
-// SetProfiler implements kernels.Backend; records have no bytes and FLOPs.
+// SetProfiler implements kernels.Backend; only linear layers have bytes and FLOPs.
 func (o *Oracle) SetProfiler(fn func(kernels.OpRecord)) {
 	o.profiler, o.origin, o.records = fn, time.Now(), nil
 }

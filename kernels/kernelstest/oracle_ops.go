@@ -122,6 +122,13 @@ func (o *Oracle) Linear(weight kernels.Weight, src kernels.Activation) {
 		}
 	}
 	o.done(kernels.OpLinear, -1, kernels.Hidden, len(o.tokens), start)
+	if n := len(o.records); o.profiler != nil {
+		r, elements := &o.records[n-1], len(w.row(0))*len(o.row(kernels.Hidden, 0))
+		r.Part, r.FLOPs, r.Bytes = "attn", int64(2*elements*len(o.tokens)), int64(8*elements)
+		if src == kernels.MLP {
+			r.Part = "mlp"
+		}
+	}
 }
 
 // GateUp implements kernels.Backend.
