@@ -67,7 +67,7 @@ func (t *tuner) sizedAtStart() bool { return len(t.notes) == 0 }
 func (c *TunedConfig) String() string {
 	var b strings.Builder
 	for _, line := range c.Head {
-		fmt.Fprintf(&b, "# %s\n", line)
+		comment(&b, line)
 	}
 	for _, key := range tunedKeys {
 		value, ok := c.Values[key]
@@ -82,9 +82,28 @@ func (c *TunedConfig) String() string {
 		default:
 			why = "as at the start; not measured yet"
 		}
-		fmt.Fprintf(&b, "\n# %s\n%s: %s\n", strings.ReplaceAll(why, "\n", " "), key, value)
+		b.WriteString("\n")
+		comment(&b, why)
+		fmt.Fprintf(&b, "%s: %s\n", key, value)
 	}
 	return b.String()
+}
+
+// comment writes text as comment lines of some 100 characters.
+func comment(b *strings.Builder, text string) {
+	length := 0
+	for i, word := range strings.Fields(text) {
+		switch {
+		case i == 0:
+			b.WriteString("#")
+		case length+len(word) > 98:
+			b.WriteString("\n#")
+			length = 0
+		}
+		b.WriteString(" " + word)
+		length += 1 + len(word)
+	}
+	b.WriteString("\n")
 }
 
 // Write leaves the file in dir.

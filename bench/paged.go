@@ -161,40 +161,33 @@ func pagedPlots(arms []*arm, info engine.Info) []Plot {
 // blockMap draws a pool, a cell a block, in the order of their ids.
 func blockMap(name, title string, blocks []engine.BlockState) Plot {
 	p := Plot{Name: name, Title: title, Series: []Series{
-		{Name: "free"}, {Name: "cached"}, {Name: "being filled"}, {Name: "full"}, {Name: "shared"}, {Name: "being copied"},
-	}, Caption: fmt.Sprintf("%d blocks, left to right and top to bottom by their id.", len(blocks))}
+		{Name: "cached"}, {Name: "being filled"}, {Name: "full"}, {Name: "shared"}, {Name: "being copied"},
+	}, Caption: fmt.Sprintf("%d blocks, left to right and top to bottom by their id; grey ones are free.", len(blocks))}
 	columns := max(16, int(math.Ceil(math.Sqrt(float64(len(blocks))*3))))
 	for len(blocks) > 0 {
-		row := make([]int, columns)
+		row := make([]int, min(columns, len(blocks)))
 		for i := range row {
-			row[i] = -1
-			if i < len(blocks) {
-				row[i] = blockKind(&blocks[i])
-			}
+			row[i] = blockKind(&blocks[i])
 		}
 		p.Grid = append(p.Grid, row)
-		blocks = blocks[min(columns, len(blocks)):]
+		blocks = blocks[len(row):]
 	}
 	return p
 }
 
-// blockKind is the series of blockMap that a block belongs to; −1 = none.
+// blockKind is the series of blockMap that a block belongs to; −1 = it is free.
 func blockKind(b *engine.BlockState) int {
 	switch {
 	case b.Refs > 1:
-		return 4
-	case b.Refs == 1 && b.Published:
 		return 3
-	case b.Refs == 1:
+	case b.Refs == 1 && b.Published:
 		return 2
-	}
-	switch b.State {
-	case kvcache.Free:
-		return 0
-	case kvcache.Cached:
+	case b.Refs == 1:
 		return 1
-	case kvcache.InFlight:
-		return 5
+	case b.State == kvcache.Cached:
+		return 0
+	case b.State == kvcache.InFlight:
+		return 4
 	}
 	return -1
 }

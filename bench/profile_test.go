@@ -184,4 +184,5 @@ func TestProfileReport(t *testing.T) {
 	require.Equal(t, Points, roof.Series[1].Style)
 	require.Contains(t, roof.Series[1].Labels, "attention")
 	require.NoError(t, report.Write(t.TempDir()))
+	require.Equal(t, "gap host", displayName("gap_host_ms"), "headers say the unit apart")
 }

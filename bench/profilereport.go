@@ -8,7 +8,7 @@ import (
 // Report is the experiment in the common form; the manifest is the caller's. The
 // steps of a part are its repeats.
 func (r *ProfileReport) Report() *Report {
-	out := &Report{Schema: 1, Experiment: "profile", Best: map[string]any{}, Verdict: r.Verdict(), Notes: []string{r.ceilings()},
+	out := &Report{Schema: 1, Experiment: "profile", Title: "Where the time of a step goes: " + r.Info.Model, Best: map[string]any{}, Verdict: r.Verdict(), Notes: []string{r.ceilings()},
 		Columns: []string{"step_time_ms", "gpu_utilization", "occupancy", "copy_ms", "gap_host_ms", "gap_launch_ms", "gap_sync_ms", "gap_idle_ms"}}
 	for i := range r.Parts {
 		part := &r.Parts[i]

@@ -65,7 +65,7 @@ type KernelStat struct {
 // Gaps is the time in which the device ran nothing, by what the engine's goroutine
 // did meanwhile.
 type Gaps struct {
-	Host   time.Duration // scheduling, packing, delivering
+	Host   time.Duration // scheduling, packing, masks, delivering
 	Launch time.Duration // issuing operations
 	Sync   time.Duration // waiting: the device was done, or between two operations
 	Idle   time.Duration // there was nothing to do
@@ -187,7 +187,7 @@ func (s *ProfileStats) gaps(p *engine.Profile, all []span, begin, end time.Durat
 		for _, ph := range p.Steps[i].Phases {
 			gap := outside(ph.Start, ph.Start+ph.Duration)
 			switch ph.Kind {
-			case engine.PhaseLaunch:
+			case engine.PhaseLaunch, engine.PhaseDraw:
 				s.Gaps.Launch += gap
 			case engine.PhaseWait:
 				s.Gaps.Sync += gap

@@ -54,6 +54,9 @@ func displayName(metric string) string {
 			return quantity + " " + parts[0]
 		}
 	}
+	if last := len(parts) - 1; last > 0 && parts[last] == "ms" {
+		parts = parts[:last] // the unit is said apart
+	}
 	return strings.Join(parts, " ")
 }
 

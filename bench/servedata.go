@@ -109,6 +109,20 @@ func (d *Dataset) Prompts(n int, seed uint64, codec Codec) ([]ServePrompt, error
 	return prompts, nil
 }
 
+// CheckPrompt is a prompt for a request that is not measured: like the dataset's, but
+// none of them, which a server might keep in its cache.
+func (d *Dataset) CheckPrompt(seed uint64, codec Codec) (ServePrompt, error) {
+	if !d.made() {
+		const tokens = 32
+		return ServePrompt{Text: randomWords(rand.New(rand.NewPCG(seed, 4)), tokens), OutputTokens: d.OutputLen}, nil
+	}
+	prompts, err := d.Prompts(1, seed, codec)
+	if err != nil {
+		return ServePrompt{}, err
+	}
+	return prompts[0], nil
+}
+
 // lengths draws the lengths of one request.
 func (d *Dataset) lengths(r *rand.Rand) (input, output int) {
 	if d.Name == "sharegpt-like" {

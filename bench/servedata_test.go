@@ -108,6 +108,10 @@ func TestPromptsFromFiles(t *testing.T) {
 		texts[key]++
 		require.Equal(t, map[string]int{"First?": 256, "How many?": 256, "P": 7, "M": 3}[key], p.OutputTokens)
 	}
+	check, err := d.CheckPrompt(1, nil)
+	require.NoError(t, err)
+	require.NotContains(t, texts, check.Text, "what is measured must not be in a cache")
+	require.NotEmpty(t, check.Text)
 	require.Equal(t, map[string]int{"First?": 2, "How many?": 2, "P": 2, "M": 2}, texts, "each as often when there are too few")
 
 	for text, want := range map[string]string{

@@ -74,8 +74,11 @@ func (t *tuner) verdict(err error) string {
 		return b.String()
 	}
 	start, best := t.results[n-2].Metrics[t.objective], t.results[n-1].Metrics[t.objective]
-	figures := fmt.Sprintf("%s tok/s (%s–%s) against %s (%s–%s), %.2f times", number(best.Median), number(best.Min), number(best.Max),
-		number(start.Median), number(start.Min), number(start.Max), best.Median/start.Median)
+	figures := fmt.Sprintf("%s tok/s (%s–%s) against %s (%s–%s)", number(best.Median), number(best.Min), number(best.Max),
+		number(start.Median), number(start.Min), number(start.Max))
+	if start.Median > 0 {
+		figures += fmt.Sprintf(", %.2f times", best.Median/start.Median)
+	}
 	switch {
 	case below(start, best):
 		fmt.Fprintf(&b, "Verified, interleaved with the start: %s of %s: an improvement beyond the spread.", figures, t.objectiveName())
@@ -166,9 +169,9 @@ func (t *tuner) whyNot() string {
 	case c.medianOf("num_preemptions") == 0 && c.medianOf("waiting_for_blocks") < 0.05 && c.medianOf("waiting_for_seqs") < 0.05:
 		fmt.Fprintf(&b, "At the start nothing is short: no request waits for blocks or for a place, so memory and concurrency have nothing to give; the device computes (%s).", t.busyText(c))
 	case c.medianOf("waiting_for_blocks") >= 0.05:
-		fmt.Fprintf(&b, "At the start requests wait for blocks %.0f %% of the time, but a larger batch would not serve them faster: the device is bound by compute.", 100*c.medianOf("waiting_for_blocks"))
+		fmt.Fprintf(&b, "At the start requests wait for blocks %.0f %% of the time, yet no larger pool that was measured serves them faster beyond the spread: most likely the device is bound by compute.", 100*c.medianOf("waiting_for_blocks"))
 	default:
-		fmt.Fprintf(&b, "At the start requests wait for a place %.0f %% of the time, but more at once would not be served faster: the device is bound by compute.", 100*c.medianOf("waiting_for_seqs"))
+		fmt.Fprintf(&b, "At the start requests wait for a place %.0f %% of the time, yet with more at once none is faster beyond the spread: most likely the device is bound by compute.", 100*c.medianOf("waiting_for_seqs"))
 	}
 	return b.String()
 }

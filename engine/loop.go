@@ -315,7 +315,9 @@ func (l *loop) launch(s *step) {
 func (l *loop) draw(s *step) {
 	begin := time.Now()
 	l.await(s)
+	l.profile.masked(s, begin)
 	l.runner.sample(s)
+	l.profile.drawn(s)
 	s.host += time.Since(begin)
 }
 

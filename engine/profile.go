@@ -81,6 +81,8 @@ const (
 	PhaseSchedule PhaseKind = "schedule" // deciding, and copies of blocks
 	PhasePack     PhaseKind = "pack"     // batch and row updates
 	PhaseLaunch   PhaseKind = "launch"   // issuing operations
+	PhaseMask     PhaseKind = "mask"     // waiting for grammars' masks
+	PhaseDraw     PhaseKind = "draw"     // issuing the draw of tokens
 	PhaseWait     PhaseKind = "wait"     // until the device is done
 	PhaseDeliver  PhaseKind = "deliver"  // tokens to their requests
 )
@@ -253,9 +255,39 @@ func (r *Recording) launched(s *step, begin time.Time) {
 	r.at = begin.Sub(r.profile.Begin)
 	o := r.open
 	r.phase(o, PhaseLaunch)
-	o.ticket = s.ticket
 	o.Number, o.Tokens, o.Sequences, o.Decodes = s.record.Step, s.batch.NumTokens(), s.batch.NumSeqs(), s.batch.NumDecodes
 	r.flight, r.open = append(r.flight, o), nil
+}
+
+// newest is the step that was launched last, if it is s.
+func (r *Recording) newest(s *step) *ProfiledStep {
+	if r == nil || len(r.flight) == 0 {
+		return nil
+	}
+	if last := r.flight[len(r.flight)-1]; last.Number == s.record.Step {
+		return last
+	}
+	return nil
+}
+
+// masked ends the wait for masks, which began at the time given; a step without
+// has none.
+func (r *Recording) masked(s *step, begin time.Time) {
+	o := r.newest(s)
+	if o == nil {
+		return
+	}
+	if r.at = begin.Sub(r.profile.Begin); s.guided {
+		r.phase(o, PhaseMask)
+	}
+}
+
+// drawn ends the step's issuing: it has its ticket.
+func (r *Recording) drawn(s *step) {
+	if o := r.newest(s); o != nil {
+		r.phase(o, PhaseDraw)
+		o.ticket = s.ticket
+	}
 }
 
 // waiting begins the wait for the oldest step in flight.

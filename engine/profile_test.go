@@ -79,7 +79,7 @@ func testProfile(t *testing.T, late bool) {
 				require.GreaterOrEqual(t, ph.Duration, time.Duration(0))
 				at = ph.Start + ph.Duration
 			}
-			require.Equal(t, []PhaseKind{PhaseSchedule, PhasePack, PhaseLaunch, PhaseWait, PhaseDeliver}, kinds)
+			require.Equal(t, []PhaseKind{PhaseSchedule, PhasePack, PhaseLaunch, PhaseDraw, PhaseWait, PhaseDeliver}, kinds)
 			begin, end := p.Window(i)
 			require.Less(t, begin, end)
 			if i > 0 {

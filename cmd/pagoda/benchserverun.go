@@ -66,12 +66,16 @@ func (f *serveLoadFlags) run(cmd *cobra.Command) error {
 // Their prompts are others than those of the runs, which must not be cached.
 func (s *serveSession) warmUp(ctx context.Context) error {
 	f := s.flags
-	prompts, err := f.data.Prompts(1+f.warmups, f.seed+1<<32, s.codec)
+	check, err := f.data.CheckPrompt(f.seed+2<<32, s.codec)
+	if err != nil {
+		return usageError{err}
+	}
+	prompts, err := f.data.Prompts(f.warmups, f.seed+1<<32, s.codec)
 	if err != nil {
 		return usageError{err}
 	}
 	f.say("checking %s with a request to %s", s.client.BaseURL, s.client.Model)
-	if _, err := s.client.Check(ctx, prompts[0]); err != nil {
+	if _, err := s.client.Check(ctx, check); err != nil {
 		return err
 	}
 	if !s.cmd.Flags().Changed("temperature") {
@@ -81,7 +85,7 @@ func (s *serveSession) warmUp(ctx context.Context) error {
 		f.say("warming up with %d requests", f.warmups)
 		load := f.loads[0]
 		load.RequestRate, load.Done = bench.AtOnce, nil
-		if _, err := bench.Serve(ctx, s.client, prompts[1:], load); err != nil {
+		if _, err := bench.Serve(ctx, s.client, prompts, load); err != nil {
 			return err
 		}
 	}

@@ -22,7 +22,7 @@ var malformedFields = []string{
 	`"n":0`, `"n":1e9`, `"n":"x"`, `"max_tokens":-1`, `"max_tokens":1e30`, `"temperature":-1`, `"temperature":1e400`, `"temperature":{}`, `"top_p":2`, `"top_k":-9`,
 	`"min_p":[0]`, `"repetition_penalty":0`, `"presence_penalty":1e9`, `"frequency_penalty":"a"`, `"seed":1e40`, `"stop":[1]`, `"stop":[""]`, `"stop_token_ids":[-1]`, `"stop_token_ids":[99999999]`,
 	`"logit_bias":{"99999999":1}`, `"logit_bias":{"a":1}`, `"logit_bias":{"1":1e9}`, `"logit_bias":[]`, `"stream":"yes"`, `"stream_options":{"include_usage":true}`, `"min_tokens":-1`, `"cache_salt":""`,
-	`"priority":5`, `"guided_json":{}`, `"structured_outputs":{"regex":"("}`, `"response_format":{"type":"x"}`, `"allowed_token_ids":[1]`, `"bad_words":["x"]`, `"prompt_logprobs":-5`,
+	`"priority":5`, `"guided_json":{"not":{}}`, `"structured_outputs":{"regex":"("}`, `"response_format":{"type":"x"}`, `"allowed_token_ids":[]`, `"bad_words":[""]`, `"prompt_logprobs":-5`,
 	`"truncate_prompt_tokens":0`, `"model":"none such"`, `"model":[]`, `"request_id":"a b"`, `"logprobs":"all"`, `"use_beam_search":true`, `"best_of":77`, `"max_tokens":999999`,
 }
 

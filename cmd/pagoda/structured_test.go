@@ -82,7 +82,7 @@ func TestStructuredOutput(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			config := engine.Config{AsyncScheduling: c.async, BatchInvariant: true, NumGPUBlocksOverride: 2000, MaxNumSeqs: 16}
 			if c.preempts {
-				config.NumGPUBlocksOverride = 60
+				config.NumGPUBlocksOverride = 52
 			}
 			testStructuredOutput(t, startServer(t, config), c.preempts)
 		})
@@ -91,7 +91,10 @@ func TestStructuredOutput(t *testing.T) {
 
 func testStructuredOutput(t *testing.T, s *liveServer, preempts bool) {
 	seeds := 5
-	if testing.Short() {
+	switch {
+	case preempts:
+		seeds = 10 // so that some of them meet
+	case testing.Short():
 		seeds = 2
 	}
 	prompts, tokens := mixedPrompts(4)
@@ -137,5 +140,5 @@ func testStructuredOutput(t *testing.T, s *liveServer, preempts bool) {
 	stats := s.engine.Stats()
 	require.Equal(t, preempts, stats.PreemptionsSwap+stats.PreemptionsRecompute > 0, "%d preemptions", stats.PreemptionsSwap+stats.PreemptionsRecompute)
 	require.Zero(t, stats.FinishedError)
-	t.Logf("%d steps, waited %v for masks", stats.Steps, stats.MaskWait)
+	t.Logf("%d steps, waited %v for masks, %d preemptions", stats.Steps, stats.MaskWait, stats.PreemptionsSwap+stats.PreemptionsRecompute)
 }

@@ -29,11 +29,10 @@ type benchCase struct {
 
 // benchCount is what came out.
 type benchCount struct {
-	schemas, unsupported            int
-	accepted, refused               int // rightly
-	wrong                           []string
-	compile, first, masks           []time.Duration
-	validUnsupported, doubtful, all int
+	schemas, unsupported, doubtful int
+	accepted, refused              int // rightly
+	wrong                          []string
+	compile, masks                 []time.Duration
 }
 
 // TestMaskbench walks masks of 151,665 tokens along JSON texts that are known to be
