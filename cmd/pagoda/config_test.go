@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/bench"
 )
 
 // configFile writes a YAML file.
@@ -165,4 +167,22 @@ func TestMisspeltVariables(t *testing.T) {
 		"PAGODA_MAX_NUM_SEQ=4", "PAGODA_MAX_NUM_SEQS=4", "PAGODA_PORT=1", "HOME=/h", "PAGODA_SERVICE_HOST=10.0.0.1", "PAGODA_SERVICE_PORT=80", "PAGODA_PORT_80_TCP=x", "PAGODA_PORT_80_TCP_PROTO=tcp", "PAGODA_SERVICE_PORT_HTTP=80", "PAGODA_PORT_80_TCP_ADDR=10.0.0.1", "PAGODA_API_KYE=secret",
 	})
 	require.Equal(t, []string{"PAGODA_MAX_NUM_SEQ sets no flag; did you mean PAGODA_MAX_NUM_SEQS?", "PAGODA_API_KYE sets no flag; did you mean PAGODA_API_KEY?"}, got)
+}
+
+// TestTunedConfig: serve reads what tune writes.
+func TestTunedConfig(t *testing.T) {
+	dir := t.TempDir()
+	values := map[string]string{
+		"gpu_memory_utilization": "0.85", "max_num_seqs": "128", "max_num_batched_tokens": "1024", "long_prefill_token_threshold": "256",
+		"target_itl_ms": "40", "swap_space": "8",
+	}
+	tuned := bench.TunedConfig{Head: []string{"Found by pagoda tune: it is so."}, Values: values, Why: map[string]string{"max_num_seqs": "1.2 times 64: measured"}}
+	require.NoError(t, tuned.Write(dir))
+	cmd := serveCommand()
+	require.NoError(t, cmd.ParseFlags([]string{"--config", filepath.Join(dir, bench.ConfigFile)}))
+	require.NoError(t, setFromOutside(cmd, func(string) (string, bool) { return "", false }))
+	for key := range values {
+		require.True(t, cmd.Flags().Lookup(strings.ReplaceAll(key, "_", "-")).Changed, key)
+	}
+	require.Equal(t, "8 GiB", cmd.Flags().Lookup("swap-space").Value.String())
 }

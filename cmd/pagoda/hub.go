@@ -112,7 +112,15 @@ func (f *engineFlags) locate(ctx context.Context, arg string, want func(file str
 	}
 	progress := newProgress(f.quiet)
 	log := f.logger()
-	client, err := f.hub.client(os.LookupEnv, func(_ string, done, total int64) { progress.update("fetching", done, total) }, func(text string) { log.Info(text) })
+	tenths := int64(0)
+	client, err := f.hub.client(os.LookupEnv, func(_ string, done, total int64) {
+		progress.update("fetching", done, total)
+		// Where nobody sees the bar, a line each tenth says that it goes on.
+		if now := done * 10 / max(total, 1); now > tenths && !progress.shown {
+			tenths = now
+			log.Info(fmt.Sprintf("fetched %d %% of %s", 10*now, formatBytes(total)))
+		}
+	}, func(text string) { log.Info(text) })
 	if err != nil {
 		return "", err
 	}
