@@ -39,6 +39,9 @@ func Baseline(ctx context.Context, e Tunable, o BaselineOptions) (*Report, error
 		if batch < 1 {
 			return nil, badLoad("--batch-sizes %d: want at least 1", batch)
 		}
+		if most := info.MaxNumSeqs; batch > most {
+			return nil, badLoad("--batch-sizes %d: at most --max-num-seqs %d run at once", batch, most)
+		}
 		load := o.Load
 		load.Requests = max(load.Requests, 2*batch) // every slot is filled again once
 		arms = append(arms, &arm{params: map[string]any{"batch_size": batch}, limits: o.Limits, load: load, concurrency: batch})

@@ -89,8 +89,8 @@ func (c *Cell) medianOf(name string) float64 { return c.Metrics[name].Median }
 func (c *Cell) measured() bool { return len(c.Metrics["output_throughput"].Runs) > 0 }
 
 // below says that all values of a lie below all of b: the difference is beyond the
-// spread. Metrics without values compare as equal.
-func below(a, b Metric) bool { return len(a.Runs) > 0 && len(b.Runs) > 0 && a.Max < b.Min }
+// spread. One value has no spread, and none compares as equal.
+func below(a, b Metric) bool { return len(a.Runs) > 1 && len(b.Runs) > 1 && a.Max < b.Min }
 
 // bestOf is the index of the cell with the highest median of a metric; −1 when none
 // has it.

@@ -127,6 +127,7 @@ func TestSpreadRule(t *testing.T) {
 	require.True(t, below(m(cell(1, 2, 3)), m(cell(3.1, 4, 5))))
 	require.False(t, below(m(cell(1, 2, 3)), m(cell(2.9, 4, 5))))
 	require.False(t, below(m(cell()), m(cell(1))), "nothing was measured")
+	require.False(t, below(m(cell(1)), m(cell(9))), "one run has no spread")
 	cells := []Cell{cell(50, 51, 52), cell(96, 99, 104), cell(97, 100, 103), cell(99, 101, 105)}
 	require.Equal(t, 1, firstAsGood(cells, "output_throughput"))
 	require.Equal(t, 3, bestOf(cells, "output_throughput"))

@@ -58,6 +58,7 @@ type watched struct {
 	wall          time.Duration
 	cores         float64 // busy, of this process
 	threads       int
+	onCPU         bool
 	gpu           []float64 // utilization, 0–1
 	peakMemory    int64     // bytes
 	moments       []moment
@@ -85,6 +86,7 @@ type watcher struct {
 func watch(e Tunable, blocks bool) *watcher {
 	w := &watcher{e: e, withBlocks: blocks, start: time.Now(), cpu: cpuTime(), ending: make(chan struct{}), ended: make(chan struct{})}
 	info := e.Info()
+	w.seen.onCPU = info.Device.Backend == "cpu"
 	w.seen.blockSize, w.seen.blockBytes, w.seen.threads = info.BlockSize, info.BlockBytes, min(max(info.Device.Threads, 1), runtime.NumCPU())
 	if info.Device.Backend != "cpu" {
 		if gpu, err := nvml.Open(0); err == nil { // without it the report has no utilization
@@ -205,7 +207,9 @@ func (s *watched) metrics(m map[string]float64) {
 	}
 	s.overTime(m)
 	m["peak_memory_bytes"], m["cpu_cores_busy"] = float64(s.peakMemory), s.cores
-	m["gpu_utilization"] = min(s.cores/float64(max(s.threads, 1)), 1)
+	if s.onCPU { // there the cores are the device
+		m["gpu_utilization"] = min(s.cores/float64(max(s.threads, 1)), 1)
+	}
 	if len(s.gpu) > 0 {
 		sum := 0.0
 		for _, u := range s.gpu {

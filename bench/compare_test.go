@@ -67,7 +67,7 @@ func TestCompareSaysWhyNothingImproved(t *testing.T) {
 		"not in use":         {compared(flags(256, 0.9), same, nil), compared(flags(256, 0.9), slower, nil), "the parameters were not in use"},
 		"enough concurrency": {compared(flags(256, 0.9), same, nil), compared(flags(512, 0.9), slower, nil), "--max-num-seqs went from 256 to 512, but at most 16 requests ran at once"},
 		"enough memory":      {compared(flags(256, 0.8), same, calm), compared(flags(256, 0.9), slower, calm), "never ran short of KV blocks"},
-		"compute-bound":      {compared(flags(8, 0.9), same, busy), compared(flags(16, 0.9), slower, busy), "busy 97 % of the time already in the baseline: it is compute-bound"},
+		"compute-bound":      {compared(flags(8, 0.9), same, busy), compared(flags(16, 0.9), slower, busy), "busy 97 % of the time already in the baseline: it is bound by compute or memory"},
 		"noise":              {compared(flags(8, 0.9), map[int][]float64{16: {1000, 700, 1100}}, nil), compared(flags(16, 0.9), map[int][]float64{16: {1300, 1250, 1050}}, nil), "differ by up to 30 %"},
 		"one run":            {compared(flags(8, 0.9), map[int][]float64{16: {1000}}, nil), compared(flags(16, 0.9), map[int][]float64{16: {2000}}, nil), "one run has no spread"},
 		"does not bind":      {compared(flags(8, 0.9), same, nil), compared(flags(16, 0.9), slower, nil), "what changed (--max-num-seqs) does not bind this workload"},

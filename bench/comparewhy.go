@@ -46,7 +46,7 @@ func (c *comparison) reasons() []string {
 		}
 	}
 	if busy := c.largest("gpu_utilization"); busy >= busyShare {
-		why = append(why, fmt.Sprintf("the device was busy %.0f %% of the time already in the baseline: it is compute-bound, and only less work a token would help", 100*busy))
+		why = append(why, fmt.Sprintf("the device was busy %.0f %% of the time already in the baseline: it is bound by compute or memory, and only less work a token would help (pagoda bench profile says which)", 100*busy))
 	}
 	if runs := c.fewestRuns(); runs < 2 {
 		why = append(why, "one run has no spread, so no difference can be told from chance: use --repeats 3 or more")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pagoda-engine/pagoda/engine"
 )
@@ -64,7 +65,8 @@ func (t *tuner) phases() []func(ctx context.Context) error {
 	return []func(ctx context.Context) error{t.tuneMemory, t.tuneSeqs, t.tuneTokens, t.tuneSwap}
 }
 
-// Tune looks for the limits that serve the load best: first how it is, then memory,
+// Tune looks for the limits that serve the load best: first how it is and where the
+// time goes, then memory,
 // sequences, tokens of a step and chunk, swap space, and at last whether the outcome
 // beats the start. In each stage the step-time model, fitted to the runs so far, and
 // the simulator leave out what cannot win, and successive halving measures the
@@ -114,12 +116,39 @@ func (t *tuner) run(ctx context.Context) error {
 	if base.memory != nil {
 		return fmt.Errorf("the parameters to begin with do not fit: %w", base.memory)
 	}
+	if err := t.profile(ctx); err != nil {
+		return err
+	}
 	for _, phase := range t.phases() {
 		if err := phase(ctx); err != nil {
 			return err
 		}
 	}
 	return t.verify(ctx)
+}
+
+// profile looks where the time of a decode step goes, for the report: what bounds it
+// says which of the stages that follow can gain anything. An engine that cannot be
+// profiled does without.
+func (t *tuner) profile(ctx context.Context) error {
+	e, ok := t.e.(Profilable)
+	if !ok {
+		return nil
+	}
+	r, err := Profile(ctx, e, ProfileOptions{Batches: []int{min(t.start.MaxNumSeqs, 32)}, Steps: 4, PartTime: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	part := &r.Parts[len(r.Parts)-1]
+	if part.Stats == nil || len(part.Stats.Ops) == 0 {
+		t.notes = append(t.notes, "The profile recorded no step.")
+		return nil
+	}
+	table := part.operations()
+	table.Title = "profile of a step at the start, " + part.Name()
+	t.tables = append(t.tables, table)
+	t.notes = append(t.notes, "Profile, "+part.Name()+": "+r.judge(part)+".")
+	return nil
 }
 
 // arm makes an arm of a stage; its params are the limits that Tune chooses.

@@ -35,7 +35,9 @@ func (t *tuner) finish(err error) *Report {
 		slowest = max(slowest, r.Cells[i].Metrics["reconfigure_ms"].Max)
 	}
 	r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits between cells took %.3g ms at most; the model stayed loaded.", slowest))
-	t.noteOthers(r, float64(max(t.e.Info().Device.Threads, 1)))
+	if device := t.e.Info().Device; device.Backend == "cpu" {
+		t.noteOthers(r, float64(device.Threads))
+	}
 	r.Plots = []Plot{t.pareto()}
 	if p := t.stages(); len(p.Categories) > 0 {
 		r.Plots = append(r.Plots, p)

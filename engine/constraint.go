@@ -31,6 +31,13 @@ type Constraint interface {
 // notice.
 var ErrConstraint = errors.New("the output's constraint failed")
 
+// ErrMaskLate is why a request failed whose Constraint took too long over a mask:
+// the machine has too much to do.
+var ErrMaskLate = errors.New("the mask of the output's constraint was late")
+
+// errConstraintBug is a panic of a Constraint.
+var errConstraintBug = errors.New("panic in a constraint")
+
 // NoStopID is Event.StopID of a request that its Constraint ended.
 const NoStopID int32 = -1
 
@@ -82,7 +89,7 @@ func newGuide(f func() (Constraint, error)) *guide {
 func (g *guide) round() (done bool, err error) {
 	defer func() {
 		if bug := recover(); bug != nil {
-			err = fmt.Errorf("panic: %v", bug)
+			err = fmt.Errorf("%w: %v", errConstraintBug, bug)
 		}
 	}()
 	if g.constraint == nil {
@@ -255,13 +262,16 @@ func (l *loop) awaitOne(q *request, late *time.Timer) []uint32 {
 			case <-g.ready:
 			case <-late.C:
 				late.Reset(0) // for those behind it
-				l.conclude(q, verdict{finish: FinishError, err: fmt.Errorf("%w: no mask within %v", ErrConstraint, l.guides.patience)})
+				l.conclude(q, verdict{finish: FinishError, err: fmt.Errorf("%w: none within %v", ErrMaskLate, l.guides.patience)})
 				return nil
 			}
 		}
 		g.settled = true
 	}
 	switch {
+	case errors.Is(g.err, errConstraintBug):
+		l.e.cfg.Log.Error("a request fails", "error", g.err)
+		l.conclude(q, verdict{finish: FinishError, err: g.err})
 	case g.err != nil:
 		l.conclude(q, verdict{finish: FinishError, err: fmt.Errorf("%w: %w", ErrConstraint, g.err)})
 	case g.done:

@@ -203,15 +203,19 @@ func TestConstraintFailures(t *testing.T) {
 			require.NoError(t, err)
 			tokens, last := readAll(t, stream)
 			require.Equal(t, FinishError, last.Finish, name)
-			require.ErrorIs(t, last.Err, ErrConstraint, name)
+			want := ErrConstraint
+			if name == "panic" {
+				want = errConstraintBug
+			}
+			require.ErrorIs(t, last.Err, want, name)
 			if s.accept != nil {
 				require.Len(t, tokens, 3, name)
 				require.ErrorContains(t, last.Err, "injected", name)
 			}
 			<-s.closed
-			want, _ := expect(&neighbour, 40, 0)
+			expected, _ := expect(&neighbour, 40, 0)
 			got, _ := readAll(t, beside)
-			require.Equal(t, want, got, name)
+			require.Equal(t, expected, got, name)
 		}
 		s, err := e.Submit(context.Background(), Request{Prompt: prompt(1, 3), Constrain: func() (Constraint, error) { return nil, broken }})
 		require.NoError(t, err)
@@ -237,7 +241,7 @@ func TestLateMask(t *testing.T) {
 		beside, err := e.Submit(context.Background(), neighbour)
 		require.NoError(t, err)
 		_, last := readAll(t, slow)
-		require.ErrorIs(t, last.Err, ErrConstraint)
+		require.ErrorIs(t, last.Err, ErrMaskLate)
 		want, _ := expect(&neighbour, 40, 0)
 		got, _ := readAll(t, beside)
 		require.Equal(t, want, got)

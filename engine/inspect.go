@@ -39,7 +39,7 @@ func (e *Engine) eachLogits(ctx context.Context, ids []int32, chunk int, visit f
 	}
 	var failed error
 	err := e.alone(ctx, func(l *loop) (done bool) {
-		done, failed = l.logits(ids, chunk, visit)
+		done, failed = l.logits(ctx, ids, chunk, visit)
 		return done
 	})
 	if err != nil {
@@ -178,8 +178,9 @@ func (l *loop) runJobs() {
 }
 
 // logits computes ids as a sequence of its own, in a row and blocks that it
-// borrows. done is false, and nothing has happened, when there are none.
-func (l *loop) logits(ids []int32, chunk int, visit func(start int, values []float32)) (done bool, err error) {
+// borrows. done is false, and nothing has happened, when there are none. It gives up
+// between two chunks when ctx ends.
+func (l *loop) logits(ctx context.Context, ids []int32, chunk int, visit func(start int, values []float32)) (done bool, err error) {
 	switch need := l.kv.BlocksFor(len(ids)); {
 	case need > l.kv.Capacity(): // the pool was shrunk meanwhile
 		return true, fmt.Errorf("%w: %d tokens take %d blocks, the pool now has %d", ErrNeverFits, len(ids), need, l.kv.Capacity())
@@ -197,6 +198,9 @@ func (l *loop) logits(ids []int32, chunk int, visit func(start int, values []flo
 	c := &l.e.effective.Load().cfg
 	chunk = min(chunk, c.MaxNumBatchedTokens, c.MaxNumSeqs) // the most rows of logits
 	for start := 0; start < len(ids); start += chunk {
+		if err := ctx.Err(); err != nil {
+			return true, err
+		}
 		tokens := ids[start:min(start+chunk, len(ids))]
 		wanted := make([]int32, len(tokens))
 		for i := range wanted {
@@ -207,11 +211,17 @@ func (l *loop) logits(ids []int32, chunk int, visit func(start int, values []flo
 			QueryStart: []int32{0, int32(len(tokens))}, SeqLens: []int32{int32(start + len(tokens))},
 		})
 		values := l.backend.ReadActivation(kernels.Logits, len(tokens))
-		if _, err := l.backend.Wait(l.backend.Sample(&kernels.SampleBatch{})); err != nil {
+		ticket := l.backend.Sample(&kernels.SampleBatch{})
+		l.hold.Unlock()
+		_, err := l.backend.Wait(ticket)
+		l.hold.Lock()
+		if err != nil {
 			l.fault = fmt.Errorf("%w: %w", ErrDevice, err)
 			return true, l.fault
 		}
 		visit(start, values)
+		l.stats.ScoredTokens += int64(len(tokens))
+		l.publish() // who watches sees that it goes on
 	}
 	return true, nil
 }

@@ -158,6 +158,11 @@ func (r *Recording) Stop() *Profile {
 
 // end ends the profile from outside the engine's goroutine.
 func (r *Recording) end(why ProfileEnd) {
+	select {
+	case <-r.done:
+		return // whatever the engine's goroutine is at
+	default:
+	}
 	// An engine that has closed has ended its profile, too.
 	_ = r.e.call(context.Background(), func(l *loop) {
 		if l.profile == r {

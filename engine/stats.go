@@ -26,6 +26,7 @@ type Stats struct {
 	SwapInBytes, SwapOutBytes                                  int64
 	Evictions                                                  int64 // cached blocks whose content was given up
 	Forks, CopiedBlocks                                        int64 // choices that share a prompt; blocks copied on write
+	ScoredTokens                                               int64 // by Logits and PromptLogprobs, between steps
 	Steps, StepTokens                                          int64
 	StepSizes                                                  [len(StepSizeBounds) + 1]int64 // steps by their tokens; the last are above all bounds
 	FinishedStop, FinishedLength, FinishedAbort, FinishedError int64

@@ -139,9 +139,9 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	if err != nil {
 		return err
 	}
-	defer s.close()
 	srv, err := f.newServer(s, model, traces)
 	if err != nil {
+		s.close()
 		return err
 	}
 	if !f.quiet {
@@ -150,9 +150,11 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	drain, stop, cancel := drainThenStop(cmd.Context())
 	defer cancel()
 	err = srv.Serve(drain, stop, listener)
-	if errors.Is(err, server.ErrStalled) {
-		s.engine = nil // closing it would wait for what hangs
+	patience := 10 * time.Second
+	if stop.Err() != nil || errors.Is(err, server.ErrStalled) {
+		patience = time.Second
 	}
+	s.leave(patience)
 	return err
 }
 

@@ -120,6 +120,20 @@ func (f *engineFlags) openText(s *session, model string) error {
 	return nil
 }
 
+// leave is close for a bounded time: an engine that hangs would keep the process.
+func (s *session) leave(patience time.Duration) {
+	closed := make(chan struct{})
+	go func() {
+		s.close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		s.log.Error("the engine does not stop, it is left as it is", "waited", patience)
+	}
+}
+
 func (s *session) close() {
 	if s.engine != nil {
 		_ = s.engine.Close() // nothing is left to do about a failure

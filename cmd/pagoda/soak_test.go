@@ -166,6 +166,7 @@ func TestServerSoak(t *testing.T) {
 	t.Logf("%d requests, %d of them left early; pool %.0f %% used on average over steps, %d swaps, %d recomputes; resident memory grows by %.1f B a request, from %.1f to %.1f MB",
 		*soakRequests, s.left.Load(), 100*used/looks, st.PreemptionsSwap, st.PreemptionsRecompute, growth, resident[0]/1e6, resident[len(resident)-1]/1e6)
 	require.Positive(t, st.PreemptionsSwap+st.PreemptionsRecompute, "the pool was never short")
+	require.Greater(t, used/looks, 0.6, "the pool is full but for what is on its way")
 	require.Zero(t, st.FinishedError)
 	if *soakRequests >= 1e6 {
 		require.Less(t, growth, 16.0) // of fewer the noise of one garbage collection would be more

@@ -42,6 +42,7 @@ const (
 	bound    = 4096
 	interval = 5 * time.Second
 	timeout  = 10 * time.Second
+	patience = time.Second // of Close
 )
 
 // Exporter sends spans from a goroutine of its own. What a collector does not take
@@ -51,7 +52,7 @@ type Exporter struct {
 	log               *slog.Logger
 	client            *http.Client
 	spans             chan Span
-	end               context.CancelFunc
+	end, giveUp       context.CancelFunc // of taking spans, of sending them
 	done              chan struct{}
 
 	mu      sync.Mutex
@@ -67,11 +68,12 @@ func New(endpoint, service string, log *slog.Logger) (*Exporter, error) {
 		return nil, fmt.Errorf("%q is no URL of an OTLP/HTTP collector: want one such as http://localhost:4318/v1/traces", endpoint)
 	}
 	ctx, end := context.WithCancel(context.Background())
+	sending, giveUp := context.WithCancel(context.Background())
 	e := &Exporter{
 		endpoint: endpoint, service: service, log: log, client: &http.Client{Timeout: timeout},
-		spans: make(chan Span, bound), end: end, done: make(chan struct{}),
+		spans: make(chan Span, bound), end: end, giveUp: giveUp, done: make(chan struct{}),
 	}
-	go e.run(ctx)
+	go e.run(ctx, sending)
 	return e, nil
 }
 
@@ -93,15 +95,17 @@ func (e *Exporter) Dropped() int {
 	return e.dropped
 }
 
-// Close sends what is queued, and waits for it at most for the timeout of one
-// request.
+// Close sends what is queued, and gives it and what is under way a second.
 func (e *Exporter) Close() {
 	e.end()
+	late := time.AfterFunc(patience, e.giveUp)
 	<-e.done
+	late.Stop()
+	e.giveUp()
 	e.client.CloseIdleConnections()
 }
 
-func (e *Exporter) run(ctx context.Context) {
+func (e *Exporter) run(ctx, sending context.Context) {
 	defer close(e.done)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -117,20 +121,20 @@ func (e *Exporter) run(ctx context.Context) {
 			for len(e.spans) > 0 && len(waiting) < bound {
 				waiting = append(waiting, <-e.spans)
 			}
-			e.send(waiting)
+			e.send(sending, waiting)
 			return
 		}
-		e.send(waiting)
+		e.send(sending, waiting)
 		waiting = waiting[:0]
 	}
 }
 
 // send posts the spans; a failure loses them.
-func (e *Exporter) send(spans []Span) {
+func (e *Exporter) send(ctx context.Context, spans []Span) {
 	if len(spans) == 0 {
 		return
 	}
-	err := e.post(encode(e.service, spans))
+	err := e.post(ctx, encode(e.service, spans))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err != nil {
@@ -142,8 +146,13 @@ func (e *Exporter) send(spans []Span) {
 	e.failing = err != nil
 }
 
-func (e *Exporter) post(body []byte) error {
-	response, err := e.client.Post(e.endpoint, "application/json", bytes.NewReader(body))
+func (e *Exporter) post(ctx context.Context, body []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.endpoint, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	response, err := e.client.Do(req)
 	if err != nil {
 		return err
 	}

@@ -106,6 +106,8 @@ func (s *Server) mapError(err error, promptParam string) *apiError {
 		return &apiError{status: http.StatusBadRequest, kind: typeInvalidRequest, param: promptParam, code: "context_length_exceeded", message: err.Error()}
 	case errors.Is(err, engine.ErrNeverFits):
 		return &apiError{status: http.StatusBadRequest, kind: typeInvalidRequest, param: promptParam, code: "kv_cache_exceeded", message: err.Error()}
+	case errors.Is(err, engine.ErrMaskLate):
+		return unavailable("mask_late", err.Error(), s.retryAfter())
 	case errors.Is(err, engine.ErrConstraint):
 		return constraintFailed(err)
 	case errors.Is(err, engine.ErrInvalid):

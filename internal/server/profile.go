@@ -136,8 +136,11 @@ func (s *Server) saveProfile(recording Recording, saved chan struct{}) {
 }
 
 // finishProfile ends the profile that is being recorded, if any, and waits for its
-// trace.
+// trace. An engine that hangs would never answer: its profile is lost.
 func (s *Server) finishProfile() {
+	if s.wedged(time.Now()) != nil {
+		return
+	}
 	p := &s.profiles
 	p.mu.Lock()
 	recording, saved := p.last, p.saved
@@ -160,6 +163,10 @@ func (s *Server) handleStopProfile(w http.ResponseWriter, _ *http.Request) {
 	p.mu.Unlock()
 	if !started {
 		s.writeError(w, badRequest("no profile was started: POST /start_profile does"))
+		return
+	}
+	if err := s.wedged(time.Now()); err != nil {
+		s.writeError(w, err)
 		return
 	}
 	s.finishProfile()

@@ -24,7 +24,7 @@ const (
 // nothing about it. It is asked by probes and by the server's own ticker.
 type progress struct {
 	mu    sync.Mutex
-	steps int64
+	steps int64     // and the prompt tokens that were scored between steps
 	since time.Time // the last step, or the last time that there was no work
 }
 
@@ -32,8 +32,8 @@ type progress struct {
 func (p *progress) stalled(st *engine.Stats, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.since.IsZero() || st.Steps != p.steps || st.Running+st.Waiting == 0 {
-		p.steps, p.since = st.Steps, now
+	if p.since.IsZero() || st.Steps+st.ScoredTokens != p.steps || st.Running+st.Waiting == 0 {
+		p.steps, p.since = st.Steps+st.ScoredTokens, now
 	}
 	return now.Sub(p.since)
 }

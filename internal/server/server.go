@@ -101,7 +101,8 @@ type Server struct {
 	dumpDir               string
 	barked                bool          // guard's: this stall was dumped
 	stalled               chan struct{} // closed when a stall ends Serve
-	load                  atomic.Int64  // generating requests that are open
+	stallOnce             sync.Once
+	load                  atomic.Int64 // generating requests that are open
 
 	explain   func(*engine.StepRecord) []string
 	live      live       // of the page

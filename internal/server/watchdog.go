@@ -27,7 +27,7 @@ func (s *Server) guard(now time.Time) {
 	s.barked = true
 	s.log.Error(err.message, "dump", s.dump(err.message), "policy", map[bool]string{false: "wait", true: "exit"}[s.exitOnStall])
 	if s.exitOnStall {
-		close(s.stalled)
+		s.stallOnce.Do(func() { close(s.stalled) })
 	}
 }
 

@@ -122,7 +122,7 @@ func TestCompilerCompilesOnce(t *testing.T) {
 // TestCompilerBounds: what takes too long is given up, by those that wait for it as
 // well as by those behind it; afterwards there is room again.
 func TestCompilerBounds(t *testing.T) {
-	c := newCompiler(t, grammar.Limits{Parallel: 1, Time: time.Millisecond})
+	c := newCompiler(t, grammar.Limits{Parallel: 1, Time: 20 * time.Millisecond})
 	_, err := c.Vocabulary()
 	require.NoError(t, err)
 	slow := grammar.Spec{Kind: grammar.Regex, Text: strings.Repeat("(foo|bar)*", 4000)}
