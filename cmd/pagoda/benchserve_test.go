@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,6 +17,7 @@ import (
 // fakeServer answers completions with three tokens, and counts what it was asked.
 func fakeServer(t *testing.T, fail bool) (url string, asked *[]map[string]any) {
 	asked = new([]map[string]any)
+	var mu sync.Mutex // guards it while requests are there
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/v1/models":
@@ -25,8 +27,11 @@ func fakeServer(t *testing.T, fail bool) (url string, asked *[]map[string]any) {
 			if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 				t.Error(err)
 			}
+			mu.Lock()
 			*asked = append(*asked, in)
-			if fail && len(*asked) > 1 {
+			n := len(*asked)
+			mu.Unlock()
+			if fail && n > 1 {
 				http.Error(w, `{"error":{"message":"busy"}}`, http.StatusServiceUnavailable)
 				return
 			}
