@@ -284,7 +284,7 @@ func TestNoiseIsNoImprovement(t *testing.T) {
 	require.NoError(t, err)
 	require.InDelta(t, 0.9, r.Best["gpu_memory_utilization"], 1e-9)
 	require.Equal(t, 256, r.Best["max_num_seqs"])
-	require.Contains(t, r.Verdict, "No measurable improvement")
+	require.Contains(t, r.Verdict, "no measurable improvement")
 	require.Contains(t, r.Verdict, "so the parameters stay as they were")
 	require.Equal(t, "256", config.Values["max_num_seqs"])
 }

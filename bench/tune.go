@@ -102,7 +102,15 @@ func Tune(ctx context.Context, e Tunable, o TuneOptions) (*Report, *TunedConfig,
 // context is what runs must have in common to count for each other.
 func (t *tuner) context() string {
 	i := t.e.Info()
-	return fmt.Sprintf("%s, %s %s, %d threads, blocks of %d tokens, max_model_len %d, slo %v", i.Model, i.Device.Device, i.Device.Path, i.Device.Threads, i.BlockSize, i.MaxModelLen, t.o.SLO)
+	text := fmt.Sprintf("%s, %s %s, %d threads, blocks of %d tokens, max_model_len %d, slo %v, seed %d", i.Model, i.Device.Device, i.Device.Path, i.Device.Threads, i.BlockSize, i.MaxModelLen, t.o.SLO, t.o.Seed)
+	if e, ok := t.e.(interface{ Settings() []engine.Setting }); ok {
+		for _, s := range e.Settings() { // the others are limits, which runs have with them
+			if slices.Contains([]string{"quantization", "enable-prefix-caching", "batch-invariant", "scheduling-policy", "async-scheduling", "enforce-eager"}, s.Name) {
+				text += ", " + s.Name + " " + s.Value
+			}
+		}
+	}
+	return text
 }
 
 // run measures the stages in order.

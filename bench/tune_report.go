@@ -66,7 +66,7 @@ func (t *tuner) verdict(err error) string {
 		return b.String()
 	}
 	if len(changed) == 0 {
-		b.WriteString("No measurable improvement: nothing that was measured beats the start. " + t.whyNot())
+		b.WriteString("There is no measurable improvement: nothing that was measured beats the start. " + t.whyNot())
 		return strings.TrimSpace(b.String())
 	}
 	fmt.Fprintf(&b, "Found: %s. ", strings.Join(changed, ", "))
@@ -87,7 +87,7 @@ func (t *tuner) verdict(err error) string {
 	case below(best, start):
 		fmt.Fprintf(&b, "Interleaved with the start it is worse: %s. The parameters stay as they were.", figures)
 	default:
-		fmt.Fprintf(&b, "No measurable improvement: %s, which is within the spread, so the parameters stay as they were. %s", figures, t.whyNot())
+		fmt.Fprintf(&b, "There is no measurable improvement: %s, which is within the spread, so the parameters stay as they were. %s", figures, t.whyNot())
 	}
 	return b.String()
 }

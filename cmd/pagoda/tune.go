@@ -54,8 +54,8 @@ func (x *experiment) tune(cmd *cobra.Command, model string, o bench.TuneOptions)
 		o.CellOptions = x.options
 		o.Runs = filepath.Join(x.outputDir, runsFile)
 		report, config, err := bench.Tune(ctx, e, o)
-		if config == nil {
-			return report, err
+		if config == nil || err != nil && !errors.Is(err, context.Canceled) {
+			return report, err // the file of an earlier search stays
 		}
 		if e := config.Write(x.outputDir); e != nil {
 			return report, errors.Join(err, e)
