@@ -155,6 +155,7 @@ type anthropicBlock struct {
 	ID, Name   string
 	Input      json.RawMessage
 	ToolUseID  string `json:"tool_use_id"`
+	IsError    bool   `json:"is_error"`
 	Content    json.RawMessage
 }
 
@@ -184,6 +185,9 @@ func anthropicMessage(role, name string, content json.RawMessage) ([]json.RawMes
 			text, err := anthropicText(name+".content", b.Content)
 			if err != nil {
 				return nil, err
+			}
+			if b.IsError { // templates know no failed results
+				text = "Error: " + text
 			}
 			out = append(out, objectOf("role", quote("tool"), "tool_call_id", quote(b.ToolUseID), "content", quote(text)))
 		case (b.Type == "thinking" || b.Type == "redacted_thinking") && role == "assistant": // templates of these models drop it

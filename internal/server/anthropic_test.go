@@ -81,12 +81,12 @@ func TestMessagesHistory(t *testing.T) {
 	w := do(s.Handler(), "POST", "/v1/messages", `{"max_tokens":50,"stop_sequences":["STOP"],"messages":[
 		{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},
 		{"role":"assistant","content":[{"type":"thinking","thinking":"?"},{"type":"tool_use","id":"t1","name":"f","input":{"z":1.0,"a":2}}]},
-		{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":[{"type":"text","text":"r"}]},{"type":"text","text":"so?"}]},
+		{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":[{"type":"text","text":"r"}]},{"type":"tool_result","tool_use_id":"t2","is_error":true,"content":"no"},{"type":"text","text":"so?"}]},
 		{"role":"assistant","content":"It is"}]}`)
 	require.Equal(t, 200, w.Code, w.Body)
 	require.Equal(t, "<|im_start|>user\na\nb<|im_end|>\n"+
 		"<|im_start|>assistant\n[{\"id\": \"t1\", \"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": {\"z\": 1.0, \"a\": 2}}}]<|im_end|>\n"+
-		"<|im_start|>tool\nr<|im_end|>\n<|im_start|>user\nso?<|im_end|>\n<|im_start|>assistant\nIt is", s.tokenizer.Decode(f.last(t).Prompt, false))
+		"<|im_start|>tool\nr<|im_end|>\n<|im_start|>tool\nError: no<|im_end|>\n<|im_start|>user\nso?<|im_end|>\n<|im_start|>assistant\nIt is", s.tokenizer.Decode(f.last(t).Prompt, false))
 	require.Contains(t, w.Body.String(), `"stop_reason":"stop_sequence","stop_sequence":"STOP"`)
 }
 
