@@ -63,7 +63,7 @@ func linesOver(cells []Cell, param, name, title, xLabel, yLabel string, metrics 
 	for _, metric := range metrics {
 		s := Series{Name: seriesName(metric)}
 		for i := range cells {
-			x, ok := asFloat(cells[i].Params[param])
+			x, ok := asNumber(cells[i].Params[param])
 			m, has := cells[i].Metrics[metric]
 			if !ok || !has {
 				continue
@@ -123,17 +123,4 @@ func overSteps(trace []moment, name string, value func(*moment) float64) Series 
 		}
 	}
 	return s
-}
-
-// asFloat is a parameter's value as a number.
-func asFloat(v any) (float64, bool) {
-	switch v := v.(type) {
-	case int:
-		return float64(v), true
-	case int64:
-		return float64(v), true
-	case float64:
-		return v, true
-	}
-	return 0, false
 }

@@ -181,8 +181,8 @@ func usageOverTime(arms []*arm, param string) Plot {
 
 // compareParam orders parameters that are numbers.
 func compareParam(a, b any) int {
-	x, _ := asFloat(a)
-	y, _ := asFloat(b)
+	x, _ := asNumber(a)
+	y, _ := asNumber(b)
 	switch {
 	case x < y:
 		return -1

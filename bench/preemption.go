@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/pagoda-engine/pagoda/engine"
 )
@@ -199,11 +198,7 @@ func (r *PreemptionReport) Print(w io.Writer) {
 	fmt.Fprintf(w, "%s on %s (%s, %d threads)\n", r.Info.Model, r.Info.Device.Device, r.Info.Device.Path, r.Info.Device.Threads)
 	fmt.Fprintf(w, "%d requests at once, %d prompt and %d output tokens each; a pool of %d blocks, %.0f %% of what they need\n",
 		o.Requests, o.PromptTokens, o.OutputTokens, r.Blocks, 100*o.Share)
-	t := table.NewWriter()
-	t.SetOutputMirror(w)
-	t.SetStyle(table.StyleLight)
-	t.Style().Options = table.OptionsNoBordersAndSeparators
-	t.Style().Format.Header = text.FormatDefault
+	t := NewTable(w)
 	t.AppendHeader(table.Row{"--preemption-mode", "tok/s", "E2E p50 ms", "E2E p99 ms", "ITL p99 ms", "swaps", "recomputes", "waits", "swapped MiB", "prefilled tokens"})
 	for _, a := range r.Arms {
 		swapped := make([]float64, len(a.SwapBytes))

@@ -13,8 +13,8 @@ import (
 // consoleColumns is how many metrics fit beside each other in a terminal.
 const consoleColumns = 8
 
-// newTable is the one style of table that the package prints.
-func newTable(w io.Writer) table.Writer {
+// NewTable is the one style of table that Pagoda prints.
+func NewTable(w io.Writer) table.Writer {
 	t := table.NewWriter()
 	t.SetOutputMirror(w)
 	t.SetStyle(table.StyleLight)
@@ -79,7 +79,7 @@ func (r *Report) printCells(w io.Writer) {
 	if r.Columns == nil {
 		columns = columns[:min(len(columns), consoleColumns)]
 	}
-	t := newTable(w)
+	t := NewTable(w)
 	var header table.Row
 	var config []table.ColumnConfig
 	for _, name := range varied {
@@ -122,7 +122,7 @@ func (t *Table) print(w io.Writer) {
 	if t.Title != "" {
 		fmt.Fprintln(w, t.Title)
 	}
-	out := newTable(w)
+	out := NewTable(w)
 	var config []table.ColumnConfig
 	for i := t.Text; i < len(t.Header); i++ {
 		config = append(config, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -168,11 +167,7 @@ func (r *RooflineReport) Print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%s on %s (%s, %d threads)\n", r.Info.Model, r.Info.Device.Device, r.Info.Device.Path, r.Info.Device.Threads)
 	fmt.Fprintf(w, "probed: reads %s GB/s, multiply-adds %s GFLOP/s\n", spread(reads, "%.1f"), spread(flops, "%.0f"))
-	t := table.NewWriter()
-	t.SetOutputMirror(w)
-	t.SetStyle(table.StyleLight)
-	t.Style().Options = table.OptionsNoBordersAndSeparators
-	t.Style().Format.Header = text.FormatDefault
+	t := NewTable(w)
 	t.AppendHeader(table.Row{"", "tok/s", "roofline %", ""})
 	for _, row := range r.Rows {
 		percent := make([]float64, len(row.Share))

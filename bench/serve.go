@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/pagoda-engine/pagoda/internal/sim"
 )
 
 // ServePrompt is one request to a server.
@@ -172,7 +174,7 @@ func arrivals(n int, load ServeLoad) []time.Duration {
 	for i := range times {
 		gap := 1.0
 		if !math.IsInf(load.Burstiness, 1) {
-			gap = gamma(r, load.Burstiness)
+			gap = sim.Gamma(r, load.Burstiness)
 		}
 		sum += gap
 		times[i] = sum
@@ -181,29 +183,6 @@ func arrivals(n int, load ServeLoad) []time.Duration {
 		at[i] = time.Duration(t / sum * float64(n) / load.RequestRate * float64(time.Second))
 	}
 	return at
-}
-
-// gamma draws from the gamma distribution of a shape and scale 1, by the method of
-// Marsaglia and Tsang (2000).
-func gamma(r *rand.Rand, shape float64) float64 {
-	boost := 1.0
-	if shape < 1 {
-		boost = math.Pow(1-r.Float64(), 1/shape)
-		shape++
-	}
-	d := shape - 1.0/3
-	c := 1 / math.Sqrt(9*d)
-	for {
-		x := r.NormFloat64()
-		v := 1 + c*x
-		if v <= 0 {
-			continue
-		}
-		v = v * v * v
-		if u := 1 - r.Float64(); math.Log(u) < x*x/2+d*(1-v+math.Log(v)) {
-			return boost * d * v
-		}
-	}
 }
 
 // watchWakes measures how late timers wake a goroutine: what an event waits for

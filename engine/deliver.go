@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"time"
 
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -101,4 +102,37 @@ func (l *loop) judge(s *step, result *kernels.Result) {
 		s.results = append(s.results, r)
 		s.verdicts = append(s.verdicts, v)
 	}
+}
+
+// stop ends the engine: every request gets its final event, the device is
+// released. cause is the device's error, nil when it was asked to stop.
+func (l *loop) stop(cause error) {
+	e := l.e
+	e.enter(stateClosed)
+	v := verdict{finish: FinishAbort}
+	if cause != nil {
+		v = verdict{finish: FinishError, err: cause}
+		e.cfg.Log.Error("the engine stops", "error", cause)
+	}
+	for len(e.inbox) > 0 {
+		l.add(<-e.inbox)
+	}
+	for s, q := range l.requests {
+		l.sched.Abort(s)
+		l.end(q, v)
+	}
+	l.guides.stop()
+	for _, j := range l.jobs {
+		j.drop()
+	}
+	if l.profile != nil {
+		l.endProfile(EndedEngine)
+	}
+	l.publish()
+	l.trace.flush(e.cfg.Log)
+	if err := l.backend.Close(); err != nil && cause == nil {
+		cause = errors.Join(ErrDevice, err)
+	}
+	e.err = cause
+	close(e.done)
 }

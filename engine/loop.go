@@ -1,19 +1,14 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	"github.com/pagoda-engine/pagoda/internal/invariant"
 	"github.com/pagoda-engine/pagoda/kernels"
 	"github.com/pagoda-engine/pagoda/kvcache"
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
-
-// auditInterval is the least time between two audits.
-const auditInterval = 10 * time.Second
 
 // loop is the state of the engine's goroutine, which alone touches it and all
 // below it.
@@ -359,62 +354,4 @@ func (l *loop) publish() {
 	s.PrefixQueries, s.PrefixHits, s.Evictions = kv.Queries, kv.Hits, kv.Evictions
 	s.Forks, s.CopiedBlocks = kv.Forks, kv.Copies
 	l.e.stats.store(s)
-}
-
-// audit verifies the invariants when nothing is left to do: then it costs nobody
-// time, and no request is there that a wrong table could give another's tokens.
-func (l *loop) audit(now time.Time) error {
-	if l.audited == l.stats.Steps || now.Sub(l.auditedAt) < auditInterval {
-		return nil
-	}
-	l.audited, l.auditedAt = l.stats.Steps, now
-	if err := l.sched.Check(); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvariant, err)
-	}
-	return nil
-}
-
-// check verifies every invariant and poisons freed blocks, in builds with tag
-// invariants.
-func (l *loop) check() {
-	if !invariant.Enabled {
-		return
-	}
-	if err := l.sched.Check(); err != nil {
-		panic("engine: " + err.Error())
-	}
-	l.store.PoisonFree(l.kv, l.backend.WriteBlock)
-}
-
-// stop ends the engine: every request gets its final event, the device is
-// released. cause is the device's error, nil when it was asked to stop.
-func (l *loop) stop(cause error) {
-	e := l.e
-	e.enter(stateClosed)
-	v := verdict{finish: FinishAbort}
-	if cause != nil {
-		v = verdict{finish: FinishError, err: cause}
-		e.cfg.Log.Error("the engine stops", "error", cause)
-	}
-	for len(e.inbox) > 0 {
-		l.add(<-e.inbox)
-	}
-	for s, q := range l.requests {
-		l.sched.Abort(s)
-		l.end(q, v)
-	}
-	l.guides.stop()
-	for _, j := range l.jobs {
-		j.drop()
-	}
-	if l.profile != nil {
-		l.endProfile(EndedEngine)
-	}
-	l.publish()
-	l.trace.flush(e.cfg.Log)
-	if err := l.backend.Close(); err != nil && cause == nil {
-		cause = errors.Join(ErrDevice, err)
-	}
-	e.err = cause
-	close(e.done)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
+	"github.com/pagoda-engine/pagoda/bench"
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/internal/sim"
 )
@@ -83,7 +84,7 @@ func (d *dump) head(w io.Writer) {
 func (d *dump) tail(w io.Writer) {
 	fmt.Fprintln(w)
 	if len(d.sequences) > 0 {
-		t := newTable(w)
+		t := bench.NewTable(w)
 		t.AppendHeader(table.Row{"seq", "request", "status", "prompt", "tokens", "computed", "in flight", "preempted", "host", "blocks"})
 		for i := range d.sequences {
 			s := &d.sequences[i]

@@ -10,6 +10,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/pagoda-engine/pagoda/bench"
 	"github.com/pagoda-engine/pagoda/engine"
 )
 
@@ -183,7 +184,7 @@ func (r *planReport) print(w io.Writer) {
 		}
 		printLedger(w, entries)
 		fmt.Fprintln(w)
-		t := newTable(w)
+		t := bench.NewTable(w)
 		t.AppendHeader(table.Row{"context", "blocks each", "pool holds", "at once", ""})
 		for _, c := range r.Concurrency {
 			note := ""
@@ -199,7 +200,7 @@ func (r *planReport) print(w io.Writer) {
 		t.Render()
 		fmt.Fprintln(w)
 	}
-	t := newTable(w)
+	t := bench.NewTable(w)
 	t.AppendHeader(table.Row{"gpu-memory-utilization", "KV pool", "blocks", "tokens", "max-model-len"})
 	for _, u := range r.WhatIf {
 		row := table.Row{strconv.FormatFloat(u.Utilization, 'g', 4, 64), "does not fit", "", "", ""}

@@ -9,6 +9,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/pflag"
 
+	"github.com/pagoda-engine/pagoda/bench"
 	"github.com/pagoda-engine/pagoda/engine"
 )
 
@@ -16,7 +17,7 @@ import (
 // with their reasons, and where the memory goes. What the engine takes as given
 // may be the command's own default.
 func printPlan(w io.Writer, e *engine.Engine, flags *pflag.FlagSet, took time.Duration) {
-	settings := newTable(w)
+	settings := bench.NewTable(w)
 	settings.AppendHeader(table.Row{"setting", "value", "because"})
 	for _, s := range e.Settings() {
 		if flag := flags.Lookup(s.Name); s.Reason == "given" && flag != nil && !flag.Changed {
@@ -32,7 +33,7 @@ func printPlan(w io.Writer, e *engine.Engine, flags *pflag.FlagSet, took time.Du
 
 // printLedger prints where the memory goes.
 func printLedger(w io.Writer, entries []engine.LedgerEntry) {
-	ledger := newTable(w)
+	ledger := bench.NewTable(w)
 	ledger.AppendHeader(table.Row{"memory", "size", "from"})
 	rightAligned(ledger, 2)
 	for _, l := range entries {
@@ -48,14 +49,4 @@ func rightAligned(t table.Writer, columns ...int) {
 		configs = append(configs, table.ColumnConfig{Number: n, Align: text.AlignRight, AlignHeader: text.AlignRight})
 	}
 	t.SetColumnConfigs(configs)
-}
-
-// newTable is the one style of table that pagoda prints.
-func newTable(w io.Writer) table.Writer {
-	t := table.NewWriter()
-	t.SetOutputMirror(w)
-	t.SetStyle(table.StyleLight)
-	t.Style().Options = table.OptionsNoBordersAndSeparators
-	t.Style().Format.Header = text.FormatDefault
-	return t
 }

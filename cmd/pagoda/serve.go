@@ -16,6 +16,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/pagoda-engine/pagoda/bench"
 	"github.com/pagoda-engine/pagoda/internal/otlp"
 	"github.com/pagoda-engine/pagoda/internal/server"
 	"github.com/pagoda-engine/pagoda/internal/sim"
@@ -225,7 +226,7 @@ func (p plainDefaults) Info() server.Info {
 
 // announce prints the defaults of requests and where to send them.
 func (f *serveFlags) announce(srv *server.Server, listener net.Listener) {
-	defaults := newTable(os.Stderr)
+	defaults := bench.NewTable(os.Stderr)
 	defaults.AppendHeader(table.Row{"request default", "value", "because"})
 	for _, d := range srv.Defaults() {
 		defaults.AppendRow(table.Row{d.Name, d.Value, d.Reason})

@@ -154,7 +154,7 @@ func (g *generator) peek() (time.Duration, bool) { return g.at, g.left > 0 }
 func (g *generator) next() *arrival {
 	a := g.request(g.at, nil)
 	if g.Rate > 0 && !math.IsInf(g.Rate, 1) {
-		g.at += seconds(gamma(g.r, g.Burstiness) / (g.Rate * g.Burstiness))
+		g.at += seconds(Gamma(g.r, g.Burstiness) / (g.Rate * g.Burstiness))
 	}
 	return a
 }
@@ -231,13 +231,13 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// gamma draws from the gamma distribution of scale 1 (Marsaglia and Tsang, 2000).
-func gamma(r *rand.Rand, shape float64) float64 {
+// Gamma draws from the gamma distribution of scale 1 (Marsaglia and Tsang, 2000).
+func Gamma(r *rand.Rand, shape float64) float64 {
 	if shape == 1 {
 		return r.ExpFloat64()
 	}
 	if shape < 1 { // Γ(k) = Γ(k+1)·U^(1/k)
-		return gamma(r, shape+1) * math.Pow(1-r.Float64(), 1/shape)
+		return Gamma(r, shape+1) * math.Pow(1-r.Float64(), 1/shape)
 	}
 	d := shape - 1.0/3
 	c := 1 / math.Sqrt(9*d)

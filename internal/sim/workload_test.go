@@ -68,7 +68,7 @@ func TestGamma(t *testing.T) {
 		var sum, squares float64
 		const n = 200000
 		for range n {
-			x := gamma(r, shape)
+			x := Gamma(r, shape)
 			sum, squares = sum+x, squares+x*x
 		}
 		mean := sum / n
