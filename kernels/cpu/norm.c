@@ -11,31 +11,19 @@
 #include <math.h>
 
 #include "gemm.h"
-
-static inline __attribute__((always_inline)) void rmsnorm(const float *x, const float *w, float *y, int n,
-                                                          float eps) {
-	float sum[16] = {0};
-	int i = 0;
-	for (; i + 16 <= n; i += 16)
-		for (int c = 0; c < 16; c++) sum[c] += x[i + c] * x[i + c];
-	for (int c = 0; i + c < n; c++) sum[c] += x[i + c] * x[i + c];
-	for (int half = 8; half > 0; half /= 2)
-		for (int c = 0; c < half; c++) sum[c] += sum[c + half];
-	float scale = 1 / sqrtf(sum[0] / n + eps);
-	for (i = 0; i < n; i++) y[i] = x[i] * scale * w[i];
-}
+#include "norm.h"
 
 static void rmsnorm_scalar(const float *x, const float *w, float *y, int n, float eps) {
-	rmsnorm(x, w, y, n, eps);
+	pg_rmsnorm(x, w, y, n, eps);
 }
 
 #ifdef __x86_64__
 static PG_AVX2 void rmsnorm_avx2(const float *x, const float *w, float *y, int n, float eps) {
-	rmsnorm(x, w, y, n, eps);
+	pg_rmsnorm(x, w, y, n, eps);
 }
 
 static PG_AVX512 void rmsnorm_avx512(const float *x, const float *w, float *y, int n, float eps) {
-	rmsnorm(x, w, y, n, eps);
+	pg_rmsnorm(x, w, y, n, eps);
 }
 #endif
 

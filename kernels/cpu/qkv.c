@@ -25,6 +25,7 @@
 #include <math.h>
 
 #include "gemm.h"
+#include "norm.h"
 
 #ifdef __x86_64__
 #include "avx512.h"
@@ -148,23 +149,10 @@ static float *raw_head(const struct pg_device *d, int head, int token) {
 	return d->attn + at + (head - m->heads) * m->head_dim;
 }
 
-// normalize is the RMSNorm of a head in place; the sum as in norm.c.
-static inline __attribute__((always_inline)) void normalize(float *x, const float *w, int n, float eps) {
-	float sum[16] = {0};
-	int i = 0;
-	for (; i + 16 <= n; i += 16)
-		for (int c = 0; c < 16; c++) sum[c] += x[i + c] * x[i + c];
-	for (int c = 0; i + c < n; c++) sum[c] += x[i + c] * x[i + c];
-	for (int half = 8; half > 0; half /= 2)
-		for (int c = 0; c < half; c++) sum[c] += sum[c + half];
-	float scale = 1 / sqrtf(sum[0] / n + eps);
-	for (i = 0; i < n; i++) x[i] = x[i] * scale * w[i];
-}
-
 // norm_head normalizes and rotates a head in place.
 static inline __attribute__((always_inline)) void norm_head(float *x, const float *w, const float *rope, int n, float eps) {
 	int h = n / 2;
-	normalize(x, w, n, eps);
+	pg_rmsnorm(x, w, x, n, eps);
 	for (int i = 0; i < h; i++) {
 		float cos = rope[i], sin = rope[h + i], a = x[i], b = x[h + i];
 		x[i] = a * cos - b * sin;
