@@ -119,49 +119,10 @@ func TestGPUCompositions(t *testing.T) {
 	require.Positive(t, differ, "the test would not notice")
 }
 
-// TestGPUNotNumbers: a request whose attention reads a NaN fails alone; the others
-// answer as if nothing had happened.
+// TestGPUNotNumbers is TestNotNumbers on the GPU.
 func TestGPUNotNumbers(t *testing.T) {
 	gpuConfig(t)
-	e := openGPU(t, func(c *Config) { c.BatchInvariant, c.DisablePrefixCaching = true, true })
-	requests := tinyRequests()
-	for i := range requests {
-		requests[i].ID, requests[i].MaxTokens = fmt.Sprint(i), 300
-	}
-	want := generate(t, e, requests)
-	const victim = 5
-	var streams []*Stream
-	for _, r := range requests {
-		s, err := e.Submit(t.Context(), r)
-		require.NoError(t, err)
-		streams = append(streams, s)
-	}
-	for range 20 { // it is in the midst of its output
-		_, ok := streams[victim].Next(t.Context())
-		require.True(t, ok)
-	}
-	require.NoError(t, e.alone(t.Context(), func(l *loop) bool {
-		for s, q := range l.requests {
-			if q.id == fmt.Sprint(victim) {
-				values := make([]uint16, l.backend.KV().BlockElems())
-				for i := range values {
-					values[i] = 0x7fc0
-				}
-				l.backend.WriteBlock(int32(s.Table.IDs()[0]), values)
-			}
-		}
-		return true
-	}))
-	for i, s := range streams {
-		if i == victim {
-			_, last := readAll(t, s)
-			require.Equal(t, FinishError, last.Finish)
-			require.ErrorIs(t, last.Err, ErrNotNumbers)
-			continue
-		}
-		require.Equal(t, want[i], answer(t, s), "request %d", i)
-	}
-	require.Zero(t, e.Stats().BlocksUsed)
+	testNotNumbers(t, openGPU(t, func(c *Config) { c.BatchInvariant = true }))
 }
 
 // TestGPUReconfigure: pool, rows, tokens and swap space grow and shrink under

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,6 +132,57 @@ func testGreedyEqualsSolo(t *testing.T, open func(*testing.T, func(*Config)) *En
 			t.Logf("invariants %t: %d steps, %d hits, %d preemptions", invariant.Enabled, st.Steps, st.PrefixHits, st.PreemptionsRecompute)
 		})
 	}
+}
+
+// TestNotNumbers: a request whose attention reads a NaN fails alone. The others
+// answer as if nothing had happened, and so does a later request of its prompt, which
+// would find NaNs in the prefix cache.
+func TestNotNumbers(t *testing.T) {
+	testNotNumbers(t, openTiny(t, func(c *Config) { c.NumGPUBlocksOverride = 400 }))
+}
+
+func testNotNumbers(t *testing.T, e *Engine) {
+	requests := tinyRequests()
+	for i := range requests {
+		requests[i].ID, requests[i].MaxTokens = fmt.Sprint(i), 400
+	}
+	requests = requests[:6] // all at once
+	const victim = 5
+	want := generate(t, e, requests)
+	var streams []*Stream
+	for _, r := range requests {
+		r.CacheSalt = "again" // with blocks of its own
+		s, err := e.Submit(t.Context(), r)
+		require.NoError(t, err)
+		streams = append(streams, s)
+	}
+	for range 20 { // it is in the midst of its output
+		_, ok := streams[victim].Next(t.Context())
+		require.True(t, ok)
+	}
+	spoiled := 0
+	require.NoError(t, e.alone(t.Context(), func(l *loop) bool {
+		for s, q := range l.requests {
+			if q.id == fmt.Sprint(victim) {
+				l.backend.WriteBlock(int32(s.Table.IDs()[s.Table.Len()-2]), slices.Repeat([]uint16{0x7fc0}, l.backend.KV().BlockElems()))
+				spoiled++
+			}
+		}
+		return true
+	}))
+	require.Equal(t, 1, spoiled)
+	for i, s := range streams {
+		if i == victim {
+			_, last := readAll(t, s)
+			require.Equal(t, FinishError, last.Finish)
+			require.ErrorIs(t, last.Err, ErrNotNumbers)
+			continue
+		}
+		require.Equal(t, want[i], answer(t, s), "request %d", i)
+	}
+	requests[victim].CacheSalt = "again"
+	require.Equal(t, want[victim:], generate(t, e, requests[victim:]))
+	require.Zero(t, e.Stats().BlocksUsed)
 }
 
 // TestLogitsOfAModel: teacher-forced logits do not depend on the chunks and
