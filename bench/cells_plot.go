@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"math"
 	"strings"
 )
 
@@ -14,6 +15,7 @@ func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report
 			"random_range_ratio": load.RangeRatio, "shared_prefix": load.SharedPrefix, "seed": c.o.Seed, "repeats": c.o.Repeats,
 		}},
 	}
+	c.pretendedFlags(r)
 	least := c.o.Repeats
 	for _, a := range arms {
 		if a.memory == nil {
@@ -41,6 +43,31 @@ func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report
 		}
 	}
 	return r
+}
+
+// pretendedFlags writes the sizes that the experiment chose itself into the effective
+// flags, and the number of blocks that the cells had, which the engine's own settings
+// no longer know.
+func (c *cells) pretendedFlags(r *Report) {
+	flags := r.Manifest.EffectiveFlags
+	if c.base.MemoryLimit != c.started.MemoryLimit {
+		flags["memory_limit"] = c.base.MemoryLimit
+	}
+	if c.base.NumGPUBlocksOverride != c.started.NumGPUBlocksOverride {
+		flags["num_gpu_blocks_override"] = c.base.NumGPUBlocksOverride
+	}
+	least, most := math.Inf(1), math.Inf(-1)
+	for i := range r.Cells {
+		if m, ok := r.Cells[i].Metrics["num_gpu_blocks"]; ok {
+			least, most = min(least, m.Min), max(most, m.Max)
+		}
+	}
+	switch {
+	case least == most:
+		flags["num_gpu_blocks"] = int64(least)
+	case least < most:
+		flags["num_gpu_blocks"] = fmt.Sprintf("%.0f to %.0f", least, most)
+	}
 }
 
 // noteOthers says when other processes had the machine: with that, figures are low

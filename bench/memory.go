@@ -18,12 +18,13 @@ type MemoryOptions struct {
 // utilizationStep is how near Memory finds the edge of what fits.
 const utilizationStep = 0.005
 
-// loadOf is the load of an experiment that wants the pool to bind: on a CPU few
-// requests, as a small model there serves in seconds; fewer of a larger one.
-func loadOf(info engine.Info, small Load) Load {
+// loadOf is the load of an experiment by the device, so that a cell takes seconds: on a
+// CPU the few requests of small, which a small model serves in that time, and fewer of
+// a larger one.
+func loadOf(info engine.Info, small, gpu Load) Load {
 	switch {
 	case info.Device.Backend != "cpu":
-		return Load{Requests: 512, PromptTokens: 512, OutputTokens: 256, RangeRatio: 0.5}
+		return gpu
 	case info.LayerFLOPsPerToken > 1e8:
 		small.Requests, small.OutputTokens = max(small.Requests/2, 4), max(small.OutputTokens/4, 16)
 	}
@@ -35,15 +36,16 @@ func loadOf(info engine.Info, small Load) Load {
 // a result, too: the last one that does is looked for in smaller steps, and
 // measured.
 func Memory(ctx context.Context, e Tunable, o MemoryOptions) (*Report, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
 	info := e.Info()
-	o.Load.fill(loadOf(info, Load{Requests: 24, PromptTokens: 64, OutputTokens: 256, RangeRatio: 0.5}))
+	o.Load.fill(loadOf(info, Load{Requests: 24, PromptTokens: 64, OutputTokens: 256, RangeRatio: 0.5},
+		Load{Requests: 192, PromptTokens: 256, OutputTokens: 256, RangeRatio: 0.5}))
 	if len(o.Utilizations) == 0 {
 		o.Utilizations = []float64{0.7, 0.8, 0.9, 0.95}
 	}
 	values := slices.Sorted(slices.Values(o.Utilizations))
-	if values[0] <= 0 || values[len(values)-1] > 1 {
-		return nil, badLoad("--gpu-memory-utilization %v: want values above 0 and at most 1", values)
-	}
 	if err := o.Load.check(info); err != nil {
 		return nil, err
 	}
@@ -52,8 +54,8 @@ func Memory(ctx context.Context, e Tunable, o MemoryOptions) (*Report, error) {
 	notes := c.makeBind(0.85, o.Load)
 	arms, err := c.memoryArms(ctx, values, o.Load)
 	r := c.report("memory", "memory: the share of the device's memory that the engine may use", o.Load, arms)
-	r.Notes = append(notes, r.Notes...)
-	r.Columns = []string{"num_gpu_blocks", "max_concurrency", "output_throughput", "p99_e2el_ms", "num_preemptions", "waiting_for_blocks", "swap_out_bytes", "peak_kv_cache_usage"}
+	r.Notes = append(append(notes, r.Notes...), memoryNote(info))
+	r.Columns = []string{"num_gpu_blocks", "max_concurrency", "output_throughput", "p99_e2el_ms", "num_preemptions", "waiting_for_blocks", "swap_out_bytes", "engine_memory_bytes", "peak_memory_bytes"}
 	if best := safest(r.Cells); best >= 0 {
 		r.Best = r.Cells[best].Params
 		r.Verdict = memoryVerdict(r.Cells, best)
@@ -67,6 +69,15 @@ func Memory(ctx context.Context, e Tunable, o MemoryOptions) (*Report, error) {
 	}
 	r.Plots = append(r.Plots, usageOverTime(arms, "gpu_memory_utilization"))
 	return r, err
+}
+
+// memoryNote says what the two figures of memory are, which differ.
+func memoryNote(info engine.Info) string {
+	const engines = "Engine memory is what the plan gives weights, workspace and KV pool; "
+	if info.Device.Backend == "cpu" {
+		return engines + "peak memory is what the process had resident, in which blocks that no request touched are missing and the rest of the program is counted."
+	}
+	return engines + "peak memory is what the driver counts on the whole card, with the CUDA context, loaded kernels, graphs and other processes in it."
 }
 
 // makeBind pretends a device on which the load's need is the pool at a share of the

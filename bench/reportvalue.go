@@ -26,6 +26,16 @@ var metricNames = map[string]string{
 	"swap_in_bytes":          "swapped in",
 	"swap_out_bytes":         "swapped out",
 	"gpu_utilization":        "GPU busy",
+	"cpu_cores_busy":         "cores busy",
+	"peak_memory_bytes":      "peak memory",
+	"engine_memory_bytes":    "engine memory",
+	"peak_swap_bytes":        "peak swap",
+	"kv_cache_usage":         "KV pool used",
+	"peak_kv_cache_usage":    "peak KV pool used",
+	"waiting_for_blocks":     "waits for blocks",
+	"waiting_for_seqs":       "waits for a place",
+	"preemptions_swap":       "swaps",
+	"preemptions_recompute":  "recomputes",
 }
 
 // metricOrder is the order of the metrics in tables; others follow by name.
