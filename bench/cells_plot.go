@@ -38,11 +38,25 @@ func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report
 		if note := r.Cells[i].Note; note != "" && r.Cells[i].Metrics["out_of_memory"].Median > 0 {
 			r.Notes = append(r.Notes, settingText(r.Cells[i].Params)+": "+note)
 		}
-		if slow := r.Cells[i].Metrics["reconfigure_ms"]; slow.Max > 1000 {
-			r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits to %s took as long as %.0f ms.", settingText(r.Cells[i].Params), slow.Max))
+	}
+	r.noteReconfigure()
+	return r
+}
+
+// noteReconfigure says what changing the limits between cells cost.
+func (r *Report) noteReconfigure() {
+	slowest, where := 0.0, ""
+	for i := range r.Cells {
+		if ms := r.Cells[i].Metrics["reconfigure_ms"].Max; ms > slowest {
+			slowest, where = ms, settingText(r.Cells[i].Params)
+			if stage, ok := r.Cells[i].Params["stage"]; ok {
+				where = fmt.Sprint("stage ", stage)
+			}
 		}
 	}
-	return r
+	if slowest > 0 && len(r.Cells) > 1 {
+		r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits between cells took %.3g ms at most (%s); the model stayed loaded.", slowest, where))
+	}
 }
 
 // pretendedFlags writes the sizes that the experiment chose itself into the effective

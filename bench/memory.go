@@ -163,7 +163,8 @@ func memoryVerdict(cells []Cell, best int) string {
 		c.Params["gpu_memory_utilization"], number(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), c.medianOf("num_gpu_blocks"))
 	for i := range cells {
 		low := &cells[i]
-		if i == best || !low.measured() {
+		short := low.medianOf("num_preemptions") > 0 || low.medianOf("waiting_for_blocks") > 0.01
+		if i == best || !low.measured() || !short {
 			continue
 		}
 		if below(low.Metrics["output_throughput"], c.Metrics["output_throughput"]) {

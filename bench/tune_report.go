@@ -30,11 +30,7 @@ func (t *tuner) finish(err error) *Report {
 			r.Notes = append(r.Notes, text)
 		}
 	}
-	slowest := 0.0
-	for i := range r.Cells {
-		slowest = max(slowest, r.Cells[i].Metrics["reconfigure_ms"].Max)
-	}
-	r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits between cells took %.3g ms at most; the model stayed loaded.", slowest))
+	r.noteReconfigure()
 	if device := t.e.Info().Device; device.Backend == "cpu" {
 		t.noteOthers(r, float64(device.Threads))
 	}
