@@ -90,7 +90,7 @@ func (s *side) report(c *cells, load Load, info engine.Info) *Report {
 			r.Notes = append(r.Notes, fmt.Sprintf("--max-num-seqs %d of %d requests in flight run at once; the others wait, which is in their TTFT.", limits.MaxNumSeqs, batch))
 		}
 	}
-	r.Notes = append(r.Notes, memoryNote(info))
+	r.Notes = append(r.Notes, peakMemoryNote(info))
 	r.Plots = []Plot{
 		linesOver(r.Cells, "batch_size", "throughput", "Throughput over batch size", "requests in flight", "output tokens/s", "output_throughput"),
 		linesOver(r.Cells, "batch_size", "latency", "Latency over batch size", "requests in flight", "ms", "median_itl_ms", "p99_itl_ms", "median_tpot_ms"),

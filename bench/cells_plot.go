@@ -39,7 +39,9 @@ func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report
 			r.Notes = append(r.Notes, settingText(r.Cells[i].Params)+": "+note)
 		}
 	}
-	r.noteReconfigure()
+	if len(arms) > 1 && arms[0].limits != arms[len(arms)-1].limits {
+		r.noteReconfigure()
+	}
 	return r
 }
 

@@ -54,7 +54,7 @@ func Memory(ctx context.Context, e Tunable, o MemoryOptions) (*Report, error) {
 	notes := c.makeBind(0.85, o.Load)
 	arms, err := c.memoryArms(ctx, values, o.Load)
 	r := c.report("memory", "memory: the share of the device's memory that the engine may use", o.Load, arms)
-	r.Notes = append(append(notes, r.Notes...), memoryNote(info))
+	r.Notes = append(append(notes, r.Notes...), engineMemoryNote, peakMemoryNote(info))
 	r.Columns = []string{"num_gpu_blocks", "max_concurrency", "output_throughput", "p99_e2el_ms", "num_preemptions", "waiting_for_blocks", "swap_out_bytes", "engine_memory_bytes", "peak_memory_bytes"}
 	if best := safest(r.Cells); best >= 0 {
 		r.Best = r.Cells[best].Params
@@ -71,13 +71,15 @@ func Memory(ctx context.Context, e Tunable, o MemoryOptions) (*Report, error) {
 	return r, err
 }
 
-// memoryNote says what the two figures of memory are, which differ.
-func memoryNote(info engine.Info) string {
-	const engines = "Engine memory is what the plan gives weights, workspace and KV pool; "
+// engineMemoryNote says what the figure of the engine is, beside that of the device.
+const engineMemoryNote = "Engine memory is what the plan gives weights, workspace and KV pool."
+
+// peakMemoryNote says whose memory the peak is.
+func peakMemoryNote(info engine.Info) string {
 	if info.Device.Backend == "cpu" {
-		return engines + "peak memory is what the process had resident, in which blocks that no request touched are missing and the rest of the program is counted."
+		return "Peak memory is what the process had resident: blocks that no request touched are missing, and the rest of the program is counted."
 	}
-	return engines + "peak memory is what the driver counts on the whole card, with the CUDA context, loaded kernels, graphs and other processes in it."
+	return "Peak memory is what the driver counts on the whole card: the CUDA context, loaded kernels, graphs and other processes are in it."
 }
 
 // makeBind pretends a device on which the load's need is the pool at a share of the
