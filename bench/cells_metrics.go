@@ -98,7 +98,7 @@ func times(b, a Metric) string {
 	if a.Median == 0 || len(a.Runs) == 0 || len(b.Runs) == 0 {
 		return "not measured"
 	}
-	text := fmt.Sprintf("× %.2f", b.Median/a.Median)
+	text := fmt.Sprintf("%.2f×", b.Median/a.Median)
 	switch {
 	case len(a.Runs) < 2 || len(b.Runs) < 2:
 		return text + " (by one repeat, whose spread is not known)"

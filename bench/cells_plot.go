@@ -3,7 +3,7 @@ package bench
 import (
 	"fmt"
 	"math"
-	"strings"
+	"slices"
 )
 
 // report begins a report with the arms' cells.
@@ -104,7 +104,7 @@ func linesOver(cells []Cell, param, name, title, xLabel, yLabel string, metrics 
 	p := Plot{Name: name, Title: title, XLabel: xLabel, YLabel: yLabel}
 	low, high := 0.0, 0.0
 	for _, metric := range metrics {
-		s := Series{Name: seriesName(metric)}
+		s := Series{Name: displayName(metric)}
 		for i := range cells {
 			x, ok := asNumber(cells[i].Params[param])
 			m, has := cells[i].Metrics[metric]
@@ -126,9 +126,13 @@ func linesOver(cells []Cell, param, name, title, xLabel, yLabel string, metrics 
 	return p
 }
 
-// seriesName is what a legend calls a metric.
-func seriesName(metric string) string {
-	return strings.ReplaceAll(strings.TrimSuffix(metric, "_ms"), "_", " ")
+// plotted leaves out pictures in which nothing happens: all their values are zero.
+func plotted(plots ...Plot) []Plot {
+	return slices.DeleteFunc(plots, func(p Plot) bool {
+		return len(p.Grid) == 0 && !slices.ContainsFunc(p.Series, func(s Series) bool {
+			return slices.ContainsFunc(s.Y, func(v float64) bool { return v != 0 })
+		})
+	})
 }
 
 // barsOver plots metrics of the cells, a group of bars each.
@@ -140,7 +144,7 @@ func barsOver(cells []Cell, label func(*Cell) string, name, title, yLabel string
 		}
 	}
 	for _, metric := range metrics {
-		s := Series{Name: seriesName(metric)}
+		s := Series{Name: displayName(metric)}
 		for i := range cells {
 			if cells[i].measured() {
 				m := cells[i].Metrics[metric]

@@ -46,10 +46,10 @@ func TestOptionsAreChecked(t *testing.T) {
 // TestTimes: a ratio says when it may be chance.
 func TestTimes(t *testing.T) {
 	m := func(runs ...float64) Metric { return NewMetric("", runs) }
-	require.Equal(t, "× 2.00", times(m(2, 2.1, 1.9), m(1, 1.1, 0.9)))
-	require.Equal(t, "× 0.50", times(m(1, 1.1, 0.9), m(2, 2.1, 1.9)))
-	require.Equal(t, "× 1.10 (no difference beyond the spread)", times(m(1.1, 1.2, 1), m(1, 1.1, 0.9)))
-	require.Equal(t, "× 2.00 (by one repeat, whose spread is not known)", times(m(2), m(1)))
+	require.Equal(t, "2.00×", times(m(2, 2.1, 1.9), m(1, 1.1, 0.9)))
+	require.Equal(t, "0.50×", times(m(1, 1.1, 0.9), m(2, 2.1, 1.9)))
+	require.Equal(t, "1.10× (no difference beyond the spread)", times(m(1.1, 1.2, 1), m(1, 1.1, 0.9)))
+	require.Equal(t, "2.00× (by one repeat, whose spread is not known)", times(m(2), m(1)))
 	require.Equal(t, "not measured", times(m(2), m()))
 }
 
@@ -69,7 +69,7 @@ func TestOneRepeatHasNoSpread(t *testing.T) {
 	}
 	r, err := Baseline(context.Background(), f, o)
 	require.NoError(t, err)
-	require.Contains(t, r.Verdict, "From batch 1 to 32 throughput is × 22.78 (by one repeat, whose spread is not known)")
+	require.Contains(t, r.Verdict, "From batch 1 to 32 throughput is 22.78× (by one repeat, whose spread is not known)")
 	require.NotContains(t, r.Verdict, "brings no throughput")
 }
 

@@ -62,12 +62,12 @@ func Memory(ctx context.Context, e Tunable, o MemoryOptions) (*Report, error) {
 	} else if len(r.Cells) > 0 {
 		r.Verdict = "None of these values fits the memory: " + r.Cells[len(r.Cells)-1].Note
 	}
-	r.Plots = []Plot{
+	r.Plots = plotted(
 		linesOver(r.Cells, "gpu_memory_utilization", "throughput", "Throughput over memory", "gpu_memory_utilization", "output tokens/s", "output_throughput"),
 		linesOver(r.Cells, "gpu_memory_utilization", "preemptions", "Shortage of blocks over memory", "gpu_memory_utilization", "preemptions of a run", "num_preemptions"),
 		linesOver(r.Cells, "gpu_memory_utilization", "latency", "Latency over memory", "gpu_memory_utilization", "ms", "median_e2el_ms", "p99_e2el_ms"),
-	}
-	r.Plots = append(r.Plots, usageOverTime(arms, "gpu_memory_utilization"))
+		usageOverTime(arms, "gpu_memory_utilization"),
+	)
 	return r, err
 }
 
@@ -161,8 +161,8 @@ func memoryVerdict(cells []Cell, best int) string {
 	if failing > highest {
 		fmt.Fprintf(&b, "; %v is out of memory", cells[failing].Params["gpu_memory_utilization"])
 	}
-	fmt.Fprintf(&b, ". %v is enough for this load: %s output tok/s, %.0f preemptions, at most %.0f %% of its %.0f blocks in use. ",
-		c.Params["gpu_memory_utilization"], number(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), c.medianOf("num_gpu_blocks"))
+	fmt.Fprintf(&b, ". %v is enough for this load: %s output tok/s, %.0f preemptions, at most %.0f %% of its %s blocks in use. ",
+		c.Params["gpu_memory_utilization"], number(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), number(c.medianOf("num_gpu_blocks")))
 	for i := range cells {
 		low := &cells[i]
 		short := low.medianOf("num_preemptions") > 0 || low.medianOf("waiting_for_blocks") > 0.01

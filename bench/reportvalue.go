@@ -54,8 +54,12 @@ func displayName(metric string) string {
 	parts := strings.Split(metric, "_")
 	if len(parts) >= 3 && parts[len(parts)-1] == "ms" {
 		quantity := strings.ToUpper(strings.Join(parts[1:len(parts)-1], " "))
+		known := slices.Contains([]string{"TTFT", "TPOT", "ITL", "E2EL", "QUEUE"}, quantity)
+		if quantity == "QUEUE" { // no abbreviation
+			quantity = "queue"
+		}
 		switch {
-		case !slices.Contains([]string{"TTFT", "TPOT", "ITL", "E2EL", "QUEUE"}, quantity):
+		case !known:
 		case parts[0] == "median":
 			return quantity + " p50"
 		case parts[0] == "mean" || parts[0] == "std":

@@ -58,12 +58,12 @@ func Seqs(ctx context.Context, e Tunable, o SeqsOptions) (*Report, error) {
 	} else if len(r.Cells) > 0 {
 		r.Verdict = "None of these values fits the memory: " + r.Cells[0].Note
 	}
-	r.Plots = []Plot{
+	r.Plots = plotted(
 		linesOver(r.Cells, "max_num_seqs", "throughput", "Throughput over concurrency", "max_num_seqs", "output tokens/s", "output_throughput"),
 		linesOver(r.Cells, "max_num_seqs", "latency", "A token's time over concurrency", "max_num_seqs", "ms", "median_tpot_ms", "p99_itl_ms"),
 		linesOver(r.Cells, "max_num_seqs", "queueing", "Queueing over concurrency", "max_num_seqs", "ms", "median_queue_ms", "median_ttft_ms"),
 		linesOver(r.Cells, "max_num_seqs", "preemptions", "Preemptions over concurrency", "max_num_seqs", "preemptions of a run", "num_preemptions"),
-	}
+	)
 	return r, err
 }
 

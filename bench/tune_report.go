@@ -110,7 +110,9 @@ func (t *tuner) stageTable(stage string, fitted learned, all []*candidate, arms 
 			case a.memory != nil:
 				fate = "out of memory"
 			case len(a.runs) > 0:
-				fate = map[bool]string{true: "◀ chosen", false: fmt.Sprintf("%d runs", len(a.runs))}[a == winner]
+				if fate = "◀ chosen"; a != winner {
+					fate = strings.TrimSuffix(fmt.Sprintf("%d runs", len(a.runs)), map[bool]string{true: "s"}[len(a.runs) == 1])
+				}
 				row = nil
 				for _, name := range []string{t.objective, "median_tpot_ms", "p99_itl_ms", "p99_ttft_ms", "num_preemptions"} {
 					m := cell.Metrics[name]
