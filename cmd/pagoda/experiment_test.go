@@ -96,6 +96,8 @@ func TestExperimentRefusals(t *testing.T) {
 	}
 	_, err := run(t, "tune", "nosuch", "--quiet", "--output-dir", "a/b/c")
 	require.Equal(t, exitModel, exitCode(err))
+	_, err = run(t, "bench", "profile", "nosuch", "--quiet")
+	require.Equal(t, exitModel, exitCode(err))
 	left, err := os.ReadDir(".")
 	require.NoError(t, err)
 	require.Empty(t, left, "no folder of a measurement that did not begin")
