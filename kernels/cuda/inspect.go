@@ -53,12 +53,12 @@ func (b *Backend) readActivation(out []float32, a kernels.Activation, rows int) 
 	}
 	for row := range rows {
 		line := raw[row*act.rowBytes():]
+		if act.float { // logits: a row is 600 KB
+			out = append(out, unsafe.Slice((*float32)(unsafe.Pointer(&line[0])), act.width)...)
+			continue
+		}
 		for i := range act.width {
-			if act.float {
-				out = append(out, *(*float32)(unsafe.Pointer(&line[4*i])))
-			} else {
-				out = append(out, kernels.BF16ToFloat(*(*uint16)(unsafe.Pointer(&line[2*i]))))
-			}
+			out = append(out, kernels.BF16ToFloat(*(*uint16)(unsafe.Pointer(&line[2*i]))))
 		}
 	}
 	return out
