@@ -1,4 +1,6 @@
 """transformers in float32: the weights are the checkpoint's bfloat16, everything is computed without rounding to it."""
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
@@ -51,16 +53,44 @@ def hidden_states(model, ids: list) -> list:
     return states
 
 
-def layer_differences(model, ids: list, path: Path) -> list:
-    """|Δ| / |reference| of each layer's hidden states, whose file `pagoda score --hidden` wrote."""
-    states = hidden_states(model, ids)
-    got = numpy.fromfile(path, "<f4")
-    if got.size != sum(s.numel() for s in states):
-        raise ValueError(f"{path}: {got.size} values, expected {len(states)} states of {tuple(states[0].shape)}")
-    differences = []
-    for want, have in zip(states, torch.from_numpy(got).to(model.device).view(len(states), *states[0].shape)):
-        differences.append(((have - want).norm() / want.norm()).item())
-    return differences
+def relative(want: list, got: list) -> list:
+    """|Δ| / |want| of each layer."""
+    return [((b - a).norm() / a.norm()).item() for a, b in zip(want, got, strict=True)]
+
+
+def stored(path: Path, like: list) -> list:
+    """Hidden states that `pagoda score --hidden` wrote."""
+    values = numpy.fromfile(path, "<f4")
+    if values.size != sum(s.numel() for s in like):
+        raise ValueError(f"{path}: {values.size} values, expected {len(like)} states of {tuple(like[0].shape)}")
+    return list(torch.from_numpy(values).to(like[0].device).view(len(like), *like[0].shape))
+
+
+@contextmanager
+def rounded(model):
+    """Rounds to bfloat16 what an engine keeps in it between two operations: norms, queries, keys, values, what
+    attention gives, and the MLP's inner activations. The residual stream and the logits stay in float32."""
+    hooks, module = [], sys.modules[type(model).__module__]
+    norm = lambda _module, _inputs, out: bf16(out)
+    inner = lambda _module, inputs: (bf16(inputs[0]),)
+    for layer in model.model.layers:
+        for m in (layer.input_layernorm, layer.post_attention_layernorm, layer.self_attn.v_proj):
+            hooks.append(m.register_forward_hook(norm))
+        for m in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            hooks.append(m.register_forward_pre_hook(inner))
+    hooks.append(model.model.norm.register_forward_hook(norm))
+    rotate = module.apply_rotary_pos_emb
+    module.apply_rotary_pos_emb = lambda *args, **kwargs: tuple(map(bf16, rotate(*args, **kwargs)))
+    try:
+        yield
+    finally:
+        module.apply_rotary_pos_emb = rotate
+        for hook in hooks:
+            hook.remove()
+
+
+def bf16(t: torch.Tensor) -> torch.Tensor:
+    return t.to(torch.bfloat16).to(torch.float32)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ class Run:
     """A model's comparison; its files are in work/<version>/<model>."""
 
     def __init__(self, args: argparse.Namespace, model: str):
-        self.args, self.name, self.shape = args, Path(model).name, model in SHAPES
+        self.args, self.name, self.shape, self.cpu = args, Path(model).name, model in SHAPES, model in args.cpu
         self.weights = args.work / "weights" / model if self.shape else Path(model)
         version = subprocess.run([args.pagoda, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
         self.dir = args.work / f"{version}-{args.prompts}" / self.name
@@ -120,20 +120,27 @@ class Run:
             say(f"{self.name}: transformers took {time.monotonic() - start:.0f} s")
         return compare.read(path)
 
-    def layers(self, scores: list, device: str) -> dict:
-        """The greatest difference of each layer over the prompts that have hidden states, and the attention's entropy."""
+    def layers(self, scores: list, reference: list, device: str) -> dict:
+        """The greatest difference of each layer over the prompts that have hidden states; the same, and differences
+        of log probabilities, of transformers itself with activations in bfloat16; the attention's entropy."""
         path = self.dir / f"layers-{device}.json"
         if not path.exists():
             import oracle
 
-            worst, attention = [], []
-            for s in scores:
-                if "hidden" in s:
-                    ids = s["ids"][:s["prompt_tokens"]]
-                    found = oracle.layer_differences(self.load(), ids, self.dir / f"hidden-{device}" / s["hidden"])
-                    worst = [max(a, b) for a, b in zip(worst or found, found)]
-                    attention.append(oracle.entropy(self.load(), ids))
-            path.write_text(json.dumps({"worst": worst, "entropy": sum(attention) / len(attention)}))
+            model, found = self.load(), {"pagoda": [], "format": [], "entropy": []}
+            chosen = [i for i, s in enumerate(scores) if "hidden" in s]
+            for i in chosen:
+                ids = scores[i]["ids"][:scores[i]["prompt_tokens"]]
+                want = oracle.hidden_states(model, ids)
+                found["pagoda"].append(oracle.relative(want, oracle.stored(self.dir / f"hidden-{device}" / scores[i]["hidden"], want)))
+                found["entropy"].append(oracle.entropy(model, ids))
+                with oracle.rounded(model):
+                    found["format"].append(oracle.relative(want, oracle.hidden_states(model, ids)))
+            with oracle.rounded(model):
+                c = compare.compare([reference[i] for i in chosen], [oracle.score(model, scores[i]) for i in chosen])
+            path.write_text(json.dumps({
+                "pagoda": [max(layer) for layer in zip(*found["pagoda"])], "format": [max(layer) for layer in zip(*found["format"])],
+                "entropy": sum(found["entropy"]) / len(chosen), "mean": c.mean, "most": c.most}))
         return json.loads(path.read_text())
 
     def rows(self) -> list:
@@ -141,22 +148,25 @@ class Run:
         self.make_weights()
         lines, device = self.make_prompts(), self.args.device
         scores = self.score(device, lines)
-        layers = self.layers(scores, device)
-        table = [self.row(f"transformers, {device}", compare.compare(self.reference(scores, device), scores), layers["worst"])]
-        say(f"{self.name}: layer by layer {' '.join(f'{d:.4f}' for d in layers['worst'])}; attention's entropy {layers['entropy']:.2f} nats")
+        reference = self.reference(scores, device)
+        layers = self.layers(scores, reference, device)
+        table = [self.row(f"transformers, {device}", compare.compare(reference, scores), layers)]
+        say(f"{self.name}: layer by layer {' '.join(f'{d:.4f}' for d in layers['pagoda'])}; attention's entropy {layers['entropy']:.2f} nats")
         self.free()
-        if self.args.cpu and device == "cuda":
+        if self.cpu and device == "cuda":
             again = self.dir / "again.jsonl"  # prompts and continuations of the GPU, as prompts
             compare.write(again, [{"id": s["id"], "prompt": s["ids"]} for s in scores])
-            cpu = [s | {"prompt_tokens": t["prompt_tokens"]} for s, t in zip(self.score("cpu", again), scores)]
-            table.append(self.row("Pagoda's cpu, cuda", compare.compare(cpu, scores), []))
+            table.append(self.row("Pagoda's cpu, cuda", compare.compare(self.score("cpu", again), scores), None))
         return table
 
-    def row(self, sides: str, c: compare.Comparison, worst: list) -> list:
-        ok = c.within and all(d <= compare.LAYER for d in worst)
+    def row(self, sides: str, c: compare.Comparison, layers: dict | None) -> list:
+        ok = c.within and (layers is None or max(layers["pagoda"]) <= compare.LAYER)
         say(f"{self.name}, {sides}: greatest difference at sequence {c.most_at}; the widest gap where argmax differs {c.widest:.4f}")
-        return [self.name, sides, str(c.prompts), f"{c.tokens:,}", f"{c.mean:.4f}", f"{c.most:.4f}", f"{c.decode_mean:.4f}", f"{c.decode_most:.4f}",
-                f"{c.parted} ({c.parted_apart})", f"{max(worst):.4f}" if worst else "–", "ok" if ok else "MISSED"]
+        inside = ["–", "–"]
+        if layers:
+            inside = [f"{max(layers['pagoda']):.4f}", f"{layers['mean']:.4f}, {layers['most']:.2f}, {max(layers['format']):.4f}"]
+        return [self.name, sides, str(c.prompts), f"{c.tokens:,}", f"{c.mean:.4f}", f"{c.most:.3f}", f"{c.decode_mean:.4f}, {c.decode_most:.3f}",
+                f"{c.parted} ({c.parted_apart})", *inside, "ok" if ok else "MISSED"]
 
     def free(self) -> None:
         if self.oracle is not None:
@@ -168,7 +178,7 @@ class Run:
                 torch.cuda.empty_cache()
 
 
-HEADER = ["model", "between", "prompts", "tokens", "mean Δ", "max Δ", "decode mean", "decode max", "argmax ≠ (apart)", "worst layer", "verdict"]
+HEADER = ["model", "between", "prompts", "tokens", "mean Δ", "max Δ", "of decode", "argmax ≠ (apart)", "layer", "format: mean, max, layer", "verdict"]
 
 
 def machine() -> str:
@@ -196,13 +206,11 @@ def main() -> int:
             ap.error(f"{model}: not one of {', '.join(SHAPES)}, and not a directory with config.json")
     if not os.access(args.pagoda, os.X_OK):
         ap.error(f"{args.pagoda}: no such program; make build makes it, --pagoda names another")
-    command, every = " ".join(["make.sh", *sys.argv[1:]]), args.cpu
     table = []
     for model in args.models:
-        args.cpu = model in every
         table += Run(args, model).rows()
     version = subprocess.run([args.pagoda, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
-    print(f"{date.today()}, {machine()}, commit {version}: scripts/reference/{command}\n")
+    print(f"{date.today()}, {machine()}, commit {version}: scripts/reference/make.sh {' '.join(sys.argv[1:])}\n")
     for row in [HEADER, ["---"] * len(HEADER), *table]:
         print("| " + " | ".join(row) + " |")
     missed = sum(row[-1] != "ok" for row in table)
