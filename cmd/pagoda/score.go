@@ -205,16 +205,16 @@ func (s *score) prefill(ctx context.Context, e *engine.Engine) error {
 			row := values[:vocab]
 			values = values[vocab:]
 			wg.Go(func() {
-				s.Logprobs[at], s.Argmax[at], s.Gap[at] = rate(row, s.IDs[at+1])
+				s.Logprobs[at], s.Argmax[at], s.Gap[at] = judgeToken(row, s.IDs[at+1])
 			})
 		}
 		wg.Wait()
 	})
 }
 
-// rate gives the log probability of an id, the likeliest id (of equal ones the
+// judgeToken gives the log probability of an id, the likeliest id (of equal ones the
 // lowest, as the engine samples), and its lead over the second.
-func rate(logits []float32, id int32) (logprob float32, best int32, gap float32) {
+func judgeToken(logits []float32, id int32) (logprob float32, best int32, gap float32) {
 	second := float32(math.Inf(-1))
 	for i, v := range logits[1:] {
 		switch {
