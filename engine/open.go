@@ -310,10 +310,7 @@ func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) 
 	if i.Device.Threads > 0 {
 		device += fmt.Sprintf(", %d threads", i.Device.Threads)
 	}
-	batched := defaultBatchedCPU
-	if i.Device.Backend == deviceCUDA {
-		batched = defaultBatchedCUDA
-	}
+	batched := DefaultBatchedTokens(i.Device.Backend)
 	return []Setting{
 		{"model", c.Model, "given"},
 		{"load-format", c.LoadFormat, reason(c.LoadFormat == "auto")},
