@@ -140,8 +140,10 @@ func TestPlanAttention(t *testing.T) {
 
 	p, ok := planAttentionPrefill(qwen, archs[0], []int32{5, 6, 8197}, false)
 	require.True(t, ok)
+	require.Equal(t, "attention_sm90_128", p.layer.kernel)
 	require.Equal(t, 1+448, p.items)
-	for _, a := range archs {
+	require.LessOrEqual(t, int(p.layer.Shared), archs[0].shared)
+	for _, a := range archs[1:] {
 		p, ok := planAttentionPrefill(qwen, a, []int32{5, 6, 8197}, false)
 		require.True(t, ok)
 		require.Equal(t, "attention_prefill_128", p.layer.kernel)

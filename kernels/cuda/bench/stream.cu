@@ -1,4 +1,4 @@
-// Checks and times gemm_stream.cu: tiles by clusters and dealt out as a line.
+// Checks and times gemm_stream.cu by size of cluster.
 #include "../gemm_stream.cu"
 #include "gemm_case.cuh"
 #include "tensor_map.cuh"
@@ -18,33 +18,27 @@ const Variant variants[] = {
 	{128, 6, 384, 1, gemm_stream_128}, {256, 4, 384, 1, gemm_stream_256},
 };
 
-// run launches with clusters of that size, or as a line over `slots` CTAs.
-void run(Projection &t, const Variant &v, int cluster, int slots, int c, cudaStream_t stream, bool pdl) {
+// run launches with clusters of that size.
+void run(Projection &t, const Variant &v, int cluster, int c, cudaStream_t stream, bool pdl) {
 	StreamParams p{};
 	p.g = t.p;
 	p.x = tensor_map(t.p.x, up(t.p.m, 256), t.p.ldx, v.mt < 128 ? 16 : 128);
 	p.w = tensor_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, 128);
 	p.g.tiles = (p.g.n + 127) / 128;
-	int steps = p.g.k / 64;
-	p.g.per = cluster ? 0 : (p.g.tiles * steps + slots - 1) / slots;
-	int grid = cluster ? p.g.tiles * cluster : (p.g.tiles * steps + p.g.per - 1) / p.g.per;
-	launch(v.kernel, dim3(grid), v.threads, v.shared(), p, stream, pdl, cluster);
+	launch(v.kernel, dim3(p.g.tiles * cluster), v.threads, v.shared(), p, stream, pdl, cluster);
 }
-
-void room(Projection &t, const Variant &v) { t.room((size_t)2 * 264 * 128 * v.mt, (t.p.n + 127) / 128); }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {
 	Projection t(m, n, k, kind, head_dim, 1);
 	t.reference();
 	for (const Variant &v : variants) {
 		if (m > v.mt) continue;
-		room(t, v);
-		for (int way : {-132, -13, -3, 1, 2, 3, 4, 8}) {
-			if (way > t.p.k / 64) continue;
+		for (int cluster : {1, 2, 3, 4, 8}) {
+			if (cluster > t.p.k / 64) continue;
 			for (int again = 0; again < 2; again++) {
 				t.poison();
-				run(t, v, std::max(way, 0), std::max(-way, 0), 0, 0, again);
-				t.check("stream " + std::to_string(v.mt) + " way " + std::to_string(way) + " " + t.name());
+				run(t, v, cluster, 0, 0, again);
+				t.check("stream " + std::to_string(v.mt) + " cluster " + std::to_string(cluster) + " " + t.name());
 			}
 		}
 	}
@@ -63,7 +57,7 @@ void bench_stream(bool check, bool times) {
 		printf("stream: checked, %d failures\n", failures);
 	}
 	if (!times) return;
-	printf("stream: µs with dependent launch, by cluster size or as a line (l)\n");
+	printf("stream: µs with dependent launch, by size of cluster\n");
 	for (const Shape &s : shapes)
 		for (int m : {1, 16, 32, 64, 128, 256}) {
 			int copies = rotation(s.n, s.k), n = std::max(copies, 8), tiles = (s.n + 127) / 128;
@@ -74,11 +68,10 @@ void bench_stream(bool check, bool times) {
 			for (const Variant &v : variants) {
 				if (m > v.mt || v.mt > 16 && m * 2 <= v.mt) continue;
 				int slots = 132 * v.per_sm;
-				room(t, v);
-				for (int way : {0, 1, 2, 4, 8}) {
-					if (way > s.k / 64 || way > 1 && tiles * way > slots || way == 0 && tiles * 4 < slots) continue;
-					double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, way, slots, i % copies, stream, true); }, 7);
-					printf(" %s %.1f", way ? std::to_string(way).c_str() : "l", us);
+				for (int cluster : {1, 2, 4, 8}) {
+					if (cluster > s.k / 64 || cluster > 1 && tiles * cluster > slots) continue;
+					double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, cluster, i % copies, stream, true); }, 7);
+					printf(" %d: %.1f", cluster, us);
 				}
 			}
 			printf("\n");
