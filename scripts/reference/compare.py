@@ -18,6 +18,7 @@ class Comparison:
     total: float = 0.0
     most: float = 0.0
     most_at: str = ""
+    beyond: int = 0  # tokens that differ by more than MOST
     parted: int = 0  # other likeliest id
     parted_apart: int = 0  # and not because the reference's two best are close
     widest: float = 0.0  # gap of the reference where the likeliest ids differ
@@ -52,7 +53,7 @@ def compare(reference: list, scores: list) -> Comparison:
             delta = abs(a - b)
             if math.isnan(delta):
                 delta = math.inf
-            c.tokens, c.total = c.tokens + 1, c.total + delta
+            c.tokens, c.total, c.beyond = c.tokens + 1, c.total + delta, c.beyond + (delta > MOST)
             if delta > c.most:
                 c.most, c.most_at = delta, f"{got['id']}, token {i + 1}"
             if i >= first:

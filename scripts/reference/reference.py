@@ -140,7 +140,7 @@ class Run:
                 c = compare.compare(reference, [oracle.score(model, s) for s in scores])
             path.write_text(json.dumps({
                 "pagoda": [max(layer) for layer in zip(*found["pagoda"])], "format": [max(layer) for layer in zip(*found["format"])],
-                "entropy": sum(found["entropy"]) / len(chosen), "mean": c.mean, "most": c.most}))
+                "entropy": sum(found["entropy"]) / len(chosen), "mean": c.mean, "most": c.most, "beyond": c.beyond}))
         return json.loads(path.read_text())
 
     def rows(self) -> list:
@@ -164,8 +164,8 @@ class Run:
         say(f"{self.name}, {sides}: greatest difference at sequence {c.most_at}; the widest gap where argmax differs {c.widest:.4f}")
         inside = ["–", "–"]
         if layers:
-            inside = [f"{max(layers['pagoda']):.4f}", f"{layers['mean']:.4f}, {layers['most']:.2f}, {max(layers['format']):.4f}"]
-        return [self.name, sides, str(c.prompts), f"{c.tokens:,}", f"{c.mean:.4f}", f"{c.most:.3f}", f"{c.decode_mean:.4f}, {c.decode_most:.3f}",
+            inside = [f"{max(layers['pagoda']):.4f}", f"{layers['mean']:.4f}, {layers['most']:.2f} ({layers['beyond']}), {max(layers['format']):.4f}"]
+        return [self.name, sides, str(c.prompts), f"{c.tokens:,}", f"{c.mean:.4f}", f"{c.most:.3f} ({c.beyond})", f"{c.decode_mean:.4f}, {c.decode_most:.3f}",
                 f"{c.parted} ({c.parted_apart})", *inside, "ok" if ok else "MISSED"]
 
     def free(self) -> None:
@@ -178,7 +178,7 @@ class Run:
                 torch.cuda.empty_cache()
 
 
-HEADER = ["model", "between", "prompts", "tokens", "mean Δ", "max Δ", "of decode", "argmax ≠ (apart)", "layer", "format: mean, max, layer", "verdict"]
+HEADER = ["model", "between", "prompts", "tokens", "mean Δ", "max Δ (beyond)", "of decode", "argmax ≠ (apart)", "layer", "format: mean, max (beyond), layer", "verdict"]
 
 
 def machine() -> str:

@@ -41,6 +41,7 @@ class Compare(unittest.TestCase):
         scores[40]["logprobs"] = [-2.3]
         c = compare.compare(many, scores)
         self.assertLess(c.mean, compare.MEAN)
+        self.assertEqual(c.beyond, 1)
         self.assertFalse(c.within)
 
     def test_other_argmax_only_where_the_reference_hesitates(self):
