@@ -44,7 +44,8 @@ type liveServer struct {
 	client openai.Client
 	url    string
 	http   *http.Client
-	broken bool // the engine is to end with an error
+	served chan error // what Serve returned
+	broken bool       // the engine is to end with an error, and the test takes it
 }
 
 func startServer(t testing.TB, config engine.Config, keys ...string) *liveServer {
@@ -65,16 +66,14 @@ func startServer(t testing.TB, config engine.Config, keys ...string) *liveServer
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ctx, context.Background(), listener) }()
 	transport := &http.Transport{}
-	s := &liveServer{engine: e, url: "http://" + listener.Addr().String(), http: &http.Client{Transport: transport}}
+	s := &liveServer{engine: e, url: "http://" + listener.Addr().String(), http: &http.Client{Transport: transport}, served: served}
 	s.client = openai.NewClient(option.WithBaseURL(s.url+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0), option.WithHTTPClient(s.http))
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		cancel()
-		if err := <-served; !s.broken {
-			require.NoError(t, err)
-		}
-		if err := e.Close(); !s.broken {
-			require.NoError(t, err)
+		if !s.broken {
+			require.NoError(t, <-served)
+			require.NoError(t, e.Close())
 		}
 		text.Close()
 	})

@@ -51,3 +51,12 @@ func (b *Backend) backWorkspace(l kernels.Limits) error {
 	b.graphs.sizes = graphSizes(&b.cfg, l)
 	return nil
 }
+
+// used is what lower limits, whose layout is given, take of the arrays.
+func (w *workspace) used(lower *workspace) []cuda.Span {
+	spans := make([]cuda.Span, len(w.areas))
+	for i := range spans {
+		spans[i] = cuda.Span{At: w.areas[i].At, Bytes: min(lower.areas[i].Bytes, w.areas[i].Bytes)}
+	}
+	return spans
+}

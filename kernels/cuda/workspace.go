@@ -96,15 +96,6 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) works
 	return w
 }
 
-// used is what lower limits, whose layout is given, take of the arrays.
-func (w *workspace) used(lower *workspace) []cuda.Span {
-	spans := make([]cuda.Span, len(w.areas))
-	for i := range spans {
-		spans[i] = cuda.Span{At: w.areas[i].At, Bytes: min(lower.areas[i].Bytes, w.areas[i].Bytes)}
-	}
-	return spans
-}
-
 // WorkspaceBytes is what Backend.WorkspaceBytes would answer on a card with the
 // given number of multiprocessors.
 func WorkspaceBytes(s kernels.Shape, l kernels.Limits, sms int) int64 {
