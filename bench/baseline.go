@@ -120,7 +120,9 @@ func baselineVerdict(cells []Cell, info engine.Info) string {
 	throughput, old := best.Metrics["output_throughput"], first.Metrics["output_throughput"]
 	switch {
 	case len(cells) == 1:
-	case first == best || len(old.Runs) > 1 && !below(old, throughput):
+	case first == best:
+		fmt.Fprintf(&b, "More than %v in flight bring no throughput. ", first.Params["batch_size"])
+	case len(old.Runs) > 1 && !below(old, throughput):
 		b.WriteString("Batching brings no throughput beyond the spread. ")
 	default:
 		fmt.Fprintf(&b, "From batch %v to %v throughput is %s, the time of a token %s. ", first.Params["batch_size"], best.Params["batch_size"],

@@ -26,8 +26,8 @@ type experiment struct {
 	outputDir string
 	p99ITL    float64 // ms
 	p99TTFT   float64
-	// Values that the experiment is going to try. A GPU's memory for the largest is set
-	// aside when the engine starts.
+	// Values that the experiment is going to try. The engine reserves addresses for the
+	// largest when it starts.
 	tries struct{ seqs, tokens []int }
 	// beside is a second report, for the folder baseline in the first one's; nil = none.
 	beside *bench.Report
