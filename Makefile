@@ -65,9 +65,10 @@ soak:
 mutants:
 	$(GO) run ./internal/mutants
 
-## metamorphic: greedy tokens of 1,000 prompts under 16 configurations (half an hour)
-metamorphic: $(TOKENIZERS) test-model
-	$(GO) test -tags invariants -run Metamorphic -v -timeout 3h ./cmd/pagoda -metamorphic-prompts 1000
+## metamorphic: greedy tokens of 1,000 prompts under 16 configurations (half an hour; BACKEND=cuda: on the GPU, METAMORPHIC=demo)
+METAMORPHIC ?=
+metamorphic: $(TOKENIZERS) $(CUDA) $(if $(METAMORPHIC),,test-model)
+	$(GO) test -tags '$(if $(CUDA),cuda,invariants)' -run Metamorphic -v -timeout 3h ./cmd/pagoda -device $(BACKEND) -metamorphic-model '$(METAMORPHIC)' -metamorphic-prompts 1000
 
 ## check-clients: a tour of the server with the official OpenAI and Anthropic clients
 check-clients: build

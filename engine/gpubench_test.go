@@ -13,7 +13,8 @@ import (
 )
 
 // BenchmarkGPUDecode is the steady decode of the whole engine: the host's own time
-// of a step and the share of the time that the GPU has nothing to do.
+// of a step and the share of the time between the end of a step and the beginning of
+// the next. Gaps within a step are not seen: idle is a lower bound.
 func BenchmarkGPUDecode(b *testing.B) {
 	for _, model := range []string{"qwen2.5-0.5b", "qwen2.5-7b"} {
 		e := openGPU(b, func(c *Config) {

@@ -141,7 +141,7 @@ func New(cfg Config) (*Backend, error) {
 	}
 	b := &Backend{cfg: cfg, device: device, kernels: map[string]*cuda.Kernel{}, modules: map[string]cuda.Module{}}
 	if err := b.init(); err != nil {
-		_ = device.Close() // the first error says more
+		_ = b.Close() // the first error says more
 		return nil, memory(fmt.Errorf("cuda: %s: %w", device.Name, err))
 	}
 	return b, nil
@@ -204,9 +204,11 @@ func (b *Backend) loadModule(name string) error {
 	if err != nil {
 		return err
 	}
-	if b.modules[name], err = cuda.LoadModule(string(image)); err != nil {
+	m, err := cuda.LoadModule(string(image))
+	if err != nil {
 		return fmt.Errorf("loading the kernels of %s: %w", name, err)
 	}
+	b.modules[name] = m
 	return nil
 }
 
