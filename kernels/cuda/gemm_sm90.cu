@@ -74,7 +74,7 @@ template <int BN, int PAIR> __device__ __forceinline__ void produce(const Sm90Pa
 		barrier_expect(full + 8 * stage, R::STAGE);
 		if constexpr (PAIR > 1) {
 			int half = cluster_rank();
-			copy_box_both(ring + stage * R::STAGE + (1 + half) * BOX, p.w, step * BK, t.column * BN + half * 128, full + 8 * stage);
+			copy_box_all(ring + stage * R::STAGE + (1 + half) * BOX, p.w, step * BK, t.column * BN + half * 128, full + 8 * stage, 3);
 		} else {
 			for (int i = 0; i < BN / 128; i++) copy_box(ring + stage * R::STAGE + (1 + i) * BOX, p.w, step * BK, t.column * BN + i * 128, full + 8 * stage);
 		}

@@ -16,7 +16,7 @@ type tensorMap [128]byte
 type sm90Params struct {
 	x, w tensorMap
 	g    gemmParams
-	_    [56]byte
+	_    [40]byte
 }
 
 var (

@@ -58,11 +58,11 @@ __device__ __forceinline__ void copy_box(uint32_t to, const TensorMap &map, int 
 	             ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier) : "memory");
 }
 
-// copy_box_both copies the box to the same place of both CTAs of a cluster of two
-// and counts its bytes at the barrier of each.
-__device__ __forceinline__ void copy_box_both(uint32_t to, const TensorMap &map, int column, int row, uint32_t barrier) {
+// copy_box_all copies the box to the same place of all CTAs of the cluster that mask
+// names and counts its bytes at the barrier of each.
+__device__ __forceinline__ void copy_box_all(uint32_t to, const TensorMap &map, int column, int row, uint32_t barrier, int mask) {
 	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;"
-	             ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"((short)3) : "memory");
+	             ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"((short)mask) : "memory");
 }
 
 // copy_box_once is for bytes that nobody reads again: they leave the L2 first.
