@@ -30,11 +30,7 @@ func (t *tuner) finish(err error) *Report {
 			r.Notes = append(r.Notes, text)
 		}
 	}
-	slowest := 0.0
-	for i := range r.Cells {
-		slowest = max(slowest, r.Cells[i].Metrics["reconfigure_ms"].Max)
-	}
-	r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits between cells took %.3g ms at most; the model stayed loaded.", slowest))
+	r.noteReconfigure()
 	if device := t.e.Info().Device; device.Backend == "cpu" {
 		t.noteOthers(r, float64(device.Threads))
 	}
@@ -114,7 +110,9 @@ func (t *tuner) stageTable(stage string, fitted learned, all []*candidate, arms 
 			case a.memory != nil:
 				fate = "out of memory"
 			case len(a.runs) > 0:
-				fate = map[bool]string{true: "◀ chosen", false: fmt.Sprintf("%d runs", len(a.runs))}[a == winner]
+				if fate = "◀ chosen"; a != winner {
+					fate = strings.TrimSuffix(fmt.Sprintf("%d runs", len(a.runs)), map[bool]string{true: "s"}[len(a.runs) == 1])
+				}
 				row = nil
 				for _, name := range []string{t.objective, "median_tpot_ms", "p99_itl_ms", "p99_ttft_ms", "num_preemptions"} {
 					m := cell.Metrics[name]

@@ -25,9 +25,9 @@ func (a *activation) rowBytes() int {
 
 func (b *Backend) initActivations() {
 	for a, data := range []ptr{b.ws.hidden, b.ws.normed, b.ws.query, b.ws.attn, b.ws.mlp, b.ws.logits} {
-		at, rows := kernels.Activation(a), b.limits.MaxBatchedTokens
+		at, rows := kernels.Activation(a), b.now.MaxBatchedTokens
 		if at == kernels.Logits {
-			rows = b.limits.MaxLogitRows
+			rows = b.now.MaxLogitRows
 		}
 		width := b.shape.Width(at)
 		b.acts[a] = activation{data, rows, width, stride(width), at == kernels.Hidden || at == kernels.Logits}
