@@ -1,8 +1,8 @@
 // Projection of few tokens on Hopper: y = x·wᵀ at the speed the weights stream.
 //
 // Layout: x [m][k] and w [n][k] bf16, k contiguous, read through tensor maps
-// (SWIZZLE_128B; w: box 64 columns × 128 rows; x: 64 × 16, or 64 × 128 for tiles of 128
-// tokens and more).
+// (SWIZZLE_128B; w: box 64 columns × 128 rows; x: 64 × MT, since several small boxes a
+// step take the copy engine longer).
 //
 // Work: products are swapped: a tile is BN weight rows, the M side of wgmma, × MT tokens,
 // its N side. Where all tokens fit a tile every weight is read once. Two ways to deal:
@@ -11,9 +11,7 @@
 //     all.
 //   - Many tiles: as many CTAs as multiprocessors, each with equally many whole tiles. What
 //     tiles remain are cut along k, and each CTA begins with a piece of one: the last to
-//     leave its sums, in global memory, ends the tile, while the others stream on. Here
-//     the CTAs of a cluster have tiles side by side, and each brings a share of the tokens
-//     for all.
+//     leave its sums, in global memory, ends the tile, while the others stream on.
 // Sums are added in order of k, so that a result depends on the shape alone.
 //
 // CTA: one a multiprocessor; two warpgroups of BN/2 weight rows × MT tokens in registers,
@@ -21,8 +19,9 @@
 // registers, a warpgroup, which lends its own. Weights do not depend on the kernel
 // before: they are requested before it has finished.
 //
-// Bytes: 2·n·k of weights once; 2·m·k of tokens a tile, or a cluster, from L2, which gives
-// 5.9 TB/s to all. FLOPs: 2·m·n·k.
+// Bytes: 2·n·k of weights once; 2·m·k of tokens a tile, from L2, which gives 5.9 TB/s to
+// all. FLOPs: 2·m·n·k. (Clusters that share their tokens by multicast were tried: waiting
+// for each other's rings cost more, 140 µs against 75 for gate_up of the 7B and 64 tokens.)
 #include "gemm.cuh"
 #include "wgmma.cuh"
 
@@ -48,53 +47,41 @@ struct Part {
 // Parts deals them out, the same to producer and consumers: a piece of a cut tile,
 // then whole tiles; or the CTA's share of its cluster's tile.
 struct Parts {
-	int rank, size;        // of the CTA in its cluster
-	int cluster, clusters; // likewise of the cluster
-	int groups, rows;      // of tiles side by side, of which each CTA of a cluster takes one
-	int steps, pieces, cut, at;
+	int tiles, rows, steps, pieces, cut, at;
 
 	__device__ __forceinline__ Parts(const GemmParams &p, int mt) {
-		rank = cluster_rank(), size = cluster_size(), cluster = blockIdx.x / size, clusters = gridDim.x / size;
-		steps = p.k / BK, pieces = p.per, rows = (p.m + mt - 1) / mt;
-		groups = (p.tiles + size - 1) / size * rows;
-		cut = pieces > 0 ? groups % clusters : 0;
+		rows = (p.m + mt - 1) / mt, tiles = p.tiles * rows, steps = p.k / BK, pieces = p.per;
+		cut = pieces > 0 ? tiles % gridDim.x : 0;
 		at = pieces > 0 ? -1 : 0;
 	}
 	__device__ __forceinline__ Part part(int tile, int i, int of) const {
 		int first = steps * i / of;
 		return {tile / rows, tile % rows, first, steps * (i + 1) / of - first};
 	}
-	__device__ __forceinline__ Part beside(int group, int i, int of) const {
-		Part p = part(group, i, of);
-		p.column = p.column * size + rank;
-		return p;
-	}
-	// cut_tile numbers the tile that the CTA has a piece of.
-	__device__ __forceinline__ int cut_tile() const { return cluster / pieces * size + rank; }
-	// place is where the sums of the i-th piece of the CTA's cut tile lie: that of the CTA that has it.
-	__device__ __forceinline__ int place(int i) const { return (cluster / pieces * pieces + i) * size + rank; }
+	// cut_tile numbers the tile that the CTA has a piece of, if it has one.
+	__device__ __forceinline__ int cut_tile() const { return blockIdx.x / pieces; }
 
 	__device__ __forceinline__ bool next(Part &p) {
 		int now = at++;
 		if (pieces == 0) {
-			p = part(cluster, rank, size);
+			p = part(blockIdx.x / cluster_size(), cluster_rank(), cluster_size());
 			return now == 0;
 		}
 		if (now < 0) {
-			if (cluster < cut * pieces) {
-				p = beside(cluster / pieces, cluster % pieces, pieces);
+			if (cut_tile() < cut) {
+				p = part(cut_tile(), blockIdx.x % pieces, pieces);
 				return true;
 			}
 			now = at++;
 		}
-		int group = cut + now * clusters + cluster;
-		p = beside(group, 0, 1);
-		return group < groups;
+		int tile = cut + now * gridDim.x + blockIdx.x;
+		p = part(tile, 0, 1);
+		return tile < tiles;
 	}
 };
 
 template <int BN, int MT, int STAGES> struct Stream {
-	static constexpr int WEIGHTS = BN * BK * 2, STAGE = WEIGHTS + MT * BK * 2, XBOX = MT < 128 ? 16 : 32;
+	static constexpr int WEIGHTS = BN * BK * 2, STAGE = WEIGHTS + MT * BK * 2;
 	static constexpr int BLOCKS = BN / 128;          // of 64 rows of a warpgroup
 	static constexpr int LD = 20, OUT = 16 * LD * 4; // a warp's 16 tokens × 16 rows on their way out
 	static constexpr int TILE_LD = BN + 4;           // floats between tokens of a tile left in the ring
@@ -104,7 +91,6 @@ template <int BN, int MT, int STAGES> struct Stream {
 	char *memory;               // the ring
 	float *mine;                // the warp's OUT bytes
 	int stage = 0, parity = 0;  // place in the ring
-	int rank = 0, sharing = 1;  // CTAs that have the same tokens, and the place among them
 	float c[BLOCKS][MT / 2];
 
 	__device__ __forceinline__ void next() {
@@ -117,17 +103,11 @@ template <int BN, int MT, int STAGES> struct Stream {
 			copy_box_once(ring + stage * STAGE + b * BOX, p.w, (t.first + i) * BK, t.column * BN + b * 128, full + 8 * stage, policy);
 	}
 	__device__ __forceinline__ void copy_tokens(const StreamParams &p, const Part &t, int i) {
-#pragma unroll
-		for (int b = 0; b < MT; b += XBOX) {
-			uint32_t to = ring + stage * STAGE + WEIGHTS + b * BK * 2;
-			if (sharing == 1) copy_box(to, p.x, (t.first + i) * BK, t.row * MT + b, full + 8 * stage);
-			else if (b / XBOX % sharing == rank) copy_box_all(to, p.x, (t.first + i) * BK, t.row * MT + b, full + 8 * stage, (1 << sharing) - 1);
-		}
+		copy_box(ring + stage * STAGE + WEIGHTS, p.x, (t.first + i) * BK, t.row * MT, full + 8 * stage);
 	}
-	// release lets the stage be filled again, by all who put tokens there.
+	// release lets the stage be filled again.
 	__device__ __forceinline__ void release(int stage) {
-		if (sharing == 1 && threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * stage);
-		if (sharing > 1 && threadIdx.x % 32 < sharing) barrier_arrive_at(empty + 8 * stage, threadIdx.x % 32);
+		if (threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * stage);
 	}
 
 	// multiply sums the steps of the ring into c.
@@ -223,7 +203,7 @@ template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(c
 		for (int from = 0; from < parts.pieces; from++)
 #pragma unroll
 			for (int i = 0; i < EACH; i++) { // what lies past the tokens is read, and is not used
-				const float4 *at = reinterpret_cast<const float4 *>(p.partials + (int64_t)parts.place(from) * BN * MT) + 2 * min(base + i * CONSUMERS, MT * (BN / 8) - 1);
+				const float4 *at = reinterpret_cast<const float4 *>(p.partials + (int64_t)(parts.cut_tile() * parts.pieces + from) * BN * MT) + 2 * min(base + i * CONSUMERS, MT * (BN / 8) - 1);
 				add8(sum[i], __ldcg(at), __ldcg(at + 1));
 			}
 #pragma unroll
@@ -266,16 +246,15 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 	s.mine = reinterpret_cast<float *>(s.memory + STAGES * S::STAGE + threadIdx.x / 32 * S::OUT);
 	s.full = s.ring + STAGES * S::STAGE + 8 * S::OUT, s.empty = s.full + 8 * STAGES;
 	Parts parts(p.g, MT);
-	bool beside = parts.pieces > 0; // tiles side by side, not shares of one
-	if (beside) s.rank = parts.rank, s.sharing = parts.size;
+	bool alone = parts.pieces > 0;
 	if (threadIdx.x == 0) {
 		for (int i = 0; i < STAGES; i++) {
 			barrier_init(s.full + 8 * i, 1);
-			barrier_init(s.empty + 8 * i, CONSUMERS / 32 * s.sharing);
+			barrier_init(s.empty + 8 * i, CONSUMERS / 32);
 		}
 		barriers_ready();
 	}
-	s.sharing > 1 ? cluster_sync() : __syncthreads();
+	__syncthreads();
 
 	if (threadIdx.x >= CONSUMERS) {
 		if constexpr (LEND) fewer_registers<40>();
@@ -283,12 +262,12 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		grid_wait();
 		grid_trigger();
 		__syncwarp();
-		if (!beside) cluster_sync();
+		if (!alone) cluster_sync();
 	} else {
 		if constexpr (LEND) more_registers<232>();
 		grid_wait();
 		Part t;
-		if (beside) {
+		if (alone) {
 			while (parts.next(t)) {
 				s.multiply(t.steps);
 				if (t.steps < parts.steps) leave_piece<BN, MT>(p.g, s, parts, t);
@@ -304,7 +283,7 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 			share<BN, MT>(p.g, s, t);
 		}
 	}
-	if (parts.size > 1) cluster_sync(); // the others may be reading, or bring tokens
+	if (!alone) cluster_sync(); // the others may be reading
 }
 
 #else

@@ -23,26 +23,21 @@ constexpr int SMS = 132;
 
 int tiles_of(const GemmParams &p, const Variant &v) { return (p.n + v.bn - 1) / v.bn * ((p.m + v.mt - 1) / v.mt); }
 
-// run launches with clusters of that size that share a tile, or, of −size, that have
-// tiles side by side.
+// run launches with clusters of that size, or, with 1, tiles dealt to all multiprocessors.
 void run(Projection &t, const Variant &v, int cluster, int c, cudaStream_t stream, bool pdl) {
 	StreamParams p{};
 	p.g = t.p;
-	p.x = tensor_map(t.p.x, up(t.p.m, 256), t.p.ldx, v.mt < 128 ? 16 : 32);
+	p.x = tensor_map(t.p.x, up(t.p.m, 256), t.p.ldx, v.mt);
 	p.w = tensor_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, 128);
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
-	int grid = tiles_of(p.g, v) * cluster;
-	if (cluster < 0) {
-		int groups = (p.g.tiles - cluster - 1) / -cluster * ((p.g.m + v.mt - 1) / v.mt), clusters = SMS / -cluster;
-		if (cluster == -4) clusters = 32;
-		if (cluster == -8) clusters = 16;
-		int cut = groups % clusters;
-		p.g.per = 1;
-		if (cut) p.g.per = std::max(1, std::min(clusters / cut, p.g.k / 64));
-		if (p.g.per == 1) clusters = std::min(clusters, groups);
-		grid = clusters * -cluster;
+	int tiles = tiles_of(p.g, v), grid = tiles * cluster;
+	if (cluster == 1) {
+		grid = SMS, p.g.per = 1;
+		int cut = tiles % grid;
+		if (cut) p.g.per = std::max(1, std::min(grid / cut, p.g.k / 64));
+		if (p.g.per == 1) grid = std::min(grid, tiles);
 	}
-	launch(v.kernel, dim3(grid), v.bn * v.mt >= 32768 ? 384 : 288, v.shared(), p, stream, pdl, abs(cluster));
+	launch(v.kernel, dim3(grid), v.bn * v.mt >= 32768 ? 384 : 288, v.shared(), p, stream, pdl, cluster);
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {
@@ -50,8 +45,8 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 	t.reference();
 	for (const Variant &v : variants) {
 		t.room((size_t)SMS * 256 * 128, 1 << 14);
-		for (int cluster : {-4, -2, -1, 2, 3, 4, 8}) {
-			if (cluster > t.p.k / 64 || -cluster * 16 > v.mt) continue;
+		for (int cluster : {1, 2, 3, 4, 8}) {
+			if (cluster > t.p.k / 64) continue;
 			for (int again = 0; again < 2; again++) {
 				t.poison();
 				run(t, v, cluster, 0, 0, again);
@@ -84,10 +79,10 @@ void bench_stream(bool check, bool times) {
 			double floor = 2.0 * s.n * s.k / READ_BYTES * 1e6;
 			printf("%-12s m %-3d floor %6.1f |", s.name, m, floor);
 			for (const Variant &v : variants) {
-				if (v.mt > 16 && m * 2 <= v.mt || m > 4 * v.mt || tiles_of(t.p, v) > SMS && m > 2 * v.mt) continue;
+				if (v.bn > 128 && v.mt > 32 || v.mt > 16 && m * 2 <= v.mt || m > 4 * v.mt || tiles_of(t.p, v) > SMS && m > 2 * v.mt) continue;
 				printf(" %dx%d", v.bn, v.mt);
-				for (int cluster : {-4, -2, -1, 2, 4, 8}) {
-					if (cluster > s.k / 64 || tiles_of(t.p, v) * cluster > SMS || cluster < -1 && -cluster * 16 > v.mt) continue;
+				for (int cluster : {1, 2, 3, 4, 5, 6, 7, 8}) {
+					if (cluster > s.k / 64 || cluster > 1 && tiles_of(t.p, v) * cluster > SMS) continue;
 					double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, cluster, i % copies, stream, true); }, 7);
 					printf(" %d: %.1f", cluster, us);
 				}
