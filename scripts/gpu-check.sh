@@ -3,6 +3,9 @@
 # engine and the server from end to end, the code that newer GPUs would compile from
 # PTX, and compute-sanitizer where it is installed. Prints a line a part; logs go to ./gpu-check/.
 #
+# The 0.5B's shape is compared with transformers where python3 has it;
+# reference/make.sh compares the others, too.
+#
 #   ./gpu-check.sh          everything, about eight minutes
 #   ./gpu-check.sh quick    without PTX, sanitizer and the long load, about three
 set -uo pipefail
@@ -88,6 +91,10 @@ if [ "${1:-}" = quick ]; then part serve '' serve 10; else part serve '' serve 1
 grep -hE 'Successful|Failed|Benchmark duration|Output token throughput' $logs/load.txt | sed 's/^/             /'
 part profile 'the profiler failed|dropped [0-9]+ records' profile
 if [ "${1:-}" != quick ]; then
+	if python3 -c 'import sys; from importlib.util import find_spec as f; sys.exit(not (f("torch") and f("transformers")))' 2>/dev/null; then
+		part reference '' reference/make.sh qwen2.5-0.5b
+		grep '^ *|' $logs/reference.log
+	fi
 	CUDA_FORCE_PTX_JIT=1 part ptx '' $kernels -path generic -test.v -test.timeout 15m \
 		-test.run 'TestConformance/generic/(embed|rmsnorm|qkv/h96|linear/attn/h64|gate_up/h64|head/tied/h64|attention/h96|sampling/(greedy|filter|extremes|logprobs|large)|rows)'
 	if command -v compute-sanitizer >/dev/null; then
