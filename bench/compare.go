@@ -15,6 +15,9 @@ import (
 // there may be no difference.
 func Compare(baseline, optimized *Report) (*Report, error) {
 	c := comparison{a: baseline, b: optimized}
+	if err := c.sameLoad(); err != nil {
+		return nil, err
+	}
 	if err := c.match(); err != nil {
 		return nil, err
 	}
@@ -73,6 +76,22 @@ const (
 	noResult     = 0
 	betterResult = 1
 )
+
+// loadFlags say what was asked of the engine.
+var loadFlags = []string{"requests", "prompt_tokens", "output_tokens", "random_range_ratio", "shared_prefix", "request_rate"}
+
+// sameLoad refuses reports of different requests: shorter answers, say, are no
+// improvement.
+func (c *comparison) sameLoad() error {
+	for _, name := range loadFlags {
+		a, okA := c.a.Manifest.EffectiveFlags[name]
+		b, okB := c.b.Manifest.EffectiveFlags[name]
+		if okA && okB && paramText(a) != paramText(b) {
+			return fmt.Errorf("nothing to compare: the baseline was measured with --%s %s, the other with %s; run both with the same requests", flagName(name), paramText(a), paramText(b))
+		}
+	}
+	return nil
+}
 
 // match finds the pairs: by all parameters that cells of both have, or, when that
 // gives none, without those that are settings of the engine, which is what an

@@ -171,3 +171,20 @@ func TestCompareMatchesCells(t *testing.T) {
 	require.ErrorContains(t, err, "nothing to compare")
 	require.ErrorContains(t, err, "batch-size 32")
 }
+
+// TestCompareWantsTheSameLoad: shorter answers are no improvement, and clocks of a
+// moment make no other machine.
+func TestCompareWantsTheSameLoad(t *testing.T) {
+	runs := map[int][]float64{16: {1000, 1010, 990, 1000, 1000}}
+	_, err := Compare(compared(map[string]any{"output_tokens": 128.0}, runs, nil), compared(map[string]any{"output_tokens": 64.0}, runs, nil))
+	require.ErrorContains(t, err, "--output-tokens 128, the other with 64")
+	a, b := compared(nil, runs, nil), compared(nil, runs, nil)
+	a.Manifest.Machine, b.Manifest.Machine = "NVIDIA H200, driver 1.2, SM 1980 MHz, 16 cores, 2.1 GHz", "NVIDIA H200, driver 1.2, SM 1815 MHz, held down by power cap, 16 cores, 2.0 GHz"
+	r, err := Compare(a, b)
+	require.NoError(t, err)
+	require.NotContains(t, strings.Join(r.Notes, " "), "machines that differ")
+	b.Manifest.Machine = "NVIDIA H100, driver 1.2"
+	r, err = Compare(a, b)
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(r.Notes, " "), "machines that differ")
+}

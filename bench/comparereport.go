@@ -44,7 +44,7 @@ func (c *comparison) report() *Report {
 		r.Tables = append(r.Tables, flags)
 	}
 	r.Plots = c.plots()
-	if c.a.Manifest.Machine != c.b.Manifest.Machine {
+	if unclocked(c.a.Manifest.Machine) != unclocked(c.b.Manifest.Machine) {
 		r.Manifest.Machine = "baseline: " + c.a.Manifest.Machine + "; optimized: " + c.b.Manifest.Machine
 		r.Notes = append(r.Notes, "The two were measured on machines that differ, so the ratios are of machines as well as of settings.")
 	}
@@ -61,6 +61,13 @@ func (c *comparison) report() *Report {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d cells have no counterpart in the other report and are left out.", missing))
 	}
 	return r
+}
+
+// unclocked is a machine without its clocks at one moment.
+func unclocked(machine string) string {
+	return strings.Join(slices.DeleteFunc(strings.Split(machine, ", "), func(part string) bool {
+		return strings.HasSuffix(part, "Hz") || strings.HasPrefix(part, "held down by")
+	}), ", ")
 }
 
 // headlineNames lists the metrics that the verdict rests on.

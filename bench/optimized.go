@@ -55,8 +55,10 @@ func (t *tuner) config(err error) *TunedConfig {
 	case err == nil:
 		c.Head = append(c.Head, strings.Split(t.verdict(nil), "\n")...)
 	}
-	if !t.sizedAtStart() {
+	if t.base.MemoryLimit != t.started.MemoryLimit {
 		c.Head = append(c.Head, fmt.Sprintf("Measured on a pretended device: give --memory-limit %d with it to have the same pool.", t.base.MemoryLimit))
+	} else if t.base.MemoryLimit > 0 {
+		c.Head = append(c.Head, fmt.Sprintf("Measured with --memory-limit %d (%s).", t.base.MemoryLimit, formatBinary(float64(t.base.MemoryLimit))))
 	}
 	params := tunedParams(t.best)
 	for _, key := range tunedKeys {
@@ -70,9 +72,6 @@ func (t *tuner) config(err error) *TunedConfig {
 	}
 	return c
 }
-
-// sizedAtStart says that the device's size was not pretended by the search itself.
-func (t *tuner) sizedAtStart() bool { return len(t.notes) == 0 }
 
 // String is the file's text.
 func (c *TunedConfig) String() string {

@@ -265,7 +265,10 @@ func (t *tuner) winner(now *arm, alive []*arm) *arm {
 func (t *tuner) figures(a *arm) string {
 	c := a.cell()
 	m := c.Metrics[t.objective]
-	return fmt.Sprintf("%s tok/s (%s-%s)", number(m.Median), number(m.Min), number(m.Max))
+	if len(m.Runs) == 1 {
+		return fmt.Sprintf("%s tok/s in one run", number(m.Median))
+	}
+	return fmt.Sprintf("%s tok/s (%s–%s)", number(m.Median), number(m.Min), number(m.Max))
 }
 
 // reason says why the winner was chosen, in figures.

@@ -75,11 +75,11 @@ func (t *tuner) verdict(err error) string {
 	figures := fmt.Sprintf("%s tok/s (%s–%s) against %s (%s–%s)", number(best.Median), number(best.Min), number(best.Max),
 		number(start.Median), number(start.Min), number(start.Max))
 	if start.Median > 0 {
-		figures += fmt.Sprintf(", %.2f times", best.Median/start.Median)
+		figures += fmt.Sprintf(", %.2f×", best.Median/start.Median)
 	}
 	switch {
 	case below(start, best):
-		fmt.Fprintf(&b, "Verified, interleaved with the start: %s of %s: an improvement beyond the spread.", figures, t.objectiveName())
+		fmt.Fprintf(&b, "Verified, interleaved with the start: %s %s: an improvement beyond the spread.", t.objectiveName(), figures)
 	case below(best, start):
 		fmt.Fprintf(&b, "Interleaved with the start it is worse: %s. The parameters stay as they were.", figures)
 	default:
@@ -124,7 +124,7 @@ func (t *tuner) stageTable(stage string, fitted learned, all []*candidate, arms 
 		if c.predicted.Finished > 0 {
 			expected = number(c.predicted.OutputThroughput)
 		}
-		table.Rows = append(table.Rows, append([]string{value(c.limits), fate, fmt.Sprint(c.blocks), expected}, row...))
+		table.Rows = append(table.Rows, append([]string{value(c.limits), fate, number(float64(c.blocks)), expected}, row...))
 	}
 	return table
 }

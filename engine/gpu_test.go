@@ -55,7 +55,7 @@ type compositions struct {
 func newCompositions(t *testing.T, invariant bool) *compositions {
 	c := &compositions{r: rand.New(rand.NewPCG(1, 2)), e: openGPU(t, func(c *Config) { c.BatchInvariant = invariant })}
 	for i := range 12 {
-		c.probes = append(c.probes, Request{Prompt: c.prompt(1 + 37*i), MaxTokens: 10, IgnoreEOS: true, Sampling: Sampling{
+		c.probes = append(c.probes, Request{Prompt: c.prompt(1 + 23*i), MaxTokens: 8, IgnoreEOS: true, Sampling: Sampling{
 			Logprobs: 3, Temperature: float32(i%3) * 0.7, TopK: int32(i % 2 * 40), Seed: uint64(i), FrequencyPenalty: float32(i%4) * 0.1,
 		}})
 	}
@@ -77,11 +77,13 @@ func (c *compositions) prompt(n int) []int32 {
 // any order among other requests, with any chunking. It returns how many of the
 // probes did not answer as they do alone, bit for bit.
 func (c *compositions) differ(t *testing.T) int {
-	require.NoError(t, c.e.Reconfigure(t.Context(), Limits{MaxNumBatchedTokens: 64 + c.r.IntN(449), MaxNumSeqs: 1 + c.r.IntN(64)}))
+	if c.r.IntN(5) == 0 {
+		require.NoError(t, c.e.Reconfigure(t.Context(), Limits{MaxNumBatchedTokens: 64 + c.r.IntN(449), MaxNumSeqs: 4 + c.r.IntN(61)}))
+	}
 	var requests []Request
 	var want []string
-	for range 1 + c.r.IntN(31) {
-		q, known := Request{Prompt: c.prompt(1 + c.r.IntN(300)), MaxTokens: 1 + c.r.IntN(12), IgnoreEOS: true, Sampling: Sampling{Temperature: 1, Logprobs: -1}}, ""
+	for range 1 + c.r.IntN(20) {
+		q, known := Request{Prompt: c.prompt(1 + c.r.IntN(200)), MaxTokens: 1 + c.r.IntN(10), IgnoreEOS: true, Sampling: Sampling{Temperature: 1, Logprobs: -1}}, ""
 		if i := c.r.IntN(2 * len(c.probes)); i < len(c.probes) {
 			q, known = c.probes[i], c.want[i]
 		}
@@ -167,7 +169,7 @@ func TestGPUReconfigure(t *testing.T) {
 	} {
 		require.NoError(t, e.Reconfigure(t.Context(), l), "%+v", l)
 		moved, want := card.Read().MemoryUsed-used, planned()-plan
-		t.Logf("%+v: plan %+d MiB, card %+d MiB", l, want>>20, moved>>20)
+		t.Logf("%d blocks, %d sequences, %d tokens: plan %+d MiB, card %+d MiB", e.Info().NumBlocks, e.Limits().MaxNumSeqs, e.Limits().MaxNumBatchedTokens, want>>20, moved>>20)
 		require.InDelta(t, want, moved, 256<<20, "%+v", l)
 	}
 	running := e.Stats().Running
@@ -207,7 +209,7 @@ func TestGPUSwap(t *testing.T) {
 	require.Zero(t, st.PreemptionsSwap+st.PreemptionsRecompute)
 	got, st := run(demand / 4)
 	require.Equal(t, want, got)
-	require.Greater(t, st.PreemptionsSwap, int64(8))
+	require.Greater(t, st.PreemptionsSwap, int64(3))
 	t.Logf("%d blocks, %d wanted: %d swaps; out %.1f GiB at %.1f GB/s, in %.1f GiB at %.1f GB/s", demand/4, demand, st.PreemptionsSwap,
 		float64(st.SwapOutBytes)/(1<<30), float64(st.SwapOutBytes)/float64(st.SwapOutTime.Nanoseconds()),
 		float64(st.SwapInBytes)/(1<<30), float64(st.SwapInBytes)/float64(st.SwapInTime.Nanoseconds()))

@@ -29,7 +29,7 @@ part() { # name, log pattern that must not be there or "", command…
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit 5
 kernels=./kernels-cuda.test
 part driver '' ./internal-cuda.test -test.v
-part nvml '' ./internal-nvml.test -test.v
+part doctor '' ./pagoda doctor
 part conformance '' $kernels -test.v -test.timeout 15m
 # The profiler on a small model; with CUPTI kernels, else operations alone. Its traces
 # stay in $logs/profiles: TRACES=… make profile-check reads them elsewhere.

@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -199,7 +200,7 @@ func (s *score) prefill(ctx context.Context, e *engine.Engine) error {
 	}
 	ids, vocab := s.IDs[:s.PromptTokens-1], e.Info().Vocab
 	chunk := e.Info().MaxNumSeqs // logits of that many tokens have room in a step
-	return e.EachLogits(ctx, ids, chunk, func(start int, values []float32) {
+	err := e.EachLogits(ctx, ids, chunk, func(start int, values []float32) {
 		var wg sync.WaitGroup
 		for at := start; len(values) > 0; at++ {
 			row := values[:vocab]
@@ -210,7 +211,13 @@ func (s *score) prefill(ctx context.Context, e *engine.Engine) error {
 		}
 		wg.Wait()
 	})
+	if at := slices.IndexFunc(s.Logprobs, isNaN); err == nil && at >= 0 {
+		err = fmt.Errorf("token %d: %w", at, engine.ErrNotNumbers)
+	}
+	return err
 }
+
+func isNaN(v float32) bool { return v != v }
 
 // judgeToken gives the log probability of an id, the likeliest id (of equal ones the
 // lowest, as the engine samples), and its lead over the second.

@@ -137,7 +137,7 @@ class Run:
                 with oracle.rounded(model):
                     found["format"].append(oracle.relative(want, oracle.hidden_states(model, ids)))
             with oracle.rounded(model):
-                c = compare.compare([reference[i] for i in chosen], [oracle.score(model, scores[i]) for i in chosen])
+                c = compare.compare(reference, [oracle.score(model, s) for s in scores])
             path.write_text(json.dumps({
                 "pagoda": [max(layer) for layer in zip(*found["pagoda"])], "format": [max(layer) for layer in zip(*found["format"])],
                 "entropy": sum(found["entropy"]) / len(chosen), "mean": c.mean, "most": c.most}))

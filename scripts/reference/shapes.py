@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 LARGE_BIAS = 10.0
-LOGIT_DEVIATION = 2.5
+LOGIT_DEVIATION = 2.25
 SHARD_BYTES = 4 << 30
 
 
