@@ -12,23 +12,9 @@ struct GemmParams {
 	int32_t *counters;     // one a tile, zero between launches
 	int32_t m, n, k, kind; // k: a multiple of 64, zeros past the true width
 	int32_t per, tiles;    // share of a CTA and tiles along n
-	const char *ahead;     // weights of a later product, to bring into L2 meanwhile
-	int64_t ahead_bytes;
 	Epilogue e;
 };
-static_assert(sizeof(GemmParams) == 216 && offsetof(GemmParams, m) == 48 && offsetof(GemmParams, e) == 88, "gemm.go: gemmParams");
-
-// bring_ahead requests the CTA's share of the later product's weights. One thread calls
-// it, before the kernel before has finished: memory would else lie idle until then.
-static __device__ __forceinline__ void bring_ahead(const GemmParams &p) {
-#if __CUDA_ARCH__ >= 900
-	constexpr int64_t PIECE = 8192;
-	for (int64_t at = blockIdx.x * PIECE; at < p.ahead_bytes; at += gridDim.x * PIECE) {
-		uint32_t n = min(PIECE, p.ahead_bytes - at);
-		asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p.ahead + at), "r"(n) : "memory");
-	}
-#endif
-}
+static_assert(sizeof(GemmParams) == 200 && offsetof(GemmParams, m) == 48 && offsetof(GemmParams, e) == 72, "gemm.go: gemmParams");
 
 // end8 is epilogue8 of a kind that is known at run time: one switch an output,
 // where the main loop is what costs.

@@ -11,15 +11,13 @@ type gemmParams struct {
 	partials, counters ptr
 	m, n, k, kind      int32
 	per, tiles         int32
-	ahead              ptr
-	aheadBytes         int64
 	e                  epilogue
 }
 
 var (
-	_ [216]byte = [unsafe.Sizeof(gemmParams{})]byte{}
+	_ [200]byte = [unsafe.Sizeof(gemmParams{})]byte{}
 	_ [48]byte  = [unsafe.Offsetof(gemmParams{}.m)]byte{}
-	_ [88]byte  = [unsafe.Offsetof(gemmParams{}.e)]byte{}
+	_ [72]byte  = [unsafe.Offsetof(gemmParams{}.e)]byte{}
 )
 
 // index is the kind as the kernels that switch on it at run time count.

@@ -165,7 +165,6 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		issue_weights(ahead_tile, ahead_chunk, i);
 		advance(ahead_tile, ahead_chunk);
 	}
-	if (threadIdx.x == 0) bring_ahead(p);
 	grid_wait();
 	grid_trigger();
 	ahead_tile = tile, ahead_chunk = chunk;

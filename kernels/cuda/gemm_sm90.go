@@ -16,7 +16,7 @@ type tensorMap [128]byte
 type sm90Params struct {
 	x, w tensorMap
 	g    gemmParams
-	_    [40]byte
+	_    [56]byte
 }
 
 var (
@@ -46,7 +46,7 @@ func planGemmSM90(s gemmShape, a arch) (gemmPlan, bool) {
 		return gemmPlan{}, false
 	}
 	rows, bn := ceilDiv(s.m, sm90BoxRows), 256
-	if ceilDiv(rows*ceilDiv(s.n, 256), a.sms) <= 4 && sm90Cost(s, 128, a) < sm90Cost(s, 256, a) {
+	if sm90Cost(s, 128, a) < sm90Cost(s, 256, a) {
 		bn = 128
 	}
 	columns := ceilDiv(s.n, bn)

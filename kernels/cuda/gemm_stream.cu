@@ -222,7 +222,6 @@ template <class S, int STAGES> __device__ __forceinline__ void produce(const Str
 	prefetch_map(p.x);
 	while (early < STAGES && ahead.next(t))
 		for (int i = 0; i < t.steps && early < STAGES; i++, early++, s.next()) s.copy_weights(p, t, i, policy);
-	bring_ahead(p.g);
 	grid_wait();
 	s.stage = s.parity = 0;
 	int done = 0;

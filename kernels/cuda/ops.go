@@ -161,9 +161,6 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 	if plan, ok := b.planGemm(shape); ok {
 		p := plan.params(shape, b.ws.gemm)
 		p.x, p.w, p.ldX, p.ldW, p.e = x.data, w.data, int64(ld), int64(w.ld), e
-		if a := b.ahead(w); a != nil && m <= aheadTokens {
-			p.ahead, p.aheadBytes = a.data, 2*int64(a.rows)*int64(a.ld)
-		}
 		if plan.xBox == 0 {
 			b.launch(op, plan.launch, unsafe.Pointer(&p))
 			return
@@ -174,25 +171,6 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 	}
 	p := gemmPlainParams{x: x.data, w: w.data, ldX: int64(ld), ldW: int64(w.ld), k: int32(w.ld), e: e}
 	b.launch(op, planGemmPlain(shape), unsafe.Pointer(&p))
-}
-
-// Weights up to aheadBytes are brought into L2 two products ahead of their own, in steps
-// of up to aheadTokens, where products wait for each other more than for memory.
-const (
-	aheadBytes  = 24 << 20
-	aheadTokens = 64
-)
-
-// ahead notes the product of w and gives the weights to bring meanwhile, or nil.
-func (b *Backend) ahead(w *weight) *weight {
-	if before := b.run.before[0]; before != nil {
-		before.ahead = w
-	}
-	b.run.before = [2]*weight{b.run.before[1], w}
-	if w.ahead == nil || w.ahead.bytes > aheadBytes {
-		return nil
-	}
-	return w.ahead
 }
 
 // productPlan is a planned product; xBox is the rows of a box of x's tensor map, 0

@@ -44,7 +44,6 @@ type runState struct {
 	logits       int
 	step         *step
 	attention    attentionPlan
-	before       [2]*weight // of the last two products
 }
 
 func (b *Backend) resultWords() int { return b.limits.MaxLogitRows * (3 + 2*b.limits.MaxTopLogprobs) }

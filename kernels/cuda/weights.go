@@ -35,7 +35,6 @@ type weight struct {
 	data, bias ptr       // bias: float32 [rows], or 0
 	tiles      tensorMap // how the bulk copy engine sees it; on Hopper
 	bytes      int64
-	ahead      *weight // of the product after the next one, once a step has shown the order
 }
 
 // Bytes implements kernels.Weight.

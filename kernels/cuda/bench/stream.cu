@@ -23,7 +23,8 @@ constexpr int SMS = 132;
 
 int tiles_of(const GemmParams &p, const Variant &v) { return (p.n + v.bn - 1) / v.bn * ((p.m + v.mt - 1) / v.mt); }
 
-// run launches with clusters of that size, or, with 1, tiles dealt to all multiprocessors.
+// run launches with clusters of that size, or, with 1, tiles dealt to all multiprocessors,
+// with 0 without cutting any.
 void run(Projection &t, const Variant &v, int cluster, int c, cudaStream_t stream, bool pdl) {
 	StreamParams p{};
 	p.g = t.p;
@@ -31,13 +32,13 @@ void run(Projection &t, const Variant &v, int cluster, int c, cudaStream_t strea
 	p.w = tensor_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, 128);
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
 	int tiles = tiles_of(p.g, v), grid = tiles * cluster;
-	if (cluster == 1) {
+	if (cluster <= 1) {
 		grid = SMS, p.g.per = 1;
 		int cut = tiles % grid;
-		if (cut) p.g.per = std::max(1, std::min(grid / cut, p.g.k / 64));
+		if (cut && cluster == 1) p.g.per = std::max(1, std::min(grid / cut, p.g.k / 64));
 		if (p.g.per == 1) grid = std::min(grid, tiles);
 	}
-	launch(v.kernel, dim3(grid), v.bn * v.mt >= 32768 ? 384 : 288, v.shared(), p, stream, pdl, cluster);
+	launch(v.kernel, dim3(grid), v.bn * v.mt >= 32768 ? 384 : 288, v.shared(), p, stream, pdl, std::max(cluster, 1));
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {
@@ -45,7 +46,7 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 	t.reference();
 	for (const Variant &v : variants) {
 		t.room((size_t)SMS * 256 * 128, 1 << 14);
-		for (int cluster : {1, 2, 3, 4, 8}) {
+		for (int cluster : {0, 1, 2, 3, 4, 8}) {
 			if (cluster > t.p.k / 64) continue;
 			for (int again = 0; again < 2; again++) {
 				t.poison();
@@ -79,9 +80,9 @@ void bench_stream(bool check, bool times) {
 			double floor = 2.0 * s.n * s.k / READ_BYTES * 1e6;
 			printf("%-12s m %-3d floor %6.1f |", s.name, m, floor);
 			for (const Variant &v : variants) {
-				if (v.bn > 128 && v.mt > 32 || v.mt > 16 && m * 2 <= v.mt || m > 4 * v.mt || tiles_of(t.p, v) > SMS && m > 2 * v.mt) continue;
+				if (v.mt > 16 && m * 2 <= v.mt || m > 4 * v.mt || tiles_of(t.p, v) > SMS && m > 2 * v.mt) continue;
 				printf(" %dx%d", v.bn, v.mt);
-				for (int cluster : {1, 2, 3, 4, 5, 6, 7, 8}) {
+				for (int cluster : {0, 1, 2, 3, 4, 8}) {
 					if (cluster > s.k / 64 || cluster > 1 && tiles_of(t.p, v) * cluster > SMS) continue;
 					double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, cluster, i % copies, stream, true); }, 7);
 					printf(" %d: %.1f", cluster, us);
