@@ -10,8 +10,8 @@
 //     its sums in its own shared memory, and each ends a share of the tile with the sums of
 //     all.
 //   - Many tiles: as many CTAs as multiprocessors, each with equally many whole tiles. What
-//     tiles remain are cut along k, and each CTA begins with a piece of one: the last to
-//     leave its sums, in global memory, ends the tile, while the others stream on.
+//     tiles remain are cut along k, and each CTA begins with a piece of one, leaves its
+//     sums in global memory, and at last ends its share of the tile.
 // Sums are added in order of k, so that a result depends on the shape alone.
 //
 // CTA: one a multiprocessor; two warpgroups of BN/2 weight rows × MT tokens in registers,
@@ -177,10 +177,8 @@ template <int BN, int MT, class S> __device__ __forceinline__ void share(const G
 	}
 }
 
-// leave_piece writes the sums of the CTA's piece of a cut tile, [token][row]; the last of the
-// tile's CTAs to do so ends it.
+// leave_piece writes the sums of the CTA's piece of a cut tile, [token][row], and counts it.
 template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(const GemmParams &p, S &s, const Parts &parts, const Part &t) {
-	__shared__ bool last;
 	float *to = p.partials + (int64_t)blockIdx.x * BN * MT;
 	int rows = min(MT, p.m - t.row * MT);
 	s.each([&](int token, int row, const float (&y)[8]) {
@@ -188,30 +186,40 @@ template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(c
 	});
 	__threadfence();
 	sync_consumers();
-	if (threadIdx.x == 0) {
-		int32_t *counter = p.counters + parts.cut_tile();
-		last = atomicAdd(counter, 1) == parts.pieces - 1;
-		if (last) *counter = 0;
-	}
+	if (threadIdx.x == 0) atomicAdd(p.counters + parts.cut_tile(), 1);
+}
+
+// end_pieces ends the CTA's share of its cut tile, when it has done all else: the other
+// pieces, with which their CTAs began, are there or soon will be. All CTAs are under way
+// at a time, since the next grid's start after all of this one's have. The last to count
+// itself a second time leaves the counter at zero.
+template <int BN, int MT> __device__ __forceinline__ void end_pieces(const GemmParams &p, const Parts &parts, const Part &t) {
+	constexpr int EACH = MT >= 64 ? 4 : MT / 16, OF = BN / 8;
+	volatile int32_t *counter = p.counters + parts.cut_tile();
+	if (threadIdx.x == 0)
+		while (*counter < parts.pieces) {}
 	sync_consumers();
-	if (!last) return;
 	__threadfence();
-	constexpr int EACH = MT >= 64 ? 4 : MT / 16;
-	for (int base = threadIdx.x; base < rows * (BN / 8); base += EACH * CONSUMERS) {
+	int all = min(MT, p.m - t.row * MT) * OF, groups = (all + parts.pieces - 1) / parts.pieces, mine = blockIdx.x % parts.pieces;
+	int end = min((mine + 1) * groups, all);
+	const float *pieces = p.partials + (int64_t)parts.cut_tile() * parts.pieces * BN * MT;
+	for (int base = mine * groups + threadIdx.x; base < end; base += EACH * CONSUMERS) {
 		float sum[EACH][8] = {};
 #pragma unroll 2
 		for (int from = 0; from < parts.pieces; from++)
 #pragma unroll
-			for (int i = 0; i < EACH; i++) { // what lies past the tokens is read, and is not used
-				const float4 *at = reinterpret_cast<const float4 *>(p.partials + (int64_t)(parts.cut_tile() * parts.pieces + from) * BN * MT) + 2 * min(base + i * CONSUMERS, MT * (BN / 8) - 1);
+			for (int i = 0; i < EACH; i++) {
+				const float4 *at = reinterpret_cast<const float4 *>(pieces + (int64_t)from * BN * MT) + 2 * min(base + i * CONSUMERS, end - 1);
 				add8(sum[i], __ldcg(at), __ldcg(at + 1));
 			}
 #pragma unroll
 		for (int i = 0; i < EACH; i++) {
-			int g = base + i * CONSUMERS, token = g / (BN / 8);
-			if (token < rows) end8(p.e, p.kind, t.row * MT + token, t.column * BN + g % (BN / 8) * 8, sum[i]);
+			int g = base + i * CONSUMERS;
+			if (g < end) end8(p.e, p.kind, t.row * MT + g / OF, t.column * BN + g % OF * 8, sum[i]);
 		}
 	}
+	sync_consumers();
+	if (threadIdx.x == 0 && atomicAdd(p.counters + parts.cut_tile(), 1) == 2 * parts.pieces - 1) *counter = 0;
 }
 
 template <class S, int STAGES> __device__ __forceinline__ void produce(const StreamParams &p, S &s, Parts parts) {
@@ -267,11 +275,13 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		grid_wait();
 		Part t;
 		if (alone) {
+			Part piece = {};
 			while (parts.next(t)) {
 				s.multiply(t.steps);
-				if (t.steps < parts.steps) leave_piece<BN, MT>(p.g, s, parts, t);
+				if (t.steps < parts.steps) leave_piece<BN, MT>(p.g, s, parts, piece = t);
 				else s.each([&](int token, int row, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * MT + token, t.column * BN + row, y); });
 			}
+			if (piece.steps > 0) end_pieces<BN, MT>(p.g, parts, piece);
 		} else {
 			parts.next(t);
 			s.multiply(t.steps);

@@ -85,21 +85,11 @@ func (v streamVariant) deals(s gemmShape, a arch) []streamDeal {
 	if cut == 0 {
 		return append(deals, streamDeal{v, 1, 1, a.sms, whole, whole * steps})
 	}
-	most := min(a.sms/cut, steps)
-	for _, pieces := range []int{1, 2, 4, 8, most} {
-		if pieces > most {
-			continue
-		}
-		ctas := a.sms
-		if whole == 0 {
-			ctas = cut // of which each is a piece's
-			if pieces > 1 {
-				continue // clusters do this better
-			}
-		}
-		deals = append(deals, streamDeal{v, 1, pieces, ctas, whole + 1, whole*steps + ceilDiv(steps, pieces)})
+	if whole == 0 { // clusters cut better
+		return append(deals, streamDeal{v, 1, 1, tiles, 1, steps})
 	}
-	return deals
+	pieces := min(a.sms/cut, steps)
+	return append(deals, streamDeal{v, 1, pieces, a.sms, whole + 1, whole*steps + ceilDiv(steps, pieces)})
 }
 
 // cost is the time in µs, to rank deals by, fitted to kernels-test's table of an H200:
@@ -110,13 +100,18 @@ func (d streamDeal) cost(s gemmShape, a arch) float64 {
 	columns, rows := ceilDiv(s.n, d.bn), ceilDiv(s.m, d.mt)
 	weights, tokens := 2*float64(s.n)*float64(s.k), 2*float64(columns*rows*d.mt)*float64(s.k)
 	end, longest := float64(d.mt*d.bn)/(32*128), float64(d.longest)
-	us := max(weights/5.2e6, (weights*float64(rows)+tokens)/8.9e6, longest*float64(2*sm90Step*(d.bn+d.mt))/0.147e6, longest*float64(d.bn*d.mt)/54400)
-	us += 1.7 + 0.035*longest + 0.13*float64(d.ctas)/float64(a.sms) + 1.44*float64(d.ends)*end
-	if d.cluster > 1 {
-		us += 0.11 + 0.14*float64(d.cluster) + 0.36*end
+	us := max(weights/5.2e6, (weights*float64(rows)+tokens)/9.1e6, longest*float64(2*sm90Step*(d.bn+d.mt))/0.15e6, longest*float64(d.bn*d.mt)/54400)
+	us += 1.8 + 0.039*longest + 0.2*float64(d.ctas)/float64(a.sms) + 1.43*float64(d.ends)*end
+	switch {
+	case d.cluster > 1:
+		us += 0.06 + 0.14*float64(d.cluster) + 0.35*end
+	case d.pieces > 1:
+		us += 3.1 + 0.08*float64(d.pieces)*end
+	case d.ends == 1: // tiles for some of the multiprocessors, each with all of k
+		us *= 1.15
 	}
-	if d.pieces > 1 {
-		us += 3.5 + 0.3*float64(d.pieces*d.mt)/32
+	if d.bn > 128 {
+		us *= 1.04
 	}
 	return us
 }

@@ -66,6 +66,7 @@ void bench_stream(bool check, bool times) {
 			check_case(m, 1000, 100, STORE, 0);
 			check_case(m, 1152, 448, QKV, 64);
 			check_case(m, 1208, 2048, SWIGLU, 0);
+			check_case(m, 150 * 128, 256, STORE, 0); // whole tiles, and pieces of 18
 		}
 		printf("stream: checked, %d failures\n", failures);
 	}
