@@ -62,5 +62,5 @@ func sm90Cost(s gemmShape, bn int, a arch) float64 {
 	if bn == 128 {
 		step, end = 0.37, 2.4
 	}
-	return 1 + float64(ceilDiv(ceilDiv(s.m, sm90BoxRows)*ceilDiv(s.n, bn), a.sms)) * (float64(s.k/sm90Step)*step + end)
+	return 1 + float64(ceilDiv(ceilDiv(s.m, sm90BoxRows)*ceilDiv(s.n, bn), a.sms))*(float64(s.k/sm90Step)*step+end)
 }
