@@ -6,8 +6,7 @@
 //
 // Work: tiles of 128 tokens × BN outputs, taken in turn by one CTA a multiprocessor,
 // n-major within groups of 8 tiles of tokens, so that those under way at a time share
-// rows in L2. In pairs, the two CTAs of a cluster have tiles below each other and
-// bring half of the weights each for both.
+// rows in L2.
 //
 // CTA: a producer warpgroup, one thread of which fills a ring of four or more steps,
 // and two consumer warpgroups of 64 tokens × BN outputs in registers. They keep one
@@ -34,21 +33,21 @@ constexpr int CONSUMERS = 2, THREADS = (CONSUMERS + 1) * 128; // warpgroups, and
 constexpr int BM = 128, BK = 64;
 constexpr int BOX = 128 * BK * 2; // bytes
 
-// Tiles deals the tiles out to the CTAs, or pairs: the same to producer and
-// consumers. row and column are the one under way.
-template <int PAIR> struct Tiles {
-	static constexpr int GROUP = 8 / PAIR; // rows of tiles, or of pairs
+// Tiles deals the tiles out to the CTAs: the same to producer and consumers. row and
+// column are the one under way.
+struct Tiles {
+	static constexpr int GROUP = 8; // rows of tiles
 	int rows, columns, at, row, column;
 
 	__device__ __forceinline__ explicit Tiles(const GemmParams &p) {
-		rows = (p.m + PAIR * BM - 1) / (PAIR * BM), columns = p.tiles, at = blockIdx.x / PAIR;
+		rows = (p.m + BM - 1) / BM, columns = p.tiles, at = blockIdx.x;
 	}
 	__device__ __forceinline__ bool next() {
 		if (at >= rows * columns) return false;
 		int above = at / (GROUP * columns) * GROUP, height = min(GROUP, rows - above), rest = at - above * columns;
-		row = (above + rest % height) * PAIR + (PAIR > 1 ? cluster_rank() : 0);
+		row = above + rest % height;
 		column = rest / height;
-		at += gridDim.x / PAIR;
+		at += gridDim.x;
 		return true;
 	}
 };
@@ -66,18 +65,13 @@ template <int BN> struct Place {
 	}
 };
 
-template <int BN, int PAIR> __device__ __forceinline__ void produce(const Sm90Params &p, uint32_t ring, uint32_t full, uint32_t empty) {
+template <int BN> __device__ __forceinline__ void produce(const Sm90Params &p, uint32_t ring, uint32_t full, uint32_t empty) {
 	using R = Ring<BN>;
-	Tiles<PAIR> t(p.g);
+	Tiles t(p.g);
 	int steps = p.g.k / BK;
 	auto weights = [&](int step, int stage) {
 		barrier_expect(full + 8 * stage, R::STAGE);
-		if constexpr (PAIR > 1) {
-			int half = cluster_rank();
-			copy_box_both(ring + stage * R::STAGE + (1 + half) * BOX, p.w, step * BK, t.column * BN + half * 128, full + 8 * stage);
-		} else {
-			for (int i = 0; i < BN / 128; i++) copy_box(ring + stage * R::STAGE + (1 + i) * BOX, p.w, step * BK, t.column * BN + i * 128, full + 8 * stage);
-		}
+		for (int i = 0; i < BN / 128; i++) copy_box(ring + stage * R::STAGE + (1 + i) * BOX, p.w, step * BK, t.column * BN + i * 128, full + 8 * stage);
 	};
 	auto tokens = [&](int step, int stage) { copy_box(ring + stage * R::STAGE, p.x, step * BK, t.row * BM, full + 8 * stage); };
 	prefetch_map(p.x);
@@ -126,16 +120,16 @@ template <int BN, class F> __device__ __forceinline__ void each(const float (&c)
 	}
 }
 
-template <int BN, int PAIR> __device__ __forceinline__ void consume(const Sm90Params &p, uint32_t ring, float *out, uint32_t full, uint32_t empty) {
+template <int BN> __device__ __forceinline__ void consume(const Sm90Params &p, uint32_t ring, float *out, uint32_t full, uint32_t empty) {
 	using R = Ring<BN>;
 	int group = threadIdx.x / 128 - 1; // of consumers
 	float *mine = out + (threadIdx.x / 32 - 4) * 16 * R::LD;
 	grid_wait();
-	Tiles<PAIR> t(p.g);
+	Tiles t(p.g);
 	int steps = p.g.k / BK;
 	Place<BN> at;
 	auto release = [&](int stage) { // of this warp
-		if (threadIdx.x % 32 < PAIR) PAIR > 1 ? barrier_arrive_at(empty + 8 * stage, threadIdx.x % 32) : barrier_arrive(empty + 8 * stage);
+		if (threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * stage);
 	};
 	float c[BN / 2];
 	while (t.next()) {
@@ -158,7 +152,7 @@ template <int BN, int PAIR> __device__ __forceinline__ void consume(const Sm90Pa
 	}
 }
 
-template <int BN, int PAIR> __device__ __forceinline__ void project(const Sm90Params &p) {
+template <int BN> __device__ __forceinline__ void project(const Sm90Params &p) {
 	using R = Ring<BN>;
 	extern __shared__ char memory[];
 	char *ring = reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(memory) + 1023) / 1024 * 1024);
@@ -167,32 +161,30 @@ template <int BN, int PAIR> __device__ __forceinline__ void project(const Sm90Pa
 	if (threadIdx.x == 0) {
 		for (int i = 0; i < R::STAGES; i++) {
 			barrier_init(full + 8 * i, 1);
-			barrier_init(empty + 8 * i, CONSUMERS * 4 * PAIR);
+			barrier_init(empty + 8 * i, CONSUMERS * 4);
 		}
 		barriers_ready();
 	}
-	PAIR > 1 ? cluster_sync() : __syncthreads(); // the other's barriers, too, are ready
+	__syncthreads();
 	if (threadIdx.x < 128) {
 		fewer_registers<40>();
-		if (threadIdx.x == 0) produce<BN, PAIR>(p, shared_address(ring), full, empty);
+		if (threadIdx.x == 0) produce<BN>(p, shared_address(ring), full, empty);
 		grid_wait();
 		grid_trigger();
 		__syncwarp();
 	} else {
 		more_registers<232>();
-		consume<BN, PAIR>(p, shared_address(ring), out, full, empty);
+		consume<BN>(p, shared_address(ring), out, full, empty);
 	}
-	if (PAIR > 1) cluster_sync(); // the other may still arrive here
 }
 
 #else
 
-template <int BN, int PAIR> __device__ void project(const Sm90Params &) {}
+template <int BN> __device__ void project(const Sm90Params &) {}
 
 #endif
 
 } // namespace
 
-PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_256(const __grid_constant__ Sm90Params p) { project<256, 1>(p); }
-PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_128(const __grid_constant__ Sm90Params p) { project<128, 1>(p); }
-PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_pair(const __grid_constant__ Sm90Params p) { project<256, 2>(p); }
+PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_256(const __grid_constant__ Sm90Params p) { project<256>(p); }
+PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_128(const __grid_constant__ Sm90Params p) { project<128>(p); }

@@ -37,13 +37,6 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
 	asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// barrier_arrive_at arrives at the barrier of another CTA of the cluster.
-__device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, int rank) {
-	asm volatile("{\n.reg .b32 there;\n"
-	             "mapa.shared::cluster.u32 there, %0, %1;\n"
-	             "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(barrier), "r"(rank) : "memory");
-}
-
 // barrier_wait blocks until the barrier's phase of the given parity is complete.
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, int parity) {
 	asm volatile("{\n.reg .pred done;\n"
@@ -56,13 +49,6 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, int parity) {
 __device__ __forceinline__ void copy_box(uint32_t to, const TensorMap &map, int column, int row, uint32_t barrier) {
 	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
 	             ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier) : "memory");
-}
-
-// copy_box_both copies the box to the same place of both CTAs of a cluster of two
-// and counts its bytes at the barrier of each.
-__device__ __forceinline__ void copy_box_both(uint32_t to, const TensorMap &map, int column, int row, uint32_t barrier) {
-	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;"
-	             ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"((short)3) : "memory");
 }
 
 // copy_box_once is for bytes that nobody reads again: they leave the L2 first.

@@ -10,11 +10,10 @@ namespace {
 struct Variant {
 	int bn, stages;
 	void (*kernel)(Sm90Params);
-	int pair = 1;
 	size_t shared() const { return 1024 + stages * (128 + bn) * 128 + 8 * 16 * 40 * 4 + 16 * stages; }
 };
 
-const Variant variants[] = {{256, 4, gemm_sm90_256}, {128, 6, gemm_sm90_128}, {256, 4, gemm_sm90_pair, 2}};
+const Variant variants[] = {{256, 4, gemm_sm90_256}, {128, 6, gemm_sm90_128}};
 
 void run(Projection &t, const Variant &v, int sms, int c, cudaStream_t stream, bool pdl) {
 	Sm90Params p{};
@@ -22,9 +21,9 @@ void run(Projection &t, const Variant &v, int sms, int c, cudaStream_t stream, b
 	p.x = tensor_map(t.p.x, up(t.p.m, 256), t.p.ldx, 128);
 	p.w = tensor_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, 128);
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
-	int rows = (p.g.m + 128 * v.pair - 1) / (128 * v.pair);
-	int grid = std::min(rows * p.g.tiles, std::max(sms / v.pair, 1)) * v.pair;
-	launch(v.kernel, dim3(grid), THREADS, v.shared(), p, stream, pdl, v.pair);
+	int rows = (p.g.m + 127) / 128;
+	int grid = std::min(rows * p.g.tiles, sms);
+	launch(v.kernel, dim3(grid), THREADS, v.shared(), p, stream, pdl);
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {
@@ -35,7 +34,7 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 			for (int again = 0; again < 2; again++) {
 				t.poison();
 				run(t, v, sms, 0, 0, again);
-				t.check("sm90 " + std::to_string(v.bn) + (v.pair > 1 ? " pair " : " ") + std::to_string(sms) + " " + t.name());
+				t.check("sm90 " + std::to_string(v.bn) + " " + std::to_string(sms) + " " + t.name());
 			}
 }
 
@@ -64,7 +63,7 @@ void bench_sm90(bool check, bool times) {
 			printf("%-12s m %-4d |", s.name, m);
 			for (const Variant &v : variants) {
 				double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, 132, i % copies, stream, true); }, 7);
-				printf(" %s%d %.1f (%.0f) |", v.pair > 1 ? "2x" : "", v.bn, us, flops / us / 1e6);
+				printf(" %d %.1f (%.0f) |", v.bn, us, flops / us / 1e6);
 			}
 			printf("\n");
 			fflush(stdout);
