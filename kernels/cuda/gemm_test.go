@@ -144,9 +144,9 @@ func TestPlanAttention(t *testing.T) {
 		_, _, ok := planAttentionDecode(s, archs[0], 256)
 		require.False(t, ok, "%+v", s)
 	}
-	d, bytes := layoutDecodeScratch(qwen, archs[0].sms, 256, 4096)
+	d, bytes := layoutDecodeScratch(qwen, archs[0].sms, 4096)
 	require.EqualValues(t, 4096, d.plan.header)
-	require.GreaterOrEqual(t, bytes, int64(d.counters-4096)+256*4*4)
+	require.GreaterOrEqual(t, bytes, int64(d.partials-4096)+2*264*8*130*4)
 
 	p, ok := planAttentionPrefill(qwen, archs[0], []int32{5, 6, 8197}, false)
 	require.True(t, ok)

@@ -97,18 +97,17 @@ type decodeScratch struct {
 	partials, counters ptr
 }
 
-// layoutDecodeScratch places the scratch from base on and gives its size. The
-// counters are zero at Setup; the kernels leave them so.
-func layoutDecodeScratch(s attentionShape, sms int, maxSeqs int, base ptr) (d decodeScratch, bytes int64) {
+// layoutDecodeScratch places what does not depend on the number of sequences from base
+// on, and gives its size. The counters are zero at Setup; the kernels leave them so.
+func layoutDecodeScratch(s attentionShape, sms int, base ptr) (d decodeScratch, bytes int64) {
 	take := func(n int) ptr {
 		at := base + ptr(bytes)
 		bytes += int64(roundUp(n, 256))
 		return at
 	}
 	slots := residentCTAs(sms)
-	d.plan = decodePlanPtrs{header: take(16), seqs: take(16 * maxSeqs), starts: take(16 * slots)}
+	d.plan = decodePlanPtrs{header: take(16), starts: take(16 * slots)}
 	d.partials = take(2 * slots * decodeHeads * (s.headDim + 2) * 4)
-	d.counters = take(4 * maxSeqs * s.kvHeads)
 	return d, bytes
 }
 

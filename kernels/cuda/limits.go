@@ -47,6 +47,7 @@ func (b *Backend) backWorkspace(l kernels.Limits) error {
 		}
 	}
 	b.now = l
+	b.updates.limit = updateWords(l) // a message with more has no room on the device
 	b.initActivations()
 	b.graphs.sizes = graphSizes(&b.cfg, l)
 	return nil

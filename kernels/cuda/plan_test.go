@@ -63,22 +63,56 @@ func newGraphsBucket(cfg *Config, n int) int {
 	return g.bucket(n)
 }
 
+// workspaceParts are the arrays in their order.
+func workspaceParts(w *workspace) []ptr {
+	return []ptr{
+		w.hidden, w.normed, w.query, w.attn, w.mlp, w.logits, w.headIn, w.edited, w.rope, w.invFreq, w.message,
+		w.batch.header, w.batch.tokens, w.batch.tokenSeq, w.batch.positions, w.batch.slots, w.batch.rows, w.batch.queryStart,
+		w.batch.seqLens, w.batch.logitRows, w.batch.tables, w.entries, w.masks, w.parts, w.draws, w.state, w.stopIDs, w.bias, w.counts, w.ids, w.gemm.partials, w.gemm.counters,
+		w.decode.plan.header, w.decode.plan.starts, w.decode.partials, w.decode.plan.seqs, w.decode.counters, w.prefillHeader, w.prefillItems,
+	}
+}
+
 // TestWorkspace: parts do not overlap and are aligned, whatever the base.
 func TestWorkspace(t *testing.T) {
 	s := small()
 	w := layoutWorkspace(s, smallLimits, 132, 1<<30)
-	parts := []ptr{
-		w.hidden, w.normed, w.query, w.attn, w.mlp, w.logits, w.headIn, w.edited, w.rope, w.invFreq, w.message,
-		w.batch.header, w.batch.tokens, w.batch.tokenSeq, w.batch.positions, w.batch.slots, w.batch.rows, w.batch.queryStart,
-		w.batch.seqLens, w.batch.logitRows, w.batch.tables, w.entries, w.masks, w.parts, w.draws, w.state, w.stopIDs, w.bias, w.counts, w.ids, w.gemm.partials, w.gemm.counters,
-		w.decode.plan.header, w.decode.plan.seqs, w.decode.plan.starts, w.decode.partials, w.decode.counters, w.prefillHeader, w.prefillItems,
-	}
+	parts := workspaceParts(&w)
 	require.True(t, slices.IsSorted(parts))
 	for i, p := range parts {
 		require.Zero(t, p%256, "part %d", i)
 	}
 	require.GreaterOrEqual(t, w.normed-w.hidden, ptr(256*128*4), "rows to a multiple of 256, hidden 72 to 128")
 	require.EqualValues(t, w.bytes, layoutWorkspace(s, smallLimits, 132, 0).bytes)
+}
+
+// TestWorkspaceOfLowerLimits: each part lies as far into its area as it does with the
+// largest limits, so that what lower ones back of the area has room for it.
+func TestWorkspaceOfLowerLimits(t *testing.T) {
+	most := kernels.Limits{MaxBatchedTokens: 8192, MaxSeqs: 1024, MaxModelLen: 4096, MaxLogitRows: 1024, BlockSize: 16, MaxTopLogprobs: 20}
+	lower := most
+	lower.MaxBatchedTokens, lower.MaxSeqs, lower.MaxLogitRows = 64, 3, 3
+	w, l := layoutWorkspace(small(), most, 132, 0), layoutWorkspace(small(), lower, 132, 0)
+	require.Len(t, l.areas, len(w.areas))
+	inArea := func(w *workspace, p ptr) (area int, at int64) {
+		for i, a := range w.areas {
+			if a.At <= int64(p) {
+				area, at = i, int64(p)-a.At
+			}
+		}
+		return area, at
+	}
+	large, little := workspaceParts(&w), workspaceParts(&l)
+	for i := range large {
+		area, at := inArea(&w, large[i])
+		lowerArea, lowerAt := inArea(&l, little[i])
+		require.Equal(t, area, lowerArea, "part %d", i)
+		require.Equal(t, at, lowerAt, "part %d", i)
+	}
+	for i, span := range w.used(&l) {
+		require.Equal(t, w.areas[i].At, span.At)
+		require.Equal(t, l.areas[i].Bytes, span.Bytes)
+	}
 }
 
 // TestPairRow: a head's rows 0 … d−1 become 0, d/2, 1, d/2+1, …

@@ -7,7 +7,8 @@ import (
 
 // workspace is where everything lies that Setup reserves, in one range of
 // addresses. Each array begins at a unit of backing, so that smaller limits give the
-// memory of its end back:
+// memory of its end back; what several lie in does not depend on the limits, or grows
+// at its end alone:
 //
 //	│ hidden ······░░░░░│ normed ···░░│ …     · backed for the limits in force
 //	└ unit                └ unit              ░ addresses alone
@@ -89,8 +90,10 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) works
 	var n int64
 	w.gemm, n = layoutGemmScratch(sms, base+ptr(w.bytes))
 	take(int(n), 1)
-	w.decode, n = layoutDecodeScratch(heads, sms, seqs, base+ptr(w.bytes))
+	w.decode, n = layoutDecodeScratch(heads, sms, base+ptr(w.bytes))
 	take(int(n), 1)
+	w.decode.plan.seqs = take(seqs, 16)
+	w.decode.counters = take(seqs*s.KVHeads, 4)
 	w.prefillHeader, w.prefillItems, n = layoutPrefillScratch(heads, l.MaxBatchedTokens, seqs, base+ptr(w.bytes))
 	take(int(n), 1)
 	return w
