@@ -84,8 +84,9 @@ func (c *cells) sizedByHand() bool {
 func (c *cells) pretend(share float64, blocks int) string {
 	fixed := ledgerBytes(c.e.Ledger(), "weights", "workspace")
 	c.base.MemoryLimit = int64(float64(fixed+int64(blocks+1)*c.e.Info().BlockBytes)/share) + 1
-	// So few blocks may be less than an engine starts with.
-	for errors.Is(c.e.Reconfigure(context.Background(), c.base), engine.ErrMemory) {
+	// So few blocks may be less than an engine starts with. A hundred steps are 130 times
+	// as much: whoever has no room then has none for another reason.
+	for n := 0; n < 100 && errors.Is(c.e.Reconfigure(context.Background(), c.base), engine.ErrMemory); n++ {
 		c.base.MemoryLimit += c.base.MemoryLimit/20 + 1
 	}
 	return fmt.Sprintf("A device of %s is pretended, %.0f %% of which hold weights, workspace and the %d KV blocks that these requests need at most (or an engine at least); --memory-limit chooses another size.",

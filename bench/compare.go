@@ -62,9 +62,9 @@ const (
 	// those of five and five once in 252.
 	verdictRepeats = 5
 	// verdictGap is how far the ranges of two cells must lie apart, as a share of the
-	// wider one. With five runs each chance does that once in some 5,000 times, so that
-	// fifteen comparisons of a thing with itself (five metrics at three batch sizes) find
-	// something once in some 300 times.
+	// wider one. With five runs each of normal noise chance does that once in some 2,700
+	// times, in either direction, so that fifteen comparisons of a thing with itself (five
+	// metrics at three batch sizes) find something once in some 180 times.
 	verdictGap = 0.5
 	// verdictChange is the least change of the median that is called one.
 	verdictChange = 0.01

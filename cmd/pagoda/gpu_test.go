@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"net/http"
+	"os"
+	"os/exec"
 	"runtime"
 	"testing"
 
@@ -16,11 +18,21 @@ import (
 	"github.com/pagoda-engine/pagoda/model/demo"
 )
 
-// TestZServerGPUFault: after a fault of the device the streams under way end with an
-// error, the server is no longer ready, and it ends. It comes last: no context of this process works any more.
-func TestZServerGPUFault(t *testing.T) {
+// TestServerGPUFault: after a fault of the device the streams under way end with an
+// error, the server is no longer ready, and it ends. It runs in a process of its own: no
+// context of that one works any more.
+func TestServerGPUFault(t *testing.T) {
 	if cuda.Devices() == 0 || *testDevice == "cpu" {
 		t.Skip("no GPU: " + cuda.Status())
+	}
+	const own = "PAGODA_TEST_GPU_FAULT"
+	if os.Getenv(own) == "" {
+		cmd := exec.Command(os.Args[0], "-test.v", "-test.run", "^"+t.Name()+"$", "-device", "cuda")
+		cmd.Env = append(os.Environ(), own+"=1")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS: "+t.Name())
+		return
 	}
 	s := startServer(t, engine.Config{MaxNumSeqs: 8, MaxModelLen: 1024, NumGPUBlocksOverride: 300})
 	s.broken = true
