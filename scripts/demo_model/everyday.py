@@ -9,6 +9,32 @@ from stories import capital, fix
 
 ANIMALS, JOBS, THINGS = ({row[0]: row[1:] for row in (line.split("|") for line in lines)} for lines in (F.ANIMALS, F.JOBS, F.THINGS))
 PLACES = {row[0]: row[1:] for row in (line.split("|") for line in F.PLACES)}
+# What one can do in the places that have no line there.
+DO = {row[0]: row[1] for row in (line.split(": ") for line in """
+hill: run down, fly a kite or look far around
+valley: walk along the river and pick flowers
+town: go to shops and meet friends
+house: play, cook, read and sleep
+field: run, fly a kite and look for mice
+meadow: pick flowers and watch butterflies
+pond: watch frogs and feed the ducks
+barn: play in the hay and see the animals
+attic: look into old boxes and find old toys
+street: walk, ride a bicycle and meet neighbors
+bridge: stand and look at the water
+road: walk or ride a bicycle, but look out for cars
+tower: climb up and look far over the land
+station: wait for a train and watch people
+train: sit, look out of the window and read a book
+bus: sit, look out of the window and talk with a friend
+boat: row, fish and look at the water
+ship: look at the sea and watch the sailors
+treehouse: play, read and hide
+nest: see eggs or chicks, but do not touch them
+tent: sleep, tell stories and play with a lamp
+cottage: sit by the fire and read
+cabin: sleep, cook and sit by the fire
+""".strip().splitlines())}
 WHO = "mother father sister brother friend teacher grandmother grandfather".split()
 SWIMMERS = set("fish duck frog whale dolphin shark crab octopus seal penguin swan goose beaver otter turtle dog bear tiger hippo starfish jellyfish crocodile".split())
 FLYERS = set("""bird duck owl bee butterfly ladybug swan goose parrot crow eagle bat dragonfly firefly seagull robin pigeon fairy dragon
@@ -119,7 +145,7 @@ def feeling(rng):
 def place(rng):
     name = rng.choice(list(L.PLACES))
     things, lives = L.PLACES[name]
-    what, do = PLACES.get(name, ("", "look around and meet people"))
+    what, do = PLACES.get(name, ("", DO.get(name, "look around and meet people")))
     who, x = rng.choice(WHO), W.article(rng.choice(W.ANIMALS + W.PEOPLE))
     lives = lives + ("." if lives.startswith("Nobody") or " live" in lives or " stay" in lives or " play" in lives else f" live in the {name}.")
     return *rng.choice([
@@ -143,7 +169,7 @@ def object_(rng):
     else:
         what, used, made = THINGS[n]
         looks, use, find = f"It is made of {made}.", f"People use {a} {used}.", "You find it in many houses and in a shop."
-    other = rng.choice([k for k in L.NATURE if k != n])
+    other, beasts = rng.choice([k for k in L.NATURE if k != n]), rng.sample(list(ANIMALS), 2)
     is_ = f"{capital(a)} is {what}."
     uses = use if ns == n or use.startswith("People") else f"{is_} {use}"  # an answer to a question in the plural
     return *rng.choice([
@@ -152,6 +178,8 @@ def object_(rng):
         (f"What does {a} look like?", f"{is_} {looks}"), (f"Why are {ns} important?", uses), (f"What is special about {ns}?", f"{is_} {use}"),
         (f"Who uses {a}?", rng.choice([f"Almost everyone. {use}", f"Children and grown-ups. {use}"])),
         (f"What is the difference between {a} and {some(other)}?", f"{is_} {capital(some(other))} is {L.NATURE[other][0]}."),
+        (f"What is the difference between {W.article(beasts[0])} and {W.article(beasts[1])}?",
+         " ".join(f"{capital(W.article(b))} is {ANIMALS[b][0]}." for b in beasts)),
         (f"Describe {a}.", f"{is_} {looks}"), (f"Explain {n} to a child.", f"{is_} {looks} {use}"),
         (f"I like {ns}.", rng.choice([f"They are nice! What do you like about {ns}?" if ns != n else f"It is nice! What do you like about {ns}?", f"I understand that. {uses}"])),
         (f"I do not like {ns}.", rng.choice(["That is all right. What do you like?", "Why not? Everyone likes different things."])),

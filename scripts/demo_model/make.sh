@@ -62,6 +62,14 @@ each() {
 	for pid in $pids; do wait "$pid"; done
 }
 
+# refine STUDENT OUTPUT ARGUMENTS…
+refine() {
+	from=$1 to=$2
+	shift 2
+	"$python" "$here/refine.py" "$teacher" "$work/tokenizer" "$work/$from" "$work/$to" "$@" \
+		--corpus "$work"/teacher.?.jsonl $(printf '+%s ' "$work"/written.?.jsonl) --held "$work"/*.held.jsonl
+}
+
 case $1 in
 corpus) each corpus.py teacher --seconds 90 ;;
 written) each written.py written --of "$gpus" --stories 130000 --chats 260000 --candidates 4 ;;
@@ -75,9 +83,9 @@ train)
 			--corpus "$work"/teacher.?.jsonl $(printf '+%s ' "$work"/written.?.jsonl) --held "$work"/*.held.jsonl
 	;;
 refine)
-	[ -f "$work/refined/model.safetensors" ] ||
-		"$python" "$here/refine.py" "$teacher" "$work/tokenizer" "$work/student" "$work/refined" \
-			--corpus "$work"/teacher.?.jsonl $(printf '+%s ' "$work"/written.?.jsonl) --held "$work"/*.held.jsonl
+	# Four rounds that keep the stories varied, then two that mind the teacher more.
+	[ -f "$work/varied/model.safetensors" ] || refine student varied --rounds 4 --rare 0.25
+	[ -f "$work/refined/model.safetensors" ] || refine varied refined --rounds 2 --rare 0.12 --first 4
 	;;
 export) "$python" "$here/export.py" "$work/refined" "$work/tokenizer" model/demo ;;
 evaluate) "$python" "$here/evaluate.py" model/demo "$teacher" ;;

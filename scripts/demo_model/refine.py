@@ -6,7 +6,7 @@
 Rejection sampling in rounds. Of the answers to a question, those with a loop, without an end or without the words
 that were asked for are dropped, and of the others the ones are learned that the teacher finds likeliest, among as
 much of the corpus. The teacher reads other examples before a question than at the evaluation. After each round
-held-out questions are answered, and the best round's weights are kept.
+held-out questions are answered; OUTPUT-1, OUTPUT-2 … are the rounds, and OUTPUT_DIR is the best of them.
 """
 import argparse
 import copy
@@ -30,14 +30,16 @@ from corpus import good, has_loop, uses
 from qwen2 import Qwen2, Shape
 from sampler import Job, Sampler
 from train import Learner, save
-from written import Judge
+from written import Judge, chat as chats
 
 TALES = ("words", "about", "any")
-WEIGHTS = {"own story": 0.42, "own chat": 0.2, "story": 0.1, "chat": 0.22, "teacher chat": 0.06}
-TEMPERATURE = 0.7
+WEIGHTS = {"own story": 0.42, "own chat": 0.08, "story": 0.12, "chat": 0.34, "teacher chat": 0.04}
+TEMPERATURE = 0.7  # of the evaluation
+WARMER = 0.85  # of what is chosen from
 TOPIC = 0.5  # how much an answer gains by fitting its own question better than another one
-RARE = 0.03  # and by what other answers do not say
+LEAST = 0.85  # share of the distinct 4-grams of the start that a round must have
 REPLAY = 3  # one line of the corpus in so many is learned again
+CHATS = 100  # thousands of new conversations about facts and small talk
 CAP = 208
 
 
@@ -63,10 +65,10 @@ def fit(case) -> bool:
 
 
 def rarity(ids) -> np.ndarray:
-    """How rare the 4-grams of each answer are among all answers: −mean log of their counts."""
+    """How rare the 4-grams of each answer are among all answers: −mean log of their counts. Below a floor, where slips are, all count alike."""
     grams = [a[:-3] * 4096 ** 3 + a[1:-2] * 4096 ** 2 + a[2:-1] * 4096 + a[3:] if len(a) > 3 else np.zeros(1, np.int64) for a in ids]
     _, inverse, counts = np.unique(np.concatenate(grams), return_inverse=True, return_counts=True)
-    logs, at = np.log(counts[inverse]), np.cumsum([0] + [len(g) for g in grams])
+    logs, at = np.log(np.maximum(counts, len(ids) / 2000)[inverse]), np.cumsum([0] + [len(g) for g in grams])
     return -np.add.reduceat(logs, at[:-1]) / np.diff(at)
 
 
@@ -78,11 +80,13 @@ class Pupil:
         self.copy = copy.deepcopy(model).ready(device, torch.bfloat16 if cuda else torch.float32)
         self.system = chat.system()
         ends = [chat.end, chat.tokenizer.token_to_id("<|endoftext|>")]
-        self.sampler = Sampler(self.copy, [self.system], ends, rows, 96, CAP, TEMPERATURE, seed=0)
+        self.temperature = torch.tensor(TEMPERATURE, device=device)  # a tensor, for a CUDA graph reads it anew
+        self.sampler = Sampler(self.copy, [self.system], ends, rows, 96, CAP, self.temperature, seed=0)
 
     @torch.no_grad()
-    def answer(self, asked, times: int):
+    def answer(self, asked, times: int, temperature: float):
         """[(asked, text, ended by itself, ids)], each question `times` times."""
+        self.temperature.fill_(temperature)
         for mine, learned in zip(self.copy.parameters(), self.model.parameters()):
             mine.copy_(learned)
         self.sampler._fill_prefix(0, self.system)
@@ -114,7 +118,7 @@ def perplexity(sums) -> float:
     return math.exp(-sums[:, 0].sum() / max(1, sums[:, 1].sum()))
 
 
-def choose(cases, teacher, which: int, best: int):
+def choose(cases, teacher, which: int, best: int, rare: float):
     """The best answers to each question, as lines of a corpus."""
     sums = teacher.score(cases, which)
     score = sums[:, 0] / sums[:, 1]
@@ -127,7 +131,7 @@ def choose(cases, teacher, which: int, best: int):
         pick = random.Random(which)
         other = teacher.score(mixed, which, [pick.choice(by_style[prompts.style(c[0][0])]) for c in mixed])
         score[chats] += TOPIC * (score[chats] - other[:, 0] / other[:, 1])
-    score += RARE * rarity([np.array(c[3], np.int64) for c in cases])
+    score += rare * rarity([np.array(c[3], np.int64) for c in cases])
     groups, out, taken = {}, [], []
     for i, c in enumerate(cases):
         groups.setdefault(c[0][1], {}).setdefault(c[1], i)  # the same answer counts once
@@ -157,11 +161,13 @@ def arguments():
         p.add_argument(name, type=Path)
     p.add_argument("--corpus", nargs="+", required=True, help="as for train.py")
     p.add_argument("--held", nargs="+", required=True)
-    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--rounds", type=int, default=4)
     p.add_argument("--seconds", type=float, default=400, help="no round begins that would end later")
-    p.add_argument("--questions", type=int, default=5000)
+    p.add_argument("--questions", type=int, default=4000)
     p.add_argument("--candidates", type=int, default=20)
     p.add_argument("--best", type=int, default=2)
+    p.add_argument("--rare", type=float, default=0.25, help="how much an answer gains by saying what others do not: without this, all stories become one")
+    p.add_argument("--first", type=int, default=0, help="rounds that went before: other questions are asked")
     p.add_argument("--steps", type=int, default=150, help="of training in a round")
     p.add_argument("--rate", type=float, default=0.2, help="of learning, as a share of train.py's")
     p.add_argument("--smoke", action="store_true", help="very little of everything, for trying the script on a CPU")
@@ -186,6 +192,8 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     chat = chatdata.Chat(Tokenizer.from_file(str(args.tokenizer / "tokenizer.json")))
     lines = [{**l, "written": path[0] == "+"} for path in args.corpus for l in chatdata.read([path.lstrip("+")])[::REPLAY]]
+    news = [l for made in pool.map(chats, [(10 ** 9 + s, 1000) for s in range(1 if args.smoke else CHATS)]) for l in made]
+    lines += [{**l, "written": True} for l in news if not prompts.held_out(l["turns"][0][0])]
     replay = {name: chatdata.encode(chat, group) for name, group in chatdata.classes(lines, 0.4).items() if name in WEIGHTS}
     held = [(l["kind"], l["turns"][0][0], l["words"]) for path in args.held for l in chatdata.read([path]) if l["kind"] != "next"]
     random.Random(0).shuffle(held)
@@ -198,34 +206,37 @@ def main():
     model.to(device)
     learner, teacher = Learner(model, device, 1), Teacher(args.teacher)
     pupil = Pupil(model, chat, device, 4096 if device == "cuda" else 16)
-    best, before = None, []
+    best, before, varied = None, [], None
 
     def check(name):
-        nonlocal best
-        now = figures(pupil.answer(held, 1), teacher)
-        ok = now["end"] >= 95 and now["loops"] <= 2 and now["words"] >= 88
+        nonlocal best, varied
+        now = figures(pupil.answer(held, 1, TEMPERATURE), teacher)
+        varied = varied or now["distinct"]
+        ok = now["end"] >= 95 and now["loops"] <= 2 and now["words"] >= 88 and now["distinct"] >= LEAST * varied
         say(f"{name}: " + ", ".join(f"{k} {v:.2f}" for k, v in now.items()))
         if best is None or (ok, -now["perplexity"]) > best:
             best = ok, -now["perplexity"]
             save(model, args.output)
             say("kept")
+        save(model, args.output.with_name(args.output.name + "-" + name.split()[-1]))
 
     check("before")
-    for number in range(args.rounds):
+    for number in range(args.first, args.first + args.rounds):
         start, rng = time.time(), random.Random(7000 + number)
         asked = [ask(rng) for _ in range(args.questions)]
-        answers = pupil.answer(asked, args.candidates)
+        answers = pupil.answer(asked, args.candidates, WARMER)
         say(f"round {number + 1}: {len(answers)} answers")
         fits = pool.map(fit, [a[:3] for a in answers], chunksize=500)
-        chosen, theirs, best_of = choose([a for a, ok in zip(answers, fits) if ok], teacher, number + 1, args.best)
+        chosen, theirs, best_of = choose([a for a, ok in zip(answers, fits) if ok], teacher, number + 1, args.best, args.rare)
         say(f"{sum(fits)} fit, perplexity {theirs:.2f}; {len(chosen)} chosen, {best_of:.2f}")
         before, both = chosen, before + chosen  # the round before counts, too
         own = {"own story": [l for l in both if l["kind"] in TALES], "own chat": [l for l in both if l["kind"] not in TALES]}
         groups = replay | {name: chatdata.encode(chat, group) for name, group in own.items() if group}
-        last = number == args.rounds - 1 or time.time() - begin + 2 * (time.time() - start) > args.seconds
+        last = number == args.first + args.rounds - 1 or time.time() - begin + 2 * (time.time() - start) > args.seconds
         rates = lambda t: args.rate * (min(1, 10 * t + 0.05) if not last or t < 0.3 else max(0.03, (1 - t) / 0.7))
         loss = learn(learner, groups, chat, 65536 if device == "cuda" else 2048, args.steps * (2 if last else 1), rates, number)
-        check(f"after round {number + 1}, loss {loss:.3f}")
+        say(f"loss {loss:.3f}")
+        check(f"after round {number + 1}")
         if last:
             break
     pool.terminate()
