@@ -27,7 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 
-.PHONY: all bench bench-peers bench-serve-peers build check-clients clean demo-eval fmt golden help lint maskbench metamorphic mutants profile-check race run server-soak soak test test-model ui-screenshots verify
+.PHONY: all bench bench-peers bench-serve-peers build check-clients clean demo-eval fmt golden help check-qwen lint maskbench metamorphic mutants profile-check race reference run server-soak soak test test-model ui-screenshots verify
 
 all: build
 
@@ -65,9 +65,10 @@ soak:
 mutants:
 	$(GO) run ./internal/mutants
 
-## metamorphic: greedy tokens of 1,000 prompts under 13 configurations (half an hour)
-metamorphic: $(TOKENIZERS) test-model
-	$(GO) test -tags invariants -run Metamorphic -v -timeout 3h ./cmd/pagoda -metamorphic-prompts 1000
+## metamorphic: greedy tokens of 1,000 prompts under 16 configurations (half an hour; BACKEND=cuda: on the GPU, METAMORPHIC=demo)
+METAMORPHIC ?=
+metamorphic: $(TOKENIZERS) $(CUDA) $(if $(METAMORPHIC),,test-model)
+	$(GO) test -tags '$(if $(CUDA),cuda,invariants)' -run Metamorphic -v -timeout 3h ./cmd/pagoda -device $(BACKEND) -metamorphic-model '$(METAMORPHIC)' -metamorphic-prompts 1000
 
 ## check-clients: a tour of the server with the official OpenAI and Anthropic clients
 check-clients: build
@@ -108,6 +109,19 @@ bench-serve-peers: build
 ## profile-check: traces of bench profile as TensorBoard's torch-tb-profiler reads them (SCREENSHOTS=dir)
 profile-check: build
 	@scripts/profile-check.sh
+
+## reference: against transformers in float32, token by token and layer by layer: true
+## shapes with random weights, SmolLM2, and CPU against GPU (a GPU; PyTorch; 30 GB of disk)
+REFERENCE ?= qwen2.5-0.5b qwen2.5-1.5b qwen2.5-7b $(TEST_MODEL) --cpu qwen2.5-0.5b --cpu $(TEST_MODEL)
+reference: build test-model
+	@scripts/reference/make.sh $(REFERENCE)
+
+## check-qwen: real Qwen2.5-Instruct weights in DIR: tensor hashes (0.5B), a chat, a
+## book's perplexity, and logits against the independent forward pass
+check-qwen: $(TOKENIZERS) $(CUDA)
+	@test -f '$(DIR)/config.json' || { echo "check-qwen: DIR='$(DIR)' has no config.json; want make check-qwen DIR=…/Qwen2.5-0.5B-Instruct" >&2; exit 2; }
+	$(GO) test $(TAGS) ./cmd/pagoda-verify ./cmd/pagoda -count=1 -run CheckQwen -v -timeout 2h -qwen '$(abspath $(DIR))'
+	$(GO) run $(TAGS) ./cmd/pagoda-verify '$(DIR)' --prompts 2 --tokens 48
 
 ## verify: the engine's logits against an independent forward pass (gomlx)
 verify: $(TOKENIZERS) test-model

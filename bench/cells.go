@@ -34,6 +34,9 @@ type CellOptions struct {
 	Seed    uint64 // of the first repeat's requests; the others count on
 	Load    Load
 	SLO     SLO
+	// NoRoom is why the engine was not started with room for the largest values; nil
+	// when it was, or was not asked to. It wraps engine.ErrMemory.
+	NoRoom error
 	// Progress is called before and after each run with the runs done so far and
 	// all that are known to come.
 	Progress func(stage string, done, total int64)
@@ -65,6 +68,8 @@ type learned struct {
 	Steps     int64         `json:"steps"`
 	Error     float64       `json:"error"`      // mean of |predicted − measured| / measured
 	SwapBlock time.Duration `json:"swap_block"` // to copy a block one way; 0 = none was
+	// Fit is where the fitting stands, so that a resumed search goes on with it.
+	Fit scheduler.StepModel `json:"fit"`
 }
 
 // arm is one setting of an experiment: a Cell while it is measured.
@@ -79,7 +84,7 @@ type arm struct {
 	runs   []map[string]float64 // a repeat each
 	trace  []moment             // of the last repeat
 	blocks []engine.BlockState  // at its fullest moment, with watchBlocks
-	memory error                // it did not fit; wraps engine.ErrMemory
+	memory error                // it did not fit; wraps engine.ErrMemory, or is notReserved
 	failed error                // of requests, the first
 }
 
@@ -99,11 +104,13 @@ func (a *arm) key() string {
 
 // cells measures arms on one engine, which stays loaded.
 type cells struct {
-	e     Tunable
-	o     CellOptions
-	base  engine.Limits // in force when the experiment began
-	done  int64
-	total int64
+	e Tunable
+	o CellOptions
+	// base are the limits that the arms change: those in force when the experiment
+	// began, started, with a pool that it may have chosen itself.
+	base, started engine.Limits
+	done          int64
+	total         int64
 	// expect is the runs that are expected in all, where a search does not know yet.
 	expect int64
 	fit    scheduler.StepModel
@@ -113,13 +120,14 @@ type cells struct {
 // newCells begins an experiment. The engine's limits come back with restore.
 func newCells(e Tunable, o CellOptions) *cells {
 	o.fill()
-	return &cells{e: e, o: o, base: e.Limits()}
+	now := e.Limits()
+	return &cells{e: e, o: o, base: now, started: now}
 }
 
 // restore puts the limits back that the engine had.
 func (c *cells) restore() {
 	// They were in force once, and nobody else's memory is in question here.
-	_ = c.e.Reconfigure(context.Background(), c.base)
+	_ = c.e.Reconfigure(context.Background(), c.started)
 }
 
 // over is the limits of base with those that l sets.
@@ -185,12 +193,15 @@ func (c *cells) measureOnce(ctx context.Context, a *arm) error {
 	}
 	repeat := len(a.runs)
 	if values, model, ok := c.o.store.recall(a.key(), repeat); ok {
-		a.runs, c.model = append(a.runs, values), model
+		a.runs, c.model, c.fit = append(a.runs, values), model, model.Fit
 		return nil
 	}
 	took, err := c.enter(ctx, a)
 	switch {
-	case errors.Is(err, engine.ErrMemory):
+	case notReserved(err) && c.o.NoRoom != nil:
+		a.memory = c.o.NoRoom
+		return nil
+	case errors.Is(err, engine.ErrMemory), notReserved(err):
 		a.memory = err
 		return nil
 	case err != nil:
@@ -204,15 +215,19 @@ func (c *cells) measureOnce(ctx context.Context, a *arm) error {
 	if err != nil {
 		return err
 	}
-	a.describe(values, c.e.Info())
+	a.describe(values, c.e)
 	values["reconfigure_ms"] = float64(took) / float64(time.Millisecond)
 	a.runs = append(a.runs, values)
 	return c.o.store.keep(a.key(), repeat, values, c.model)
 }
 
-// describe adds what follows from the arm alone: how many of its mean requests the
-// pool holds.
-func (a *arm) describe(values map[string]float64, info engine.Info) {
+// describe adds what follows from the limits alone: how many of the mean requests the
+// pool holds, and what the engine takes by its own plan.
+func (a *arm) describe(values map[string]float64, e Tunable) {
+	info := e.Info()
+	if bytes := ledgerBytes(e.Ledger(), "weights", "workspace", "kv cache"); bytes > 0 {
+		values["engine_memory_bytes"] = float64(bytes)
+	}
 	if blocks := (a.load.PromptTokens + a.load.OutputTokens + info.BlockSize - 1) / info.BlockSize; blocks > 0 {
 		values["max_concurrency"] = float64(info.NumBlocks / blocks)
 	}
@@ -266,6 +281,7 @@ func (c *cells) learn(trace []moment) {
 	if c.fit.Ready() {
 		c.model.StepTime, c.model.Steps, c.model.Error = sim.Coefficients(&c.fit), c.fit.Count(), c.fit.Error()
 	}
+	c.model.Fit = c.fit
 }
 
 // warmUp brings code, caches and clocks to where the run will find them: short
@@ -298,6 +314,8 @@ func (a *arm) cell() Cell {
 		cell.Metrics[name] = NewMetric(unitOf(name), values)
 	}
 	switch {
+	case notReserved(a.memory):
+		cell.Note = "not measured: " + a.memory.Error()
 	case a.memory != nil:
 		cell.Metrics["out_of_memory"] = NewMetric("", []float64{1})
 		cell.Note = "out of memory: " + a.memory.Error()

@@ -37,6 +37,9 @@ func (l *Load) fill(def Load) {
 func (l *Load) check(info engine.Info) error {
 	longest := int(float64(l.PromptTokens)*(1+l.RangeRatio)) + int(float64(l.OutputTokens)*(1+l.RangeRatio))
 	switch {
+	case int64(l.Requests)*int64(l.PromptTokens+l.OutputTokens) > mostRunTokens:
+		return badLoad("--requests %d of --prompt-tokens %d and --output-tokens %d come to %d tokens a run, at most %d are measured: choose fewer or shorter ones",
+			l.Requests, l.PromptTokens, l.OutputTokens, int64(l.Requests)*int64(l.PromptTokens+l.OutputTokens), mostRunTokens)
 	case l.Requests < 1 || l.PromptTokens < 1 || l.OutputTokens < 2 || !(l.RangeRatio < 1):
 		return badLoad("want --requests and --prompt-tokens of at least 1, --output-tokens of at least 2, --random-range-ratio below 1")
 	case l.SharedPrefix > l.PromptTokens:

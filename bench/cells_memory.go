@@ -21,7 +21,7 @@ func (c *cells) edge(ctx context.Context, works, fails, resolution float64, limi
 		}
 		err := c.e.Reconfigure(ctx, over(c.base, limits(middle)))
 		switch {
-		case errors.Is(err, engine.ErrMemory):
+		case errors.Is(err, engine.ErrMemory), notReserved(err):
 			fails = middle
 		case err != nil:
 			return works, err
@@ -84,7 +84,11 @@ func (c *cells) sizedByHand() bool {
 func (c *cells) pretend(share float64, blocks int) string {
 	fixed := ledgerBytes(c.e.Ledger(), "weights", "workspace")
 	c.base.MemoryLimit = int64(float64(fixed+int64(blocks+1)*c.e.Info().BlockBytes)/share) + 1
-	return fmt.Sprintf("A device of %s is pretended, %.0f %% of which hold weights, workspace and the %d KV blocks that these requests need at most; --memory-limit chooses another size.",
+	// So few blocks may be less than an engine starts with.
+	for errors.Is(c.e.Reconfigure(context.Background(), c.base), engine.ErrMemory) {
+		c.base.MemoryLimit += c.base.MemoryLimit/20 + 1
+	}
+	return fmt.Sprintf("A device of %s is pretended, %.0f %% of which hold weights, workspace and the %d KV blocks that these requests need at most (or an engine at least); --memory-limit chooses another size.",
 		formatBinary(float64(c.base.MemoryLimit)), 100*share, blocks)
 }
 

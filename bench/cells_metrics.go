@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -91,6 +92,21 @@ func (c *Cell) measured() bool { return len(c.Metrics["output_throughput"].Runs)
 // below says that all values of a lie below all of b: the difference is beyond the
 // spread. One value has no spread, and none compares as equal.
 func below(a, b Metric) bool { return len(a.Runs) > 1 && len(b.Runs) > 1 && a.Max < b.Min }
+
+// times says how many times as large b is as a, and what their spreads make of it.
+func times(b, a Metric) string {
+	if a.Median == 0 || len(a.Runs) == 0 || len(b.Runs) == 0 {
+		return "not measured"
+	}
+	text := fmt.Sprintf("%.2f×", b.Median/a.Median)
+	switch {
+	case len(a.Runs) < 2 || len(b.Runs) < 2:
+		return text + " (by one repeat, whose spread is not known)"
+	case !below(a, b) && !below(b, a):
+		return text + " (no difference beyond the spread)"
+	}
+	return text
+}
 
 // bestOf is the index of the cell with the highest median of a metric; −1 when none
 // has it.

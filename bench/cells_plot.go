@@ -2,7 +2,8 @@ package bench
 
 import (
 	"fmt"
-	"strings"
+	"math"
+	"slices"
 )
 
 // report begins a report with the arms' cells.
@@ -14,6 +15,7 @@ func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report
 			"random_range_ratio": load.RangeRatio, "shared_prefix": load.SharedPrefix, "seed": c.o.Seed, "repeats": c.o.Repeats,
 		}},
 	}
+	c.pretendedFlags(r)
 	least := c.o.Repeats
 	for _, a := range arms {
 		if a.memory == nil {
@@ -36,11 +38,52 @@ func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report
 		if note := r.Cells[i].Note; note != "" && r.Cells[i].Metrics["out_of_memory"].Median > 0 {
 			r.Notes = append(r.Notes, settingText(r.Cells[i].Params)+": "+note)
 		}
-		if slow := r.Cells[i].Metrics["reconfigure_ms"]; slow.Max > 1000 {
-			r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits to %s took as long as %.0f ms.", settingText(r.Cells[i].Params), slow.Max))
-		}
+	}
+	if len(arms) > 1 && arms[0].limits != arms[len(arms)-1].limits {
+		r.noteReconfigure()
 	}
 	return r
+}
+
+// noteReconfigure says what changing the limits between cells cost.
+func (r *Report) noteReconfigure() {
+	slowest, where := 0.0, ""
+	for i := range r.Cells {
+		if ms := r.Cells[i].Metrics["reconfigure_ms"].Max; ms > slowest {
+			slowest, where = ms, settingText(r.Cells[i].Params)
+			if stage, ok := r.Cells[i].Params["stage"]; ok {
+				where = fmt.Sprint("stage ", stage)
+			}
+		}
+	}
+	if slowest > 0 && len(r.Cells) > 1 {
+		r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits between cells took %.3g ms at most (%s); the model stayed loaded.", slowest, where))
+	}
+}
+
+// pretendedFlags writes the sizes that the experiment chose itself into the effective
+// flags, and the number of blocks that the cells had, which the engine's own settings
+// no longer know.
+func (c *cells) pretendedFlags(r *Report) {
+	flags := r.Manifest.EffectiveFlags
+	if c.base.MemoryLimit != c.started.MemoryLimit {
+		flags["memory_limit"] = c.base.MemoryLimit
+	}
+	if c.base.NumGPUBlocksOverride != c.started.NumGPUBlocksOverride {
+		flags["num_gpu_blocks_override"] = c.base.NumGPUBlocksOverride
+	}
+	least, most := math.Inf(1), math.Inf(-1)
+	for i := range r.Cells {
+		if m, ok := r.Cells[i].Metrics["num_gpu_blocks"]; ok {
+			least, most = min(least, m.Min), max(most, m.Max)
+		}
+	}
+	switch {
+	case least == most:
+		flags["num_gpu_blocks"] = int64(least)
+	case least < most:
+		flags["num_gpu_blocks"] = fmt.Sprintf("%.0f to %.0f", least, most)
+	}
 }
 
 // noteOthers says when other processes had the machine: with that, figures are low
@@ -61,7 +104,7 @@ func linesOver(cells []Cell, param, name, title, xLabel, yLabel string, metrics 
 	p := Plot{Name: name, Title: title, XLabel: xLabel, YLabel: yLabel}
 	low, high := 0.0, 0.0
 	for _, metric := range metrics {
-		s := Series{Name: seriesName(metric)}
+		s := Series{Name: displayName(metric)}
 		for i := range cells {
 			x, ok := asNumber(cells[i].Params[param])
 			m, has := cells[i].Metrics[metric]
@@ -83,9 +126,13 @@ func linesOver(cells []Cell, param, name, title, xLabel, yLabel string, metrics 
 	return p
 }
 
-// seriesName is what a legend calls a metric.
-func seriesName(metric string) string {
-	return strings.ReplaceAll(strings.TrimSuffix(metric, "_ms"), "_", " ")
+// plotted leaves out pictures in which nothing happens: all their values are zero.
+func plotted(plots ...Plot) []Plot {
+	return slices.DeleteFunc(plots, func(p Plot) bool {
+		return len(p.Grid) == 0 && !slices.ContainsFunc(p.Series, func(s Series) bool {
+			return slices.ContainsFunc(s.Y, func(v float64) bool { return v != 0 })
+		})
+	})
 }
 
 // barsOver plots metrics of the cells, a group of bars each.
@@ -97,7 +144,7 @@ func barsOver(cells []Cell, label func(*Cell) string, name, title, yLabel string
 		}
 	}
 	for _, metric := range metrics {
-		s := Series{Name: seriesName(metric)}
+		s := Series{Name: displayName(metric)}
 		for i := range cells {
 			if cells[i].measured() {
 				m := cells[i].Metrics[metric]

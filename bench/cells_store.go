@@ -32,31 +32,34 @@ type storeLine struct {
 // none otherwise.
 func openStore(path, context string, resume bool) (*store, error) {
 	s := &store{context: context, runs: map[string]storeLine{}}
+	var whole int64
 	if resume {
-		if err := s.read(path); err != nil {
+		var err error
+		if whole, err = s.read(path); err != nil {
 			return nil, err
 		}
 	}
-	flags := os.O_CREATE | os.O_WRONLY | os.O_APPEND
-	if !resume {
-		flags |= os.O_TRUNC
-	}
-	file, err := os.OpenFile(path, flags, 0o644)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
+	}
+	// What follows a half written line would be lost with it.
+	if err := file.Truncate(whole); err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	s.file = file
 	return s, nil
 }
 
-// read takes the runs of a file. The last line may be half written.
-func (s *store) read(path string) error {
+// read takes the runs of a file, whose last line may be half written, and says how
+// many bytes its whole lines have.
+func (s *store) read(path string) (whole int64, err error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { _ = file.Close() }() // only read
 	lines := bufio.NewReader(file)
@@ -64,6 +67,9 @@ func (s *store) read(path string) error {
 	for {
 		text, err := lines.ReadBytes('\n')
 		var line storeLine
+		if err == nil {
+			whole += int64(len(text))
+		}
 		if err == nil && json.Unmarshal(text, &line) == nil {
 			if line.Context == s.context {
 				s.runs[storeKey(line.Arm, line.Repeat)] = line
@@ -73,11 +79,11 @@ func (s *store) read(path string) error {
 		}
 		switch {
 		case errors.Is(err, io.EOF) && others > 0 && len(s.runs) == 0:
-			return fmt.Errorf("%s: its %d runs are of another model, machine or setting: leave --resume out, or choose another --output-dir", path, others)
+			return 0, fmt.Errorf("%s: its %d runs are of another model, machine or setting: leave --resume out, or choose another --output-dir", path, others)
 		case errors.Is(err, io.EOF):
-			return nil
+			return whole, nil
 		case err != nil:
-			return err
+			return 0, err
 		}
 	}
 }
@@ -110,10 +116,14 @@ func (s *store) keep(arm string, repeat int, values map[string]float64, model le
 	return nil
 }
 
-// close ends the file.
+// close ends the file. One without a run would only be in the way.
 func (s *store) close() error {
 	if s == nil {
 		return nil
 	}
-	return s.file.Close()
+	info, err := s.file.Stat()
+	if err == nil && info.Size() == 0 {
+		err = os.Remove(s.file.Name())
+	}
+	return errors.Join(err, s.file.Close())
 }

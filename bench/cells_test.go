@@ -20,8 +20,9 @@ import (
 // fakeTunable is a device of 1,000 bytes without an engine: shares of its memory
 // from 0.3 up to edge fit, and the rest of the limits is believed.
 type fakeTunable struct {
-	limits engine.Limits
-	edge   float64
+	limits   engine.Limits
+	edge     float64
+	mostSeqs int // more are out of memory; 0 = no matter
 }
 
 func newFakeTunable() *fakeTunable {
@@ -50,6 +51,9 @@ func (f *fakeTunable) SubmitChoices([]context.Context, engine.Request) ([]*engin
 func (f *fakeTunable) Reconfigure(_ context.Context, l engine.Limits) error {
 	if u := l.GPUMemoryUtilization; u > f.edge || u < 0.3 {
 		return fmt.Errorf("%w: %v of the memory", engine.ErrMemory, u)
+	}
+	if f.mostSeqs > 0 && l.MaxNumSeqs > f.mostSeqs && l != f.limits {
+		return fmt.Errorf("%w: %d sequences", engine.ErrMemory, l.MaxNumSeqs)
 	}
 	f.limits = l
 	return nil

@@ -10,11 +10,14 @@ import (
 )
 
 // Compare makes the report of what changed from one report to another: every metric
-// of every cell that both have, as a ratio with its confidence interval. A
-// difference is one only when the runs of the two do not overlap and the interval
-// excludes 1; otherwise the verdict says why there may be none.
+// of every cell that both have, as a ratio with its confidence interval. The verdict
+// rests on a few headline metrics, of at least verdictRepeats runs each; it says why
+// there may be no difference.
 func Compare(baseline, optimized *Report) (*Report, error) {
 	c := comparison{a: baseline, b: optimized}
+	if err := c.sameLoad(); err != nil {
+		return nil, err
+	}
 	if err := c.match(); err != nil {
 		return nil, err
 	}
@@ -47,8 +50,25 @@ type change struct {
 	ratio     float64 // b ÷ a of the medians; NaN when a is zero
 	low, high float64 // 95 % interval of it; NaN for fewer than two runs
 	result    int     // betterResult, worseResult or noResult
-	differs   bool    // beyond the spread, whichever way is better
 }
+
+// headline are the metrics that a verdict rests on. Of the fifty that a cell has, some
+// would always lie apart by chance.
+var headline = []string{"output_throughput", "median_ttft_ms", "median_tpot_ms", "p99_itl_ms", "p99_e2el_ms"}
+
+const (
+	// verdictRepeats are the runs that each of two cells must have for a verdict: the
+	// ranges of three and three lie apart in the right order by chance once in 20 times,
+	// those of five and five once in 252.
+	verdictRepeats = 5
+	// verdictGap is how far the ranges of two cells must lie apart, as a share of the
+	// wider one. With five runs each chance does that once in some 5,000 times, so that
+	// fifteen comparisons of a thing with itself (five metrics at three batch sizes) find
+	// something once in some 300 times.
+	verdictGap = 0.5
+	// verdictChange is the least change of the median that is called one.
+	verdictChange = 0.01
+)
 
 // The results of a comparison.
 const (
@@ -56,6 +76,22 @@ const (
 	noResult     = 0
 	betterResult = 1
 )
+
+// loadFlags say what was asked of the engine.
+var loadFlags = []string{"requests", "prompt_tokens", "output_tokens", "random_range_ratio", "shared_prefix", "request_rate"}
+
+// sameLoad refuses reports of different requests: shorter answers, say, are no
+// improvement.
+func (c *comparison) sameLoad() error {
+	for _, name := range loadFlags {
+		a, okA := c.a.Manifest.EffectiveFlags[name]
+		b, okB := c.b.Manifest.EffectiveFlags[name]
+		if okA && okB && paramText(a) != paramText(b) {
+			return fmt.Errorf("nothing to compare: the baseline was measured with --%s %s, the other with %s; run both with the same requests", flagName(name), paramText(a), paramText(b))
+		}
+	}
+	return nil
+}
 
 // match finds the pairs: by all parameters that cells of both have, or, when that
 // gives none, without those that are settings of the engine, which is what an
@@ -169,7 +205,8 @@ func (p *pair) compare(random *rand.Rand) {
 	}
 }
 
-// judge computes ratio and interval, and whether the difference is one.
+// judge computes ratio and interval, and whether the difference of a headline metric
+// is one.
 func (ch *change) judge(random *rand.Rand) {
 	ch.ratio, ch.low, ch.high = math.NaN(), math.NaN(), math.NaN()
 	if ch.a.Median != 0 {
@@ -177,10 +214,10 @@ func (ch *change) judge(random *rand.Rand) {
 	}
 	if len(ch.a.Runs) >= 2 && len(ch.b.Runs) >= 2 {
 		ch.low, ch.high = bootstrapRatio(random, ch.a.Runs, ch.b.Runs)
-		apart := ch.b.Min > ch.a.Max || ch.b.Max < ch.a.Min
-		ch.differs = apart && !(ch.low <= 1 && 1 <= ch.high)
 	}
-	if ch.differs {
+	gap := max(ch.b.Min-ch.a.Max, ch.a.Min-ch.b.Max)
+	enough := len(ch.a.Runs) >= verdictRepeats && len(ch.b.Runs) >= verdictRepeats
+	if ch.headline() && enough && gap > verdictGap*max(ch.a.Max-ch.a.Min, ch.b.Max-ch.b.Min) && math.Abs(ch.b.Median-ch.a.Median) >= verdictChange*ch.a.Median {
 		up := betterResult * direction(ch.metric)
 		if ch.b.Median < ch.a.Median {
 			up = -up
@@ -189,18 +226,23 @@ func (ch *change) judge(random *rand.Rand) {
 	}
 }
 
+// headline says whether the metric counts for the verdict.
+func (ch *change) headline() bool { return slices.Contains(headline, ch.metric) }
+
 // bootstrapResamples is enough for the second digit of a 95 % interval.
 const bootstrapResamples = 4000
 
 // bootstrapRatio is the 95 % interval of median(b) ÷ median(a), by drawing the runs
 // of each again, with replacement.
 func bootstrapRatio(random *rand.Rand, a, b []float64) (low, high float64) {
+	buffer := make([]float64, max(len(a), len(b)))
 	draw := func(runs []float64) float64 {
-		sample := make([]float64, len(runs))
+		sample := buffer[:len(runs)]
 		for i := range sample {
 			sample[i] = runs[random.IntN(len(runs))]
 		}
-		return median(sample)
+		slices.Sort(sample)
+		return Percentile(sample, 50)
 	}
 	ratios := make([]float64, 0, bootstrapResamples)
 	for range bootstrapResamples {

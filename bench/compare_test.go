@@ -2,6 +2,9 @@ package bench
 
 import (
 	"bytes"
+	"math"
+	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,8 +28,8 @@ func compared(flags map[string]any, throughput map[int][]float64, more map[strin
 }
 
 func TestCompareFindsAnImprovement(t *testing.T) {
-	a := compared(map[string]any{"max_num_seqs": 8.0}, map[int][]float64{1: {100, 101, 99}, 32: {1000, 1010, 990}}, map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{10, 11, 10.5})})
-	b := compared(map[string]any{"max_num_seqs": 32.0}, map[int][]float64{1: {101, 100, 102}, 32: {1500, 1520, 1490}}, map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{20, 21, 22})})
+	a := compared(map[string]any{"max_num_seqs": 8.0}, map[int][]float64{1: {100, 101, 99, 100, 100}, 32: {1000, 1010, 990, 995, 1005}}, map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{10, 11, 10.5, 10.4, 10.6}), "num_preemptions": NewMetric("", []float64{0, 0, 0, 0, 0})})
+	b := compared(map[string]any{"max_num_seqs": 32.0}, map[int][]float64{1: {101, 100, 102, 101, 101}, 32: {1500, 1520, 1490, 1495, 1505}}, map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{20, 21, 22, 21, 21}), "num_preemptions": NewMetric("", []float64{7, 8, 9, 8, 8})})
 	r, err := Compare(a, b)
 	require.NoError(t, err)
 	require.Contains(t, r.Verdict, "Better beyond the spread: output tok/s 1,000 → 1,500 (1.50 ×, 95 % 1.4")
@@ -34,6 +37,7 @@ func TestCompareFindsAnImprovement(t *testing.T) {
 	require.NotContains(t, r.Verdict, "no measurable improvement")
 	require.Contains(t, r.Verdict, "Worse beyond the spread: ITL p99 10.5 → 21 ms", "a longer latency is worse")
 	require.NotContains(t, r.Verdict, "100 →", "what lies inside the spread is not named")
+	require.NotContains(t, r.Verdict, "preemptions", "the verdict rests on the headline metrics")
 
 	again, err := Compare(a, b)
 	require.NoError(t, err)
@@ -49,12 +53,61 @@ func TestCompareFindsAnImprovement(t *testing.T) {
 	require.Regexp(t, `output tok/s +1,000 ± 1.0 % +1,500 ± 1.3 % +1.50 × +[0-9.–]+ +better`, out.String())
 	require.Regexp(t, `ITL p99 ms .* worse`, out.String())
 	require.Regexp(t, `--max-num-seqs +8 +32`, out.String())
+	require.NotContains(t, out.String(), "further metrics", "the others are on the page alone")
+	page, err := r.html()
+	require.NoError(t, err)
+	require.Regexp(t, `(?s)further metrics.*preemptions`, string(page))
 	require.NoError(t, r.Write(t.TempDir()))
 }
 
+// TestCompareWithItself: of many comparisons of noise with the same noise almost none
+// finds anything, whatever the distribution's tail.
+func TestCompareWithItself(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 0))
+	noisy := func() *Report {
+		draw := func() Metric {
+			runs := make([]float64, verdictRepeats)
+			for i := range runs {
+				runs[i] = 1000 * math.Exp(0.1*random.NormFloat64())
+			}
+			return NewMetric("", runs)
+		}
+		r := &Report{Schema: 1, Manifest: Manifest{EffectiveFlags: map[string]any{"block_size": 16}}}
+		for _, batch := range []int{1, 16, 32} {
+			cell := Cell{Params: map[string]any{"batch_size": batch}, Metrics: map[string]Metric{}}
+			for _, metric := range append([]string{"median_queue_ms", "num_preemptions", "prefix_hit_rate"}, headline...) {
+				cell.Metrics[metric] = draw()
+			}
+			r.Cells = append(r.Cells, cell)
+		}
+		return r
+	}
+	wrong := 0
+	for range 30 {
+		r, err := Compare(noisy(), noisy())
+		require.NoError(t, err)
+		if !strings.Contains(r.Verdict, "no measurable improvement") {
+			wrong++
+		}
+	}
+	require.Zero(t, wrong)
+}
+
+// TestCompareOfFewRuns: three runs are no verdict, however far apart, and the medians
+// are said as what they are.
+func TestCompareOfFewRuns(t *testing.T) {
+	a := compared(map[string]any{"max_num_seqs": 8.0}, map[int][]float64{16: {1000, 1001, 1002}}, nil)
+	b := compared(map[string]any{"max_num_seqs": 16.0}, map[int][]float64{16: {2000, 2001, 2002}}, nil)
+	r, err := Compare(a, b)
+	require.NoError(t, err)
+	require.Contains(t, r.Verdict, "no measurable improvement, because the repeats are too few for a verdict: 3, where 5")
+	require.Contains(t, r.Verdict, "2.00 ×")
+	require.NotContains(t, r.Verdict, "Better")
+}
+
 func TestCompareSaysWhyNothingImproved(t *testing.T) {
-	same := map[int][]float64{16: {1000, 1010, 990}}
-	slower := map[int][]float64{16: {1005, 1000, 985}}
+	same := map[int][]float64{16: {1000, 1010, 990, 1000, 1000}}
+	slower := map[int][]float64{16: {1005, 1000, 985, 1000, 1000}}
 	flags := func(seqs, utilization float64) map[string]any {
 		return map[string]any{"max_num_seqs": seqs, "gpu_memory_utilization": utilization}
 	}
@@ -68,8 +121,7 @@ func TestCompareSaysWhyNothingImproved(t *testing.T) {
 		"enough concurrency": {compared(flags(256, 0.9), same, nil), compared(flags(512, 0.9), slower, nil), "--max-num-seqs went from 256 to 512, but at most 16 requests ran at once"},
 		"enough memory":      {compared(flags(256, 0.8), same, calm), compared(flags(256, 0.9), slower, calm), "never ran short of KV blocks"},
 		"compute-bound":      {compared(flags(8, 0.9), same, busy), compared(flags(16, 0.9), slower, busy), "busy 97 % of the time already in the baseline: it is bound by compute or memory"},
-		"noise":              {compared(flags(8, 0.9), map[int][]float64{16: {1000, 700, 1100}}, nil), compared(flags(16, 0.9), map[int][]float64{16: {1300, 1250, 1050}}, nil), "differ by up to 30 %"},
-		"one run":            {compared(flags(8, 0.9), map[int][]float64{16: {1000}}, nil), compared(flags(16, 0.9), map[int][]float64{16: {2000}}, nil), "one run has no spread"},
+		"noise":              {compared(flags(8, 0.9), map[int][]float64{16: {1000, 700, 1100, 1000, 1000}}, nil), compared(flags(16, 0.9), map[int][]float64{16: {1300, 1250, 1050, 1300, 1280}}, nil), "differ by up to 30 %"},
 		"does not bind":      {compared(flags(8, 0.9), same, nil), compared(flags(16, 0.9), slower, nil), "what changed (--max-num-seqs) does not bind this workload"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,15 +135,15 @@ func TestCompareSaysWhyNothingImproved(t *testing.T) {
 }
 
 func TestCompareOfZeros(t *testing.T) {
-	zero := map[string]Metric{"num_preemptions": NewMetric("", []float64{0, 0, 0})}
-	some := map[string]Metric{"num_preemptions": NewMetric("", []float64{7, 8, 9})}
-	runs := map[int][]float64{16: {1000, 1010, 990}}
+	zero := map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{0, 0, 0, 0, 0})}
+	some := map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{7, 8, 9, 8, 8})}
+	runs := map[int][]float64{16: {1000, 1010, 990, 1000, 1000}}
 	r, err := Compare(compared(nil, runs, some), compared(nil, runs, zero))
 	require.NoError(t, err)
-	require.Contains(t, r.Verdict, "Better beyond the spread: preemptions 8 → 0")
+	require.Contains(t, r.Verdict, "Better beyond the spread: ITL p99 8 → 0")
 	r, err = Compare(compared(nil, runs, zero), compared(nil, runs, some))
 	require.NoError(t, err)
-	require.Contains(t, r.Verdict, "Worse beyond the spread: preemptions 0 → 8")
+	require.Contains(t, r.Verdict, "Worse beyond the spread: ITL p99 0 → 8")
 	require.NoError(t, r.Write(t.TempDir()))
 }
 
@@ -118,4 +170,21 @@ func TestCompareMatchesCells(t *testing.T) {
 	_, err = Compare(compared(nil, map[int][]float64{1: {1}}, nil), compared(nil, map[int][]float64{32: {1}}, nil))
 	require.ErrorContains(t, err, "nothing to compare")
 	require.ErrorContains(t, err, "batch-size 32")
+}
+
+// TestCompareWantsTheSameLoad: shorter answers are no improvement, and clocks of a
+// moment make no other machine.
+func TestCompareWantsTheSameLoad(t *testing.T) {
+	runs := map[int][]float64{16: {1000, 1010, 990, 1000, 1000}}
+	_, err := Compare(compared(map[string]any{"output_tokens": 128.0}, runs, nil), compared(map[string]any{"output_tokens": 64.0}, runs, nil))
+	require.ErrorContains(t, err, "--output-tokens 128, the other with 64")
+	a, b := compared(nil, runs, nil), compared(nil, runs, nil)
+	a.Manifest.Machine, b.Manifest.Machine = "NVIDIA H200, driver 1.2, SM 1980 MHz, 16 cores, 2.1 GHz", "NVIDIA H200, driver 1.2, SM 1815 MHz, held down by power cap, 16 cores, 2.0 GHz"
+	r, err := Compare(a, b)
+	require.NoError(t, err)
+	require.NotContains(t, strings.Join(r.Notes, " "), "machines that differ")
+	b.Manifest.Machine = "NVIDIA H100, driver 1.2"
+	r, err = Compare(a, b)
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(r.Notes, " "), "machines that differ")
 }

@@ -33,13 +33,18 @@ func (c *comparison) report() *Report {
 			}
 		}
 		r.Cells = append(r.Cells, cell)
-		r.Tables = append(r.Tables, p.table())
+		r.Tables = append(r.Tables, p.table(true))
+	}
+	for _, p := range c.pairs {
+		if more := p.table(false); len(more.Rows) > 0 {
+			r.Tables = append(r.Tables, more)
+		}
 	}
 	if flags := c.flagTable(); len(flags.Rows) > 0 {
 		r.Tables = append(r.Tables, flags)
 	}
 	r.Plots = c.plots()
-	if c.a.Manifest.Machine != c.b.Manifest.Machine {
+	if unclocked(c.a.Manifest.Machine) != unclocked(c.b.Manifest.Machine) {
 		r.Manifest.Machine = "baseline: " + c.a.Manifest.Machine + "; optimized: " + c.b.Manifest.Machine
 		r.Notes = append(r.Notes, "The two were measured on machines that differ, so the ratios are of machines as well as of settings.")
 	}
@@ -47,21 +52,53 @@ func (c *comparison) report() *Report {
 		r.Manifest.Commit = c.a.Manifest.Commit + " against " + c.b.Manifest.Commit
 	}
 	r.Notes = append(r.Notes,
-		"The ratio is optimized ÷ baseline of the medians; its 95 % interval is a bootstrap over the runs with a fixed seed. A metric is better or worse only where the runs of the two do not overlap and the interval excludes 1.")
+		fmt.Sprintf("The ratio is optimized ÷ baseline of the medians; its 95 %% interval is a bootstrap over the runs with a fixed seed. A metric is better or worse where each side has at least %d runs, the ranges of the two lie apart by more than half of the wider one, and the medians by %.0f %%; the verdict rests on %s alone.",
+			verdictRepeats, 100*verdictChange, headlineNames()))
+	if c.a.Manifest.Command != c.b.Manifest.Command || c.a.Manifest.Date != c.b.Manifest.Date {
+		r.Notes = append(r.Notes, "The two were measured one after the other, so a machine that became faster or slower meanwhile counts as a difference; pagoda bench optimized measures both interleaved in one process.")
+	}
 	if missing := len(c.a.Cells) + len(c.b.Cells) - 2*len(c.pairs); missing > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d cells have no counterpart in the other report and are left out.", missing))
 	}
 	return r
 }
 
-// table is a pair's metrics beside each other.
-func (p *pair) table() Table {
+// unclocked is a machine without its clocks at one moment.
+func unclocked(machine string) string {
+	return strings.Join(slices.DeleteFunc(strings.Split(machine, ", "), func(part string) bool {
+		return strings.HasSuffix(part, "Hz") || strings.HasPrefix(part, "held down by")
+	}), ", ")
+}
+
+// headlineNames lists the metrics that the verdict rests on.
+func headlineNames() string {
+	var names []string
+	for _, metric := range headline {
+		names = append(names, displayName(metric))
+	}
+	return strings.Join(names, ", ")
+}
+
+// table is a pair's metrics beside each other: those that count for the verdict, or
+// the others, which only the page shows.
+func (p *pair) table(counts bool) Table {
 	t := Table{Title: p.label, Header: []string{"metric", "baseline", "optimized", "ratio", "95 % interval", ""}, Text: 1}
+	if !counts {
+		t.Title, t.pageOnly = strings.TrimSpace(p.label+" further metrics"), true
+		t.Header = t.Header[:5]
+	}
 	for _, ch := range p.changes {
-		t.Rows = append(t.Rows, []string{
+		if ch.headline() != counts {
+			continue
+		}
+		row := []string{
 			displayName(ch.metric) + unitSuffix(ch.metric, ch.a.Unit), withSpread(ch.a), withSpread(ch.b),
-			ratioText(ch.ratio), intervalText(ch.low, ch.high), ch.word(),
-		})
+			ratioText(ch.ratio), intervalText(ch.low, ch.high),
+		}
+		if counts {
+			row = append(row, ch.word())
+		}
+		t.Rows = append(t.Rows, row)
 	}
 	return t
 }
@@ -89,10 +126,8 @@ func (ch *change) word() string {
 		return "better"
 	case ch.result == worseResult:
 		return "worse"
-	case ch.differs:
-		return "differs"
-	case len(ch.a.Runs) < 2 || len(ch.b.Runs) < 2:
-		return "one run"
+	case min(len(ch.a.Runs), len(ch.b.Runs)) < verdictRepeats:
+		return "too few runs"
 	}
 	return "no difference"
 }
@@ -110,6 +145,8 @@ func (c *comparison) verdict() string {
 	better, worse := c.summary(betterResult), c.summary(worseResult)
 	var out []string
 	switch {
+	case c.fewestRuns() < verdictRepeats:
+		return "There is no measurable improvement, because " + c.reasonText() + " " + c.mediansText()
 	case len(better) > 0:
 		out = append(out, "Better beyond the spread: "+strings.Join(better, "; ")+".")
 	case len(worse) > 0:
@@ -121,6 +158,20 @@ func (c *comparison) verdict() string {
 		out = append(out, "Worse beyond the spread: "+strings.Join(worse, "; ")+".")
 	}
 	return strings.Join(out, "\n")
+}
+
+// mediansText says what the medians alone say.
+func (c *comparison) mediansText() string {
+	var parts []string
+	for _, p := range c.pairs {
+		if ch, ok := p.find("output_throughput"); ok && finite(ch.ratio) {
+			parts = append(parts, strings.TrimSpace(fmt.Sprintf("%.2f × %s", ch.ratio, p.label)))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "By the medians, which chance may have set apart, output tok/s is " + strings.Join(parts, ", ") + "."
 }
 
 func (c *comparison) reasonText() string {

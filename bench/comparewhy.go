@@ -48,9 +48,10 @@ func (c *comparison) reasons() []string {
 	if busy := c.largest("gpu_utilization"); busy >= busyShare {
 		why = append(why, fmt.Sprintf("the device was busy %.0f %% of the time already in the baseline: it is bound by compute or memory, and only less work a token would help (pagoda bench profile says which)", 100*busy))
 	}
-	if runs := c.fewestRuns(); runs < 2 {
-		why = append(why, "one run has no spread, so no difference can be told from chance: use --repeats 3 or more")
-	} else if wide, where := c.widest(); wide > wideSpread {
+	if runs := c.fewestRuns(); runs < verdictRepeats {
+		return append(why, fmt.Sprintf("the repeats are too few for a verdict: %d, where %d of each are wanted (--repeats %d)", runs, verdictRepeats, verdictRepeats))
+	}
+	if wide, where := c.widest(); wide > wideSpread {
 		why = append(why, fmt.Sprintf("the runs of one setting already differ by up to %.0f %% (%s), and what is smaller cannot be seen: use more --repeats, or a quieter machine", 100*wide, where))
 	}
 	if len(why) == 0 {
@@ -129,7 +130,9 @@ func (c *comparison) fewestRuns() int {
 	fewest := math.MaxInt
 	for _, p := range c.pairs {
 		for _, ch := range p.changes {
-			fewest = min(fewest, len(ch.a.Runs), len(ch.b.Runs))
+			if ch.headline() {
+				fewest = min(fewest, len(ch.a.Runs), len(ch.b.Runs))
+			}
 		}
 	}
 	return fewest

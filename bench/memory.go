@@ -18,12 +18,13 @@ type MemoryOptions struct {
 // utilizationStep is how near Memory finds the edge of what fits.
 const utilizationStep = 0.005
 
-// loadOf is the load of an experiment that wants the pool to bind: on a CPU few
-// requests, as a small model there serves in seconds; fewer of a larger one.
-func loadOf(info engine.Info, small Load) Load {
+// loadOf is the load of an experiment by the device, so that a cell takes seconds: on a
+// CPU the few requests of small, which a small model serves in that time, and fewer of
+// a larger one.
+func loadOf(info engine.Info, small, gpu Load) Load {
 	switch {
 	case info.Device.Backend != "cpu":
-		return Load{Requests: 512, PromptTokens: 512, OutputTokens: 256, RangeRatio: 0.5}
+		return gpu
 	case info.LayerFLOPsPerToken > 1e8:
 		small.Requests, small.OutputTokens = max(small.Requests/2, 4), max(small.OutputTokens/4, 16)
 	}
@@ -35,15 +36,16 @@ func loadOf(info engine.Info, small Load) Load {
 // a result, too: the last one that does is looked for in smaller steps, and
 // measured.
 func Memory(ctx context.Context, e Tunable, o MemoryOptions) (*Report, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
 	info := e.Info()
-	o.Load.fill(loadOf(info, Load{Requests: 24, PromptTokens: 64, OutputTokens: 256, RangeRatio: 0.5}))
+	o.Load.fill(loadOf(info, Load{Requests: 24, PromptTokens: 64, OutputTokens: 256, RangeRatio: 0.5},
+		Load{Requests: 192, PromptTokens: 256, OutputTokens: 256, RangeRatio: 0.5}))
 	if len(o.Utilizations) == 0 {
 		o.Utilizations = []float64{0.7, 0.8, 0.9, 0.95}
 	}
 	values := slices.Sorted(slices.Values(o.Utilizations))
-	if values[0] <= 0 || values[len(values)-1] > 1 {
-		return nil, badLoad("--gpu-memory-utilization %v: want values above 0 and at most 1", values)
-	}
 	if err := o.Load.check(info); err != nil {
 		return nil, err
 	}
@@ -52,21 +54,32 @@ func Memory(ctx context.Context, e Tunable, o MemoryOptions) (*Report, error) {
 	notes := c.makeBind(0.85, o.Load)
 	arms, err := c.memoryArms(ctx, values, o.Load)
 	r := c.report("memory", "memory: the share of the device's memory that the engine may use", o.Load, arms)
-	r.Notes = append(notes, r.Notes...)
-	r.Columns = []string{"num_gpu_blocks", "max_concurrency", "output_throughput", "p99_e2el_ms", "num_preemptions", "waiting_for_blocks", "swap_out_bytes", "peak_kv_cache_usage"}
+	r.Notes = append(append(notes, r.Notes...), engineMemoryNote, peakMemoryNote(info))
+	r.Columns = []string{"num_gpu_blocks", "max_concurrency", "output_throughput", "p99_e2el_ms", "num_preemptions", "waiting_for_blocks", "swap_out_bytes", "engine_memory_bytes", "peak_memory_bytes"}
 	if best := safest(r.Cells); best >= 0 {
 		r.Best = r.Cells[best].Params
 		r.Verdict = memoryVerdict(r.Cells, best)
 	} else if len(r.Cells) > 0 {
 		r.Verdict = "None of these values fits the memory: " + r.Cells[len(r.Cells)-1].Note
 	}
-	r.Plots = []Plot{
+	r.Plots = plotted(
 		linesOver(r.Cells, "gpu_memory_utilization", "throughput", "Throughput over memory", "gpu_memory_utilization", "output tokens/s", "output_throughput"),
 		linesOver(r.Cells, "gpu_memory_utilization", "preemptions", "Shortage of blocks over memory", "gpu_memory_utilization", "preemptions of a run", "num_preemptions"),
 		linesOver(r.Cells, "gpu_memory_utilization", "latency", "Latency over memory", "gpu_memory_utilization", "ms", "median_e2el_ms", "p99_e2el_ms"),
-	}
-	r.Plots = append(r.Plots, usageOverTime(arms, "gpu_memory_utilization"))
+		usageOverTime(arms, "gpu_memory_utilization"),
+	)
 	return r, err
+}
+
+// engineMemoryNote says what the figure of the engine is, beside that of the device.
+const engineMemoryNote = "Engine memory is what the plan gives weights, workspace and KV pool."
+
+// peakMemoryNote says whose memory the peak is.
+func peakMemoryNote(info engine.Info) string {
+	if info.Device.Backend == "cpu" {
+		return "Peak memory is what the process had resident: blocks that no request touched are missing, and the rest of the program is counted."
+	}
+	return "Peak memory is what the driver counts on the whole card: the CUDA context, loaded kernels, graphs and other processes are in it."
 }
 
 // makeBind pretends a device on which the load's need is the pool at a share of the
@@ -148,18 +161,19 @@ func memoryVerdict(cells []Cell, best int) string {
 	if failing > highest {
 		fmt.Fprintf(&b, "; %v is out of memory", cells[failing].Params["gpu_memory_utilization"])
 	}
-	fmt.Fprintf(&b, ". %v is enough for this load: %s output tok/s, %.0f preemptions, at most %.0f %% of its %.0f blocks in use. ",
-		c.Params["gpu_memory_utilization"], number(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), c.medianOf("num_gpu_blocks"))
+	fmt.Fprintf(&b, ". %v is enough for this load: %s output tok/s, %.0f preemptions, at most %.0f %% of its %s blocks in use. ",
+		c.Params["gpu_memory_utilization"], number(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), number(c.medianOf("num_gpu_blocks")))
 	for i := range cells {
 		low := &cells[i]
-		if i == best || !low.measured() {
+		short := low.medianOf("num_preemptions") > 0 || low.medianOf("waiting_for_blocks") > 0.01
+		if i == best || !low.measured() || !short {
 			continue
 		}
 		if below(low.Metrics["output_throughput"], c.Metrics["output_throughput"]) {
 			fmt.Fprintf(&b, "At %v the pool binds: %.2f of that throughput, %.0f preemptions, a request waits for blocks %.0f %% of the time. ",
 				low.Params["gpu_memory_utilization"], low.medianOf("output_throughput")/c.medianOf("output_throughput"), low.medianOf("num_preemptions"), 100*low.medianOf("waiting_for_blocks"))
 		} else if i < best && low.medianOf("num_preemptions") > 0 {
-			fmt.Fprintf(&b, "At %v %.0f requests are preempted, which costs no throughput beyond the spread. ", low.Params["gpu_memory_utilization"], low.medianOf("num_preemptions"))
+			fmt.Fprintf(&b, "At %v %.0f requests are preempted, throughput is %s. ", low.Params["gpu_memory_utilization"], low.medianOf("num_preemptions"), times(low.Metrics["output_throughput"], c.Metrics["output_throughput"]))
 		}
 	}
 	if highest > best {

@@ -9,11 +9,22 @@ import (
 	"strings"
 )
 
-// Optimized is Baseline of an engine that was started with the best parameters
-// found, so that the two compare.
-func Optimized(ctx context.Context, e Tunable, o BaselineOptions) (*Report, error) {
-	o.Name = "optimized"
-	return Baseline(ctx, e, o)
+// Optimized is Baseline with the best parameters found, o.Limits, interleaved with that
+// of the parameters to beat, o.Against, whose report is the second. The first has the
+// verdict of comparing the two.
+func Optimized(ctx context.Context, e Tunable, o BaselineOptions) (optimized, baseline *Report, err error) {
+	reports, err := o.measure(ctx, e, []*side{{name: "baseline", limits: o.Against}, {name: "optimized", limits: o.Limits}})
+	if len(reports) == 0 {
+		return nil, nil, err
+	}
+	baseline, optimized = reports[0], reports[1]
+	compared, e2 := Compare(baseline, optimized)
+	if e2 != nil { // interrupted before both had a cell
+		return optimized, baseline, err
+	}
+	optimized.Verdict = strings.TrimSpace(optimized.Verdict + "\nAgainst the baseline, interleaved with it: " + compared.Verdict)
+	optimized.Tables, optimized.Plots = append(optimized.Tables, compared.Tables...), append(optimized.Plots, compared.Plots...)
+	return optimized, baseline, err
 }
 
 // ConfigFile is the name of the file in which Tune leaves the parameters it found.
@@ -44,8 +55,10 @@ func (t *tuner) config(err error) *TunedConfig {
 	case err == nil:
 		c.Head = append(c.Head, strings.Split(t.verdict(nil), "\n")...)
 	}
-	if !t.sizedAtStart() {
+	if t.base.MemoryLimit != t.started.MemoryLimit {
 		c.Head = append(c.Head, fmt.Sprintf("Measured on a pretended device: give --memory-limit %d with it to have the same pool.", t.base.MemoryLimit))
+	} else if t.base.MemoryLimit > 0 {
+		c.Head = append(c.Head, fmt.Sprintf("Measured with --memory-limit %d (%s).", t.base.MemoryLimit, formatBinary(float64(t.base.MemoryLimit))))
 	}
 	params := tunedParams(t.best)
 	for _, key := range tunedKeys {
@@ -59,9 +72,6 @@ func (t *tuner) config(err error) *TunedConfig {
 	}
 	return c
 }
-
-// sizedAtStart says that the device's size was not pretended by the search itself.
-func (t *tuner) sizedAtStart() bool { return len(t.notes) == 0 }
 
 // String is the file's text.
 func (c *TunedConfig) String() string {

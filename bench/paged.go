@@ -21,10 +21,14 @@ type PagedOptions struct {
 // are, what contiguous allocation would have wasted on the same requests, what
 // prefix sharing and forked choices save, and what happens when blocks run short.
 func Paged(ctx context.Context, e Tunable, o PagedOptions) (*Report, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
 	info := e.Info()
-	o.Load.fill(loadOf(info, Load{Requests: 24, PromptTokens: 128, OutputTokens: 128, RangeRatio: 0.5, SharedPrefix: 96}))
+	o.Load.fill(loadOf(info, Load{Requests: 24, PromptTokens: 128, OutputTokens: 128, RangeRatio: 0.5},
+		Load{Requests: 128, PromptTokens: 256, OutputTokens: 128, RangeRatio: 0.5}))
 	if o.Load.SharedPrefix == 0 {
-		o.Load.SharedPrefix = o.Load.PromptTokens * 2 / 3
+		o.Load.SharedPrefix = max(o.Load.PromptTokens*3/4/info.BlockSize*info.BlockSize, o.Load.PromptTokens/2)
 	}
 	if o.Choices <= 0 {
 		o.Choices = 4
@@ -116,8 +120,8 @@ func pagedVerdict(cells []Cell, info engine.Info) string {
 		100*utilization, word, 100*plain.medianOf("internal_fragmentation"), info.BlockSize)
 	fmt.Fprintf(&b, "Contiguous allocation of max_model_len %d would waste %.1f %% on the same trace: this pool would hold %.0f sequences at once instead of the %.0f that ran. ",
 		info.MaxModelLen, 100*plain.medianOf("contiguous_waste"), plain.medianOf("contiguous_max_concurrency"), plain.medianOf("peak_running"))
-	fmt.Fprintf(&b, "A common prefix of %v tokens: hit rate %.0f %% of the prompts' tokens, up to %s saved, %.2f times the throughput. ", shared.Params["shared_prefix"],
-		100*shared.medianOf("prefix_hit_rate"), formatBinary(shared.medianOf("shared_bytes_saved")), shared.medianOf("output_throughput")/plain.medianOf("output_throughput"))
+	fmt.Fprintf(&b, "A common prefix of %v tokens: hit rate %.0f %% of the prompts' tokens, up to %s saved, throughput is %s. ", shared.Params["shared_prefix"],
+		100*shared.medianOf("prefix_hit_rate"), formatBinary(shared.medianOf("shared_bytes_saved")), times(shared.Metrics["output_throughput"], plain.Metrics["output_throughput"]))
 	fmt.Fprintf(&b, "%v choices a prompt share its blocks, up to %s saved; %.0f blocks were copied on write. ", forked.Params["n"], formatBinary(forked.medianOf("shared_bytes_saved")), forked.medianOf("copied_blocks"))
 	fmt.Fprintf(&b, "On %v blocks %.0f sequences are preempted, %s swapped out and %s in.", tight.Params["num_gpu_blocks_override"],
 		tight.medianOf("num_preemptions"), formatBinary(tight.medianOf("swap_out_bytes")), formatBinary(tight.medianOf("swap_in_bytes")))

@@ -70,6 +70,8 @@ type PreemptionArm struct {
 	Recomputes []float64
 	Waits      []float64         // steps that requests sat out for want of a block
 	SwapBytes  []float64         // both ways
+	OutRate    []float64         // GB/s of the copies to the host; 0 = none
+	InRate     []float64         // likewise, to the device
 	Computed   []float64         // prompt tokens, and whatever was computed again
 	Decisions  []engine.Decision // of the last repeat, the first few that its step records still hold
 	Lost       bool              // earlier records of that repeat were overwritten
@@ -133,11 +135,21 @@ func (r *PreemptionReport) measure(ctx context.Context, open func(string, int) (
 	arm.Recomputes = append(arm.Recomputes, float64(st.PreemptionsRecompute-before.PreemptionsRecompute))
 	arm.Waits = append(arm.Waits, float64(st.BlockWaits-before.BlockWaits))
 	arm.SwapBytes = append(arm.SwapBytes, float64(st.SwapInBytes+st.SwapOutBytes-before.SwapInBytes-before.SwapOutBytes))
+	arm.OutRate = append(arm.OutRate, gigabytes(st.SwapOutBytes-before.SwapOutBytes, st.SwapOutTime-before.SwapOutTime))
+	arm.InRate = append(arm.InRate, gigabytes(st.SwapInBytes-before.SwapInBytes, st.SwapInTime-before.SwapInTime))
 	// Of each request every token but the prompt's and the last takes one decode.
 	decodes := int64(o.Requests) * int64(o.OutputTokens-1)
 	arm.Computed = append(arm.Computed, float64(st.StepTokens-before.StepTokens-decodes))
 	arm.Decisions, arm.Lost = firstDecisions(e.Steps(math.MaxInt), warm[0].Step, 5)
 	return nil
+}
+
+// gigabytes is a rate in GB/s; 0 without time.
+func gigabytes(bytes int64, in time.Duration) float64 {
+	if in <= 0 {
+		return 0
+	}
+	return float64(bytes) / float64(in.Nanoseconds())
 }
 
 // firstDecisions takes the first n decisions after a step. lost says that some of
@@ -199,14 +211,15 @@ func (r *PreemptionReport) Print(w io.Writer) {
 	fmt.Fprintf(w, "%d requests at once, %d prompt and %d output tokens each; a pool of %d blocks, %.0f %% of what they need\n",
 		o.Requests, o.PromptTokens, o.OutputTokens, r.Blocks, 100*o.Share)
 	t := NewTable(w)
-	t.AppendHeader(table.Row{"--preemption-mode", "tok/s", "E2E p50 ms", "E2E p99 ms", "ITL p99 ms", "swaps", "recomputes", "waits", "swapped MiB", "prefilled tokens"})
+	t.AppendHeader(table.Row{"--preemption-mode", "tok/s", "E2E p50 ms", "E2E p99 ms", "ITL p99 ms", "swaps", "recomputes", "waits", "swapped MiB", "out GB/s", "in GB/s", "prefilled tokens"})
 	for _, a := range r.Arms {
 		swapped := make([]float64, len(a.SwapBytes))
 		for i, n := range a.SwapBytes {
 			swapped[i] = n / (1 << 20)
 		}
 		t.AppendRow(table.Row{a.Mode, spread(a.Throughput, "%.1f"), spread(a.E2EMedian, "%.0f"), spread(a.E2EP99, "%.0f"), spread(a.ITLP99, "%.0f"),
-			spread(a.Swaps, "%.0f"), spread(a.Recomputes, "%.0f"), spread(a.Waits, "%.0f"), spread(swapped, "%.0f"), spread(a.Computed, "%.0f")})
+			spread(a.Swaps, "%.0f"), spread(a.Recomputes, "%.0f"), spread(a.Waits, "%.0f"), spread(swapped, "%.0f"),
+			spread(a.OutRate, "%.1f"), spread(a.InRate, "%.1f"), spread(a.Computed, "%.0f")})
 	}
 	t.Render()
 	if v := r.Verdict(); v != "" {

@@ -90,7 +90,7 @@ func (p *ProfilePart) operations() Table {
 	for i := range p.Stats.Ops {
 		o := &p.Stats.Ops[i]
 		t.Rows = append(t.Rows, []string{o.Name, "bound by " + string(o.Bound), fmt.Sprint(o.Calls), fmt.Sprintf("%.3f", milliseconds(o.Time)), fmt.Sprintf("%.1f", 100*o.Share),
-			fmt.Sprintf("%.1f", o.GBps()), fmt.Sprintf("%.4f", o.TFLOPs()), fmt.Sprintf("%.0f", 100*o.Roofline)})
+			shortValue(o.GBps()), shortValue(o.TFLOPs()), fmt.Sprintf("%.0f", 100*o.Roofline)})
 	}
 	return t
 }
@@ -131,12 +131,19 @@ func (r *ProfileReport) judge(part *ProfilePart) string {
 	s := part.Stats
 	top := &s.Ops[0]
 	text := fmt.Sprintf("%s takes %.0f %% of the time, bound by %s at %.0f %% of the roofline", top.Name, 100*top.Share, top.Bound, 100*top.Roofline)
+	sum := 0.0
+	for i := range s.Ops {
+		sum += s.Ops[i].Share
+	}
+	if sum > 1.05 {
+		text += fmt.Sprintf(" (operations begin before the last ones have ended: their times add up to %.0f %%)", 100*sum)
+	}
 	if top.Roofline > 1 {
 		text += " (its data comes from a cache)"
 	}
 	if s.BusyShare() > enoughBusy {
 		if s.Occupied && s.Occupancy <= enoughOccupied {
-			return text + "; the " + r.device() + " are busy but not occupied: " + r.occupancyAdvice()
+			return text + "; the " + map[bool]string{true: "GPU is", false: "workers are"}[r.device() == "GPU"] + " busy but not occupied: " + r.occupancyAdvice()
 		}
 		return text
 	}

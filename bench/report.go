@@ -37,6 +37,8 @@ type Table struct {
 	Header []string
 	Rows   [][]string
 	Text   int // so many columns from the left are words; the others are aligned as numbers
+
+	pageOnly bool // too much for the console
 }
 
 // Manifest says what was measured, where and how, so that a reader can judge and

@@ -20,7 +20,7 @@ type page struct {
 	Heading, Experiment string
 	Verdict             []string
 	Notes               []string
-	Tables              []pageTable
+	Tables, More        []pageTable // More is folded
 	Same                string
 	Plots               []pagePlot
 	All                 *pageTable // every metric of every cell
@@ -70,7 +70,11 @@ func (r *Report) html() ([]byte, error) {
 		}
 	}
 	for i := range r.Tables {
-		p.Tables = append(p.Tables, r.Tables[i].forPage())
+		into := &p.Tables
+		if r.Tables[i].pageOnly {
+			into = &p.More
+		}
+		*into = append(*into, r.Tables[i].forPage())
 	}
 	for i := range r.Plots {
 		plot := pagePlot{Name: r.Plots[i].Name, Caption: r.Plots[i].Caption}
@@ -163,7 +167,11 @@ func (t *Table) forPage() pageTable {
 	out := pageTable{Title: t.Title}
 	cells := func(words []string) (cells []pageCell) {
 		for i, word := range words {
-			cells = append(cells, pageCell{Text: word, Number: i >= t.Text})
+			cell := pageCell{Text: word, Number: i >= t.Text}
+			if value, spread, ok := strings.Cut(word, " ± "); ok && cell.Number {
+				cell.Text, cell.Spread = value, "± "+spread
+			}
+			cells = append(cells, cell)
 		}
 		return cells
 	}

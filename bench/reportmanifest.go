@@ -66,7 +66,7 @@ func gpuFacts() string {
 	}
 	defer gpu.Close()
 	f := gpu.Read()
-	text := fmt.Sprintf("%s, SM %d MHz, memory %d MHz", formatBinary(float64(f.MemoryTotal)), f.SMClockMHz, f.MemoryClockMHz)
+	text := fmt.Sprintf("driver %s, %s, SM %d MHz, memory %d MHz", f.Driver, formatBinary(float64(f.MemoryTotal)), f.SMClockMHz, f.MemoryClockMHz)
 	if len(f.Throttling) > 0 {
 		text += ", held down by " + strings.Join(f.Throttling, ", ")
 	}

@@ -34,7 +34,9 @@ func (r *Report) Print(w io.Writer) {
 		r.printCells(w)
 	}
 	for i := range r.Tables {
-		r.Tables[i].print(w)
+		if !r.Tables[i].pageOnly {
+			r.Tables[i].print(w)
+		}
 	}
 	fmt.Fprintln(w)
 	if r.Verdict != "" {

@@ -26,6 +26,16 @@ var metricNames = map[string]string{
 	"swap_in_bytes":          "swapped in",
 	"swap_out_bytes":         "swapped out",
 	"gpu_utilization":        "GPU busy",
+	"cpu_cores_busy":         "cores busy",
+	"peak_memory_bytes":      "peak memory",
+	"engine_memory_bytes":    "engine memory",
+	"peak_swap_bytes":        "peak swap",
+	"kv_cache_usage":         "KV pool used",
+	"peak_kv_cache_usage":    "peak KV pool used",
+	"waiting_for_blocks":     "waits for blocks",
+	"waiting_for_seqs":       "waits for a place",
+	"preemptions_swap":       "swaps",
+	"preemptions_recompute":  "recomputes",
 }
 
 // metricOrder is the order of the metrics in tables; others follow by name.
@@ -44,8 +54,12 @@ func displayName(metric string) string {
 	parts := strings.Split(metric, "_")
 	if len(parts) >= 3 && parts[len(parts)-1] == "ms" {
 		quantity := strings.ToUpper(strings.Join(parts[1:len(parts)-1], " "))
+		known := slices.Contains([]string{"TTFT", "TPOT", "ITL", "E2EL", "QUEUE"}, quantity)
+		if quantity == "QUEUE" { // no abbreviation
+			quantity = "queue"
+		}
 		switch {
-		case !slices.Contains([]string{"TTFT", "TPOT", "ITL", "E2EL", "QUEUE"}, quantity):
+		case !known:
 		case parts[0] == "median":
 			return quantity + " p50"
 		case parts[0] == "mean" || parts[0] == "std":

@@ -28,15 +28,16 @@ func DefaultMaxNumSeqs(onCPU bool) []int {
 
 // Seqs measures how many sequences should run at once, and why more do not pay.
 func Seqs(ctx context.Context, e Tunable, o SeqsOptions) (*Report, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
 	info := e.Info()
-	o.Load.fill(loadOf(info, Load{Requests: 96, PromptTokens: 16, OutputTokens: 40, RangeRatio: 0.5}))
+	o.Load.fill(loadOf(info, Load{Requests: 96, PromptTokens: 16, OutputTokens: 40, RangeRatio: 0.5},
+		Load{Requests: 1024, PromptTokens: 32, OutputTokens: 64, RangeRatio: 0.5}))
 	if len(o.MaxNumSeqs) == 0 {
 		o.MaxNumSeqs = DefaultMaxNumSeqs(info.Device.Backend == "cpu")
 	}
 	values := slices.Sorted(slices.Values(o.MaxNumSeqs))
-	if values[0] < 1 {
-		return nil, badLoad("--max-num-seqs %d: want at least 1", values[0])
-	}
 	if err := o.Load.check(info); err != nil {
 		return nil, err
 	}
@@ -57,12 +58,12 @@ func Seqs(ctx context.Context, e Tunable, o SeqsOptions) (*Report, error) {
 	} else if len(r.Cells) > 0 {
 		r.Verdict = "None of these values fits the memory: " + r.Cells[0].Note
 	}
-	r.Plots = []Plot{
+	r.Plots = plotted(
 		linesOver(r.Cells, "max_num_seqs", "throughput", "Throughput over concurrency", "max_num_seqs", "output tokens/s", "output_throughput"),
 		linesOver(r.Cells, "max_num_seqs", "latency", "A token's time over concurrency", "max_num_seqs", "ms", "median_tpot_ms", "p99_itl_ms"),
 		linesOver(r.Cells, "max_num_seqs", "queueing", "Queueing over concurrency", "max_num_seqs", "ms", "median_queue_ms", "median_ttft_ms"),
 		linesOver(r.Cells, "max_num_seqs", "preemptions", "Preemptions over concurrency", "max_num_seqs", "preemptions of a run", "num_preemptions"),
-	}
+	)
 	return r, err
 }
 
@@ -130,7 +131,7 @@ func seqsVerdict(cells []Cell, best, requests int) string {
 	c := &cells[best]
 	fmt.Fprintf(&b, "Sweet spot: max_num_seqs %v, %s output tok/s at %s ms a token. ", c.Params["max_num_seqs"], number(c.medianOf("output_throughput")), number(c.medianOf("median_tpot_ms")))
 	if first := firstMeasured(cells); first < best {
-		fmt.Fprintf(&b, "That is %.2f times the throughput of %v. ", c.medianOf("output_throughput")/cells[first].medianOf("output_throughput"), cells[first].Params["max_num_seqs"])
+		fmt.Fprintf(&b, "Against %v throughput is %s. ", cells[first].Params["max_num_seqs"], times(c.Metrics["output_throughput"], cells[first].Metrics["output_throughput"]))
 	}
 	// Why it ends is seen in what more sequences meet.
 	var next *Cell
@@ -167,7 +168,31 @@ func seqsVerdict(cells []Cell, best, requests int) string {
 			fmt.Fprintf(&b, "At %v throughput falls to %.2f of it (%s: %s). ", worse.Params["max_num_seqs"], worse.medianOf("output_throughput")/c.medianOf("output_throughput"), why, text)
 		}
 	}
+	b.WriteString(outOfMemoryText(cells, "max_num_seqs"))
 	return strings.TrimSpace(b.String())
+}
+
+// outOfMemoryText says which cells, in the order of their values, do not fit, and
+// between which measured ones they lie.
+func outOfMemoryText(cells []Cell, param string) string {
+	var fails []string
+	most := -1
+	for i := range cells {
+		switch {
+		case cells[i].Metrics["out_of_memory"].Median > 0:
+			fails = append(fails, paramText(cells[i].Params[param]))
+		case cells[i].measured():
+			most = i
+		}
+	}
+	if len(fails) == 0 || most < 0 {
+		return ""
+	}
+	word := "is"
+	if len(fails) > 1 {
+		word = "are"
+	}
+	return fmt.Sprintf("%s %s out of memory; the largest that works is %s. ", strings.Join(fails, ", "), word, paramText(cells[most].Params[param]))
 }
 
 // firstMeasured is the index of the first cell with results.

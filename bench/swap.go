@@ -20,8 +20,12 @@ type SwapOptions struct {
 // requests, and beside them what happens when everything that comes is admitted and
 // must be swapped (preemption mode swap, no watermark).
 func Swap(ctx context.Context, e Tunable, o SwapOptions) (*Report, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
 	info := e.Info()
-	o.Load.fill(loadOf(info, Load{Requests: 48, PromptTokens: 16, OutputTokens: 112, RangeRatio: 0.5}))
+	o.Load.fill(loadOf(info, Load{Requests: 48, PromptTokens: 16, OutputTokens: 112, RangeRatio: 0.5},
+		Load{Requests: 192, PromptTokens: 128, OutputTokens: 128, RangeRatio: 0.5}))
 	if len(o.SwapSpaces) == 0 {
 		o.SwapSpaces = []int64{0, 4 << 30, 8 << 30, 16 << 30}
 	}
@@ -29,9 +33,6 @@ func Swap(ctx context.Context, e Tunable, o SwapOptions) (*Report, error) {
 		o.Share = 0.12
 	}
 	values := slices.Sorted(slices.Values(o.SwapSpaces))
-	if values[0] < 0 {
-		return nil, badLoad("--swap-space %d: want 0 or more", values[0])
-	}
 	if err := o.Load.check(info); err != nil {
 		return nil, err
 	}
@@ -151,7 +152,7 @@ func swapVerdict(cells []Cell, best int) string {
 	case best == none:
 		fmt.Fprintf(&b, "Without a swap pool %.0f sequences are computed again, which costs nothing beyond the spread here. ", cells[none].medianOf("preemptions_recompute"))
 	default:
-		fmt.Fprintf(&b, "Without a swap pool %.0f sequences are computed again: %.2f of that throughput. ", cells[none].medianOf("preemptions_recompute"), cells[none].medianOf("output_throughput")/c.medianOf("output_throughput"))
+		fmt.Fprintf(&b, "Without a swap pool %.0f sequences are computed again, throughput is %s. ", cells[none].medianOf("preemptions_recompute"), times(cells[none].Metrics["output_throughput"], c.Metrics["output_throughput"]))
 	}
 	for i := best + 1; i < len(cells); i++ {
 		if cells[i].measured() && cells[i].medianOf("num_cpu_blocks") == c.medianOf("num_cpu_blocks") && !isForced(&cells[i]) {
@@ -174,14 +175,14 @@ func forcedVerdict(cells []Cell) string {
 		return ""
 	}
 	all, few := &cells[n-2], &cells[n-1]
-	text := fmt.Sprintf("Admitting all that comes and swapping whatever is short (--preemption-mode swap --watermark 0): %.0f sequences swapped, %s moved, requests wait for blocks %.0f %% of the time; %.2f of the throughput that max_num_seqs %v has, which is what the pool holds",
+	text := fmt.Sprintf("Admitting all that comes and swapping whatever is short (--preemption-mode swap --watermark 0): %.0f sequences swapped, %s moved, requests wait for blocks %.0f %% of the time; against max_num_seqs %v, which is what the pool holds, throughput is %s",
 		all.medianOf("preemptions_swap"), formatBinary(all.medianOf("swap_out_bytes")+all.medianOf("swap_in_bytes")), 100*all.medianOf("waiting_for_blocks"),
-		all.medianOf("output_throughput")/few.medianOf("output_throughput"), few.Params["max_num_seqs"])
+		few.Params["max_num_seqs"], times(all.Metrics["output_throughput"], few.Metrics["output_throughput"]))
 	switch {
 	case below(all.Metrics["output_throughput"], few.Metrics["output_throughput"]):
 		return text + ": too many sequences swap."
 	case below(few.Metrics["output_throughput"], all.Metrics["output_throughput"]):
 		return text + ": a larger batch is worth the swapping."
 	}
-	return text + ", no difference beyond the spread."
+	return text + "."
 }

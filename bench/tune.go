@@ -31,7 +31,8 @@ type TuneOptions struct {
 // fill sets defaults.
 func (o *TuneOptions) fill(info engine.Info) {
 	o.CellOptions.fill()
-	o.Load.fill(loadOf(info, Load{Requests: 48, PromptTokens: 48, OutputTokens: 64, RangeRatio: 0.5}))
+	o.Load.fill(loadOf(info, Load{Requests: 48, PromptTokens: 48, OutputTokens: 64, RangeRatio: 0.5},
+		Load{Requests: 256, PromptTokens: 128, OutputTokens: 128, RangeRatio: 0.5}))
 	if len(o.Utilizations) == 0 {
 		o.Utilizations = []float64{0.7, 0.8, 0.9, 0.95}
 	}
@@ -73,6 +74,9 @@ func (t *tuner) phases() []func(ctx context.Context) error {
 // rest. The objective is throughput, or goodput when latencies are wanted. It
 // returns what is done when ctx ends, too; Runs lets it go on from there.
 func Tune(ctx context.Context, e Tunable, o TuneOptions) (*Report, *TunedConfig, error) {
+	if err := o.Check(); err != nil {
+		return nil, nil, err
+	}
 	info := e.Info()
 	o.fill(info)
 	if err := o.Load.check(info); err != nil {
@@ -85,6 +89,10 @@ func Tune(ctx context.Context, e Tunable, o TuneOptions) (*Report, *TunedConfig,
 	}
 	t.base = over(t.base, o.Start)
 	t.base.NumGPUBlocksOverride, t.base.KVCacheMemoryBytes = 0, 0 // the pool follows from the share of the memory
+	// The engine may have been started with more, for the sake of the values to try.
+	if err := e.Reconfigure(ctx, t.base); err != nil {
+		return nil, nil, fmt.Errorf("the parameters to begin with: %w", err)
+	}
 	t.notes = t.makeBind(1, o.Load)
 	t.start, t.best = t.base, t.base
 	if o.Runs != "" {
@@ -257,7 +265,10 @@ func (t *tuner) winner(now *arm, alive []*arm) *arm {
 func (t *tuner) figures(a *arm) string {
 	c := a.cell()
 	m := c.Metrics[t.objective]
-	return fmt.Sprintf("%s tok/s (%s-%s)", number(m.Median), number(m.Min), number(m.Max))
+	if len(m.Runs) == 1 {
+		return fmt.Sprintf("%s tok/s in one run", number(m.Median))
+	}
+	return fmt.Sprintf("%s tok/s (%s–%s)", number(m.Median), number(m.Min), number(m.Max))
 }
 
 // reason says why the winner was chosen, in figures.

@@ -30,11 +30,7 @@ func (t *tuner) finish(err error) *Report {
 			r.Notes = append(r.Notes, text)
 		}
 	}
-	slowest := 0.0
-	for i := range r.Cells {
-		slowest = max(slowest, r.Cells[i].Metrics["reconfigure_ms"].Max)
-	}
-	r.Notes = append(r.Notes, fmt.Sprintf("Changing the limits between cells took %.3g ms at most; the model stayed loaded.", slowest))
+	r.noteReconfigure()
 	if device := t.e.Info().Device; device.Backend == "cpu" {
 		t.noteOthers(r, float64(device.Threads))
 	}
@@ -79,11 +75,11 @@ func (t *tuner) verdict(err error) string {
 	figures := fmt.Sprintf("%s tok/s (%s–%s) against %s (%s–%s)", number(best.Median), number(best.Min), number(best.Max),
 		number(start.Median), number(start.Min), number(start.Max))
 	if start.Median > 0 {
-		figures += fmt.Sprintf(", %.2f times", best.Median/start.Median)
+		figures += fmt.Sprintf(", %.2f×", best.Median/start.Median)
 	}
 	switch {
 	case below(start, best):
-		fmt.Fprintf(&b, "Verified, interleaved with the start: %s of %s: an improvement beyond the spread.", figures, t.objectiveName())
+		fmt.Fprintf(&b, "Verified, interleaved with the start: %s %s: an improvement beyond the spread.", t.objectiveName(), figures)
 	case below(best, start):
 		fmt.Fprintf(&b, "Interleaved with the start it is worse: %s. The parameters stay as they were.", figures)
 	default:
@@ -114,7 +110,9 @@ func (t *tuner) stageTable(stage string, fitted learned, all []*candidate, arms 
 			case a.memory != nil:
 				fate = "out of memory"
 			case len(a.runs) > 0:
-				fate = map[bool]string{true: "◀ chosen", false: fmt.Sprintf("%d runs", len(a.runs))}[a == winner]
+				if fate = "◀ chosen"; a != winner {
+					fate = strings.TrimSuffix(fmt.Sprintf("%d runs", len(a.runs)), map[bool]string{true: "s"}[len(a.runs) == 1])
+				}
 				row = nil
 				for _, name := range []string{t.objective, "median_tpot_ms", "p99_itl_ms", "p99_ttft_ms", "num_preemptions"} {
 					m := cell.Metrics[name]
@@ -126,7 +124,7 @@ func (t *tuner) stageTable(stage string, fitted learned, all []*candidate, arms 
 		if c.predicted.Finished > 0 {
 			expected = number(c.predicted.OutputThroughput)
 		}
-		table.Rows = append(table.Rows, append([]string{value(c.limits), fate, fmt.Sprint(c.blocks), expected}, row...))
+		table.Rows = append(table.Rows, append([]string{value(c.limits), fate, number(float64(c.blocks)), expected}, row...))
 	}
 	return table
 }

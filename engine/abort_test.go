@@ -94,7 +94,7 @@ func (c abortCase) abort(t *testing.T, w *where, at int) bool {
 	require.NoError(t, l.sched.Check())
 	st := l.kv.Stats()
 	require.Zero(t, st.Used+st.InFlight+st.HostUsed+st.HostInFlight)
-	require.Len(t, l.runner.free, l.maxima.MaxSeqs)
+	require.Len(t, append(l.runner.free, l.runner.beyond...), l.maxima.MaxSeqs)
 	l.stop(nil)
 	return hit
 }

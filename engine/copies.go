@@ -14,6 +14,7 @@ import (
 type transfer struct {
 	id     scheduler.TransferID
 	ticket kernels.Ticket
+	spent  *time.Duration // the counter of its direction
 }
 
 // move performs the copies of a step, before it is launched: out, in, then those
@@ -21,11 +22,11 @@ type transfer struct {
 func (l *loop) move(out *scheduler.Output) {
 	bytes := l.store.BlockBytes()
 	if t := out.SwapOut; t.ID != 0 {
-		l.transfers = append(l.transfers, transfer{t.ID, l.store.SwapOut(t.Copies)})
+		l.transfers = append(l.transfers, transfer{t.ID, l.store.SwapOut(t.Copies), &l.stats.SwapOutTime})
 		l.stats.SwapOutBytes += int64(len(t.Copies)) * bytes
 	}
 	if t := out.SwapIn; t.ID != 0 {
-		l.transfers = append(l.transfers, transfer{t.ID, l.store.SwapIn(t.Copies)})
+		l.transfers = append(l.transfers, transfer{t.ID, l.store.SwapIn(t.Copies), &l.stats.SwapInTime})
 		l.stats.SwapInBytes += int64(len(t.Copies)) * bytes
 	}
 	l.store.Copy(out.Copies)
@@ -49,6 +50,7 @@ func (l *loop) arrive(wait bool) {
 			kept = append(kept, t)
 			continue
 		}
+		*t.spent += took
 		l.sched.CopyDone(t.id, took)
 	}
 	l.transfers = kept

@@ -29,6 +29,7 @@ type fake struct {
 	hostTokens    []int32 // [host slots]
 	hostPositions []int32
 	numHost       int
+	now           kernels.Limits // in force; limits are Setup's
 	swaps         []*fakeSwap
 	swapPolls     int // how often a swap is not yet done
 
@@ -76,7 +77,7 @@ func (f *fake) ReadActivation(_ kernels.Activation, n int) []float32 {
 }
 
 func (f *fake) Setup(_ kernels.Shape, l kernels.Limits) error {
-	f.limits = l
+	f.limits, f.now = l, l
 	f.rows = make([]fakeRow, l.MaxSeqs)
 	for i := range f.results {
 		f.results[i] = kernels.Result{
@@ -106,7 +107,12 @@ func (f *fake) ResizePool(device, host int) error {
 	return nil
 }
 
-func (f *fake) SetLimits(kernels.Limits) error { return nil }
+// SetLimits forgets the rows that go.
+func (f *fake) SetLimits(l kernels.Limits) error {
+	f.now = l
+	clear(f.rows[l.MaxSeqs:])
+	return nil
+}
 
 // move copies whole blocks.
 func (f *fake) move(copies []kernels.BlockCopy, to, from, toPos, fromPos []int32) {
@@ -215,8 +221,8 @@ func (f *fake) Launch(b *kernels.Batch, _ func()) {
 }
 
 func (f *fake) checkBatch(b *kernels.Batch) {
-	if b.NumTokens() == 0 || b.NumTokens() > f.limits.MaxBatchedTokens || b.NumSeqs() > f.limits.MaxSeqs || len(b.LogitRows) > f.limits.MaxLogitRows {
-		panic(fmt.Sprintf("fake: %d tokens, %d sequences, %d logit rows; limits %+v", b.NumTokens(), b.NumSeqs(), len(b.LogitRows), f.limits))
+	if b.NumTokens() == 0 || b.NumTokens() > f.now.MaxBatchedTokens || b.NumSeqs() > f.now.MaxSeqs || len(b.LogitRows) > f.now.MaxLogitRows {
+		panic(fmt.Sprintf("fake: %d tokens, %d sequences, %d logit rows; limits %+v", b.NumTokens(), b.NumSeqs(), len(b.LogitRows), f.now))
 	}
 	if !slices.IsSorted(b.LogitRows) || int(b.QueryStart[b.NumSeqs()]) != b.NumTokens() {
 		panic(fmt.Sprintf("fake: logit rows %v, query starts %v of %d tokens", b.LogitRows, b.QueryStart, b.NumTokens()))
@@ -225,8 +231,8 @@ func (f *fake) checkBatch(b *kernels.Batch) {
 		if n := b.QueryStart[i+1] - b.QueryStart[i]; n < 1 || i < b.NumDecodes && n != 1 || int(b.SeqLens[i]) > f.limits.MaxModelLen {
 			panic(fmt.Sprintf("fake: sequence %d of %d decodes has %d query tokens of %d", i, b.NumDecodes, n, b.SeqLens[i]))
 		}
-		if slices.Index(b.Rows, b.Rows[i]) != i {
-			panic(fmt.Sprintf("fake: row %d is twice in a step", b.Rows[i]))
+		if slices.Index(b.Rows, b.Rows[i]) != i || int(b.Rows[i]) >= f.now.MaxSeqs {
+			panic(fmt.Sprintf("fake: row %d is twice in a step, or not below %d", b.Rows[i], f.now.MaxSeqs))
 		}
 	}
 }

@@ -9,6 +9,9 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
+// tapFunc is what kernels.Backend.SetTap takes.
+type tapFunc = func(op kernels.Op, layer int, out kernels.Activation, values []float32)
+
 // Logits returns the model's logits after each token of ids, [len(ids)][vocab],
 // for verification: teacher-forced, through the same paged path as any request,
 // in chunks of at most MaxNumSeqs tokens, the most rows of logits that a step
@@ -17,7 +20,7 @@ import (
 func (e *Engine) Logits(ctx context.Context, ids []int32) ([][]float32, error) {
 	var rows [][]float32
 	vocab := e.info.Vocab
-	err := e.eachLogits(ctx, ids, e.cfg.MaxNumBatchedTokens, func(_ int, values []float32) {
+	err := e.EachLogits(ctx, ids, e.cfg.MaxNumBatchedTokens, func(_ int, values []float32) {
 		for ; len(values) > 0; values = values[vocab:] {
 			rows = append(rows, values[:vocab:vocab])
 		}
@@ -25,9 +28,38 @@ func (e *Engine) Logits(ctx context.Context, ids []int32) ([][]float32, error) {
 	return rows, err
 }
 
-// eachLogits hands the logits after ids to visit, in chunks of at most chunk
-// tokens that begin at start, on the engine's goroutine.
-func (e *Engine) eachLogits(ctx context.Context, ids []int32, chunk int, visit func(start int, values []float32)) error {
+// EachLogits is Logits for sequences whose logits need not be in memory at one
+// time: visit gets those of chunks of at most chunk tokens that begin at start,
+// [tokens·vocab], on the engine's goroutine.
+func (e *Engine) EachLogits(ctx context.Context, ids []int32, chunk int, visit func(start int, values []float32)) error {
+	return e.teacherForced(ctx, ids, chunk, nil, visit)
+}
+
+// HiddenStates returns the residual stream of ids, [len(ids)·hidden] each: what
+// enters the first layer, and what each layer leaves. It is computed as Logits are.
+func (e *Engine) HiddenStates(ctx context.Context, ids []int32) ([][]float32, error) {
+	var states [][]float32
+	var before []int // length of each state before the chunk under way
+	tap := func(_ kernels.Op, layer int, out kernels.Activation, values []float32) {
+		if out != kernels.Hidden {
+			return
+		}
+		if layer++; layer == len(states) {
+			states, before = append(states, nil), append(before, 0)
+		}
+		states[layer] = append(states[layer][:before[layer]], values...) // the MLP's sum replaces the attention's
+	}
+	err := e.teacherForced(ctx, ids, e.cfg.MaxNumBatchedTokens, tap, func(int, []float32) {
+		for i := range states {
+			before[i] = len(states[i])
+		}
+	})
+	return states, err
+}
+
+// teacherForced computes ids with nothing else under way; tap, unless it is nil, sees
+// every operation.
+func (e *Engine) teacherForced(ctx context.Context, ids []int32, chunk int, tap tapFunc, visit func(start int, values []float32)) error {
 	if err := e.checkPrompt(&Request{Prompt: ids}); err != nil {
 		return err
 	}
@@ -39,6 +71,10 @@ func (e *Engine) eachLogits(ctx context.Context, ids []int32, chunk int, visit f
 	}
 	var failed error
 	err := e.alone(ctx, func(l *loop) (done bool) {
+		if tap != nil {
+			l.backend.SetTap(tap)
+			defer l.backend.SetTap(nil)
+		}
 		done, failed = l.logits(ctx, ids, chunk, visit)
 		return done
 	})
@@ -70,7 +106,7 @@ func (e *Engine) PromptLogprobs(ctx context.Context, ids []int32, top int) ([]Pr
 	}
 	out := make([]PromptLogprob, len(ids))
 	vocab := e.info.Vocab
-	err := e.eachLogits(ctx, ids, promptChunk, func(start int, values []float32) {
+	err := e.EachLogits(ctx, ids, promptChunk, func(start int, values []float32) {
 		for i := 0; len(values) > 0; i++ {
 			if next := start + i + 1; next < len(ids) {
 				out[next] = promptLogprob(values[:vocab], ids[next], top)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -330,6 +331,9 @@ func (l *loop) collect(s *step) error {
 	l.profile.waited()
 	l.judge(s, result)
 	l.sched.Update(s.out, s.results, result.Duration)
+	if slices.ContainsFunc(s.verdicts, func(v verdict) bool { return v.err == ErrNotNumbers }) {
+		l.sched.ResetPrefixCache() // what it has computed may be cached, for others to fail by
+	}
 	l.deliver(s, result.Duration)
 	s.host += time.Since(begin)
 	l.record(s)

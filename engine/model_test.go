@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,27 +65,34 @@ func generate(t *testing.T, e *Engine, requests []Request) []string {
 	}
 	var out []string
 	for _, s := range streams {
-		var text strings.Builder
-		for {
-			ev, ok := s.Next(context.Background())
-			if !ok {
-				break
-			}
-			require.NoError(t, ev.Err)
-			fmt.Fprintf(&text, "%d:%08x ", ev.Token, math.Float32bits(ev.Logprob))
-		}
-		out = append(out, text.String())
+		out = append(out, answer(t, s))
 	}
 	return out
+}
+
+// answer is the rest of a stream, every token with its exact log probability.
+func answer(t *testing.T, s *Stream) string {
+	var text strings.Builder
+	for {
+		ev, ok := s.Next(context.Background())
+		if !ok {
+			return text.String()
+		}
+		require.NoError(t, ev.Err)
+		fmt.Fprintf(&text, "%d:%08x ", ev.Token, math.Float32bits(ev.Logprob))
+	}
 }
 
 // TestGreedyEqualsSolo runs a real model on the CPU: with --batch-invariant
 // every request's tokens and log probabilities are bit-equal to those of a run
 // of its own, whatever the prefix cache, chunking, loop, block size, pool and
 // threads.
-func TestGreedyEqualsSolo(t *testing.T) {
+func TestGreedyEqualsSolo(t *testing.T) { testGreedyEqualsSolo(t, openTiny, 6144) }
+
+// testGreedyEqualsSolo runs a model whose blocks have so many bytes.
+func testGreedyEqualsSolo(t *testing.T, open func(*testing.T, func(*Config)) *Engine, blockBytes int64) {
 	requests := tinyRequests()
-	solo := openTiny(t, func(c *Config) { c.MaxNumSeqs, c.DisablePrefixCaching = 1, true })
+	solo := open(t, func(c *Config) { c.MaxNumSeqs, c.DisablePrefixCaching = 1, true })
 	var want []string
 	for i := range requests {
 		want = append(want, generate(t, solo, requests[i:i+1])...)
@@ -101,14 +109,16 @@ func TestGreedyEqualsSolo(t *testing.T) {
 		"chunks of 7":      func(c *Config) { c.MaxNumBatchedTokens = 7 },
 		"tiny pool":        func(c *Config) { c.NumGPUBlocksOverride = 8 },
 		"swap":             func(c *Config) { c.NumGPUBlocksOverride, c.PreemptionMode = 8, "swap" },
-		"small swap pool":  func(c *Config) { c.NumGPUBlocksOverride, c.PreemptionMode, c.SwapSpace = 8, "swap", 3*6144 },
+		"small swap pool":  func(c *Config) { c.NumGPUBlocksOverride, c.PreemptionMode, c.SwapSpace = 8, "swap", 3*blockBytes },
 		"recompute":        func(c *Config) { c.NumGPUBlocksOverride, c.PreemptionMode = 8, "recompute" },
 		"tiny, overlapped": func(c *Config) { c.NumGPUBlocksOverride, c.AsyncScheduling, c.MaxNumBatchedTokens = 8, "on", 11 },
 		"blocks of 32":     func(c *Config) { c.BlockSize = 32 },
+		"blocks of 64":     func(c *Config) { c.BlockSize = 64 },
 		"one thread":       func(c *Config) { c.Threads = 1 },
+		"graphs off":       func(c *Config) { c.EnforceEager = true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := openTiny(t, change)
+			e := open(t, change)
 			require.Equal(t, want, generate(t, e, requests), "cold")
 			require.Equal(t, want, generate(t, e, requests), "warm")
 			st := e.Stats()
@@ -122,6 +132,58 @@ func TestGreedyEqualsSolo(t *testing.T) {
 			t.Logf("invariants %t: %d steps, %d hits, %d preemptions", invariant.Enabled, st.Steps, st.PrefixHits, st.PreemptionsRecompute)
 		})
 	}
+}
+
+// TestNotNumbers: a request whose attention reads a NaN fails alone. The others
+// answer as if nothing had happened, and so does a later request of its prompt, which
+// would find NaNs in the prefix cache.
+func TestNotNumbers(t *testing.T) {
+	testNotNumbers(t, openTiny(t, func(c *Config) { c.NumGPUBlocksOverride = 400 }))
+}
+
+func testNotNumbers(t *testing.T, e *Engine) {
+	requests := tinyRequests()
+	for i := range requests {
+		requests[i].ID, requests[i].MaxTokens = fmt.Sprint(i), 400
+	}
+	requests = requests[:6] // all at once
+	const victim = 5
+	want := generate(t, e, requests)
+	var streams []*Stream
+	for _, r := range requests {
+		r.CacheSalt = "again" // with blocks of its own
+		s, err := e.Submit(t.Context(), r)
+		require.NoError(t, err)
+		streams = append(streams, s)
+	}
+	for range 20 { // it is in the midst of its output
+		_, ok := streams[victim].Next(t.Context())
+		require.True(t, ok)
+	}
+	spoiled := 0
+	require.NoError(t, e.alone(t.Context(), func(l *loop) bool {
+		for s, q := range l.requests {
+			if q.id == fmt.Sprint(victim) {
+				// The prompt's last full block, which no other has.
+				l.backend.WriteBlock(int32(s.Table.IDs()[4]), slices.Repeat([]uint16{0x7fc0}, l.backend.KV().BlockElems()))
+				spoiled++
+			}
+		}
+		return true
+	}))
+	require.Equal(t, 1, spoiled)
+	for i, s := range streams {
+		if i == victim {
+			_, last := readAll(t, s)
+			require.Equal(t, FinishError, last.Finish)
+			require.ErrorIs(t, last.Err, ErrNotNumbers)
+			continue
+		}
+		require.Equal(t, want[i], answer(t, s), "request %d", i)
+	}
+	requests[victim].CacheSalt = "again"
+	require.Equal(t, want[victim:], generate(t, e, requests[victim:]))
+	require.Zero(t, e.Stats().BlocksUsed)
 }
 
 // TestLogitsOfAModel: teacher-forced logits do not depend on the chunks and

@@ -44,6 +44,8 @@ func openModel(c *Config) (source, error) {
 		switch {
 		case errors.As(err, &file):
 			return nil, fmt.Errorf("%w: %w", ErrModel, err)
+		case errors.Is(err, kernels.ErrOutOfMemory):
+			return nil, fmt.Errorf("%w: weights: %w", ErrMemory, adviseMemory(c, err))
 		case err != nil:
 			return nil, fmt.Errorf("%w: %w", ErrDevice, err)
 		}
@@ -124,7 +126,10 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	defer src.close()
 	c := &e.cfg
 	backend, err := src.open(c)
-	if err != nil {
+	switch {
+	case errors.Is(err, kernels.ErrOutOfMemory):
+		return nil, fmt.Errorf("%w: %w; end other processes that hold the device's memory (nvidia-smi lists them), or use --device cpu", ErrMemory, err)
+	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrDevice, err)
 	}
 	defer func() {
@@ -138,17 +143,17 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 		return nil, err
 	}
 	sz, shape, lim := measure(c, &src, device, backend.WorkspaceBytes)
-	most := maxima(c, device.Backend, src.modelMaxLen)
+	most := maxima(c, src.modelMaxLen)
 	plan, err := plan(c, sz)
 	if err != nil {
 		return nil, err
 	}
 	if err := reserve(backend, shape, most, lim); err != nil {
-		return nil, fmt.Errorf("%w: workspace of %s: %w", ErrMemory, bytesText(sz.workspace), err)
+		return nil, fmt.Errorf("%w: workspace of %s: %w", ErrMemory, bytesText(sz.workspace), adviseMemory(c, err))
 	}
 	store, err := kvcache.NewStore(backend, plan.blocks, plan.hostBlocks)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMemory, err)
+		return nil, fmt.Errorf("%w: %w", ErrMemory, adviseMemory(c, err))
 	}
 	m, err := src.load(backend)
 	if err != nil {
@@ -255,6 +260,7 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 		records:  newRecords(), began: time.Now(),
 		trace: trace,
 	}
+	l.runner.setRows(c.MaxNumSeqs)
 	l.hold.Lock()
 	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }
 	l.stats.BlockSize, l.stats.BlockBytes = c.BlockSize, e.info.BlockBytes
@@ -304,10 +310,7 @@ func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) 
 	if i.Device.Threads > 0 {
 		device += fmt.Sprintf(", %d threads", i.Device.Threads)
 	}
-	batched := defaultBatchedCPU
-	if i.Device.Backend == deviceCUDA {
-		batched = defaultBatchedCUDA
-	}
+	batched := DefaultBatchedTokens(i.Device.Backend)
 	return []Setting{
 		{"model", c.Model, "given"},
 		{"load-format", c.LoadFormat, reason(c.LoadFormat == "auto")},

@@ -52,7 +52,9 @@ type traceWriter struct {
 	pid     int
 	gpu     *kernels.GPU
 	events  []traceEvent
-	id      int // "External id" of the last operation
+	id      int           // "External id" of the last operation
+	begin   time.Duration // of the step whose events are added
+	end     time.Duration
 	written int64
 }
 
@@ -186,12 +188,26 @@ func (t *traceWriter) complete(category, name string, pid, tid int, start, durat
 	})
 }
 
+// issue adds what the engine's goroutine issued in the step. The clocks of host and
+// tracer differ by some 100 ns: what reaches over the step's bounds by that would
+// overlap a neighbour, too.
+func (t *traceWriter) issue(category, name string, start, duration time.Duration, args map[string]any) {
+	end := start + duration
+	if start < t.begin && end > t.begin {
+		start = t.begin
+	}
+	if start < t.end && end > t.end {
+		end = t.end
+	}
+	t.complete(category, name, t.pid, traceEngine, start, end-start, args)
+}
+
 // step adds the events of step i.
 func (t *traceWriter) step(i int) {
 	s := &t.p.Steps[i]
-	begin, end := t.p.Window(i)
+	t.begin, t.end = t.p.Window(i)
 	t.id++
-	t.complete("user_annotation", fmt.Sprintf("ProfilerStep#%d", s.Number), t.pid, traceEngine, begin, end-begin, map[string]any{
+	t.complete("user_annotation", fmt.Sprintf("ProfilerStep#%d", s.Number), t.pid, traceEngine, t.begin, t.end-t.begin, map[string]any{
 		"External id": t.id, "tokens": s.Tokens, "sequences": s.Sequences, "decodes": s.Decodes,
 	})
 	for _, ph := range s.Phases {
@@ -214,7 +230,7 @@ func (t *traceWriter) step(i int) {
 			t.complete("cpu_op", o.Name(), t.pid, traceWorkers, o.Start, o.Duration, args)
 			continue
 		}
-		t.complete("cpu_op", o.Name(), t.pid, traceEngine, o.Issued, o.IssueTime, args)
+		t.issue("cpu_op", o.Name(), o.Issued, o.IssueTime, args)
 		t.activities(o)
 	}
 }
@@ -237,7 +253,7 @@ func (t *traceWriter) activities(o *kernels.OpRecord) {
 // runtime adds the call that issued something. The plugin knows the category by
 // its older name, and ties kernels to operators by it alone.
 func (t *traceWriter) runtime(name string, correlation uint32, start, duration time.Duration) {
-	t.complete("runtime", name, t.pid, traceEngine, start, duration, map[string]any{"External id": t.id, "correlation": correlation})
+	t.issue("runtime", name, start, duration, map[string]any{"External id": t.id, "correlation": correlation})
 }
 
 func (t *traceWriter) activity(a *kernels.Activity) {

@@ -149,14 +149,16 @@ func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
 	if err != nil {
 		return err
 	}
-	if err := l.backend.SetLimits(workspaceLimits(c, l.sizes.modelMaxLen)); err != nil {
-		return fmt.Errorf("%w: workspace: %w", ErrMemory, err)
+	before := workspaceLimits(&now.cfg, l.sizes.modelMaxLen)
+	if err := l.backend.SetLimits(eitherLimits(before, workspaceLimits(c, l.sizes.modelMaxLen))); err != nil {
+		return fmt.Errorf("%w: workspace: %w", ErrMemory, adviseMemory(c, err))
 	}
 	device, host := max(p.blocks, now.info.NumBlocks+1), max(p.hostBlocks, now.info.HostBlocks)
 	if err := l.store.Resize(device, host); err != nil {
-		_ = l.backend.SetLimits(workspaceLimits(&now.cfg, l.sizes.modelMaxLen)) // was possible before
-		return fmt.Errorf("%w: %w", ErrMemory, err)
+		_ = l.backend.SetLimits(before) // was possible before
+		return fmt.Errorf("%w: %w", ErrMemory, adviseMemory(c, err))
 	}
+	l.runner.setRows(max(c.MaxNumSeqs, now.cfg.MaxNumSeqs))
 	if err := l.sched.SetLimits(schedulerLimits(c), p.blocks, p.hostBlocks); err != nil {
 		panic(fmt.Sprintf("engine: limits that were validated are refused: %v", err))
 	}
@@ -187,15 +189,34 @@ func (l *loop) replan(c *Config, sz sizes) (memoryPlan, error) {
 	return p, nil
 }
 
+// moveRows leaves n rows: sequences in the others get one of these, which the next
+// step fills anew.
+func (l *loop) moveRows(n int) {
+	var homeless []*request
+	for _, q := range l.requests {
+		if int(q.row) >= n {
+			l.runner.dropRow(q)
+			homeless = append(homeless, q)
+		}
+	}
+	l.runner.setRows(n)
+	for _, q := range homeless {
+		l.runner.takeRow(q)
+		q.moved = true
+	}
+}
+
 // settle gives back the memory of limits that were lowered, once nobody uses it.
 // Nothing is in flight but swap copies.
 func (l *loop) settle() {
 	p := l.pending
-	if p == nil || !l.sched.Settled() {
+	if p == nil || !l.sched.Settled() || l.sched.NumRunning() > p.next.cfg.MaxNumSeqs {
 		return
 	}
 	l.pending = nil
-	err := l.store.Resize(p.next.info.NumBlocks+1, p.next.info.HostBlocks)
+	l.moveRows(p.next.cfg.MaxNumSeqs)
+	err := errors.Join(l.backend.SetLimits(workspaceLimits(&p.next.cfg, l.sizes.modelMaxLen)),
+		l.store.Resize(p.next.info.NumBlocks+1, p.next.info.HostBlocks))
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrMemory, err)
 	}

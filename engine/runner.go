@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -75,12 +76,14 @@ type runner struct {
 	backend kernels.Backend
 	forward func(*kernels.Batch)
 	free    []int32 // rows that no sequence has; a stack
+	beyond  []int32 // likewise, but past the limit in force
+	limit   int     // rows that may be given
 	steps   [2]*step
 	turn    int
 }
 
 func newRunner(backend kernels.Backend, forward func(*kernels.Batch), maxTokens, maxSeqs int) *runner {
-	r := &runner{backend: backend, forward: forward, free: make([]int32, 0, maxSeqs)}
+	r := &runner{backend: backend, forward: forward, free: make([]int32, 0, maxSeqs), beyond: make([]int32, 0, maxSeqs), limit: maxSeqs}
 	for row := maxSeqs - 1; row >= 0; row-- {
 		r.free = append(r.free, int32(row))
 	}
@@ -88,6 +91,24 @@ func newRunner(backend kernels.Backend, forward func(*kernels.Batch), maxTokens,
 		r.steps[i] = newStep(maxTokens, maxSeqs)
 	}
 	return r
+}
+
+// setRows lets only rows below n be given from now on.
+func (r *runner) setRows(n int) {
+	rows := append(r.free, r.beyond...)
+	slices.SortFunc(rows, func(a, b int32) int { return int(b - a) }) // lower rows first
+	r.limit, r.free, r.beyond = n, make([]int32, 0, cap(r.free)), make([]int32, 0, cap(r.beyond))
+	for _, row := range rows {
+		r.giveBack(row)
+	}
+}
+
+func (r *runner) giveBack(row int32) {
+	if int(row) < r.limit {
+		r.free = append(r.free, row)
+	} else {
+		r.beyond = append(r.beyond, row)
+	}
 }
 
 // takeRow gives q a row. There is always one: no more sequences run than there
@@ -104,7 +125,7 @@ func (r *runner) takeRow(q *request) {
 // owner does to it is ordered after that step.
 func (r *runner) dropRow(q *request) {
 	if q.row >= 0 {
-		r.free = append(r.free, q.row)
+		r.giveBack(q.row)
 		q.row = -1
 	}
 }
@@ -130,16 +151,20 @@ func (r *runner) pack(out *scheduler.Output, of func(*scheduler.Sequence) *reque
 
 // update packs what changed for q's row.
 func (s *step) update(q *request, e *scheduler.Scheduled) {
-	ids := e.Seq.Table.IDs()[e.FirstNewBlock:]
-	if len(ids) == 0 && !e.Resumed {
+	whole, from := e.Resumed || q.moved, e.FirstNewBlock
+	if q.moved {
+		q.moved, from = false, 0
+	}
+	ids := e.Seq.Table.IDs()[from:]
+	if len(ids) == 0 && !whole {
 		return
 	}
 	first := len(s.blocks)
 	for _, id := range ids {
 		s.blocks = append(s.blocks, int32(id))
 	}
-	u := kernels.RowUpdate{Row: q.row, FirstBlock: int32(e.FirstNewBlock), Blocks: s.blocks[first:]}
-	if e.Resumed {
+	u := kernels.RowUpdate{Row: q.row, FirstBlock: int32(from), Blocks: s.blocks[first:]}
+	if whole {
 		u.Reset, u.Sampling = true, q.sampling
 		if q.sampling.UsesPenalties() {
 			u.Prompt, u.Output = q.seq.Tokens[:q.seq.PromptLen], q.seq.Tokens[q.seq.PromptLen:]

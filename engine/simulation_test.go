@@ -314,7 +314,7 @@ func (w *world) run() {
 	}
 	require.NoError(w.t, w.l.sched.Check())
 	require.Zero(w.t, w.e.queued.Load())
-	require.Len(w.t, w.l.runner.free, w.l.maxima.MaxSeqs, "rows were lost")
+	require.Len(w.t, append(w.l.runner.free, w.l.runner.beyond...), w.l.maxima.MaxSeqs, "rows were lost")
 	requireObserved(w.t, w.l, &w.seen)
 	w.l.stop(nil)
 	require.Zero(w.t, w.rules.open.Load(), "constraints were left open")

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -45,6 +46,23 @@ type memoryPlan struct {
 	lenReason    string
 	ledger       []LedgerEntry
 	warnings     []string
+}
+
+// adviseMemory says what to set when an error is that there was less memory than the
+// plan counts on.
+func adviseMemory(c *Config, err error) error {
+	if !errors.Is(err, kernels.ErrOutOfMemory) {
+		return err
+	}
+	lower := fmt.Sprintf("--gpu-memory-utilization (%.4g)", c.GPUMemoryUtilization)
+	switch {
+	case c.NumGPUBlocksOverride > 0:
+		lower = fmt.Sprintf("--num-gpu-blocks-override (%d)", c.NumGPUBlocksOverride)
+	case c.KVCacheMemoryBytes > 0:
+		lower = fmt.Sprintf("--kv-cache-memory-bytes (%d)", c.KVCacheMemoryBytes)
+	}
+	return fmt.Errorf("%w; other processes may hold memory that the plan counts on: end them, or lower %s, --max-num-batched-tokens (%d) or, for host memory, --swap-space (%s)",
+		err, lower, c.MaxNumBatchedTokens, bytesText(max(c.SwapSpace, 0)))
 }
 
 // plan applies the formula. Errors wrap ErrMemory or ErrConfig and say what to
@@ -151,16 +169,18 @@ const (
 	reservedTokens = 8192
 )
 
-// maxima are the hard maxima that addresses are reserved for. Where a reservation
-// takes memory, on a GPU, they are what was configured.
-func maxima(c *Config, backend string, modelMaxLen int) kernels.Limits {
+// maxima are the hard maxima that addresses are reserved for.
+func maxima(c *Config, modelMaxLen int) kernels.Limits {
 	most := *c
-	if backend != deviceCPU {
-		return workspaceLimits(&most, modelMaxLen)
-	}
 	most.MaxNumSeqs = max(c.MaxNumSeqs, reservedSeqs)
 	most.MaxNumBatchedTokens = max(c.MaxNumBatchedTokens, reservedTokens)
 	return workspaceLimits(&most, modelMaxLen)
+}
+
+// eitherLimits are what both need.
+func eitherLimits(a, b kernels.Limits) kernels.Limits {
+	a.MaxBatchedTokens, a.MaxSeqs, a.MaxLogitRows = max(a.MaxBatchedTokens, b.MaxBatchedTokens), max(a.MaxSeqs, b.MaxSeqs), max(a.MaxLogitRows, b.MaxLogitRows)
+	return a
 }
 
 // workspaceLimits are what memory is needed for. MaxModelLen is not yet cut to the

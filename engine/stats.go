@@ -24,9 +24,10 @@ type Stats struct {
 	BlockWaits                                                 int64 // steps that sequences sat out for want of a block
 	SwapPoolFull                                               int64 // preemptions that would have swapped
 	SwapInBytes, SwapOutBytes                                  int64
-	Evictions                                                  int64 // cached blocks whose content was given up
-	Forks, CopiedBlocks                                        int64 // choices that share a prompt; blocks copied on write
-	ScoredTokens                                               int64 // by Logits and PromptLogprobs, between steps
+	SwapInTime, SwapOutTime                                    time.Duration // of the copies that arrived
+	Evictions                                                  int64         // cached blocks whose content was given up
+	Forks, CopiedBlocks                                        int64         // choices that share a prompt; blocks copied on write
+	ScoredTokens                                               int64         // by Logits and PromptLogprobs, between steps
 	Steps, StepTokens                                          int64
 	StepSizes                                                  [len(StepSizeBounds) + 1]int64 // steps by their tokens; the last are above all bounds
 	FinishedStop, FinishedLength, FinishedAbort, FinishedError int64

@@ -33,6 +33,7 @@ type request struct {
 	guide *guide // nil = unconstrained
 
 	row      int32 // of the device's row state; −1 = none
+	moved    bool  // row is new to it: the next step fills it
 	received bool  // taken from the inbox
 	started  bool  // was admitted once: it no longer counts as queued
 

@@ -97,11 +97,15 @@ func (c *Config) resolve(backend string) {
 	if c.MaxNumBatchedTokens > 0 {
 		return
 	}
-	c.MaxNumBatchedTokens = defaultBatchedCPU
+	c.MaxNumBatchedTokens = max(DefaultBatchedTokens(backend), c.MaxNumSeqs)
+}
+
+// DefaultBatchedTokens is max_num_batched_tokens on a backend when nobody chooses it.
+func DefaultBatchedTokens(backend string) int {
 	if backend == deviceCUDA {
-		c.MaxNumBatchedTokens = defaultBatchedCUDA
+		return defaultBatchedCUDA
 	}
-	c.MaxNumBatchedTokens = max(c.MaxNumBatchedTokens, c.MaxNumSeqs)
+	return defaultBatchedCPU
 }
 
 // oneOf wants one of the values; "" becomes the first.

@@ -1,6 +1,13 @@
 package kernels
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrOutOfMemory is wrapped by what fails because the device, or the host for pinned
+// memory, has no more.
+var ErrOutOfMemory = errors.New("out of memory")
 
 // Backend is one device: its weights, row state, activations and KV pool.
 //
@@ -19,7 +26,8 @@ type Backend interface {
 	// SetLimits says what of Setup's maxima is going to be used: memory for the
 	// rest may be given back, and is there again after limits were raised. Only
 	// MaxBatchedTokens, MaxSeqs and MaxLogitRows may differ from Setup's, downwards.
-	// Nothing is in flight; rows keep their state. An error leaves all as it was.
+	// Nothing is in flight. Rows below MaxSeqs keep their state, others have none. An
+	// error leaves all as it was.
 	SetLimits(limits Limits) error
 	// WorkspaceBytes is the memory that Setup would take, in bytes. It has no
 	// side effect: the memory plan is made from it.

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"encoding/json"
 	"math"
 	"time"
 )
@@ -145,3 +146,28 @@ func (m *StepModel) Error() float64 { return m.error }
 
 // Count is the number of steps that were learned from.
 func (m *StepModel) Count() int64 { return m.count }
+
+// stepModelState is a StepModel in a file.
+type stepModelState struct {
+	A      [features][features]float64 `json:"a"`
+	B      [features]float64           `json:"b"`
+	W      [features]float64           `json:"w"`
+	Count  int64                       `json:"count"`
+	Misses int64                       `json:"misses"`
+	Error  float64                     `json:"error"`
+}
+
+// MarshalJSON writes all that was learned, so that learning can go on from it.
+func (m StepModel) MarshalJSON() ([]byte, error) {
+	return json.Marshal(stepModelState{m.a, m.b, m.w, m.count, m.misses, m.error})
+}
+
+// UnmarshalJSON takes over what MarshalJSON wrote.
+func (m *StepModel) UnmarshalJSON(text []byte) error {
+	var s stepModelState
+	if err := json.Unmarshal(text, &s); err != nil {
+		return err
+	}
+	*m = StepModel{s.A, s.B, s.W, s.Count, s.Misses, s.Error}
+	return nil
+}

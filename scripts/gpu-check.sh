@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Correctness on this machine's GPU: the conformance suite on every code path, on
-# the code that newer GPUs would compile from PTX, and under compute-sanitizer
-# where it is installed. Prints a line a part; logs go to ./gpu-check/.
+# Correctness on this machine's GPU: the conformance suite on every code path, the
+# engine and the server from end to end, the code that newer GPUs would compile from
+# PTX, and compute-sanitizer where it is installed. Prints a line a part; logs go to ./gpu-check/.
 #
-#   ./gpu-check.sh          everything, about three minutes
-#   ./gpu-check.sh quick    without PTX and sanitizer, about one
+# The 0.5B's shape is compared with transformers where python3 has it;
+# reference/make.sh compares the others, too.
+#
+#   ./gpu-check.sh          everything, about eight minutes
+#   ./gpu-check.sh quick    without PTX, sanitizer and the long load, about three
 set -uo pipefail
 cd "$(dirname "$0")"
 logs=gpu-check
@@ -26,7 +29,7 @@ part() { # name, log pattern that must not be there or "", command…
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit 5
 kernels=./kernels-cuda.test
 part driver '' ./internal-cuda.test -test.v
-part nvml '' ./internal-nvml.test -test.v
+part doctor '' ./pagoda doctor
 part conformance '' $kernels -test.v -test.timeout 15m
 # The profiler on a small model; with CUPTI kernels, else operations alone. Its traces
 # stay in $logs/profiles: TRACES=… make profile-check reads them elsewhere.
@@ -42,8 +45,57 @@ profile() {
 		grep -q '^ kernel .*occupancy' $logs/profiles/table.txt
 	fi
 }
+# The engine from end to end: 1,000 compositions and every way to run give the same
+# bits, swaps, limits that change live, no memory anywhere, NaNs, a fault.
+part engine '' ./engine.test -test.v -test.timeout 15m -test.run GPU
+grep -hE '_test.go:[0-9]+: .*(MiB|GB/s|compositions|allocations|ran )' $logs/engine.log | sed 's/^ *[a-z_]*_test.go:[0-9]*: /             /'
+part steady '' ./engine.test -test.run '^$' -test.bench GPUDecode -test.benchtime 1x
+grep -h '^Benchmark' $logs/steady.log | sed 's/^/             /'
+
+# get PATH asks the server of a check.
+get() {
+	exec 3<>"/dev/tcp/127.0.0.1/$port" || return 1
+	printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3
+	cat <&3
+	exec 3>&-
+}
+# load N sends N requests of token ids, 256 at a time.
+load() {
+	./pagoda bench serve --port "$port" --prompt-token-ids --vocab-size 150000 --max-concurrency 256 --num-prompts "$1" \
+		--input-len 256 --random-range-ratio 0.5 --output-len 200 --quiet
+}
+# 256 streams at once for so many seconds; then no error and no block in use.
+serve() {
+	port=$((20000 + RANDOM % 20000))
+	./pagoda serve qwen2.5-0.5b --load-format dummy --port "$port" >$logs/server.log 2>&1 &
+	local server=$! rc=0
+	streams "$1" $server || rc=1
+	kill $server && wait $server || rc=1
+	return $rc
+}
+streams() { # seconds, process
+	local rate busy='kv_blocks[^ ]*state="(used|in_flight)"|num_requests_(running|waiting)\{|finished_reason="(error|abort)"'
+	until get /health 2>/dev/null | grep -q '200 OK'; do
+		kill -0 "$2" || return 1
+		sleep 0.5
+	done
+	load 768 | tee $logs/load.txt || return 1
+	rate=$(awk -F: '/Request throughput/ {print int($2)}' $logs/load.txt)
+	# The rate of a short load, which ends with few streams, is too low.
+	load $((rate * $1 * 5 / 4 + 256)) | tee $logs/load.txt || return 1
+	grep -q 'Failed requests: *0$' $logs/load.txt || return 1
+	get /metrics | grep -E "$busy" >$logs/metrics.txt
+	cat $logs/metrics.txt
+	[ -s $logs/metrics.txt ] && ! grep -qv ' 0$' $logs/metrics.txt
+}
+if [ "${1:-}" = quick ]; then part serve '' serve 10; else part serve '' serve 120; fi
+grep -hE 'Successful|Failed|Benchmark duration|Output token throughput' $logs/load.txt | sed 's/^/             /'
 part profile 'the profiler failed|dropped [0-9]+ records' profile
 if [ "${1:-}" != quick ]; then
+	if python3 -c 'import sys; from importlib.util import find_spec as f; sys.exit(not (f("torch") and f("transformers")))' 2>/dev/null; then
+		part reference '' reference/make.sh qwen2.5-0.5b
+		grep '^ *|' $logs/reference.log
+	fi
 	CUDA_FORCE_PTX_JIT=1 part ptx '' $kernels -path generic -test.v -test.timeout 15m \
 		-test.run 'TestConformance/generic/(embed|rmsnorm|qkv/h96|linear/attn/h64|gate_up/h64|head/tied/h64|attention/h96|sampling/(greedy|filter|extremes|logprobs|large)|rows)'
 	if command -v compute-sanitizer >/dev/null; then

@@ -82,5 +82,8 @@ func checkRoofline(o bench.RooflineOptions, maxNumSeqs int) error {
 	if o.PromptTokens < 1 || o.DecodeTokens < 3 || o.Repeats < 1 {
 		return usageError{errors.New("--prompt-tokens and --repeats must be at least 1, --output-tokens at least 3")}
 	}
+	if o.PromptTokens > 1<<20 || o.DecodeTokens > 1<<20 || o.Repeats > 1000 {
+		return usageError{errors.New("want --prompt-tokens and --output-tokens of at most 1048576, --repeats of at most 1000")}
+	}
 	return nil
 }

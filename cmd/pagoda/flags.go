@@ -29,6 +29,7 @@ type engineFlags struct {
 	tokenizer     string
 	quiet         bool
 	parseSpecial  bool // special-token text in messages becomes control tokens
+	idsOnly       bool // the command needs no tokenizer
 	async         bool
 	targetITL     float64 // milliseconds
 	watermark     float64

@@ -95,7 +95,7 @@ Exit codes: 2 usage, 3 model, 4 memory, 5 device.`,
 	setHelp(root)
 	root.AddCommand(
 		runCommand(), serveCommand(), benchCommand(), tuneCommand(), planCommand(), doctorCommand(),
-		simulateCommand(), topCommand(), traceCommand(),
+		simulateCommand(), topCommand(), traceCommand(), scoreCommand(),
 	)
 	return root
 }

@@ -14,11 +14,13 @@ import (
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/internal/invariant"
-	"github.com/pagoda-engine/pagoda/model/tokenizer"
 )
 
 // The whole run is make metamorphic: 1,000 prompts, free blocks filled with NaN.
-var metamorphicPrompts = flag.Int("metamorphic-prompts", 16, "prompts of the metamorphic test")
+var (
+	metamorphicPrompts = flag.Int("metamorphic-prompts", 16, "prompts of the metamorphic test")
+	metamorphicModel   = flag.String("metamorphic-model", "", "model of the metamorphic test, such as demo; default: that of make test-model")
+)
 
 // metamorphicTokens are generated for each prompt.
 const metamorphicTokens = 20
@@ -30,6 +32,7 @@ type axis struct {
 	reached func(engine.Stats) bool // nil = nothing special has to happen
 	passes  int                     // over the prompts; 0 = one
 	choices int                     // of each prompt; 0 = one
+	host    int64                   // blocks of the swap pool; 0 = plenty
 }
 
 func swapped(s engine.Stats) bool    { return s.PreemptionsSwap > 0 && s.SwapInBytes > 0 }
@@ -46,9 +49,10 @@ var axes = []axis{
 	{name: "no prefix cache", change: func(c *engine.Config) { c.DisablePrefixCaching = true }},
 	{name: "warm prefix cache", change: func(*engine.Config) {}, passes: 2, reached: hit},
 	{name: "overlapped", change: func(c *engine.Config) { c.AsyncScheduling = "on" }},
+	{name: "synchronous", change: func(c *engine.Config) { c.AsyncScheduling = "off" }},
 	{name: "swap", change: func(c *engine.Config) { tight(c); c.PreemptionMode = "swap" }, reached: swapped},
 	{name: "recompute", change: func(c *engine.Config) { tight(c); c.PreemptionMode = "recompute" }, reached: recomputed},
-	{name: "small swap pool", change: func(c *engine.Config) { tight(c); c.PreemptionMode, c.SwapSpace = "swap", 2<<20 },
+	{name: "small swap pool", change: func(c *engine.Config) { tight(c); c.PreemptionMode = "swap" }, host: 5,
 		reached: func(s engine.Stats) bool { return swapped(s) && s.SwapPoolFull > 0 }},
 	{name: "swap, overlapped, chunks of 33", reached: swapped,
 		change: func(c *engine.Config) {
@@ -57,6 +61,8 @@ var axes = []axis{
 		}},
 	{name: "four at once", change: func(c *engine.Config) { c.MaxNumSeqs = 4 }},
 	{name: "target ITL", change: func(c *engine.Config) { c.TargetITL = time.Millisecond }},
+	{name: "graphs off", change: func(c *engine.Config) { c.EnforceEager = true }},
+	{name: "graphs off, overlapped", change: func(c *engine.Config) { c.EnforceEager, c.AsyncScheduling = true, "on" }},
 	{name: "two choices", change: func(*engine.Config) {}, choices: 2,
 		reached: func(s engine.Stats) bool { return s.Forks > 0 && s.CopiedBlocks > 0 }},
 }
@@ -89,8 +95,11 @@ func TestMetamorphic(t *testing.T) {
 	if testing.Short() {
 		t.Skip("half a minute")
 	}
-	dir := testModel(t)
-	text, err := tokenizer.Open(dir)
+	dir := *metamorphicModel
+	if dir == "" {
+		dir = testModel(t)
+	}
+	text, err := openTokenizer(dir)
 	require.NoError(t, err)
 	defer text.Close()
 	var prompts [][]int32
@@ -100,10 +109,10 @@ func TestMetamorphic(t *testing.T) {
 		prompts = append(prompts, ids)
 	}
 	base := engine.Config{
-		Model: dir, BatchInvariant: true, MaxNumSeqs: 24, MaxNumBatchedTokens: 512, MaxModelLen: 1024, NumGPUBlocksOverride: 1000,
+		Model: dir, Device: *testDevice, BatchInvariant: true, MaxNumSeqs: 24, MaxNumBatchedTokens: 512, MaxModelLen: 1024, NumGPUBlocksOverride: 1000,
 		MaxQueuedReqs: 4096, SwapSpace: 256 << 20, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
-	want, _ := answers(t, base, axis{}, prompts)
+	want, alone := answers(t, base, axis{}, prompts)
 	distinct := map[string]bool{}
 	for _, tokens := range want {
 		distinct[fmt.Sprint(tokens)] = true
@@ -114,6 +123,9 @@ func TestMetamorphic(t *testing.T) {
 		t.Run(a.name, func(t *testing.T) {
 			config := base
 			a.change(&config)
+			if a.host > 0 {
+				config.SwapSpace = a.host * alone.BlockBytes
+			}
 			got, st := answers(t, config, a, prompts)
 			for i := range prompts {
 				require.Equal(t, want[i], got[i], "prompt %d", i)
@@ -124,7 +136,7 @@ func TestMetamorphic(t *testing.T) {
 			require.True(t, a.reached == nil || a.reached(st), "the run never came to what it is about: %+v", st)
 		})
 	}
-	t.Logf("%d axes, %d pairs compared; free blocks poisoned: %t", len(axes), pairs, invariant.Enabled)
+	t.Logf("%s, %d axes, %d pairs compared; free blocks poisoned: %t", dir, len(axes), pairs, invariant.Enabled)
 }
 
 // answers generates for every prompt; of several choices or passes all must agree.

@@ -65,6 +65,9 @@ func runPreemption(cmd *cobra.Command, f *engineFlags, o bench.PreemptionOptions
 	if o.Requests < 1 || o.PromptTokens < 1 || o.OutputTokens < 2 || o.Repeats < 1 || !(o.Share > 0 && o.Share <= 1) {
 		return usageError{fmt.Errorf("want --requests, --prompt-tokens and --repeats of at least 1, --output-tokens of at least 2, --share above 0 and at most 1")}
 	}
+	if o.Requests > 100_000 || o.Repeats > 1000 || o.PromptTokens > 1<<20 || o.OutputTokens > 1<<20 {
+		return usageError{errors.New("--requests and --repeats: want at most 100000, 1000; --prompt-tokens and --output-tokens at most 1048576")}
+	}
 	if size := f.config.BlockSize; size != 16 && size != 32 && size != 64 {
 		return usageError{fmt.Errorf("--block-size %d: want 16, 32 or 64", size)}
 	}

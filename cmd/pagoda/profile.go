@@ -70,15 +70,25 @@ func (f *profileFlags) check() error {
 	if o.PromptTokens < 1 || o.ContextTokens < 1 || o.Steps < 1 || o.PartTime <= 0 || f.traceMB <= 0 {
 		return usageError{errors.New("--prompt-tokens, --context-tokens, --steps, --max-part-time and --max-trace-mb must be greater than 0")}
 	}
+	if o.Steps > 100_000 {
+		return usageError{fmt.Errorf("--steps %d: want at most 100000", o.Steps)}
+	}
 	return nil
 }
 
-func (f *profileFlags) run(cmd *cobra.Command, model string) error {
+func (f *profileFlags) run(cmd *cobra.Command, model string) (err error) {
 	if err := f.check(); err != nil {
 		return err
 	}
 	o := f.options
 	o.MaxTraceBytes = int64(f.traceMB * 1e6)
+	if undo, failed := makeFolder(o.Dir); failed == nil { // else CheckProfileDir says what to do
+		defer func() {
+			if err != nil {
+				undo()
+			}
+		}()
+	}
 	// A full disk costs the traces alone; a wrong directory is told before a model loads.
 	full := engine.CheckProfileDir(o.Dir)
 	switch {

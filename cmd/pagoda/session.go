@@ -43,7 +43,10 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 		return nil, err
 	}
 	s := &session{log: f.logger(), fromHub: config.Model != modelArg}
-	if err := f.openText(s, config.Model); err != nil {
+	if !f.idsOnly {
+		err = f.openText(s, config.Model)
+	}
+	if err != nil {
 		s.close()
 		return nil, err
 	}

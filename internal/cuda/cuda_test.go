@@ -60,7 +60,7 @@ func TestRange(t *testing.T) {
 	d := device(t)
 	s, err := NewStream(0)
 	require.NoError(t, err)
-	r, err := d.NewRange(4 * d.TotalMemory)
+	r, err := d.NewRange(4*d.TotalMemory, ChunkBytes)
 	require.NoError(t, err)
 	require.NoError(t, r.Resize(1))
 	require.EqualValues(t, ChunkBytes, r.Backed())
@@ -85,6 +85,49 @@ func TestRange(t *testing.T) {
 		require.Equal(t, byte(i*7), bytes[i])
 	}
 	require.NoError(t, HostFree(host))
+	require.NoError(t, r.Free())
+	require.NoError(t, s.Destroy())
+}
+
+// TestBack: any parts of a range are backed, what stays keeps its content, and the
+// memory of what goes really returns.
+func TestBack(t *testing.T) {
+	d := device(t)
+	s, err := NewStream(0)
+	require.NoError(t, err)
+	r, err := d.NewRange(300*PatchBytes, PatchBytes)
+	require.NoError(t, err)
+	_, err = r.Back([]Span{{299 * PatchBytes, PatchBytes + 1}})
+	require.Error(t, err, "past its end")
+	fresh, err := r.Back([]Span{{5, 1}, {100 * PatchBytes, 200 * PatchBytes}, {7 * PatchBytes, 0}})
+	require.NoError(t, err)
+	require.Len(t, fresh, 201)
+	require.EqualValues(t, 201*PatchBytes, r.Backed())
+	word, err := HostAlloc(8)
+	require.NoError(t, err)
+	values := unsafe.Slice((*uint32)(word), 2)
+	values[0] = 77
+	require.NoError(t, s.ToDevice(r.Base+150*PatchBytes, word, 4))
+	require.NoError(t, s.Sync())
+	before, _, err := d.MemInfo()
+	require.NoError(t, err)
+	for n := 1; n <= 3; n++ { // no memory for one of three: nothing has changed
+		missed := FailAllocation("cuMemCreate", n)
+		_, err = r.Back([]Span{{0, 4 * PatchBytes}})
+		require.True(t, OutOfMemory(err), err)
+		require.False(t, missed())
+		require.EqualValues(t, 201*PatchBytes, r.Backed())
+	}
+	fresh, err = r.Back([]Span{{150 * PatchBytes, 4}, {2 * PatchBytes, 1}})
+	require.NoError(t, err)
+	require.Equal(t, []Span{{2 * PatchBytes, PatchBytes}}, fresh)
+	after, _, err := d.MemInfo()
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, after-before, int64(190*PatchBytes))
+	require.NoError(t, s.ToHost(unsafe.Add(word, 4), r.Base+150*PatchBytes, 4))
+	require.NoError(t, s.Sync())
+	require.EqualValues(t, 77, values[1])
+	require.NoError(t, HostFree(word))
 	require.NoError(t, r.Free())
 	require.NoError(t, s.Destroy())
 }

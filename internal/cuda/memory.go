@@ -9,22 +9,34 @@ package cuda
 import "C"
 
 import (
+	"fmt"
 	"unsafe"
 )
 
 // Malloc reserves device memory, aligned to 256 bytes.
 func Malloc(bytes int64) (Ptr, error) {
+	if err := allocate("cuMemAlloc"); err != nil {
+		return 0, err
+	}
 	var p C.CUdeviceptr
 	err := check("cuMemAlloc", C.int(C.cuMemAlloc(&p, C.size_t(bytes))))
 	return Ptr(p), err
 }
 
-// Free returns Malloc's memory.
-func Free(p Ptr) error { return check("cuMemFree", C.int(C.cuMemFree(C.CUdeviceptr(p)))) }
+// Free returns Malloc's memory; 0 is none.
+func Free(p Ptr) error {
+	if p == 0 {
+		return nil
+	}
+	return check("cuMemFree", C.int(C.cuMemFree(C.CUdeviceptr(p))))
+}
 
 // HostAlloc reserves pinned host memory, which the device reads and writes at
 // the same address.
 func HostAlloc(bytes int64) (unsafe.Pointer, error) {
+	if err := allocate("cuMemHostAlloc"); err != nil {
+		return nil, err
+	}
 	var p unsafe.Pointer
 	err := check("cuMemHostAlloc", C.int(C.cuMemHostAlloc(&p, C.size_t(bytes), C.CU_MEMHOSTALLOC_PORTABLE|C.CU_MEMHOSTALLOC_DEVICEMAP)))
 	return p, err
@@ -59,67 +71,109 @@ func (s *Stream) CopyBatch(dst, src []Ptr, sizes []uint64) error {
 		(*C.size_t)(unsafe.Pointer(&sizes[0])), C.size_t(len(dst)), s.raw()))
 }
 
-// ChunkBytes is the unit in which a Range is backed: larger ones map faster,
-// smaller ones waste less.
-const ChunkBytes = 32 << 20
-
-// Range is a range of device addresses that was reserved once. Its first bytes
-// are backed by memory; backing more or less never moves it.
+// Range is a range of device addresses that was reserved once. Parts of it, in
+// whole units, are backed by memory; backing more or less never moves it.
 type Range struct {
-	Base   Ptr
-	device int
-	size   uint64
-	chunks []C.uint64_t // handles of the memory behind the range's chunks
+	Base       Ptr
+	device     int
+	unit, size uint64
+	units      []backing
+	backed     int // units
 }
 
-// NewRange reserves addresses for up to bytes; no memory yet.
-func (d *Device) NewRange(bytes int64) (*Range, error) {
-	size := (uint64(bytes) + ChunkBytes - 1) / ChunkBytes * ChunkBytes
+// backing is the memory behind a unit.
+type backing struct {
+	handle C.uint64_t
+	there  bool
+}
+
+// NewRange reserves addresses for up to bytes, backed in units of ChunkBytes or
+// PatchBytes; no memory yet.
+func (d *Device) NewRange(bytes, unit int64) (*Range, error) {
+	if err := allocate("cuMemAddressReserve"); err != nil {
+		return nil, err
+	}
+	size := (uint64(bytes) + uint64(unit) - 1) / uint64(unit) * uint64(unit)
 	var base C.uint64_t
 	if err := check("cuMemAddressReserve", C.pg_range_reserve(C.uint64_t(size), &base)); err != nil {
 		return nil, err
 	}
-	return &Range{Base: Ptr(base), device: int(d.dev), size: size}, nil
+	return &Range{Base: Ptr(base), device: int(d.dev), unit: uint64(unit), size: size, units: make([]backing, size/uint64(unit))}, nil
 }
 
 // Reserved is the most bytes that Resize can back.
 func (r *Range) Reserved() int64 { return int64(r.size) }
 
 // Backed is the bytes that are backed by memory.
-func (r *Range) Backed() int64 { return int64(len(r.chunks)) * ChunkBytes }
+func (r *Range) Backed() int64 { return int64(r.backed) * int64(r.unit) }
 
-// Resize backs the first bytes of the range, rounded up to chunks, and gives the
+// Resize backs the first bytes of the range, rounded up to units, and gives the
 // memory of the rest back. Nothing on the device may use what goes. On an error
 // the range is as it was.
 func (r *Range) Resize(bytes int64) error {
-	want := int((bytes + ChunkBytes - 1) / ChunkBytes)
-	before := len(r.chunks)
-	for len(r.chunks) < want {
-		var handle C.uint64_t
-		err := check("cuMemCreate", C.pg_range_map(C.int(r.device), C.uint64_t(r.Base), ChunkBytes, C.uint64_t(len(r.chunks)), &handle))
-		if err != nil {
-			_ = r.shrink(before) // the first error says more
-			return err
-		}
-		r.chunks = append(r.chunks, handle)
-	}
-	return r.shrink(want)
+	_, err := r.Back([]Span{{0, bytes}})
+	return err
 }
 
-func (r *Range) shrink(want int) error {
-	for len(r.chunks) > want {
-		last := len(r.chunks) - 1
-		if err := check("cuMemUnmap", C.pg_range_unmap(C.uint64_t(r.Base), ChunkBytes, C.uint64_t(last), r.chunks[last])); err != nil {
-			return err
+// Back backs the units that the spans touch and gives the memory of all others
+// back; fresh are those that had none. Nothing on the device may use what goes. On
+// an error the range is as it was.
+func (r *Range) Back(spans []Span) (fresh []Span, err error) {
+	want := make([]bool, len(r.units))
+	for _, s := range spans {
+		for i := uint64(s.At) / r.unit; s.Bytes > 0 && i <= uint64(s.At+s.Bytes-1)/r.unit; i++ {
+			if i >= uint64(len(want)) {
+				return nil, fmt.Errorf("cuda: backing %d bytes at %d of a range of %d", s.Bytes, s.At, r.size)
+			}
+			want[i] = true
 		}
-		r.chunks = r.chunks[:last]
 	}
+	for i := range r.units {
+		if !want[i] || r.units[i].there {
+			continue
+		}
+		if err := r.mapUnit(i); err != nil {
+			for _, s := range fresh {
+				_ = r.unmapUnit(int(uint64(s.At) / r.unit)) // the first error says more
+			}
+			return nil, err
+		}
+		fresh = append(fresh, Span{int64(i) * int64(r.unit), int64(r.unit)})
+	}
+	for i := len(r.units) - 1; i >= 0; i-- {
+		if !want[i] && r.units[i].there {
+			if err := r.unmapUnit(i); err != nil {
+				return fresh, err
+			}
+		}
+	}
+	return fresh, nil
+}
+
+func (r *Range) mapUnit(i int) error {
+	if err := allocate("cuMemCreate"); err != nil {
+		return err
+	}
+	if err := check("cuMemCreate", C.pg_range_map(C.int(r.device), C.uint64_t(r.Base), C.uint64_t(r.unit), C.uint64_t(i), &r.units[i].handle)); err != nil {
+		return err
+	}
+	r.units[i].there = true
+	r.backed++
+	return nil
+}
+
+func (r *Range) unmapUnit(i int) error {
+	if err := check("cuMemUnmap", C.pg_range_unmap(C.uint64_t(r.Base), C.uint64_t(r.unit), C.uint64_t(i), r.units[i].handle)); err != nil {
+		return err
+	}
+	r.units[i].there = false
+	r.backed--
 	return nil
 }
 
 // Free gives memory and addresses back.
 func (r *Range) Free() error {
-	if err := r.shrink(0); err != nil {
+	if err := r.Resize(0); err != nil {
 		return err
 	}
 	return check("cuMemAddressFree", C.int(C.cuMemAddressFree(C.CUdeviceptr(r.Base), C.size_t(r.size))))

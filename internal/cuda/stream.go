@@ -13,6 +13,7 @@ package cuda
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"time"
 	"unsafe"
@@ -29,8 +30,11 @@ func NewStream(priority int) (Stream, error) {
 	return Stream{s}, err
 }
 
-// Destroy ends the stream when its work is done.
+// Destroy ends the stream when its work is done. Of the zero Stream it does nothing.
 func (s Stream) Destroy() error {
+	if s.raw() == 0 {
+		return nil
+	}
 	return check("cuStreamDestroy", C.int(C.cuStreamDestroy(s.c())))
 }
 
@@ -86,8 +90,11 @@ func (e *Event) Since(earlier *Event) (time.Duration, error) {
 	return time.Duration(float64(ms) * float64(time.Millisecond)), err
 }
 
-// Destroy frees the event.
+// Destroy frees the event. Of the zero Event it does nothing.
 func (e *Event) Destroy() error {
+	if e.c() == nil {
+		return nil
+	}
 	return check("cuEventDestroy", C.int(C.cuEventDestroy(e.c())))
 }
 
@@ -96,6 +103,9 @@ type Module struct{ cu.Module }
 
 // LoadModule loads an image into the current context.
 func LoadModule(image string) (Module, error) {
+	if err := allocate("cuModuleLoadData"); err != nil {
+		return Module{}, err
+	}
 	m, err := cu.LoadData(image)
 	return Module{m}, err
 }
@@ -165,9 +175,14 @@ func (s *Stream) BeginCapture() error {
 func (s *Stream) EndCapture() (Graph, error) {
 	var g Graph
 	var nodes C.size_t
-	err := check("stream capture", C.pg_capture_end(s.raw(), &g.exec, &nodes))
+	if err := check("stream capture", C.pg_capture_end(s.raw(), &g.exec, &nodes)); err != nil {
+		return Graph{}, err
+	}
+	if err := allocate("cuGraphInstantiate"); err != nil {
+		return Graph{}, errors.Join(err, g.Destroy())
+	}
 	g.Nodes = int(nodes)
-	return g, err
+	return g, nil
 }
 
 // Launch queues the graph.

@@ -8,6 +8,7 @@ package nvml
 // Facts are a GPU's readings at one moment.
 type Facts struct {
 	Name              string
+	Driver            string  // its version
 	MemoryTotal       int64   // bytes
 	MemoryUsed        int64   // bytes, of all processes
 	Utilization       int     // percent of the last sample period in which a kernel ran

@@ -12,6 +12,7 @@ import (
 type GPU struct {
 	device nvml.Device
 	name   string
+	driver string
 }
 
 // Open loads the library and finds the GPU of that number.
@@ -25,7 +26,8 @@ func Open(index int) (*GPU, error) {
 		return nil, fmt.Errorf("nvml: GPU %d: %s", index, text(r))
 	}
 	name, _ := device.GetName()
-	return &GPU{device: device, name: name}, nil
+	driver, _ := nvml.SystemGetDriverVersion()
+	return &GPU{device: device, name: name, driver: driver}, nil
 }
 
 // text says what a failure is; the library's own words need the library.
@@ -38,7 +40,7 @@ func text(r nvml.Return) string {
 
 // Read takes the readings; what the card does not offer stays zero.
 func (g *GPU) Read() Facts {
-	f := Facts{Name: g.name}
+	f := Facts{Name: g.name, Driver: g.driver}
 	if m, r := g.device.GetMemoryInfo(); r == nvml.SUCCESS {
 		f.MemoryTotal, f.MemoryUsed = int64(m.Total), int64(m.Used)
 	}

@@ -8,7 +8,8 @@
 // Work: a tile is 64 tokens of one (sequence, KV head) unit. The tiles of all
 // units lie in one line, sequences outermost, and every CTA of a fixed grid
 // takes an equal run of it, so ragged batches balance to one tile
-// (attention_decode_plan finds the runs, once a step). A unit that no run cuts is
+// (attention_decode_plan finds the runs, once a step; with few units, runs end
+// where units do). A unit that no run cuts is
 // finished by its CTA; of one that is cut, each CTA leaves a partial state and
 // the last to arrive folds them in order. Two pieces of a CTA can be partial,
 // the first and the last: slots 2·cta and 2·cta + 1.
@@ -21,9 +22,6 @@
 // Oᵀ [d, 8 heads] += Vᵀ·Pᵀ; the transposed fragment of P comes from movmatrix.
 //
 // Bytes: 4·d·len a (sequence, KV head), once. FLOPs: 4·d·len a query head.
-// Measured: H100 80GB HBM3 (3.35 TB/s by its datasheet), 2026-11-25, in a graph with dependent
-// launch, bench/decode.cu: 28/4 heads of 128 at 1,184 tokens, batch 1 8.8 µs, 32
-// 31 µs (2.48 TB/s), 64 53 (2.94), 128 109 (2.85), 256 216 (2.87: 86 %).
 #include "mma.cuh"
 
 namespace {
@@ -33,9 +31,9 @@ constexpr int WARPS = 4, STEP = 16, TILE = WARPS * STEP, HEADS = 8;
 // DecodePlan is what attention_decode_plan writes. Its Go side: layout of
 // attention_decode.go.
 struct DecodePlan {
-	int32_t *header; // {tiles, tiles a CTA}
+	int32_t *header; // {tiles of a run, tiles that a unit is padded to a multiple of}
 	int4 *seqs;      // [decodes] {length, first tile, first entry of the table, token}
-	int4 *starts;    // [grid] {sequence, KV head, tile, 0} of the first tile
+	int4 *starts;    // [grid] {sequence, KV head, tile} of the first tile, tiles
 };
 
 struct DecodePlanParams {
@@ -252,7 +250,7 @@ template <int D> __device__ __forceinline__ Sum<D> fold(const DecodeParams &p, i
 // end_piece merges the warps' states and writes the output or a partial state.
 // Tiles [begin, end) of the unit are the piece.
 template <int D>
-__device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor &c, int begin, const char *stages, int ring_bytes, int per) {
+__device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor &c, int begin, const char *stages, int ring_bytes) {
 	constexpr int N = Sum<D>::N;
 	__shared__ bool last;
 	int head = threadIdx.x / 16, dim = threadIdx.x % 16 * N, end = c.tile + 1;
@@ -284,7 +282,8 @@ __device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor &c
 	}
 	__threadfence();
 	__syncthreads();
-	int unit_begin = __ldg(p.plan.seqs + c.seq).y + c.head * c.tiles;
+	int per = p.plan.header[0], pad = p.plan.header[1];
+	int unit_begin = __ldg(p.plan.seqs + c.seq).y + c.head * ((c.tiles + pad - 1) / pad * pad);
 	int first_cta = unit_begin / per, last_cta = (unit_begin + c.tiles - 1) / per;
 	if (threadIdx.x == 0) {
 		int *counter = p.counters + c.seq * p.kv_heads + c.head;
@@ -305,14 +304,13 @@ template <int D, int STAGES> __device__ __forceinline__ void attend(const Decode
 	int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 	uint32_t ring = shared_address(memory) + warp * RING;
 
-	int total = p.plan.header[0], per = p.plan.header[1];
-	int count = min(per, total - (int)blockIdx.x * per);
-	if (count <= 0) {
+	int4 start = p.plan.starts[blockIdx.x];
+	int count = start.w;
+	if (count == 0) {
 		grid_wait();
 		grid_trigger();
 		return;
 	}
-	int4 start = p.plan.starts[blockIdx.x];
 	Cursor ahead{start.x, start.y, start.z}, c;
 	ahead.load(p.plan);
 	c = ahead;
@@ -351,7 +349,7 @@ template <int D, int STAGES> __device__ __forceinline__ void attend(const Decode
 		bool ends = c.tile + 1 == c.tiles || i + 1 == count;
 		if (ends) {
 			leave<D>(state, reinterpret_cast<Shared<D> *>(memory + warp * RING + stage), lane);
-			end_piece<D>(p, c, begin, memory + stage, RING, per);
+			end_piece<D>(p, c, begin, memory + stage, RING);
 		}
 		__syncwarp();
 		if (i + STAGES < count) issue_next(i + STAGES);
@@ -370,22 +368,51 @@ template <int D, int STAGES> __device__ __forceinline__ void attend(const Decode
 PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<64, 6>(p); }
 PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<128, 3>(p); }
 
-// attention_decode_plan: one CTA of 1,024 threads. Prefix sums of tiles over the
-// decodes, then each CTA's start by bisection. A run has at least √(tiles of the
-// longest unit / 5) tiles: a tile more costs a CTA about 0.5 µs, a piece more
-// costs who folds them 0.1 µs.
+// sum_of is the sum over a CTA of 1,024 threads.
+static __device__ __forceinline__ int sum_of(int x, int32_t *warp_total) {
+	for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(~0u, x, d);
+	__syncthreads();
+	if (threadIdx.x % 32 == 0) warp_total[threadIdx.x / 32] = x;
+	__syncthreads();
+	int all = 0;
+	for (int w = 0; w < 32; w++) all += warp_total[w];
+	return all;
+}
+
+// attention_decode_plan: one CTA of 1,024 threads. It chooses the length of a run,
+// sums up the tiles before each sequence, and finds each CTA's start by bisection.
+//
+// A run has at least √(tiles of the longest unit / 5) tiles: a tile more costs a CTA
+// about 0.5 µs, a piece more costs who folds them 0.1 µs. Where every unit can have
+// CTAs of its own, units are padded to whole runs in the line, for a CTA that ends
+// two pieces is the last to finish.
 PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_constant__ DecodePlanParams p) {
 	extern __shared__ int32_t first[]; // [decodes + 1]
 	__shared__ int32_t warp_total[32], carry, longest;
 	grid_wait();
 	grid_trigger();
 	int t = threadIdx.x, lane = t % 32, warp = t / 32, n = p.batch.header[H_DECODES];
+	auto tiles_of = [&](int s) { return s < n ? (p.batch.seq_lens[s] + TILE - 1) / TILE : 0; };
 	if (t == 0) carry = longest = 0;
 	__syncthreads();
-	for (int base = 0; base < n; base += 1024) {
-		int s = base + t, length = s < n ? p.batch.seq_lens[s] : 0;
-		int tiles = (length + TILE - 1) / TILE * p.kv_heads, sum = tiles;
+	int mine = 0, some = 0;
+	for (int s = t; s < n; s += 1024) {
+		int tiles = tiles_of(s);
+		mine += tiles, some += tiles > 0;
 		if (tiles > longest) atomicMax(&longest, tiles);
+	}
+	int total = sum_of(mine, warp_total) * p.kv_heads, units = sum_of(some, warp_total) * p.kv_heads;
+	int per = max(max(1, (int)ceilf(sqrtf(longest * 0.2f))), (total + p.grid - 1) / p.grid), pad = 1;
+	for (int longer = per, most = per + 2; units <= p.grid && longer <= most; longer++) {
+		int ctas = 0;
+		for (int s = t; s < n; s += 1024) ctas += (tiles_of(s) + longer - 1) / longer;
+		if (sum_of(ctas, warp_total) * p.kv_heads > p.grid) continue;
+		per = pad = longer;
+		break;
+	}
+
+	for (int base = 0; base < n; base += 1024) {
+		int s = base + t, tiles = (tiles_of(s) + pad - 1) / pad * pad * p.kv_heads, sum = tiles;
 		for (int d = 1; d < 32; d *= 2) {
 			int below = __shfl_up_sync(~0u, sum, d);
 			if (lane >= d) sum += below;
@@ -398,22 +425,25 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 		if (t == 1023) carry = before + sum;
 		if (s < n) {
 			first[s] = before + sum - tiles;
-			p.plan.seqs[s] = make_int4(length, first[s], (int)(p.batch.rows[s] * p.batch.table_stride), p.batch.query_start[s]);
+			p.plan.seqs[s] = make_int4(p.batch.seq_lens[s], first[s], (int)(p.batch.rows[s] * p.batch.table_stride), p.batch.query_start[s]);
 		}
 		__syncthreads();
 	}
-	int total = carry, least = (int)ceilf(sqrtf(longest / p.kv_heads * 0.2f));
-	int per = max(max(1, least), (total + p.grid - 1) / p.grid);
-	if (t == 0) p.plan.header[0] = total, p.plan.header[1] = per;
+	total = carry;
+	if (t == 0) p.plan.header[0] = per, p.plan.header[1] = pad;
 	for (int cta = t; cta < p.grid; cta += 1024) {
 		int at = cta * per, low = 0, high = n; // the last sequence that starts at or before the tile
-		if (at >= total) break;
-		while (high - low > 1) {
-			int middle = (low + high) / 2;
-			if (first[middle] <= at) low = middle;
-			else high = middle;
+		int4 start = make_int4(0, 0, 0, 0);
+		if (at < total) {
+			while (high - low > 1) {
+				int middle = (low + high) / 2;
+				if (first[middle] <= at) low = middle;
+				else high = middle;
+			}
+			int tiles = tiles_of(low), padded = (tiles + pad - 1) / pad * pad, rest = at - first[low];
+			start = make_int4(low, rest / padded, rest % padded, 0);
+			start.w = pad > 1 ? min(per, tiles - start.z) : min(per, total - at);
 		}
-		int tiles = (p.batch.seq_lens[low] + TILE - 1) / TILE, rest = at - first[low];
-		p.plan.starts[cta] = make_int4(low, rest / tiles, rest % tiles, 0);
+		p.plan.starts[cta] = start;
 	}
 }

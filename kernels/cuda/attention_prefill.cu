@@ -18,9 +18,6 @@
 // in order: the same bits whatever the tile, chunk or batch.
 //
 // FLOPs: 4·d a query head and visible key. Bytes: 4·d a key, KV head and item.
-// Measured: H100 80GB HBM3, 2026-11-25, bench/prefill.cu, 28/4 heads of 128: a prompt of
-// 1,024 41 µs (182 TFLOP/s), 2,048 110 µs (273), 8,192 1.50 ms (320), 30,000 19.5 ms (330);
-// 14/2 heads of 64: 8,192 0.46 ms (260).
 #include "attention_prefill.cuh"
 
 namespace {

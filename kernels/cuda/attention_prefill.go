@@ -42,7 +42,7 @@ type prefillPlan struct {
 	items, rows int
 }
 
-// Rows of the tiles of attention_prefill.cu; a row is a query head of a token.
+// Rows of the tiles of attention_prefill.cu and attention_sm90.cu; a row is a query head of a token.
 const prefillRows = 128 // and prefillShort
 
 // planAttentionPrefill plans the sequences with the given prefix sums of query
@@ -56,6 +56,11 @@ func planAttentionPrefill(s attentionShape, a arch, queryStart []int32, invarian
 	p.rows = prefillRows
 	p.items = prefillItems(queryStart, s.group(), p.rows)
 	ctas := p.items * s.kvHeads
+	if a.hopper && !invariant && ctas >= a.sms/2 {
+		p.layer = grid("attention_sm90", fmt.Sprintf("attention_sm90_%d", s.headDim), ctas, 1, 384)
+		p.layer.Shared, p.layer.PDL = uint32(1024+(prefillRows+4*128)*s.headDim*2+72), 1
+		return p, int(p.layer.Shared) <= a.shared
+	}
 	kernel := fmt.Sprintf("attention_prefill_%d", s.headDim)
 	if invariant || ctas < slotsOf(a) {
 		kernel += "_short"

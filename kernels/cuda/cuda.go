@@ -56,7 +56,8 @@ type Backend struct {
 	device *cuda.Device
 	arch   arch
 	shape  kernels.Shape
-	limits kernels.Limits
+	limits kernels.Limits // of Setup
+	now    kernels.Limits // in force
 	kv     kernels.PagedKV
 
 	compute, swap cuda.Stream
@@ -64,7 +65,7 @@ type Backend struct {
 	kernels       map[string]*cuda.Kernel
 	modules       map[string]cuda.Module
 
-	base   ptr // of the workspace; 0 before Setup
+	place  *cuda.Range // of the workspace; nil before Setup
 	ws     workspace
 	acts   [kernels.Logits + 1]activation
 	pool   pool
@@ -140,8 +141,8 @@ func New(cfg Config) (*Backend, error) {
 	}
 	b := &Backend{cfg: cfg, device: device, kernels: map[string]*cuda.Kernel{}, modules: map[string]cuda.Module{}}
 	if err := b.init(); err != nil {
-		_ = device.Close() // the first error says more
-		return nil, fmt.Errorf("cuda: %s: %w", device.Name, err)
+		_ = b.Close() // the first error says more
+		return nil, memory(fmt.Errorf("cuda: %s: %w", device.Name, err))
 	}
 	return b, nil
 }
@@ -203,9 +204,11 @@ func (b *Backend) loadModule(name string) error {
 	if err != nil {
 		return err
 	}
-	if b.modules[name], err = cuda.LoadModule(string(image)); err != nil {
+	m, err := cuda.LoadModule(string(image))
+	if err != nil {
 		return fmt.Errorf("loading the kernels of %s: %w", name, err)
 	}
+	b.modules[name] = m
 	return nil
 }
 
@@ -254,7 +257,7 @@ func checkShape(s kernels.Shape, l kernels.Limits) error {
 
 // Setup implements kernels.Backend.
 func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
-	if b.base != 0 {
+	if b.place != nil {
 		panic("cuda: Setup called twice")
 	}
 	if err := checkShape(shape, limits); err != nil {
@@ -264,35 +267,24 @@ func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
 		shape.SampleVocab = shape.Vocab
 	}
 	b.shape, b.limits, b.kv = shape, limits, kernels.NewPagedKV(shape, limits.BlockSize)
-	bytes := b.WorkspaceBytes(shape, limits)
-	base, err := cuda.Malloc(bytes)
-	if err != nil {
-		return fmt.Errorf("cuda: reserving %d bytes of workspace: %w", bytes, err)
+	var err error
+	if b.place, err = b.device.NewRange(b.WorkspaceBytes(shape, limits), cuda.PatchBytes); err != nil {
+		return memory(fmt.Errorf("cuda: reserving addresses for the workspace: %w", err))
 	}
-	b.base, b.ws = base, layoutWorkspace(shape, limits, b.arch.sms, base)
-	if err := b.compute.Clear(base, bytes); err != nil {
-		return fmt.Errorf("cuda: clearing the workspace: %w", err)
+	b.ws = layoutWorkspace(shape, limits, b.arch.sms, b.place.Base)
+	if err := b.backWorkspace(limits); err != nil {
+		return err
 	}
-	b.initActivations()
 	b.tableLen, b.identity, b.products = make([]int32, limits.MaxSeqs), make([]int32, limits.MaxSeqs+1), map[gemmShape]productPlan{}
 	for i := range b.identity {
 		b.identity[i] = int32(i)
 	}
 	b.decode.layer, b.decode.plan, b.decode.ok = planAttentionDecode(shapeOfHeads(shape), b.arch, limits.MaxSeqs)
 	b.updates = newUpdates(limits)
-	b.graphs = newGraphs(&b.cfg, limits)
 	for _, init := range []func() error{b.initPool, b.initSteps, b.initMaps, b.initRope} {
 		if err := init(); err != nil {
-			return fmt.Errorf("cuda: %w", err)
+			return memory(fmt.Errorf("cuda: %w", err))
 		}
-	}
-	return nil
-}
-
-// SetLimits implements kernels.Backend. The workspace stays what Setup made it.
-func (b *Backend) SetLimits(l kernels.Limits) error {
-	if l.MaxBatchedTokens > b.limits.MaxBatchedTokens || l.MaxSeqs > b.limits.MaxSeqs || l.MaxLogitRows > b.limits.MaxLogitRows {
-		return fmt.Errorf("cuda: limits %+v exceed those of Setup, %+v", l, b.limits)
 	}
 	return nil
 }
@@ -375,8 +367,8 @@ func (b *Backend) Close() error {
 	for _, p := range slices.Concat(b.pinned) {
 		errs = append(errs, cuda.HostFree(p))
 	}
-	if b.base != 0 {
-		errs = append(errs, cuda.Free(b.base))
+	if b.place != nil {
+		errs = append(errs, b.place.Free())
 	}
 	for _, m := range b.modules {
 		errs = append(errs, m.Unload())

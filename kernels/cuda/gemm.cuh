@@ -26,3 +26,61 @@ static __device__ __forceinline__ void end8(const Epilogue &e, int kind, int m, 
 	default: return epilogue8<QKV>(e, m, n, y);
 	}
 }
+
+static __device__ __forceinline__ void add8(float (&sum)[8], float4 lo, float4 hi) {
+	sum[0] += lo.x, sum[1] += lo.y, sum[2] += lo.z, sum[3] += lo.w;
+	sum[4] += hi.x, sum[5] += hi.y, sum[6] += hi.z, sum[7] += hi.w;
+}
+
+static __device__ __forceinline__ void store8(float *to, const float (&y)[8]) {
+	reinterpret_cast<float4 *>(to)[0] = make_float4(y[0], y[1], y[2], y[3]);
+	reinterpret_cast<float4 *>(to)[1] = make_float4(y[4], y[5], y[6], y[7]);
+}
+
+// partial_tile is where a CTA leaves its piece of a tile of ROWS × COLUMNS sums:
+// two tiles of a CTA can be cut, its first and its last.
+template <int ROWS, int COLUMNS> static __device__ __forceinline__ float *partial_tile(const GemmParams &p, int cta, bool begins) {
+	return p.partials + (int64_t)(2 * cta + begins) * ROWS * COLUMNS;
+}
+
+// end_cut_tile adds the pieces that CTAs first..last left of a tile at (row,
+// column), in order of k, and ends it. Loads come from L2, where others wrote; a thread
+// has up to 16 under way.
+template <int ROWS, int COLUMNS, int THREADS>
+static __device__ __forceinline__ void end_cut_tile(const GemmParams &p, int first, int last, int thread, int row, int column) {
+	constexpr int GROUPS = ROWS * COLUMNS / 8, EACH = GROUPS >= 4 * THREADS ? 4 : GROUPS >= 2 * THREADS ? 2 : 1;
+	for (int base = thread; base < GROUPS; base += EACH * THREADS) {
+		if (row + base / (COLUMNS / 8) >= p.m) break;
+		float sum[EACH][8] = {};
+#pragma unroll 2
+		for (int cta = first; cta <= last; cta++) {
+			const float4 *from = reinterpret_cast<const float4 *>(partial_tile<ROWS, COLUMNS>(p, cta, cta == first)) + 2 * base;
+#pragma unroll
+			for (int i = 0; i < EACH; i++) add8(sum[i], __ldcg(from + 2 * i * THREADS), __ldcg(from + 2 * i * THREADS + 1));
+		}
+#pragma unroll
+		for (int i = 0; i < EACH; i++) {
+			int g = base + i * THREADS;
+			end8(p.e, p.kind, row + g / (COLUMNS / 8), column + g % (COLUMNS / 8) * 8, sum[i]);
+		}
+	}
+}
+
+// last_of_tile says, to every thread, whether this CTA is the last to leave its piece
+// of the tile, whose chunks of k lie at tile·chunks in the line; first and last become
+// the CTAs that have pieces. sync is a barrier of the threads; one of them is `one`.
+template <class F> static __device__ __forceinline__ bool last_of_tile(const GemmParams &p, int tile, int chunks, bool one, F sync, int &first, int &last) {
+	__shared__ bool mine;
+	__threadfence();
+	sync();
+	first = tile * chunks / p.per, last = (tile * chunks + chunks - 1) / p.per;
+	if (one) {
+		mine = atomicAdd(p.counters + tile, 1) == last - first;
+		if (mine) p.counters[tile] = 0;
+	}
+	sync();
+	bool all = mine;
+	sync(); // it may be written again
+	if (all) __threadfence();
+	return all;
+}

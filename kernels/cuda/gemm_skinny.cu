@@ -18,9 +18,6 @@
 // before: the first stages are requested before it has finished.
 //
 // Bytes: 2·n·k of weights once, 2·m·k of tokens a tile from L2. FLOPs: 2·m·n·k.
-// Measured: H100 80GB HBM3 (3.35 TB/s by its datasheet), 2026-11-25, in a graph with dependent
-// launch, bench/skinny.cu, 8 tokens, tiles of 16 rows: 7B qkv 15.4 µs, o 9.9, gate_up
-// 90.7 (2.99 TB/s: 89 %), down 48.2 (2.82), head 361 (3.02); 0.5B 2.6, 2.2, 7.3, 5.9, 95.6.
 #include "gemm.cuh"
 
 namespace {
@@ -116,41 +113,9 @@ template <int BN, int MT, int STAGES> struct Skinny {
 	}
 };
 
-__device__ __forceinline__ void add8(float (&sum)[8], const float *from) {
-	float4 a = reinterpret_cast<const float4 *>(from)[0], b = reinterpret_cast<const float4 *>(from)[1];
-	sum[0] += a.x, sum[1] += a.y, sum[2] += a.z, sum[3] += a.w;
-	sum[4] += b.x, sum[5] += b.y, sum[6] += b.z, sum[7] += b.w;
-}
-
-// finish_tile adds the pieces that CTAs first..last left of the tile, in order,
-// and ends it. Four loads of a thread are under way at a time.
-template <int BN, int MT> __device__ __forceinline__ void finish_tile(const GemmParams &p, int tile, int first, int last) {
-	constexpr int AHEAD = 4;
-	for (int g = threadIdx.x; g < BN * MT / 8; g += WARPS * 32) {
-		int token = g / (BN / 8), row = g % (BN / 8) * 8;
-		if (token >= p.m) break;
-		float sum[8] = {};
-		for (int at = first; at <= last; at += AHEAD) {
-			float4 v[AHEAD][2];
-#pragma unroll
-			for (int i = 0; i < AHEAD; i++) {
-				int cta = min(at + i, last);
-				const float4 *from = reinterpret_cast<const float4 *>(p.partials + ((int64_t)(2 * cta + (cta == first)) * MT + token) * BN + row);
-				v[i][0] = __ldcg(from);
-				v[i][1] = __ldcg(from + 1);
-			}
-#pragma unroll
-			for (int i = 0; i < AHEAD; i++)
-				if (at + i <= last) add8(sum, reinterpret_cast<const float *>(v[i]));
-		}
-		end8(p.e, p.kind, token, tile * BN + row, sum);
-	}
-}
-
 // end_piece merges the warps' sums over chunks [begin, end) of a tile.
 template <class S, int BN, int MT>
 __device__ __forceinline__ void end_piece(const GemmParams &p, const S &s, char *stages, int tile, int begin, int end, int chunks) {
-	__shared__ bool last;
 	bool whole = begin == 0 && end == chunks;
 	char *mine = stages + threadIdx.x / 32 * S::RING;
 #pragma unroll
@@ -162,30 +127,18 @@ __device__ __forceinline__ void end_piece(const GemmParams &p, const S &s, char 
 			int token = g / (BN / 8), row = g % (BN / 8) * 8, m = round * S::ROUND + token;
 			if (m >= p.m) break;
 			float sum[8] = {};
-			for (int w = 0; w < WARPS; w++) add8(sum, reinterpret_cast<float *>(stages + w * S::RING) + S::merged(token, row));
-			if (whole) {
-				end8(p.e, p.kind, m, tile * BN + row, sum);
-			} else {
-				float4 *to = reinterpret_cast<float4 *>(p.partials + ((int64_t)(2 * blockIdx.x + (begin == 0)) * MT + m) * BN + row);
-				to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
-				to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
+			for (int w = 0; w < WARPS; w++) {
+				const float4 *from = reinterpret_cast<const float4 *>(reinterpret_cast<float *>(stages + w * S::RING) + S::merged(token, row));
+				add8(sum, from[0], from[1]);
 			}
+			if (whole) end8(p.e, p.kind, m, tile * BN + row, sum);
+			else store8(partial_tile<MT, BN>(p, blockIdx.x, begin == 0) + m * BN + row, sum);
 		}
 		__syncthreads();
 	}
-	if (whole) return;
-	__threadfence();
-	__syncthreads();
-	int first_cta = tile * chunks / p.per, last_cta = (tile * chunks + chunks - 1) / p.per;
-	if (threadIdx.x == 0) {
-		last = atomicAdd(p.counters + tile, 1) == last_cta - first_cta;
-		if (last) p.counters[tile] = 0;
-	}
-	__syncthreads();
-	if (last) {
-		__threadfence();
-		finish_tile<BN, MT>(p, tile, first_cta, last_cta);
-	}
+	int first, last;
+	if (!whole && last_of_tile(p, tile, chunks, threadIdx.x == 0, [] { __syncthreads(); }, first, last))
+		end_cut_tile<MT, BN, WARPS * 32>(p, first, last, threadIdx.x, 0, tile * BN);
 }
 
 template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(const GemmParams &p) {

@@ -45,9 +45,8 @@ func planGemmSM90(s gemmShape, a arch) (gemmPlan, bool) {
 	if !a.hopper || s.invariant || s.m <= 64 || s.n%8 != 0 || s.k%sm90Step != 0 || sm90Shared(256) > a.shared {
 		return gemmPlan{}, false
 	}
-	rows, steps := ceilDiv(s.m, sm90BoxRows), s.k/sm90Step
-	bn := 256
-	if ceilDiv(rows*ceilDiv(s.n, 256), a.sms) <= 4 && sm90Cost(s, 128, rows, steps, a) < sm90Cost(s, 256, rows, steps, a) {
+	rows, bn := ceilDiv(s.m, sm90BoxRows), 256
+	if sm90Cost(s, 128, a) < sm90Cost(s, 256, a) {
 		bn = 128
 	}
 	columns := ceilDiv(s.n, bn)
@@ -56,12 +55,12 @@ func planGemmSM90(s gemmShape, a arch) (gemmPlan, bool) {
 	return gemmPlan{launch: l, tiles: int32(columns)}, true
 }
 
-// sm90Cost is a kernel's time in µs as measured on an H100: rounds of tiles, by the
+// sm90Cost is a kernel's time in µs as measured on an H200: rounds of tiles, by the
 // time of a step and of a tile's end.
-func sm90Cost(s gemmShape, bn, rows, steps int, a arch) float64 {
-	step, end := 0.72, 4.0
+func sm90Cost(s gemmShape, bn int, a arch) float64 {
+	step, end := 0.71, 4.2
 	if bn == 128 {
-		step, end = 0.39, 1.6
+		step, end = 0.37, 2.4
 	}
-	return float64(ceilDiv(rows*ceilDiv(s.n, bn), a.sms)) * (float64(steps)*step + end)
+	return 1 + float64(ceilDiv(ceilDiv(s.m, sm90BoxRows)*ceilDiv(s.n, bn), a.sms))*(float64(s.k/sm90Step)*step+end)
 }

@@ -90,27 +90,37 @@ func TestPlanGemmSM90(t *testing.T) {
 	require.False(t, ok, "not on an A100")
 }
 
-// TestPlanGemmStream: a cluster a tile, each of its CTAs with some of k.
+// TestPlanGemmStream: a cluster a tile, each of its CTAs with some of k; or whole tiles
+// for all CTAs and pieces of the rest, for which partials and counters have room.
 func TestPlanGemmStream(t *testing.T) {
 	a := archs[0]
+	_, scratch := layoutGemmScratch(a.sms, 0)
 	for _, s := range gemmShapes() {
 		name := fmt.Sprintf("%+v", s)
 		g, xBox, ok := planGemmStream(s, a)
-		if s.m <= 8 || s.m > 256 {
-			require.False(t, ok, name)
-		}
+		require.Equal(t, s.m > 8 && s.m <= 64, ok && s.m <= 64, name)
+		require.False(t, ok && s.m > streamTokens, name)
 		if !ok {
 			continue
 		}
-		var mt int
-		_, err := fmt.Sscanf(g.kernel, "gemm_stream_%d", &mt)
+		var bn, mt int
+		_, err := fmt.Sscanf(g.kernel, "gemm_stream_%d_%d", &bn, &mt)
 		require.NoError(t, err, name)
-		require.GreaterOrEqual(t, mt, s.m, name)
-		require.Zero(t, mt%xBox, name)
+		require.Equal(t, mt, xBox, name)
+		require.Contains(t, boxRows, xBox, name)
 		require.LessOrEqual(t, int(g.Shared), a.shared, name)
-		require.EqualValues(t, ceilDiv(s.n, streamRows), g.tiles, name)
-		require.EqualValues(t, g.tiles*int32(g.Cluster), g.Grid[0], name)
-		require.LessOrEqual(t, int(g.Cluster), min(8, s.k/sm90Step), name)
+		require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
+		tiles, steps, ctas := int(g.tiles)*ceilDiv(s.m, mt), s.k/sm90Step, int(g.Grid[0])
+		if g.per == 0 {
+			require.Equal(t, tiles*int(g.Cluster), ctas, name)
+			require.LessOrEqual(t, int(g.Cluster), min(8, steps), name)
+			continue
+		}
+		require.EqualValues(t, 1, g.Cluster, name)
+		require.LessOrEqual(t, ctas, a.sms, name)
+		require.LessOrEqual(t, tiles%ctas*int(g.per), ctas, name)
+		require.LessOrEqual(t, int(g.per), steps, name)
+		require.LessOrEqual(t, int64(ctas)*int64(bn*mt*4)+maxCutTiles*4, scratch, name)
 	}
 }
 
@@ -140,8 +150,10 @@ func TestPlanAttention(t *testing.T) {
 
 	p, ok := planAttentionPrefill(qwen, archs[0], []int32{5, 6, 8197}, false)
 	require.True(t, ok)
+	require.Equal(t, "attention_sm90_128", p.layer.kernel)
 	require.Equal(t, 1+448, p.items)
-	for _, a := range archs {
+	require.LessOrEqual(t, int(p.layer.Shared), archs[0].shared)
+	for _, a := range archs[1:] {
 		p, ok := planAttentionPrefill(qwen, a, []int32{5, 6, 8197}, false)
 		require.True(t, ok)
 		require.Equal(t, "attention_prefill_128", p.layer.kernel)

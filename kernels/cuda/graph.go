@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"slices"
 	"unsafe"
 
@@ -26,22 +27,22 @@ type graphs struct {
 	masked bool   // the last step had masks
 }
 
-func newGraphs(cfg *Config, l kernels.Limits) graphs {
+// graphSizes are those that the limits allow.
+func graphSizes(cfg *Config, l kernels.Limits) (fit []int) {
 	if cfg.Eager {
-		return graphs{}
+		return nil
 	}
 	sizes := cfg.GraphSizes
 	if sizes == nil {
 		sizes = defaultGraphSizes(l.MaxSeqs)
 	}
 	most := min(l.MaxSeqs, l.MaxBatchedTokens)
-	g := graphs{}
 	for _, size := range sizes {
 		if size >= 1 && size <= most {
-			g.sizes = append(g.sizes, size)
+			fit = append(fit, size)
 		}
 	}
-	return g
+	return fit
 }
 
 // defaultGraphSizes are dense where a padding row costs much and end at most.
@@ -142,10 +143,9 @@ func (e *graph) destroy() error {
 }
 
 func (g *graphs) destroy() error {
+	var errs []error
 	for _, e := range g.all {
-		if err := e.destroy(); err != nil {
-			return err
-		}
+		errs = append(errs, e.destroy())
 	}
-	return nil
+	return errors.Join(errs...)
 }

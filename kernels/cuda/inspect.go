@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -25,9 +26,9 @@ func (a *activation) rowBytes() int {
 
 func (b *Backend) initActivations() {
 	for a, data := range []ptr{b.ws.hidden, b.ws.normed, b.ws.query, b.ws.attn, b.ws.mlp, b.ws.logits} {
-		at, rows := kernels.Activation(a), b.limits.MaxBatchedTokens
+		at, rows := kernels.Activation(a), b.now.MaxBatchedTokens
 		if at == kernels.Logits {
-			rows = b.limits.MaxLogitRows
+			rows = b.now.MaxLogitRows
 		}
 		width := b.shape.Width(at)
 		b.acts[a] = activation{data, rows, width, stride(width), at == kernels.Hidden || at == kernels.Logits}
@@ -46,6 +47,13 @@ func (b *Backend) readActivation(out []float32, a kernels.Activation, rows int) 
 	if rows < 0 || rows > act.rows {
 		panic(fmt.Sprintf("cuda: %d rows of an activation of %d", rows, act.rows))
 	}
+	if act.float && act.stride == act.width && rows > 0 { // logits, 600 KB a row: no second copy
+		at, n := len(out), rows*act.width
+		out = slices.Grow(out, n)[:at+n]
+		b.fail("read", b.compute.ToHost(unsafe.Pointer(&out[at]), act.data, 4*n))
+		b.fail("read", b.compute.Sync())
+		return out
+	}
 	raw := make([]byte, rows*act.rowBytes())
 	if rows > 0 {
 		b.fail("read", b.compute.ToHost(unsafe.Pointer(&raw[0]), act.data, len(raw)))
@@ -53,12 +61,12 @@ func (b *Backend) readActivation(out []float32, a kernels.Activation, rows int) 
 	}
 	for row := range rows {
 		line := raw[row*act.rowBytes():]
+		if act.float {
+			out = append(out, unsafe.Slice((*float32)(unsafe.Pointer(&line[0])), act.width)...)
+			continue
+		}
 		for i := range act.width {
-			if act.float {
-				out = append(out, *(*float32)(unsafe.Pointer(&line[4*i])))
-			} else {
-				out = append(out, kernels.BF16ToFloat(*(*uint16)(unsafe.Pointer(&line[2*i]))))
-			}
+			out = append(out, kernels.BF16ToFloat(*(*uint16)(unsafe.Pointer(&line[2*i]))))
 		}
 	}
 	return out

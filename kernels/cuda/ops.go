@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -123,9 +124,12 @@ type operandX struct {
 	tiles *xMaps
 }
 
-// xMaps are the tensor maps of a left side on Hopper: boxes of 128 rows, and of
-// 16 for few tokens.
-type xMaps struct{ tall, short tensorMap }
+// boxRows are the rows of the boxes of a left side: those of the tiles of gemm_stream.cu;
+// gemm_sm90.cu takes 128.
+var boxRows = [...]int{16, 32, 64, 128, 256}
+
+// xMaps are the tensor maps of a left side on Hopper, one for each of boxRows.
+type xMaps [len(boxRows)]tensorMap
 
 type activationMaps struct{ normed, attn, mlp, headIn xMaps }
 
@@ -139,12 +143,11 @@ func (b *Backend) initMaps() error {
 		{&b.maps.normed, b.ws.normed, tokens, s.Hidden}, {&b.maps.attn, b.ws.attn, tokens, s.Heads * s.HeadDim},
 		{&b.maps.mlp, b.ws.mlp, tokens, s.Intermediate}, {&b.maps.headIn, b.ws.headIn, logits, s.Hidden},
 	} {
-		var err error
-		if m.to.tall, err = b.tilesOf(m.data, m.rows, stride(m.width), sm90BoxRows); err != nil {
-			return err
-		}
-		if m.to.short, err = b.tilesOf(m.data, m.rows, stride(m.width), streamShortBox); err != nil {
-			return err
+		for i, rows := range boxRows {
+			var err error
+			if m.to[i], err = b.tilesOf(m.data, m.rows, stride(m.width), rows); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -162,10 +165,7 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 			b.launch(op, plan.launch, unsafe.Pointer(&p))
 			return
 		}
-		tiled := sm90Params{x: x.tiles.tall, w: w.tiles, g: p}
-		if plan.xBox == streamShortBox {
-			tiled.x = x.tiles.short
-		}
+		tiled := sm90Params{x: x.tiles[slices.Index(boxRows[:], plan.xBox)], w: w.tiles, g: p}
 		b.launch(op, plan.launch, unsafe.Pointer(&tiled))
 		return
 	}
@@ -179,9 +179,6 @@ type productPlan struct {
 	gemmPlan
 	xBox int
 }
-
-// streamShortBox is streamVariant.xBox of few tokens.
-const streamShortBox = 16
 
 // planProduct chooses the fast kernel of a shape; ok is false where none takes it.
 func planProduct(s gemmShape, a arch) (productPlan, bool) {

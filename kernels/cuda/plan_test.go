@@ -45,7 +45,7 @@ func TestGraphSizes(t *testing.T) {
 		require.True(t, slices.IsSorted(sizes))
 		require.Equal(t, most, sizes[len(sizes)-1])
 		require.Less(t, len(sizes), 60)
-		g := newGraphs(&Config{}, kernels.Limits{MaxSeqs: most, MaxBatchedTokens: 8192})
+		g := graphs{sizes: graphSizes(&Config{}, kernels.Limits{MaxSeqs: most, MaxBatchedTokens: 8192})}
 		for n := 1; n <= most; n++ {
 			size := g.bucket(n)
 			require.GreaterOrEqual(t, size, n)
@@ -53,13 +53,13 @@ func TestGraphSizes(t *testing.T) {
 		}
 		require.Zero(t, g.bucket(most+1))
 	}
-	g := newGraphs(&Config{GraphSizes: []int{2, 64, 512}}, kernels.Limits{MaxSeqs: 256, MaxBatchedTokens: 100})
+	g := graphs{sizes: graphSizes(&Config{GraphSizes: []int{2, 64, 512}}, kernels.Limits{MaxSeqs: 256, MaxBatchedTokens: 100})}
 	require.Equal(t, []int{2, 64}, g.sizes)
 	require.Zero(t, newGraphsBucket(&Config{Eager: true}, 1))
 }
 
 func newGraphsBucket(cfg *Config, n int) int {
-	g := newGraphs(cfg, kernels.Limits{MaxSeqs: 8, MaxBatchedTokens: 8})
+	g := graphs{sizes: graphSizes(cfg, kernels.Limits{MaxSeqs: 8, MaxBatchedTokens: 8})}
 	return g.bucket(n)
 }
 

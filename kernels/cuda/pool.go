@@ -40,7 +40,7 @@ const (
 // initPool reserves addresses for as many blocks as the card could hold.
 func (b *Backend) initPool() (err error) {
 	p := &b.pool
-	if p.device, err = b.device.NewRange(b.device.TotalMemory); err != nil {
+	if p.device, err = b.device.NewRange(b.device.TotalMemory, cuda.ChunkBytes); err != nil {
 		return fmt.Errorf("reserving addresses for the KV pool: %w", err)
 	}
 	p.kv = newPagedKV(b.kv, p.device.Base)
@@ -60,17 +60,14 @@ func (p *pool) free() error {
 	if p.device == nil {
 		return nil
 	}
+	var errs []error
 	for i := range p.tickets {
-		if err := errors.Join(p.began[i].Destroy(), p.tickets[i].Destroy()); err != nil {
-			return err
-		}
+		errs = append(errs, p.began[i].Destroy(), p.tickets[i].Destroy())
 	}
 	for _, chunk := range p.host {
-		if err := cuda.HostFree(chunk); err != nil {
-			return err
-		}
+		errs = append(errs, cuda.HostFree(chunk))
 	}
-	return p.device.Free()
+	return errors.Join(append(errs, p.device.Free())...)
 }
 
 // KV implements kernels.Pool.
@@ -78,7 +75,7 @@ func (b *Backend) KV() kernels.PagedKV { return b.kv }
 
 // ResizePool implements kernels.Pool.
 func (b *Backend) ResizePool(deviceBlocks, hostBlocks int) error {
-	if b.base == 0 {
+	if b.place == nil {
 		panic("cuda: ResizePool before Setup")
 	}
 	if b.drain(); b.err != nil {
@@ -92,11 +89,11 @@ func (b *Backend) ResizePool(deviceBlocks, hostBlocks int) error {
 	}
 	before := p.device.Backed()
 	if err := p.device.Resize(int64(deviceBlocks) * size); err != nil {
-		return fmt.Errorf("cuda: resizing the pool to %d blocks of %d bytes: %w", deviceBlocks, size, err)
+		return memory(fmt.Errorf("cuda: resizing the pool to %d blocks of %d bytes: %w", deviceBlocks, size, err))
 	}
 	if err := p.resizeHost(hostBlocks); err != nil {
 		_ = p.device.Resize(before) // was possible before
-		return fmt.Errorf("cuda: resizing the swap pool to %d blocks of %d bytes: %w", hostBlocks, size, err)
+		return memory(fmt.Errorf("cuda: resizing the swap pool to %d blocks of %d bytes: %w", hostBlocks, size, err))
 	}
 	p.blocks, p.hostBlocks = deviceBlocks, hostBlocks
 	return nil

@@ -66,6 +66,36 @@ static __device__ void raw_stats(Part &part, const float *z, int n, bool sum, fl
 	part.raw_sum = block_sum(total, shared);
 }
 
+// plain_part is the part of a row that nothing changes and whose log probability nobody
+// asked for: read once, a thread's logits all at a time.
+static __device__ Part plain_part(const SampleParams &p, const float *z, int first, int n, Largest *shared) {
+	constexpr int EACH = SPLIT / 4 / 256;
+	float4 v[EACH];
+#pragma unroll
+	for (int i = 0; i < EACH; i++) {
+		int at = 4 * (threadIdx.x + 256 * i); // rows are padded to whole float4
+		if (at < n) v[i] = __ldcs(reinterpret_cast<const float4 *>(z + at));
+	}
+	Largest l = {-INFINITY, -1};
+	bool bad = false;
+#pragma unroll
+	for (int i = 0; i < EACH; i++) {
+		float four[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			int at = 4 * (threadIdx.x + 256 * i) + j;
+			if (at >= n) continue;
+			bad |= four[j] != four[j] || four[j] == INFINITY;
+			if (first + at < p.sample_vocab && four[j] > l.z) l = {four[j], first + at};
+		}
+	}
+	Part part = {};
+	part.bad = __syncthreads_or(bad);
+	l = block_largest(l, shared);
+	part.max = l.z, part.raw_max = l.z, part.id = l.id;
+	return part;
+}
+
 PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ SampleParams p) {
 	grid_wait();
 	grid_trigger();
@@ -76,12 +106,17 @@ PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ Sample
 	const RowParams r = p.state[e.row].params;
 	int first = blockIdx.x * SPLIT, n = min(SPLIT, p.vocab - first);
 	const float *logits = p.logits + e.index * p.ld + first;
+	bool edits = has_edits(r, e);
+	if (!edits && r.logprobs < 0) {
+		Part part = plain_part(p, logits, first, n, best);
+		if (threadIdx.x == 0) p.parts[blockIdx.y * MAX_SPLITS + blockIdx.x] = part;
+		return;
+	}
 	for (int i = threadIdx.x; i < n; i += blockDim.x) z[i] = logits[i];
 	__syncthreads();
 	Part part = {};
 	raw_stats(part, z, n, r.logprobs >= 0, shared);
 	n = min(n, p.sample_vocab - first); // may be negative
-	bool edits = has_edits(r, e);
 	if (edits) edit(p, r, e, z, first, max(n, 0));
 	Largest l = {-INFINITY, -1};
 	float *out = p.edited + e.index * p.ld + first;

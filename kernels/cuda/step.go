@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -78,13 +79,7 @@ func (b *Backend) initSteps() error {
 }
 
 func (s *step) destroy() error {
-	if s.message.words == nil {
-		return nil
-	}
-	if err := s.start.Destroy(); err != nil {
-		return err
-	}
-	return s.end.Destroy()
+	return errors.Join(s.start.Destroy(), s.end.Destroy())
 }
 
 // Launch implements kernels.Backend.
@@ -172,8 +167,8 @@ func (b *Backend) prepare() {
 // checkBatch panics at what a caller may not ask for, and notes the step's shape.
 func (b *Backend) checkBatch(s *step, batch *kernels.Batch) {
 	n, seqs := batch.NumTokens(), batch.NumSeqs()
-	if n > b.limits.MaxBatchedTokens || seqs > b.limits.MaxSeqs || len(batch.LogitRows) > b.limits.MaxLogitRows {
-		panic(fmt.Sprintf("cuda: batch of %d tokens, %d sequences, %d logit rows; limits %+v", n, seqs, len(batch.LogitRows), b.limits))
+	if n > b.now.MaxBatchedTokens || seqs > b.now.MaxSeqs || len(batch.LogitRows) > b.now.MaxLogitRows {
+		panic(fmt.Sprintf("cuda: batch of %d tokens, %d sequences, %d logit rows; limits %+v", n, seqs, len(batch.LogitRows), b.now))
 	}
 	if len(batch.QueryStart) != seqs+1 || len(batch.SeqLens) != seqs || int(batch.QueryStart[seqs]) != n || batch.QueryStart[0] != 0 {
 		panic(fmt.Sprintf("cuda: batch of %d tokens and %d sequences: query starts %v, %d lengths", n, seqs, batch.QueryStart, len(batch.SeqLens)))
@@ -202,8 +197,8 @@ func (b *Backend) checkBatch(s *step, batch *kernels.Batch) {
 }
 
 func (b *Backend) checkRow(row int32) {
-	if row < 0 || int(row) >= b.limits.MaxSeqs {
-		panic(fmt.Sprintf("cuda: row %d, have %d", row, b.limits.MaxSeqs))
+	if row < 0 || int(row) >= b.now.MaxSeqs {
+		panic(fmt.Sprintf("cuda: row %d, have %d", row, b.now.MaxSeqs))
 	}
 }
 

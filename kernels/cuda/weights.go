@@ -72,15 +72,15 @@ func (b *Backend) reserve(bytes int64) (ptr, error) {
 	l := &b.loader
 	if l.place == nil {
 		var err error
-		if l.place, err = b.device.NewRange(b.device.TotalMemory); err != nil {
-			return 0, fmt.Errorf("reserving addresses for weights: %w", err)
+		if l.place, err = b.device.NewRange(b.device.TotalMemory, cuda.ChunkBytes); err != nil {
+			return 0, memory(fmt.Errorf("reserving addresses for weights: %w", err))
 		}
 	}
 	at := l.used
 	end := (at + bytes + 255) / 256 * 256
 	if end > l.place.Backed() {
 		if err := l.place.Resize(end); err != nil {
-			return 0, fmt.Errorf("%d bytes for weights: %w", end, err)
+			return 0, memory(fmt.Errorf("%d bytes for weights: %w", end, err))
 		}
 	}
 	l.used = end
@@ -95,11 +95,11 @@ func (l *loader) stage() (err error) {
 	for i := range l.pinned {
 		p, err := cuda.HostAlloc(stageBytes)
 		if err != nil {
-			return fmt.Errorf("staging: %w", err)
+			return memory(fmt.Errorf("staging: %w", err))
 		}
 		l.pinned[i] = unsafe.Slice((*byte)(p), stageBytes)
 		if l.device[i], err = cuda.Malloc(stageBytes); err != nil {
-			return fmt.Errorf("staging: %w", err)
+			return memory(fmt.Errorf("staging: %w", err))
 		}
 		if l.copied[i], err = cuda.NewEvent(); err != nil {
 			return err
@@ -121,8 +121,11 @@ func (l *loader) unstage() error {
 		if l.pinned[i] == nil {
 			continue
 		}
-		errs = append(errs, l.copied[i].Sync(), l.copied[i].Destroy(), cuda.HostFree(unsafe.Pointer(&l.pinned[i][0])), cuda.Free(l.device[i]))
-		l.pinned[i] = nil
+		if l.copied[i] != (cuda.Event{}) {
+			errs = append(errs, l.copied[i].Sync())
+		}
+		errs = append(errs, l.copied[i].Destroy(), cuda.HostFree(unsafe.Pointer(&l.pinned[i][0])), cuda.Free(l.device[i]))
+		l.pinned[i], l.device[i], l.copied[i] = nil, 0, cuda.Event{}
 	}
 	return errors.Join(errs...)
 }
@@ -228,7 +231,7 @@ func (b *Backend) LoadNorm(t kernels.HostTensor) (kernels.Weight, error) {
 }
 
 func (b *Backend) mustBeSetUp() {
-	if b.base == 0 {
+	if b.place == nil {
 		panic("cuda: a weight is loaded before Setup")
 	}
 }

@@ -1,10 +1,16 @@
 package cuda
 
 import (
+	"github.com/pagoda-engine/pagoda/internal/cuda"
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
-// workspace is where everything lies that Setup reserves, in one allocation.
+// workspace is where everything lies that Setup reserves, in one range of
+// addresses. Each array begins at a unit of backing, so that smaller limits give the
+// memory of its end back:
+//
+//	│ hidden ······░░░░░│ normed ···░░│ …     · backed for the limits in force
+//	└ unit                └ unit              ░ addresses alone
 type workspace struct {
 	hidden, normed, query, attn, mlp, logits ptr
 	headIn                                   ptr // normed rows of the head, bf16 [MaxLogitRows][stride(hidden)]
@@ -25,7 +31,8 @@ type workspace struct {
 	decode                      decodeScratch
 	prefillHeader, prefillItems ptr
 
-	bytes int64
+	areas []cuda.Span // of the arrays, in the order of layoutWorkspace
+	bytes int64       // whole units
 }
 
 const (
@@ -39,13 +46,14 @@ func maskWords(vocab int) int { return ceilDiv(vocab, 32) }
 // countStride is the row stride of penalty counts, in 16-bit elements.
 func countStride(vocab int) int { return roundUp(vocab, 8) }
 
-// layoutWorkspace places everything from base on, each aligned to 256 bytes.
+// layoutWorkspace places everything from base on.
 func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) workspace {
 	w := workspace{}
 	take := func(elems, size int) ptr {
-		at := base + ptr(w.bytes)
-		w.bytes += (int64(elems)*int64(size) + 255) / 256 * 256
-		return at
+		area := cuda.Span{At: w.bytes, Bytes: (int64(elems)*int64(size) + cuda.PatchBytes - 1) / cuda.PatchBytes * cuda.PatchBytes}
+		w.areas = append(w.areas, area)
+		w.bytes += area.Bytes
+		return base + ptr(area.At)
 	}
 	tokens, seqs, logits := roundUp(l.MaxBatchedTokens, rowUnit), l.MaxSeqs, roundUp(l.MaxLogitRows, rowUnit)
 	table := ceilDiv(l.MaxModelLen, l.BlockSize)

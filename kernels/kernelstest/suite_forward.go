@@ -104,7 +104,7 @@ func (s *suite) hooks(t *testing.T) {
 		info := b.Info()
 		require.NotEmpty(t, info.Backend)
 		require.NotEmpty(t, info.Path)
-		small, large := limitsFor(16, 4, 64, 16), limitsFor(64, 8, 128, 16)
+		small, large := limitsFor(16, 4, 64, 16), limitsFor(1<<15, 1<<10, 128, 16)
 		require.Positive(t, b.WorkspaceBytes(tiny.shape(), small))
 		require.Greater(t, b.WorkspaceBytes(tiny.shape(), large), b.WorkspaceBytes(tiny.shape(), small))
 		require.NoError(t, b.Close())

@@ -4,12 +4,17 @@
 
 using namespace bench;
 
+// Of attention_sm90.cu, a translation unit of its own.
+PG_KERNEL void attention_sm90_64(const __grid_constant__ PrefillParams p);
+PG_KERNEL void attention_sm90_128(const __grid_constant__ PrefillParams p);
+
 namespace {
 
 struct Variant {
 	int head_dim, rows;
 	void (*kernel)(PrefillParams);
 	size_t shared;
+	int threads = 128;
 };
 
 template <int D, int MI> constexpr size_t shared_bytes() { return Attention<D, MI>::QUERY + 2 * Attention<D, MI>::STAGE; }
@@ -19,6 +24,8 @@ const Variant variants[] = {
 	{128, 128, attention_prefill_128, shared_bytes<128, 2>()},
 	{64, 64, attention_prefill_64_short, shared_bytes<64, 1>()},
 	{128, 64, attention_prefill_128_short, shared_bytes<128, 1>()},
+	{64, 128, attention_sm90_64, 1024 + (128 + 4 * 128) * 64 * 2 + 72, 384},
+	{128, 128, attention_sm90_128, 1024 + (128 + 4 * 128) * 128 * 2 + 72, 384},
 };
 
 struct Prefill {
@@ -41,7 +48,7 @@ struct Prefill {
 	void run(cudaStream_t stream, int layer) {
 		PrefillParams p{pages.query.data, pages.out.data, pages.kv, pages.batch, header.data, list.data, pages.ld, layer, pages.kv_heads,
 		                pages.heads / pages.kv_heads, (float)(M_LOG2E / sqrt((double)pages.head_dim))};
-		launch(v.kernel, dim3((items + 2) * pages.kv_heads), 128, v.shared, p, stream); // two items too many, as under a graph
+		launch(v.kernel, dim3((items + 2) * pages.kv_heads), v.threads, v.shared, p, stream); // two items too many, as under a graph
 	}
 };
 
@@ -57,7 +64,7 @@ void check_case(int heads, int kv_heads, int d, int block, std::vector<Span> spa
 			prefill.plan(0);
 			prefill.run(0, pages.layer);
 			CHECK(cudaDeviceSynchronize());
-			compare("prefill " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + " rows " + std::to_string(v.rows),
+			compare("prefill " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + (v.threads == 128 ? " mma " : " sm90 ") + std::to_string(v.rows),
 			        pages.out.download(), pages.want, 6e-3);
 		}
 	}
@@ -119,7 +126,7 @@ void bench_prefill(bool check, bool times) {
 				prefill.plan(0);
 				double us = time(3, [&](int, cudaStream_t s) { prefill.run(s, 1); }, 5);
 				double plan = time(3, [&](int, cudaStream_t s) { prefill.plan(s); }, 5);
-				printf(" rows %d %.1f (%.0f) plan %.1f |", v.rows, us, flops / us / 1e6, plan);
+				printf(" %s%d %.1f (%.0f) plan %.1f |", v.threads == 128 ? "mma " : "sm90 ", v.rows, us, flops / us / 1e6, plan);
 			}
 			printf("\n");
 			fflush(stdout);

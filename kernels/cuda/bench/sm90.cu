@@ -15,20 +15,15 @@ struct Variant {
 
 const Variant variants[] = {{256, 4, gemm_sm90_256}, {128, 6, gemm_sm90_128}};
 
-void run(Projection &t, const Variant &v, int sms, bool whole, int c, cudaStream_t stream, bool pdl) {
+void run(Projection &t, const Variant &v, int sms, int c, cudaStream_t stream, bool pdl) {
 	Sm90Params p{};
 	p.g = t.p;
 	p.x = tensor_map(t.p.x, up(t.p.m, 256), t.p.ldx, 128);
 	p.w = tensor_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, 128);
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
-	int tiles = (p.g.m + 127) / 128 * p.g.tiles, steps = p.g.k / 64;
-	p.g.per = whole ? 0 : (tiles * steps + sms - 1) / sms;
-	int grid = whole ? std::min(tiles, sms) : (tiles * steps + p.g.per - 1) / p.g.per;
+	int rows = (p.g.m + 127) / 128;
+	int grid = std::min(rows * p.g.tiles, sms);
 	launch(v.kernel, dim3(grid), THREADS, v.shared(), p, stream, pdl);
-}
-
-void room(Projection &t, const Variant &v, int sms) {
-	t.room((size_t)2 * sms * 128 * v.bn, (size_t)((t.p.m + 127) / 128) * ((t.p.n + v.bn - 1) / v.bn));
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {
@@ -36,13 +31,10 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 	t.reference();
 	for (const Variant &v : variants)
 		for (int sms : {132, 13, 1})
-			for (bool whole : {true, false}) {
-				if (!whole) room(t, v, sms);
-				for (int again = 0; again < 2; again++) {
-					t.poison();
-					run(t, v, sms, whole, 0, 0, again);
-					t.check("sm90 " + std::to_string(v.bn) + (whole ? " whole " : " cut ") + std::to_string(sms) + " " + t.name());
-				}
+			for (int again = 0; again < 2; again++) {
+				t.poison();
+				run(t, v, sms, 0, 0, again);
+				t.check("sm90 " + std::to_string(v.bn) + " " + std::to_string(sms) + " " + t.name());
 			}
 }
 
@@ -69,13 +61,10 @@ void bench_sm90(bool check, bool times) {
 			t.poison();
 			double flops = 2.0 * m * s.n * s.k;
 			printf("%-12s m %-4d |", s.name, m);
-			for (const Variant &v : variants)
-				for (bool whole : {true, false}) {
-					if (!whole && (m > 1024 || s.n > 40000)) continue;
-					if (!whole) room(t, v, 132);
-					double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, 132, whole, i % copies, stream, true); }, 7);
-					printf(" %d%s %.1f (%.0f) |", v.bn, whole ? "w" : "c", us, flops / us / 1e6);
-				}
+			for (const Variant &v : variants) {
+				double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, 132, i % copies, stream, true); }, 7);
+				printf(" %d %.1f (%.0f) |", v.bn, us, flops / us / 1e6);
+			}
 			printf("\n");
 			fflush(stdout);
 		}
