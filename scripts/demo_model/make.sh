@@ -5,7 +5,7 @@
 #   written    stories and facts from plots; the teacher picks the stories (two minutes)
 #   tokenizer  byte-level BPE of 4,096 tokens (seconds)
 #   train      the student (five minutes)
-#   refine     the student answers, the teacher picks, the student learns that (four minutes)
+#   refine     the student answers, the teacher picks, the student learns that (six minutes)
 #   export     int8 into model/demo; then `make golden`
 #   evaluate   the figures of docs/demo-model.md; on a CPU, too (`make demo-eval`)
 #   chats      its twenty conversations
