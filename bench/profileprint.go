@@ -131,13 +131,6 @@ func (r *ProfileReport) judge(part *ProfilePart) string {
 	s := part.Stats
 	top := &s.Ops[0]
 	text := fmt.Sprintf("%s takes %.0f %% of the time, bound by %s at %.0f %% of the roofline", top.Name, 100*top.Share, top.Bound, 100*top.Roofline)
-	sum := 0.0
-	for i := range s.Ops {
-		sum += s.Ops[i].Share
-	}
-	if sum > 1.05 {
-		text += fmt.Sprintf(" (operations begin before the last ones have ended: their times add up to %.0f %%)", 100*sum)
-	}
 	if top.Roofline > 1 {
 		text += " (its data comes from a cache)"
 	}

@@ -4,10 +4,12 @@ import "time"
 
 // OpRecord is one operation as it ran. Times are since the profiler was set.
 type OpRecord struct {
-	Op       Op
-	Step     Ticket // of its step; 0 = the one that is waited for
-	Part     string // "attn" or "mlp", of OpLinear; else ""
-	Layer    int    // −1 outside the layers
+	Op    Op
+	Step  Ticket // of its step; 0 = the one that is waited for
+	Part  string // "attn" or "mlp", of OpLinear; else ""
+	Layer int    // −1 outside the layers
+	// Start is, on a GPU whose kernels begin to wait before those before them have
+	// ended, the end of the operation before it.
 	Start    time.Duration
 	Duration time.Duration
 	Bytes    int64 // weight, KV and activation bytes moved, by formula
@@ -43,8 +45,10 @@ const (
 // Activity is one thing that a GPU ran: a kernel, a copy or a fill. Times are
 // since the profiler was set.
 type Activity struct {
-	Kind     ActivityKind
-	Name     string // of the kernel; of a copy its direction: "HtoD", "DtoH", "DtoD", …
+	Kind ActivityKind
+	Name string // of the kernel; of a copy its direction: "HtoD", "DtoH", "DtoD", …
+	// Start is, on a GPU whose kernels begin to wait before those before them have
+	// ended, the end of the operation before it.
 	Start    time.Duration
 	Duration time.Duration
 	// The call that issued it, on the host.

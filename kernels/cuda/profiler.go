@@ -303,5 +303,22 @@ func assemble(ops []kernels.OpRecord, records []cuda.Record, clock uint64) []ker
 		op.Duration = end - op.Start
 	}
 	slices.SortStableFunc(out, func(a, b kernels.OpRecord) int { return cmp.Compare(a.Start, b.Start) })
+	separate(out)
 	return out
+}
+
+// separate makes an operation begin where the one before it on its stream ends: a
+// dependent launch starts while its predecessor still runs, and what it does until that
+// is done is wait. So the times of a stream add up to what it was busy.
+func separate(ops []kernels.OpRecord) {
+	ends := map[uint32]time.Duration{}
+	for i := range ops {
+		op := &ops[i]
+		if len(op.Activities) == 0 {
+			continue
+		}
+		stream, end := op.Activities[0].Stream, op.Start+op.Duration
+		op.Start = min(max(op.Start, ends[stream]), end)
+		op.Duration, ends[stream] = end-op.Start, max(ends[stream], end)
+	}
 }

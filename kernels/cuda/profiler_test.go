@@ -57,3 +57,21 @@ func TestAssemble(t *testing.T) {
 	require.Equal(t, 504, qkv.Activities[1].CTAs())
 	require.Equal(t, 128, qkv.Activities[1].Threads())
 }
+
+// TestAssembleOverlapping: a kernel that was launched early counts from the end of the
+// one before it on its stream; its own times stay.
+func TestAssembleOverlapping(t *testing.T) {
+	var ops []kernels.OpRecord
+	var records []cuda.Record
+	for i, c := range []struct{ stream, start, end uint64 }{{1, 100, 200}, {1, 120, 230}, {2, 130, 900}, {1, 240, 250}} {
+		ops = append(ops, kernels.OpRecord{Op: kernels.OpLinear})
+		records = append(records, cuda.Record{Kind: cuda.LinkRecord, Correlation: uint32(i), External: uint64(i + 1)},
+			cuda.Record{Kind: cuda.KernelRecord, Correlation: uint32(i), Stream: uint32(c.stream), Start: c.start, End: c.end})
+	}
+	got := assemble(ops, records, 0)
+	for i, want := range [][2]int{{100, 100}, {200, 30}, {130, 770}, {240, 10}} {
+		require.EqualValues(t, want[0], got[i].Start, i)
+		require.EqualValues(t, want[1], got[i].Duration, i)
+	}
+	require.EqualValues(t, 110, got[1].Activities[0].Duration)
+}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 6: the figures of docs/demo-model.md, on questions that training never saw. Runs on a CPU in minutes.
+"""Stage 7: the figures of docs/demo-model.md, on questions that training never saw. Runs on a CPU in minutes.
 
     evaluate.py DEMO_DIR TEACHER_DIR [--held held.jsonl] [--answers 500]
     evaluate.py --conversations DEMO_DIR            twenty sampled conversations, seeds 0 to 19

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 5: int8 with per-row scales, for the repository; and back to a Hugging Face checkpoint.
+"""Stage 6: int8 with per-row scales, for the repository; and back to a Hugging Face checkpoint.
 
     export.py TRAINED_DIR TOKENIZER_DIR OUTPUT_DIR      writes config.json, generation_config.json, tokenizer files, demo.safetensors
     export.py --expand DEMO_DIR OUTPUT_DIR              writes an ordinary bf16 checkpoint, as the engine sees it

@@ -231,3 +231,34 @@ PLOTS = [
      ["When {friend} saw it, {fhe} was very happy.", "{Friend} opened the box and smiled.", "\"For you,\" said {hero}, and gave it to {fhim}."],
      ["\"It is the best gift of all,\" said {friend}, \"because you made it.\"", "\"You made this for me?\" asked {friend}.", "{Friend} put the {thing} next to {fhis} bed."]],
 ]
+
+# What one can learn from each plot, in the order of PLOTS.
+MORALS = [[first, second] for first, second in (line.split("|") for line in """
+They learned that it is easier to find things together.|If you lose something, a friend can help you to look for it.
+They learned that saying hello is the first step to a new friend.|You are not alone if you dare to say hello.
+They learned that you can be scared and brave at the same time.|If a friend needs help, you can be stronger than your fear.
+They learned that you should not give up.|If you practice every day, hard things get easy.
+They learned that sharing makes everyone happy.|Food tastes better together.
+They learned that friends help each other.|If somebody calls for help, you should not walk by.
+They learned that it is more fun to share.|A toy is no fun if you play alone.
+They learned that broken things can often be fixed.|With some patience and a friend you can mend many things.
+They learned that good friends do not forget you.|Sometimes friends are quiet because they have a surprise.
+They learned that a storm is not so bad in a warm house with a friend.|After the rain comes the sun.
+They learned that helping is more important than winning.|A good friend is better than a prize.
+They learned that many noises are not dangerous at all.|If you are scared, look carefully. Often it is only a friend.
+They learned that good things need time.|If you are patient, something beautiful can grow.
+They learned that everyone makes mistakes.|If something goes wrong, you can try again together.
+They learned that the best wishes are those for others.|If you make a friend happy, you will be happy, too.
+They learned that you should ask before you take something.|It is good to tell the truth, even if it is hard.
+They learned that the world is big, but home is best.|A trip is more fun with a friend.
+They learned that kindness comes back.|If you help others, they will help you one day.
+They learned that the best treasure is a good friend.|The way there can be more fun than the treasure.
+They learned that a friend is more important than a toy.|After a fight it is good to say sorry.
+They learned that everyone is good at something.|You are just right as you are.
+They learned that you should hold on to what you love.|Somebody kind may bring back what you lost.
+They learned that it is good to be kind to somebody new.|A smile can make somebody feel at home.
+They learned that work is quick if you do it together.|If you put your things away, you will find them again.
+They learned that dreams can be funny.|A dream is not real, but it can be a nice adventure.
+They learned that together you are braver.|Everyone is nervous sometimes, and a friend can help.
+They learned that the best gifts come from the heart.|You do not need money to make somebody happy.
+""".strip().splitlines())]

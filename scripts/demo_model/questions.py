@@ -1,4 +1,5 @@
 """Conversations about the world and small talk, from the written facts."""
+import everyday
 import facts as F
 import words as W
 from general import FAVORITES, TALK, WORLD
@@ -171,6 +172,9 @@ def exchange(rng):
 
 def conversation(rng):
     """(kind, turns)."""
+    if rng.random() < 0.4:
+        kind, ((question, answer), *rest) = everyday.conversation(rng)
+        return kind, [(casual(rng, question), answer), *rest]
     kind, make = rng.choices(
         [("fact", animal), ("fact", job), ("fact", thing), ("fact", food), ("fact", place), ("world", lambda r: line(r, WORLD_LINES)),
          ("talk", lambda r: line(r, TALK_LINES)), ("talk", favorite), ("task", task)], [30, 8, 12, 5, 8, 20, 22, 12, 8])[0]

@@ -2,7 +2,7 @@
 import re
 
 import words as W
-from plots import ENDINGS, OPENINGS, PLOTS
+from plots import ENDINGS, MORALS, OPENINGS, PLOTS
 
 AT = """in the forest|by the river|by the lake|near the sea|at the beach|on a mountain|on a hill|in a valley|in a village
 |in a small town|in the city|on an island|on a farm|in a garden|in the park|near the school|in a little house|in a castle
@@ -56,7 +56,7 @@ QUESTIONS = {
     "friend": (["Who was the friend of the {noun}?", "Who else was in the story?", "Who did the {noun} meet?"],
                ["It was {friend}.", "The {noun} met {friend}.", "{Friend} was in the story too."]),
     "thing": (["What did the {thing} look like?", "What color was the {thing}?"], ["The {thing} was {color}."]),
-    "who": (["Who is the story about?", "Who was the hero of the story?"], ["The story is about {a_noun}.", "It is about {a_noun} and {friend}."]),
+    "who": (["Who is the story about?", "Who was the hero of the story?", "Who was in the story?"], ["The story is about {a_noun}.", "It is about {a_noun} and {friend}."]),
 }
 NEXT = [
     "The next day, {hero} and {friend} met again. They went for a walk {at} and found some {food}. They sat down and ate it all. Then they made a plan for the next day.",
@@ -66,9 +66,14 @@ NEXT = [
     "{Hero} and {friend} became even better friends. When one of them was sad, the other one was there to help.",
     "They slept for a long time, because they were so tired. When they woke up, {friend} made some {food}. \"What shall we do today?\" asked {hero}.",
 ]
-ASK_NEXT = ["What happened next?", "And then?", "What happened after that?", "Please go on.", "Tell me more.", "How does it go on?"]
+ASK_NEXT = ["What happened next?", "And then?", "And then what did they do?", "What happened after that?", "Please go on.", "Tell me more.", "How does it go on?"]
 ASK_AGAIN = ["Tell me another one.", "Another story, please!", "Can you tell me one more story?", "One more, please.", "Tell me a different story."]
-THANKS = ["Thank you!", "Thanks!", "That was nice.", "I liked that story.", "What a nice story!", "Great, thank you."]
+THANKS = ["Thank you!", "Thanks!", "That was nice.", "I liked that story.", "What a nice story!", "Great, thank you.", "Thank you, that was nice!", "I liked the end."]
+ASK_MORAL = ["What did they learn?", "What can we learn from it?", "What is the moral of the story?", "Why?", "Why did they do that?"]
+ASK_END = ["Make it end happily.", "Can you make it end happily?", "Give it a happy end.", "Does it end well?"]
+HAPPY = ["In the end everything was good. {Hero} and {friend} were happy, and they laughed together until the sun went down.",
+         "And so it ended well: {hero} was happy, {friend} was happy, and they ate {food} together.",
+         "At last all was well. {Hero} hugged {friend}, and they lived happily ever after."]
 WELCOME = ["You are welcome! I am glad that you liked it.", "You are welcome! Do you want to hear another one?",
            "I am happy that you liked the story.", "My pleasure! It was fun to tell it."]
 
@@ -118,7 +123,8 @@ class Story:
         names = W.GIRLS if she else W.BOYS
         name = likely(rng, names[:12], names)
         friend_name = pick([n for n in (W.GIRLS if fshe else W.BOYS) if n != name]) if rng.random() < 0.25 else None
-        plot = pick(PLOTS)
+        self.plot = rng.randrange(len(PLOTS))
+        plot = PLOTS[self.plot]
         cooking = any("wanted to make {food}" in s for s in plot[0])
         self.slots = dict(
             noun=noun, name=name, named=rng.random() < 0.5, friend_noun=friend_noun, friend_name=friend_name,
@@ -194,7 +200,7 @@ class Story:
                 place.append(pick(ADJECTIVE_DETAILS).replace("{adjective}", word))
             else:
                 place.append(self.with_noun(pick(FRIEND_NOUN_DETAILS if late else NOUN_DETAILS), word))
-        sentences = [self.fill(t) for t in [opening] + before + body + after + ending]
+        sentences = [self.fill(t) for t in [opening] + before + body[:-1] + after + body[-1:] + ending]
         cut = self.rng.randrange(2, len(sentences) - 1) if random() < 0.15 else len(sentences)
         return " ".join(sentences[:cut]) + ("\n\n" + " ".join(sentences[cut:]) if cut < len(sentences) else "")
 
@@ -296,9 +302,13 @@ def follow_up(rng, story):
             known.remove("where")
         questions, answers = QUESTIONS[rng.choice(known)]
         return story.fill(rng.choice(questions)), story.fill(rng.choice(answers)), story
-    if style < 0.7:
+    if style < 0.62 and "friend" in story.met:
+        if rng.random() < 0.6:
+            return rng.choice(ASK_MORAL), story.fill(rng.choice(MORALS[story.plot])), story
+        return rng.choice(ASK_END), story.fill(rng.choice(HAPPY)), story
+    if style < 0.75:
         return rng.choice(ASK_NEXT), story.fill(rng.choice(NEXT)), story
-    if style < 0.85:
+    if style < 0.87:
         if rng.random() < 0.5:
             again = Story(rng)
             return rng.choice(ASK_AGAIN), again.text, again

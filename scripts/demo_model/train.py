@@ -21,7 +21,7 @@ import chatdata
 from qwen2 import Qwen2, Shape
 
 ADAM_RATE = 0.004
-WEIGHTS = {"story": 0.46, "chat": 0.37, "teacher story": 0.0, "teacher chat": 0.17}
+WEIGHTS = {"story": 0.46, "chat": 0.42, "teacher story": 0.0, "teacher chat": 0.12}
 
 
 def attention(bounds, tokens, cuda):

@@ -28,6 +28,7 @@ def wish(args):
     """Some questions with candidate stories each."""
     seed, count, candidates = args
     rng, out = random.Random(seed), []
+    ids = lambda text: np.array(TOKENIZER.encode(text).ids, np.uint16)
     while len(out) < count:
         kind, question, words = stories.ask(rng)
         tales = []
@@ -38,8 +39,15 @@ def wish(args):
                 q, a, last = stories.follow_up(rng, last)
                 turns.append([q, a])
             tales.append(turns)
-        out.append((kind, words, tales))
+        asked = ids(context(question))
+        out.append((kind, words, tales, [(asked, ids(tale[0][1] + "<|im_end|>")) for tale in tales]))
     return out
+
+
+def worker(path: str):
+    """Each process that makes stories encodes them as well: the GPU waits for nobody."""
+    global TOKENIZER
+    TOKENIZER = Tokenizer.from_file(path)
 
 
 def chat(args):
@@ -90,10 +98,12 @@ class Judge:
 
     def scores(self, pairs, prefix: str = ""):
         """pairs: (context, answer). Batches of similar length, right-padded: causal attention never sees the padding."""
-        self.prefix = self.read(prefix) if prefix else []
         contexts = self.tokenizer.encode_batch([c for c, _ in pairs])
         answers = self.tokenizer.encode_batch([a + "<|im_end|>" for _, a in pairs])
-        ids = [(c.ids, a.ids) for c, a in zip(contexts, answers)]
+        return self.scores_of([(c.ids, a.ids) for c, a in zip(contexts, answers)], prefix)
+
+    def scores_of(self, ids, prefix: str = ""):
+        self.prefix = self.read(prefix) if prefix else []
         order = sorted(range(len(ids)), key=lambda i: len(ids[i][0]) + len(ids[i][1]))
         out = np.zeros((len(ids), 2))
         while order:
@@ -107,7 +117,7 @@ class Judge:
     def batch(self, ids, longest):
         host, mask = np.zeros((len(ids), longest), np.int64), np.zeros((len(ids), longest), bool)
         for i, (c, a) in enumerate(ids):
-            host[i, :len(c) + len(a)] = c + a
+            host[i, :len(c)], host[i, len(c):len(c) + len(a)] = c, a
             mask[i, len(c) - 1:len(c) + len(a) - 1] = True
         x, m = torch.as_tensor(host, device=self.device), torch.as_tensor(mask, device=self.device)
         before = len(self.prefix[0][0]) if self.prefix else 0
@@ -139,19 +149,18 @@ def main():
     args = p.parse_args()
     start = time.time()
     workers = max(1, (os.cpu_count() or 1) // args.of - 2)
-    pool = mp.get_context("fork").Pool(workers)  # before CUDA starts
+    pool = mp.get_context("fork").Pool(workers, worker, (str(args.teacher / "tokenizer.json"),))  # before CUDA starts
     judge = Judge(args.teacher)
     before = after = tokens = 0
     with args.output.open("w") as out, args.output.with_suffix(".held.jsonl").open("w") as held:
         write = lambda line: (held if prompts.held_out(line["turns"][0][0]) else out).write(json.dumps(line) + "\n")
         seeds = range(10 ** 6 * (1 + args.rank), 10 ** 6 * (1 + args.rank) + args.stories // args.of // args.chunk)
         for made in pool.imap(wish, [(s, args.chunk, args.candidates) for s in seeds]):
-            pairs = [(context(tale[0][0]), tale[0][1]) for _, _, tales in made for tale in tales]
-            scores = judge.scores(pairs)
+            scores = judge.scores_of([pair for *_, encoded in made for pair in encoded])
             means = (scores[:, 0] / scores[:, 1]).reshape(len(made), -1)
             best = means.argmax(1)
             before, after, tokens = before + means.mean(1).sum(), after + means.max(1).sum(), tokens + scores[:, 1].sum()
-            for (kind, words, tales), b, mean in zip(made, best, means.max(1)):
+            for (kind, words, tales, _), b, mean in zip(made, best, means.max(1)):
                 write({"kind": kind, "turns": tales[b], "words": words, "score": round(float(mean), 3)})
         n = max(1, len(seeds) * args.chunk)
         print(f"rank {args.rank}: {n} stories, mean log probability {before / n:.3f}, of the kept {after / n:.3f}; "
