@@ -8,8 +8,8 @@ type OpRecord struct {
 	Step  Ticket // of its step; 0 = the one that is waited for
 	Part  string // "attn" or "mlp", of OpLinear; else ""
 	Layer int    // −1 outside the layers
-	// Start is, on a GPU whose kernels begin to wait before those before them have
-	// ended, the end of the operation before it.
+	// Start is, on a GPU, not before the end of the operation before it on its stream:
+	// its kernels may be there earlier, and wait.
 	Start    time.Duration
 	Duration time.Duration
 	Bytes    int64 // weight, KV and activation bytes moved, by formula
@@ -45,11 +45,9 @@ const (
 // Activity is one thing that a GPU ran: a kernel, a copy or a fill. Times are
 // since the profiler was set.
 type Activity struct {
-	Kind ActivityKind
-	Name string // of the kernel; of a copy its direction: "HtoD", "DtoH", "DtoD", …
-	// Start is, on a GPU whose kernels begin to wait before those before them have
-	// ended, the end of the operation before it.
-	Start    time.Duration
+	Kind     ActivityKind
+	Name     string        // of the kernel; of a copy its direction: "HtoD", "DtoH", "DtoD", …
+	Start    time.Duration // a kernel that was launched early waits at first
 	Duration time.Duration
 	// The call that issued it, on the host.
 	Issued    time.Duration
