@@ -11,6 +11,7 @@ Every part is kept in --work and not done again. Exit code 1: a model is beyond 
 """
 import argparse
 import gc
+import hashlib
 import json
 import os
 import shutil
@@ -42,14 +43,18 @@ def say(text: str) -> None:
     print(f"reference: {text}", file=sys.stderr, flush=True)
 
 
+def results_of(pagoda: Path, flags: str) -> str:
+    """Tells results apart that come of another binary, whose version may be the same, or of other flags."""
+    return hashlib.sha256(pagoda.read_bytes() + flags.encode()).hexdigest()[:12]
+
+
 class Run:
-    """A model's comparison; its files are in work/<version>/<model>."""
+    """A model's comparison; its files are in work/<results>-<prompts>/<model>."""
 
     def __init__(self, args: argparse.Namespace, model: str):
         self.args, self.name, self.shape, self.cpu = args, Path(model).name, model in SHAPES, model in args.cpu
         self.weights = args.work / "weights" / model if self.shape else Path(model)
-        version = subprocess.run([args.pagoda, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
-        self.dir = args.work / f"{version}-{args.prompts}" / self.name
+        self.dir = args.work / f"{results_of(args.pagoda, args.flags)}-{args.prompts}" / self.name
         self.dir.mkdir(parents=True, exist_ok=True)
         self.oracle = None
 

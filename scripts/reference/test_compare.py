@@ -1,4 +1,4 @@
-"""Tests of compare.py and prompts.py: python3 -m unittest discover -s scripts/reference. They need no package."""
+"""Tests of compare.py, prompts.py and what needs no package of reference.py: python3 -m unittest discover -s scripts/reference."""
 import copy
 import tempfile
 import unittest
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import compare
 import prompts
+import reference
 
 SCORES = [
     {"id": "a", "prompt_tokens": 2, "ids": [5, 7, 9, 4], "logprobs": [-1.5, -0.5, -0.25], "argmax": [7, 9, 4], "gap": [0.5, 0.125, 2.0]},
@@ -82,6 +83,18 @@ class Prompts(unittest.TestCase):
         hidden = [line for line in lines if line["hidden"]]
         self.assertEqual(len(hidden), prompts.HIDDEN)
         self.assertTrue(all(len(line["prompt"]) >= 100 for line in hidden))
+
+
+class Results(unittest.TestCase):
+    def test_another_binary_or_flag(self):
+        with tempfile.TemporaryDirectory() as directory:
+            binary = Path(directory) / "pagoda"
+            binary.write_bytes(b"one")
+            first = reference.results_of(binary, "")
+            self.assertEqual(first, reference.results_of(binary, ""))
+            self.assertNotEqual(first, reference.results_of(binary, "--block-size 64"))
+            binary.write_bytes(b"two")
+            self.assertNotEqual(first, reference.results_of(binary, ""))
 
 
 if __name__ == "__main__":
