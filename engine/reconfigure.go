@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pagoda-engine/pagoda/scheduler"
@@ -199,6 +201,7 @@ func (l *loop) moveRows(n int) {
 			homeless = append(homeless, q)
 		}
 	}
+	slices.SortFunc(homeless, func(a, b *request) int { return cmp.Compare(a.seq.ID, b.seq.ID) }) // the same rows each time
 	l.runner.setRows(n)
 	for _, q := range homeless {
 		l.runner.takeRow(q)
