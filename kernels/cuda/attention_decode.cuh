@@ -1,0 +1,230 @@
+// What attention_decode.cu is made of: parameters, the walk along the line of tiles,
+// a warp's ring and softmax, and how the states of warps and CTAs become one.
+#pragma once
+
+#include "mma.cuh"
+
+namespace {
+
+constexpr int WARPS = 4, STEP = 16, TILE = WARPS * STEP, HEADS = 8;
+
+// DecodePlan is what attention_decode_plan writes. Its Go side: layout of
+// attention_decode.go.
+struct DecodePlan {
+	int32_t *header; // {tiles of a run, tiles that a unit is padded to a multiple of}
+	int4 *seqs;      // [decodes] {length, first tile, first entry of the table, token}
+	int4 *starts;    // [grid] {sequence, KV head, tile} of the first tile, tiles
+};
+
+struct DecodePlanParams {
+	Batch batch;
+	DecodePlan plan;
+	int32_t kv_heads, grid;
+};
+static_assert(sizeof(DecodePlanParams) == 120 && offsetof(DecodePlanParams, kv_heads) == 112, "attention_decode.go: decodePlanParams");
+
+struct DecodeParams {
+	const bf16 *query; // [tokens][ld]
+	bf16 *out;         // [tokens][ld]
+	PagedKV kv;
+	const int32_t *tables;
+	DecodePlan plan;
+	float *partials;   // [2·grid][8][d] sums, then [2·grid][8] maxima and weights (float2)
+	int32_t *counters; // [seqs][kv_heads], zero between launches
+	int64_t ld;
+	int32_t layer, kv_heads, group, grid;
+	float scale; // log2(e) / √d
+	int32_t reserved;
+};
+static_assert(sizeof(DecodeParams) == 152 && offsetof(DecodeParams, plan) == 80 && offsetof(DecodeParams, layer) == 128, "attention_decode.go: decodeParams");
+
+// Cursor walks the line of tiles.
+struct Cursor {
+	int seq, head, tile;
+	int length, tiles, table, token; // of the sequence
+
+	__device__ __forceinline__ void load(const DecodePlan &p) {
+		int4 s = __ldg(p.seqs + seq);
+		length = s.x;
+		tiles = (s.x + TILE - 1) / TILE;
+		table = s.z;
+		token = s.w;
+	}
+	// next goes to the following tile, which exists.
+	__device__ __forceinline__ void next(const DecodePlan &p, int kv_heads) {
+		if (++tile < tiles) return;
+		tile = 0;
+		if (++head < kv_heads) return;
+		head = 0;
+		do {
+			seq++;
+			load(p);
+		} while (tiles == 0);
+	}
+};
+
+// State is a warp's softmax over its share of a piece: for heads 2q and 2q+1
+// the maximum, this lane's part of the weights, and Oᵀ: fragment j holds
+// dims 16j + r and 16j + r + 8.
+template <int D> struct State {
+	float max[2], sum[2], o[D / 16][4];
+	uint32_t q[D / 8]; // B fragments of Qᵀ
+
+	__device__ __forceinline__ void reset(const DecodeParams &p, const Cursor &c, int lane) {
+		for (int i = 0; i < 2; i++) max[i] = -INFINITY, sum[i] = 0;
+#pragma unroll
+		for (int j = 0; j < D / 16; j++)
+			for (int i = 0; i < 4; i++) o[j][i] = 0;
+		int head = lane / 4;
+		const bf16 *from = p.query + c.token * p.ld + (c.head * p.group + head) * D + lane % 4 * 2;
+#pragma unroll
+		for (int j = 0; j < D / 8; j++)
+			q[j] = head < p.group ? *reinterpret_cast<const uint32_t *>(from + j * 8) : 0;
+	}
+};
+
+// Address of 16 bytes in a [16][D] tile of a ring; the XOR keeps ldmatrix free of
+// bank conflicts.
+template <int D> __device__ __forceinline__ uint32_t swizzled(int row, int chunk) {
+	return row * (D * 2) + ((chunk ^ (row & 7)) * 16);
+}
+
+// issue starts the copy of a warp's step: 16 keys, then 16 values. Those past
+// the sequence's end become zeros, for a weight of 0 times NaN is NaN.
+template <int D>
+__device__ __forceinline__ void issue(const DecodeParams &p, const Cursor &c, int32_t block, int position, uint32_t stage, int lane) {
+	constexpr int CHUNKS = D / 8, ROWS = 32 / CHUNKS; // rows a copy instruction covers
+	if (position >= c.length) return;
+	const bf16 *key = p.kv.base + block * p.kv.block + p.layer * p.kv.layer + c.head * p.kv.head +
+	                  (position & (p.kv.block_size - 1)) * p.kv.token;
+	int chunk = lane % CHUNKS, row = lane / CHUNKS;
+	const bf16 *from = key + row * p.kv.token + chunk * 8;
+#pragma unroll
+	for (int i = 0; i < STEP; i += ROWS) {
+		bool valid = position + row + i < c.length;
+		uint32_t to = stage + swizzled<D>(row + i, chunk);
+		copy_async(to, from + i * p.kv.token, valid);
+		copy_async(to + STEP * D * 2, from + p.kv.value + i * p.kv.token, valid);
+	}
+}
+
+// step folds 16 tokens into the state; the first `seen` of them exist.
+template <int D> __device__ __forceinline__ void step(State<D> &s, uint32_t stage, int seen, float scale, int lane) {
+	float c[2][4] = {};
+	int row = lane % 16, half = lane / 16;
+#pragma unroll
+	for (int j = 0; j < D / 16; j++) { // two chains: half the latency
+		uint32_t a[4];
+		load_matrices(a, stage + swizzled<D>(row, 2 * j + half));
+		multiply_add(c[j & 1], a, s.q[2 * j], s.q[2 * j + 1]);
+	}
+	float score[4], high[2];
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		int token = lane / 4 + i / 2 * 8;
+		score[i] = token < seen ? (c[0][i] + c[1][i]) * scale : -INFINITY;
+	}
+	for (int i = 0; i < 2; i++) {
+		high[i] = fmaxf(score[i], score[i + 2]);
+		for (int d = 4; d < 32; d *= 2) high[i] = fmaxf(high[i], __shfl_xor_sync(~0u, high[i], d));
+	}
+	if (__any_sync(~0u, high[0] > s.max[0] || high[1] > s.max[1])) {
+		float shrink[2];
+		for (int i = 0; i < 2; i++) {
+			float to = fmaxf(s.max[i], high[i]);
+			shrink[i] = exp2_fast(s.max[i] - to);
+			s.max[i] = to;
+			s.sum[i] *= shrink[i];
+		}
+#pragma unroll
+		for (int j = 0; j < D / 16; j++)
+			for (int i = 0; i < 4; i++) s.o[j][i] *= shrink[i % 2];
+	}
+	float weight[4];
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		weight[i] = exp2_fast(score[i] - s.max[i % 2]);
+		s.sum[i % 2] += weight[i];
+	}
+	uint32_t b0 = transpose(pack_bf16(weight[0], weight[1])), b1 = transpose(pack_bf16(weight[2], weight[3]));
+	// Matrices of Vᵀ: dims 0–7 and 8–15 of tokens 0–7, then of tokens 8–15.
+	int token = lane % 8 + lane / 16 * 8, chunk = lane / 8 % 2;
+#pragma unroll
+	for (int j = 0; j < D / 16; j++) {
+		uint32_t a[4];
+		load_matrices_transposed(a, stage + STEP * D * 2 + swizzled<D>(token, 2 * j + chunk));
+		multiply_add(s.o[j], a, b0, b1);
+	}
+}
+
+// The state of a warp where a piece ends, in the ring's free stage.
+template <int D> struct Shared {
+	static constexpr int LD = D + 4; // rows of heads in different banks
+	float o[HEADS][LD], max[HEADS], sum[HEADS];
+};
+
+template <int D> __device__ __forceinline__ void leave(State<D> &s, Shared<D> *to, int lane) {
+	int r = lane / 4, head = lane % 4 * 2;
+	for (int i = 0; i < 2; i++)
+		for (int d = 4; d < 32; d *= 2) s.sum[i] += __shfl_xor_sync(~0u, s.sum[i], d);
+	__syncwarp(); // the stage is read
+#pragma unroll
+	for (int j = 0; j < D / 16; j++)
+		for (int i = 0; i < 4; i++) to->o[head + i % 2][16 * j + r + i / 2 * 8] = s.o[j][i];
+	if (r == 0)
+		for (int i = 0; i < 2; i++) to->max[head + i] = s.max[i], to->sum[head + i] = s.sum[i];
+}
+
+// Sum is a thread's share of a folded state: D/16 dims of one head.
+template <int D> struct Sum {
+	static constexpr int N = D / 16;
+	float max = -INFINITY, sum = 0, o[N] = {};
+
+	// add folds another state in. One of weight 0 (a warp without tokens) has
+	// maximum −inf, and never comes first.
+	__device__ __forceinline__ void add(float m, float l, const float (&other)[N]) {
+		float to = fmaxf(max, m), a = exp2_fast(max - to), b = exp2_fast(m - to);
+		max = to;
+		sum = sum * a + l * b;
+#pragma unroll
+		for (int i = 0; i < N; i++) o[i] = o[i] * a + other[i] * b;
+	}
+	__device__ __forceinline__ void store(bf16 *out) const {
+		float scale = 1 / sum;
+#pragma unroll
+		for (int i = 0; i < N; i += 4)
+			*reinterpret_cast<uint2 *>(out + i) = make_uint2(pack_bf16(o[i] * scale, o[i + 1] * scale), pack_bf16(o[i + 2] * scale, o[i + 3] * scale));
+	}
+};
+
+template <int N> __device__ __forceinline__ void read_floats(float (&to)[N], const float *from) {
+#pragma unroll
+	for (int i = 0; i < N; i += 4) {
+		float4 v = __ldcg(reinterpret_cast<const float4 *>(from + i)); // L2: another CTA wrote it
+		to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
+	}
+}
+
+// fold reads the partial states of a unit, of CTAs first..last, in order: eight
+// loads are under way at a time.
+template <int D> __device__ __forceinline__ Sum<D> fold(const DecodeParams &p, int first, int last, int head, int dim) {
+	constexpr int N = Sum<D>::N, AHEAD = 8;
+	const float2 *weights = reinterpret_cast<const float2 *>(p.partials + (int64_t)2 * p.grid * HEADS * D);
+	Sum<D> all;
+	for (int at = first; at <= last; at += AHEAD) {
+		float o[AHEAD][N];
+		float2 w[AHEAD];
+#pragma unroll
+		for (int i = 0; i < AHEAD; i++) {
+			int cta = min(at + i, last), slot = (2 * cta + (cta == first)) * HEADS + head;
+			read_floats(o[i], p.partials + (int64_t)slot * D + dim);
+			w[i] = __ldcg(weights + slot);
+		}
+#pragma unroll
+		for (int i = 0; i < AHEAD; i++)
+			if (at + i <= last) all.add(w[i].x, w[i].y, o[i]);
+	}
+	return all;
+}
+
+} // namespace
