@@ -16,12 +16,18 @@ import (
 	"github.com/pagoda-engine/pagoda/model/demo"
 )
 
-// How far the engine, which rounds keys and values to bfloat16, may be from
-// transformers in float32.
-const (
-	goldenGap         = 0.1  // top-2 gap in nats below which tokens may part
-	goldenMaxLogprob  = 0.25 // |Δ log probability| of any of the five likeliest ids
-	goldenMeanLogprob = 0.02
+// closeness is how far the engine, which rounds keys and values to bfloat16, may be
+// from transformers in float32.
+type closeness struct {
+	gap       float64 // top-2 gap in nats below which tokens may part
+	max, mean float64 // |Δ log probability| of any of the five likeliest ids
+}
+
+var (
+	trainedLong = closeness{gap: 0.1, max: 0.25, mean: 0.02}
+	// The demo model's few weights multiply a rounding: those of keys and values alone, on
+	// the float32 paths, move it by 0.015 in the mean, those of activations by 0.023.
+	small = closeness{gap: 0.25, max: 0.4, mean: 0.035}
 )
 
 // goldens are outputs of transformers; see scripts/goldens.
@@ -42,16 +48,16 @@ type goldens struct {
 
 // TestGreedyEqualsTransformers: on every prompt the greedy tokens are those of
 // transformers in float32, or part first where its two best ids are closer than
-// goldenGap; up to there the log probabilities agree.
+// a gap; up to there the log probabilities agree.
 func TestGreedyEqualsTransformers(t *testing.T) {
-	t.Run("smollm2", func(t *testing.T) { testGreedy(t, "smollm2.json", testModel(t)) })
+	t.Run("smollm2", func(t *testing.T) { testGreedy(t, "smollm2.json", testModel(t), trainedLong) })
 	t.Run("demo", func(t *testing.T) {
 		skipWithoutDemo(t)
-		testGreedy(t, "demo.json", demo.Name)
+		testGreedy(t, "demo.json", demo.Name, small)
 	})
 }
 
-func testGreedy(t *testing.T, golden, dir string) {
+func testGreedy(t *testing.T, golden, dir string, allowed closeness) {
 	data, err := os.ReadFile(filepath.Join("..", "..", "testdata", "golden", golden))
 	require.NoError(t, err)
 	var g goldens
@@ -91,7 +97,7 @@ func testGreedy(t *testing.T, golden, dir string) {
 				}
 			}
 			if events[i].Token != want {
-				require.Less(t, ref.Gap, goldenGap, "%s: token %d is %d, want %d", p.Name, i, events[i].Token, want)
+				require.Less(t, ref.Gap, allowed.gap, "%s: token %d is %d, want %d", p.Name, i, events[i].Token, want)
 				same = false
 				break // what follows has another context
 			}
@@ -102,6 +108,6 @@ func testGreedy(t *testing.T, golden, dir string) {
 	}
 	t.Logf("%d of %d prompts equal; |Δ logprob| mean %.4f, max %.4f over %d values", equal, len(g.Prompts), sum/float64(compared), worst, compared)
 	require.Greater(t, compared, 100*len(g.Prompts))
-	require.Less(t, worst, goldenMaxLogprob)
-	require.Less(t, sum/float64(compared), goldenMeanLogprob)
+	require.Less(t, worst, allowed.max)
+	require.Less(t, sum/float64(compared), allowed.mean)
 }
