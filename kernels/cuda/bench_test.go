@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"testing"
@@ -86,6 +87,30 @@ func BenchmarkDecode(b *testing.B) {
 					b.ReportMetric(float64(host.Nanoseconds())/1e3, "host-µs/step")
 					b.ReportMetric(float64(n)/wall.Seconds(), "tok/s")
 				})
+			}
+		})
+	}
+}
+
+// BenchmarkWithout is a decode step at 1,184 tokens of context with one operation left out:
+// what is saved is what the operation costs beside the others.
+func BenchmarkWithout(b *testing.B) {
+	const context = 1183
+	for _, model := range trueShapes {
+		b.Run(model.name, func(b *testing.B) {
+			for _, omit := range []string{"", "rmsnorm", "qkv", "attention", "linearattn", "gate_up", "linearmlp", "head", "sample"} {
+				m := newBenchModel(b, model, 256, context)
+				m.be.omit = omit
+				for _, n := range []int{1, 64, 256} {
+					b.Run(fmt.Sprintf("%s/%d", cmp.Or(omit, "nothing"), n), func(b *testing.B) {
+						batch, sample := m.spans(n, context, 1)
+						m.run(b, batch, sample, 6)
+						b.ResetTimer()
+						_, device, _ := m.run(b, batch, sample, b.N)
+						b.ReportMetric(float64(device.Microseconds())/1e3, "gpu-ms/step")
+					})
+				}
+				require.NoError(b, m.be.Close())
 			}
 		})
 	}

@@ -88,6 +88,7 @@ type Backend struct {
 	err    error // the first failure
 
 	tap      func(kernels.Op, int, kernels.Activation, []float32)
+	omit     string // an operation that is not launched: what it costs beside the others, for benchmarks
 	profiler profiler
 	ranges   *cuda.Ranges // for a tool that is attached
 }
@@ -316,7 +317,7 @@ func hostAlloc[T any](b *Backend, n int) ([]T, error) {
 
 // launch queues a kernel on the compute stream.
 func (b *Backend) launch(op kernels.Op, l launch, params unsafe.Pointer) {
-	if b.err != nil {
+	if b.err != nil || b.omit != "" && b.omit == string(op)+b.run.part {
 		return
 	}
 	k, err := b.kernel(l.image, l.kernel)
