@@ -24,10 +24,10 @@ type closeness struct {
 }
 
 var (
-	trainedLong = closeness{gap: 0.1, max: 0.25, mean: 0.02}
+	ofSmolLM2 = closeness{gap: 0.1, max: 0.25, mean: 0.02}
 	// The demo model's few weights multiply a rounding: those of keys and values alone, on
 	// the float32 paths, move it by 0.015 in the mean, those of activations by 0.023.
-	small = closeness{gap: 0.25, max: 0.4, mean: 0.035}
+	ofDemo = closeness{gap: 0.25, max: 0.4, mean: 0.035}
 )
 
 // goldens are outputs of transformers; see scripts/goldens.
@@ -50,10 +50,10 @@ type goldens struct {
 // transformers in float32, or part first where its two best ids are closer than
 // a gap; up to there the log probabilities agree.
 func TestGreedyEqualsTransformers(t *testing.T) {
-	t.Run("smollm2", func(t *testing.T) { testGreedy(t, "smollm2.json", testModel(t), trainedLong) })
+	t.Run("smollm2", func(t *testing.T) { testGreedy(t, "smollm2.json", testModel(t), ofSmolLM2) })
 	t.Run("demo", func(t *testing.T) {
 		skipWithoutDemo(t)
-		testGreedy(t, "demo.json", demo.Name, small)
+		testGreedy(t, "demo.json", demo.Name, ofDemo)
 	})
 }
 
