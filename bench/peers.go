@@ -224,6 +224,9 @@ func (m *peerRun) figure(row *peerRow) *peerFigure {
 	if m.o.Shrink > 1 {
 		return nil
 	}
+	if row.part.name == "swap" && m.shape != nil { // of which nothing was measured
+		return &peerFigure{Row: "swap", At: row.at, Least: m.figures.Wanted.SwapRate}
+	}
 	return m.shape.figure(row.part.name, row.at)
 }
 
@@ -237,6 +240,8 @@ func (m *peerRun) unfit(part *peerPart, at int) string {
 		return fmt.Sprintf("skipped: %d sequences, --max-num-seqs is %d", n, most)
 	case tokens > m.info.MaxModelLen:
 		return fmt.Sprintf("skipped: sequences of %d tokens, max_model_len is %d", tokens, m.info.MaxModelLen)
+	case part.name == "swap":
+		return m.noSwap(at)
 	case n*blocks > m.info.NumBlocks:
 		return fmt.Sprintf("skipped: %d sequences of %d blocks, the KV pool has %d", n, blocks, m.info.NumBlocks)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/kernels"
+	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
 // planOf is a built-in shape as an engine describes it.
@@ -85,6 +86,7 @@ func TestPeersTable(t *testing.T) {
 	add("decode", 512, 0, "skipped: too many")
 	add("prefix", 4096, 1, "", 6)
 	add("requests", 256, 0, "", 15000)
+	require.Equal(t, "host ≤ 100 µs, idle ≤ 2 %", p.stepTable("", p.rows[:1]).Rows[0][5])
 	r := p.report(time.Minute)
 	var out bytes.Buffer
 	r.Print(&out)
@@ -102,7 +104,7 @@ func TestPeersTable(t *testing.T) {
 	require.Contains(t, lines["decode, batch 512,"], "skipped: too many")
 	require.Contains(t, lines["4,096 in the prefix"], "6 10.2 1.70× 1 17 % ≤ 5 missed")
 	require.Contains(t, lines["256 requests"], "15,000 12,154 1.23× – – ≥ 1.2× met")
-	require.Contains(t, r.Verdict, "2 of 4 figures")
+	require.Contains(t, r.Verdict, "11 of 14 figures")
 	require.Contains(t, strings.Join(r.Notes, " "), "are of one NVIDIA H200; this is another device (NVIDIA H100 80GB HBM3)")
 	require.InDelta(t, 1.23, r.Cells[4].Metrics["times_as_fast"].Median, 0.01)
 }
@@ -119,4 +121,33 @@ func TestPeersLeavesOut(t *testing.T) {
 	require.ErrorContains(t, err, "broken: no such card")
 	_, err = Peers(context.Background(), nil, nil, PeersOptions{Rows: []string{"latency"}})
 	require.ErrorContains(t, err, "--rows latency: want some of start, decode")
+}
+
+// TestSlowdown: a step that begins and ends beside copies is held against those with
+// none; one at an edge, and one of another batch, against nothing.
+func TestSlowdown(t *testing.T) {
+	var steps []engine.StepRecord
+	add := func(device, batch, inFlight, loading int) {
+		s := engine.StepRecord{Device: time.Duration(device) * time.Millisecond}
+		s.Step, s.Tokens, s.Loading, s.Pool.InFlight = int64(len(steps)+1), batch, loading, inFlight
+		s.Scheduled = make([]scheduler.RecordScheduled, batch)
+		steps = append(steps, s)
+	}
+	add(90, 2, 0, 0) // before
+	for range 3 {
+		add(100, 2, 0, 0)
+		add(100, 2, 0, 0)
+		add(500, 2, 0, 0) // the copies begin in it
+		add(103, 2, 7, 0)
+		add(103, 2, 7, 0)
+		add(900, 2, 7, 0)
+		add(900, 3, 0, 0)
+		add(102, 2, 0, 1)
+		add(102, 2, 0, 1)
+		add(800, 2, 0, 1)
+	}
+	values := map[string]float64{}
+	require.NoError(t, slowdown(values, steps, 1, 2))
+	require.InDeltaMapValues(t, map[string]float64{"decode_ms": 100, "slowed_out": 0.03, "steps_out": 6, "slowed_in": 0.02, "steps_in": 6}, values, 1e-9)
+	require.Error(t, slowdown(values, steps, 1, 5))
 }

@@ -54,6 +54,7 @@ type peerFigure struct {
 	Times float64 `json:"times"` // as fast as the peer, at least
 	Share float64 `json:"share"` // of the floor, at least
 	Most  float64 `json:"most"`  // in the row's unit
+	Least float64 `json:"least"` // likewise
 }
 
 // peerCeilings are what a card can do at most.

@@ -31,26 +31,55 @@ func (r *peerRow) against(other float64) Metric {
 	return NewMetric("", runs)
 }
 
-// wanted says what is wanted of the row, and whether its median is that. No words: nothing is.
-func (r *peerRow) wanted() (text string, met bool) {
-	if r.figure == nil || len(r.runs) == 0 {
-		return "", true
+// ask is one thing that is wanted of a row.
+type ask struct {
+	text string
+	met  bool
+}
+
+// asks are what is wanted of the row's medians.
+func (r *peerRow) asks() []ask {
+	f := r.figure
+	if f == nil || len(r.runs) == 0 {
+		return nil
 	}
-	var words []string
-	f, met := r.figure, true
+	var asks []ask
 	if f.Times > 0 {
-		words = append(words, fmt.Sprintf("≥ %.3g×", f.Times))
-		met = met && r.against(f.Value).Median >= f.Times
+		asks = append(asks, ask{fmt.Sprintf("≥ %.3g×", f.Times), r.against(f.Value).Median >= f.Times})
 	}
 	if f.Share > 0 {
-		words = append(words, fmt.Sprintf("≥ %.0f %%", 100*f.Share))
-		met = met && r.against(r.floor).Median >= f.Share
+		asks = append(asks, ask{fmt.Sprintf("≥ %.0f %%", 100*f.Share), r.against(r.floor).Median >= f.Share})
 	}
 	if f.Most > 0 {
-		words = append(words, fmt.Sprintf("≤ %s", shortValue(f.Most)))
-		met = met && r.value().Median <= f.Most
+		asks = append(asks, ask{"≤ " + shortValue(f.Most), r.value().Median <= f.Most})
 	}
-	return strings.Join(words, ", "), met
+	if f.Least > 0 {
+		asks = append(asks, ask{"≥ " + shortValue(f.Least), r.value().Median >= f.Least})
+	}
+	return asks
+}
+
+// beside is what is wanted of what was counted beside the row's value.
+func (p *peers) beside(r *peerRow) []ask {
+	if r.figure == nil || len(r.runs) == 0 {
+		return nil
+	}
+	var asks []ask
+	w := &p.figures.Wanted
+	for _, most := range []struct {
+		metric, text string
+		value        float64
+	}{
+		{"host_us", fmt.Sprintf("host ≤ %s µs", shortValue(w.HostUs)), w.HostUs},
+		{"gpu_idle", fmt.Sprintf("idle ≤ %.0f %%", 100*w.GPUIdle), w.GPUIdle},
+		{"slowed_out", fmt.Sprintf("slowed by copies out ≤ %.0f %%", 100*w.SwapSlowdown), w.SwapSlowdown},
+		{"slowed_in", fmt.Sprintf("slowed by copies in ≤ %.0f %%", 100*w.SwapSlowdown), w.SwapSlowdown},
+	} {
+		if m := r.metric(most.metric, ""); len(m.Runs) > 0 {
+			asks = append(asks, ask{most.text, m.Median <= most.value})
+		}
+	}
+	return asks
 }
 
 // cell is the row in report.json.
@@ -102,8 +131,10 @@ func (p *peers) report(took time.Duration) *Report {
 			return row.model != model || len(row.runs) == 0 && row.skipped == ""
 		})
 		r.Tables = append(r.Tables, p.table(model, own))
-		if steps := p.stepTable(model, own); len(steps.Rows) > 0 {
-			r.Tables = append(r.Tables, steps)
+		for _, beside := range []Table{p.stepTable(model, own), p.swapTable(model, own)} {
+			if len(beside.Rows) > 0 {
+				r.Tables = append(r.Tables, beside)
+			}
 		}
 	}
 	r.Tables = append(r.Tables, Table{Title: fmt.Sprintf("time taken: %.0f s", took.Seconds()), Header: []string{"model", "", "s"}, Text: 2, Rows: p.walls})
@@ -140,30 +171,56 @@ func (p *peers) table(model string, rows []*peerRow) Table {
 		if row.floor > 0 {
 			line[4], line[5] = shortValue(row.floor), formatAs("share", row.against(row.floor).Median)
 		}
-		if text, met := row.wanted(); text != "" {
-			line[6], line[7] = text, map[bool]string{true: "met", false: "missed"}[met]
+		if asks := row.asks(); len(asks) > 0 {
+			line[6], line[7] = inWords(asks)
 		}
 		t.Rows = append(t.Rows, line)
 	}
 	return t
 }
 
+// inWords lists what is wanted, and whether all of it is met.
+func inWords(asks []ask) (text, outcome string) {
+	var words []string
+	outcome = "met"
+	for _, a := range asks {
+		words = append(words, a.text)
+		if !a.met {
+			outcome = "missed"
+		}
+	}
+	return strings.Join(words, ", "), outcome
+}
+
 // stepTable has what the engine counted beside the decode steps.
 func (p *peers) stepTable(model string, rows []*peerRow) Table {
-	w := &p.figures.Wanted
-	t := Table{
-		Title:  fmt.Sprintf("%s, decode steps (wanted: host ≤ %.0f µs, GPU idle ≤ %.0f %%)", model, w.HostUs, 100*w.GPUIdle),
-		Header: []string{"batch", "tok/s", "host µs a step", "idle between steps", "steps timed"},
-	}
+	return p.besideTable(model+", decode steps", rows, "decode", []string{"batch", "tok/s", "host µs a step", "idle between steps", "steps timed"},
+		map[string]string{"gpu_idle": "share"}, "output_throughput", "host_us", "gpu_idle", "steps")
+}
+
+// swapTable has the rates of the copies each way, and what they cost decode.
+func (p *peers) swapTable(model string, rows []*peerRow) Table {
+	return p.besideTable(model+", swap", rows, "swap", []string{"batch", "out GB/s", "in GB/s", "decode ms", "slowed by copies out", "by copies in", "steps beside out", "beside in"},
+		map[string]string{"slowed_out": "share", "slowed_in": "share"}, "swap_out_gb_per_second", "swap_in_gb_per_second", "decode_ms", "slowed_out", "slowed_in", "steps_out", "steps_in")
+}
+
+// besideTable shows metrics of a part's rows; units are those that are not plain
+// numbers.
+func (p *peers) besideTable(title string, rows []*peerRow, part string, header []string, units map[string]string, metrics ...string) Table {
+	t := Table{Title: title, Header: append(header, "wanted", "")}
 	for _, row := range rows {
-		if row.part.name != "decode" || len(row.runs) == 0 {
+		if row.part.name != part || len(row.runs) == 0 {
 			continue
 		}
 		line := []string{fmt.Sprint(row.at)}
-		for _, m := range []Metric{row.metric("output_throughput", ""), row.metric("host_us", ""), row.metric("gpu_idle", "share"), row.metric("steps", "")} {
-			line = append(line, m.withSpread())
+		for _, name := range metrics {
+			line = append(line, row.metric(name, units[name]).withSpread())
 		}
-		t.Rows = append(t.Rows, line)
+		text, outcome := "", ""
+		if asks := p.beside(row); len(asks) > 0 {
+			text, outcome = inWords(asks)
+		}
+		t.Rows = append(t.Rows, append(line, text, outcome))
 	}
 	return t
 }
@@ -173,12 +230,10 @@ func (p *peers) verdict() string {
 	asked := 0
 	var missed []string
 	for _, row := range p.rows {
-		text, met := row.wanted()
-		if text == "" {
-			continue
-		}
-		if asked++; !met {
-			missed = append(missed, row.model+" "+row.what)
+		for _, a := range append(row.asks(), p.beside(row)...) {
+			if asked++; !a.met {
+				missed = append(missed, fmt.Sprintf("%s %s (%s)", row.model, row.what, a.text))
+			}
 		}
 	}
 	switch {

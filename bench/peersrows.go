@@ -160,6 +160,15 @@ func peerThroughputs() []*peerPart {
 			},
 			measure: (*peerRun).sweep,
 		},
+		{
+			name: "swap", always: true, metric: "swap_gb_per_second", unit: "", higher: true,
+			values: func(o *PeersOptions) []int { return o.lengths(peerSwapBatch) },
+			what: func(_ *PeersOptions, at int) string {
+				return fmt.Sprintf("swap beside decode of %d, GB/s the slower way", at)
+			},
+			load:    func(o *PeersOptions, at int) (int, int) { return at, o.scaled(peerPrompt) + 2 },
+			measure: (*peerRun).swap,
+		},
 	}
 }
 
@@ -189,10 +198,7 @@ func (m *peerRun) fillCache(ctx context.Context, most int) error {
 func (m *peerRun) decode(ctx context.Context, batch int, _ uint64) (map[string]float64, error) {
 	first, last := m.o.contexts()
 	prompt := m.o.scaled(peerPrompt)
-	before := int64(0)
-	if steps := m.e.Steps(1); len(steps) > 0 {
-		before = steps[0].Step
-	}
+	before := m.lastStep()
 	if _, err := runAll(ctx, m.e, m.work(0, batch, prompt, last-prompt+1)); err != nil {
 		return nil, err
 	}
@@ -217,6 +223,14 @@ func (m *peerRun) decode(ctx context.Context, batch int, _ uint64) (map[string]f
 		"step_ms": 1e3 * step, "output_throughput": float64(batch) / step, "steps": float64(n), "host_us": median(hosts),
 		"gpu_idle": max(0, 1-busy.Seconds()/wall.Seconds()),
 	}, nil
+}
+
+// lastStep is the number of the last step so far.
+func (m *peerRun) lastStep() int64 {
+	if steps := m.e.Steps(1); len(steps) > 0 {
+		return steps[0].Step
+	}
+	return 0
 }
 
 // firstToken times the first tokens of prompts, each alone on an engine that knows

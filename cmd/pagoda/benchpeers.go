@@ -45,6 +45,7 @@ Rows:
   prefill    64 prompts of 1,024 tokens at once
   requests   256 requests of 100 to 1,024 tokens in and out, all at once
   sweep      512 requests of 512 tokens in, 256 out, at several max_num_seqs
+  swap       copies to the host and back, and what they cost decode beside them
 
 What does not fit the card or its KV pool is skipped and says why. On a CPU --shrink
 makes every row smaller.`,
