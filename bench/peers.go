@@ -148,10 +148,10 @@ func (p *peers) measure(ctx context.Context, model string, open func(string) (Pe
 		return p.leaveOut(model, err)
 	}
 	defer func() { _ = e.Close() }() // the measurements are done, or say what went wrong
-	p.wall(model, "load", begin)
 	if err := m.settle(ctx, e); err != nil {
 		return err
 	}
+	p.wall(model, "load", begin)
 	defer m.cells.restore()
 	for _, row := range starts {
 		row.figure = m.figure(row)

@@ -86,7 +86,7 @@ func TestPeersTable(t *testing.T) {
 	add("decode", 512, 0, "skipped: too many")
 	add("prefix", 4096, 1, "", 6)
 	add("requests", 256, 0, "", 15000)
-	require.Equal(t, "host ≤ 100 µs, idle ≤ 2 %", p.stepTable("", p.rows[:1]).Rows[0][5])
+	require.Equal(t, "host ≤ 100 µs, idle ≤ 2 %: met", p.stepTable("", p.rows[:1]).Rows[0][5])
 	r := p.report(time.Minute)
 	var out bytes.Buffer
 	r.Print(&out)
@@ -99,12 +99,12 @@ func TestPeersTable(t *testing.T) {
 			}
 		}
 	}
-	require.Contains(t, lines["decode, batch 1,"], "3.80 ± 2.6 % 4.65 1.22× 3.09 81 % ≥ 1.15×, ≥ 80 % met")
-	require.Contains(t, lines["decode, batch 64,"], "5.90 6.02 1.02× 4.02 68 % ≥ 1.15×, ≥ 78 % missed")
+	require.Contains(t, lines["decode, batch 1,"], "3.80 ± 2.6 % 4.65 1.22× 3.09 81 % ≥ 1.15×, ≥ 80 %: met")
+	require.Contains(t, lines["decode, batch 64,"], "5.90 6.02 1.02× 4.02 68 % ≥ 1.15×, ≥ 78 %: missed")
 	require.Contains(t, lines["decode, batch 512,"], "skipped: too many")
-	require.Contains(t, lines["4,096 in the prefix"], "6 10.2 1.70× 1 17 % ≤ 5 missed")
-	require.Contains(t, lines["256 requests"], "15,000 12,154 1.23× – – ≥ 1.2× met")
-	require.Contains(t, r.Verdict, "11 of 14 figures")
+	require.Contains(t, lines["4,096 in the prefix"], "6 10.2 1.70× 1 17 % ≤ 5: missed")
+	require.Contains(t, lines["256 requests"], "15,000 12,154 1.23× – – ≥ 1.2×: met")
+	require.Equal(t, "qwen2.5-7b: 11 of 14 figures are as wanted. Not: decode 64 (≥ 1.15×), decode 64 (≥ 78 %), prefix 4096 (≤ 5).", r.Verdict)
 	require.Contains(t, strings.Join(r.Notes, " "), "are of one NVIDIA H200; this is another device (NVIDIA H100 80GB HBM3)")
 	require.InDelta(t, 1.23, r.Cells[4].Metrics["times_as_fast"].Median, 0.01)
 }

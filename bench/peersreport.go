@@ -72,8 +72,8 @@ func (p *peers) beside(r *peerRow) []ask {
 	}{
 		{"host_us", fmt.Sprintf("host ≤ %s µs", shortValue(w.HostUs)), w.HostUs},
 		{"gpu_idle", fmt.Sprintf("idle ≤ %.0f %%", 100*w.GPUIdle), w.GPUIdle},
-		{"slowed_out", fmt.Sprintf("slowed by copies out ≤ %.0f %%", 100*w.SwapSlowdown), w.SwapSlowdown},
-		{"slowed_in", fmt.Sprintf("slowed by copies in ≤ %.0f %%", 100*w.SwapSlowdown), w.SwapSlowdown},
+		{"slowed_out", fmt.Sprintf("slowed ≤ %.0f %% out", 100*w.SwapSlowdown), w.SwapSlowdown},
+		{"slowed_in", fmt.Sprintf("≤ %.0f %% in", 100*w.SwapSlowdown), w.SwapSlowdown},
 	} {
 		if m := r.metric(most.metric, ""); len(m.Runs) > 0 {
 			asks = append(asks, ask{most.text, m.Median <= most.value})
@@ -139,6 +139,7 @@ func (p *peers) report(took time.Duration) *Report {
 	}
 	r.Tables = append(r.Tables, Table{Title: fmt.Sprintf("time taken: %.0f s", took.Seconds()), Header: []string{"model", "", "s"}, Text: 2, Rows: p.walls})
 	r.Verdict = p.verdict()
+	r.Plots = plotted(p.plot(models))
 	r.Notes = append(r.Notes, p.figures.Peer+": "+p.figures.How+".")
 	if p.device != "" && !strings.Contains(p.device, p.figures.Card) {
 		r.Notes = append(r.Notes, fmt.Sprintf("Its figures are of one %s; this is another device (%s): the ratio compares cards as well.", p.figures.Card, p.device))
@@ -155,13 +156,13 @@ func (p *peers) report(took time.Duration) *Report {
 // table puts a model's rows beside the peer's.
 func (p *peers) table(model string, rows []*peerRow) Table {
 	name, _, _ := strings.Cut(p.figures.Peer, " ")
-	t := Table{Title: model, Header: []string{"", "Pagoda", name, "times as fast", "floor", "of the floor", "wanted", ""}, Text: 1}
+	t := Table{Title: model, Header: []string{"", "Pagoda", name, "times as fast", "floor", "of the floor", "wanted"}, Text: 1}
 	for _, row := range rows {
 		if row.skipped != "" {
-			t.Rows = append(t.Rows, []string{row.what + ": " + row.skipped, "", "", "", "", "", "", ""})
+			t.Rows = append(t.Rows, []string{row.what + ": " + row.skipped, "", "", "", "", "", ""})
 			continue
 		}
-		line := []string{row.what, row.value().withSpread(), "–", "–", "–", "–", "", ""}
+		line := []string{row.what, row.value().withSpread(), "–", "–", "–", "–", inWords(row.asks())}
 		if f := row.figure; f != nil && f.Value > 0 {
 			line[2], line[3] = shortValue(f.Value), fmt.Sprintf("%.2f×", row.against(f.Value).Median)
 			if f.Text != "" {
@@ -171,25 +172,25 @@ func (p *peers) table(model string, rows []*peerRow) Table {
 		if row.floor > 0 {
 			line[4], line[5] = shortValue(row.floor), formatAs("share", row.against(row.floor).Median)
 		}
-		if asks := row.asks(); len(asks) > 0 {
-			line[6], line[7] = inWords(asks)
-		}
 		t.Rows = append(t.Rows, line)
 	}
 	return t
 }
 
 // inWords lists what is wanted, and whether all of it is met.
-func inWords(asks []ask) (text, outcome string) {
+func inWords(asks []ask) string {
+	if len(asks) == 0 {
+		return ""
+	}
 	var words []string
-	outcome = "met"
+	outcome := "met"
 	for _, a := range asks {
 		words = append(words, a.text)
 		if !a.met {
 			outcome = "missed"
 		}
 	}
-	return strings.Join(words, ", "), outcome
+	return strings.Join(words, ", ") + ": " + outcome
 }
 
 // stepTable has what the engine counted beside the decode steps.
@@ -207,7 +208,7 @@ func (p *peers) swapTable(model string, rows []*peerRow) Table {
 // besideTable shows metrics of a part's rows; units are those that are not plain
 // numbers.
 func (p *peers) besideTable(title string, rows []*peerRow, part string, header []string, units map[string]string, metrics ...string) Table {
-	t := Table{Title: title, Header: append(header, "wanted", "")}
+	t := Table{Title: title, Header: append(header, "wanted")}
 	for _, row := range rows {
 		if row.part.name != part || len(row.runs) == 0 {
 			continue
@@ -216,31 +217,62 @@ func (p *peers) besideTable(title string, rows []*peerRow, part string, header [
 		for _, name := range metrics {
 			line = append(line, row.metric(name, units[name]).withSpread())
 		}
-		text, outcome := "", ""
-		if asks := p.beside(row); len(asks) > 0 {
-			text, outcome = inWords(asks)
-		}
-		t.Rows = append(t.Rows, append(line, text, outcome))
+		t.Rows = append(t.Rows, append(line, inWords(p.beside(row))))
 	}
 	return t
 }
 
-// verdict counts what is as it is wanted to be, and names what is not.
+// verdict counts, a line a model, what is as it is wanted to be, and names what is not.
 func (p *peers) verdict() string {
-	asked := 0
-	var missed []string
+	var lines, models []string
+	asked, missed := map[string]int{}, map[string][]string{}
 	for _, row := range p.rows {
 		for _, a := range append(row.asks(), p.beside(row)...) {
-			if asked++; !a.met {
-				missed = append(missed, fmt.Sprintf("%s %s (%s)", row.model, row.what, a.text))
+			if asked[row.model]++; asked[row.model] == 1 {
+				models = append(models, row.model)
+			}
+			if !a.met {
+				missed[row.model] = append(missed[row.model], fmt.Sprintf("%s %d (%s)", row.part.name, row.at, a.text))
 			}
 		}
 	}
-	switch {
-	case asked == 0:
-		return "Nothing is wanted of these rows: there are no figures to stand beside."
-	case len(missed) == 0:
-		return fmt.Sprintf("All %d figures of which something is wanted are as wanted.", asked)
+	for _, model := range models {
+		line := fmt.Sprintf("%s: %d of %d figures are as wanted.", model, asked[model]-len(missed[model]), asked[model])
+		if len(missed[model]) > 0 {
+			line += " Not: " + strings.Join(missed[model], ", ") + "."
+		}
+		lines = append(lines, line)
 	}
-	return fmt.Sprintf("%d of %d figures of which something is wanted are as wanted. Not: %s.", asked-len(missed), asked, strings.Join(missed, "; "))
+	if len(lines) == 0 {
+		return "Nothing is wanted of these rows: there are no figures to stand beside."
+	}
+	return strings.Join(lines, "\n")
+}
+
+// plot draws the decode steps' shares of the floor, the peer's as a broken line.
+func (p *peers) plot(models []string) Plot {
+	out := Plot{
+		Name: "decode", Title: "Decode: share of the floor", XLabel: "batch", YLabel: "% of the floor", LogX: true,
+		Caption: "A broken line is " + p.figures.Peer + ".",
+	}
+	for _, model := range models {
+		own, other := Series{Name: model}, Series{Name: model + ", " + p.figures.Peer, Style: Dashed}
+		for _, row := range p.rows {
+			if row.model != model || row.part.name != "decode" || len(row.runs) == 0 {
+				continue
+			}
+			share := row.against(row.floor / 100)
+			own.X, own.Y = append(own.X, float64(row.at)), append(own.Y, share.Median)
+			own.Low, own.High = append(own.Low, share.Min), append(own.High, share.Max)
+			if row.figure != nil && row.figure.Value > 0 {
+				other.X, other.Y = append(other.X, float64(row.at)), append(other.Y, 100*row.floor/row.figure.Value)
+			}
+		}
+		for _, s := range []Series{own, other} {
+			if len(s.X) > 1 {
+				out.Series = append(out.Series, s)
+			}
+		}
+	}
+	return out
 }

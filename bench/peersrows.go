@@ -153,7 +153,7 @@ func peerThroughputs() []*peerPart {
 			name: "sweep", metric: "output_throughput", unit: "tokens/s", higher: true,
 			values: func(o *PeersOptions) []int { return o.lengths(64, 128, 256, 512, 1024) },
 			what: func(o *PeersOptions, at int) string {
-				return fmt.Sprintf("%d requests %d/%d, max_num_seqs %d, out tok/s", o.scaled(peerSweep), o.scaled(peerSweepIn), o.scaled(peerSweepOut), at)
+				return fmt.Sprintf("%d of %d/%d, max_num_seqs %d, out tok/s", o.scaled(peerSweep), o.scaled(peerSweepIn), o.scaled(peerSweepOut), at)
 			},
 			load: func(o *PeersOptions, at int) (int, int) {
 				return min(at, o.scaled(peerSweep)), o.scaled(peerSweepIn) + o.scaled(peerSweepOut)

@@ -61,7 +61,7 @@ makes every row smaller.`,
 	flags.IntSliceVar(&f.options.Batches, "batch-sizes", []int{1, 16, 32, 64, 128, 256, 512}, "batch sizes of the decode rows")
 	flags.IntVar(&f.options.Repeats, "repeats", 2, "repeats of each row")
 	flags.IntVar(&f.options.Shrink, "shrink", 1, "divide the tokens and requests of every row by this; nothing is compared with vLLM then")
-	flags.StringVar(&f.outputDir, "output-dir", "./peers", "folder of the report: report.json, report.html")
+	flags.StringVar(&f.outputDir, "output-dir", "./peers", "folder of the report: report.json, report.html, pictures")
 	addNegations(flags)
 	return cmd
 }

@@ -33,7 +33,7 @@ func TestPeersOnTheDemo(t *testing.T) {
 	for _, want := range []string{
 		"process start to first token, s", "decode, batch 4, ms a step", "decode, batch 3000, ms a step: skipped: 3000 sequences, --max-num-seqs is 1024",
 		"first token of a prompt of 468, ms", "the same with 64 in the prefix cache, ms", "prefill of 2 × 16, tok/s", "4 requests at once",
-		"8 requests 8/4, max_num_seqs 2", "swap beside decode of 2, GB/s", "slowed by copies out", "nothing stands beside the peer's figures", "time taken",
+		"8 of 8/4, max_num_seqs 2", "swap beside decode of 2, GB/s", "slowed by copies out", "nothing stands beside the peer's figures", "time taken",
 	} {
 		require.Contains(t, words, want)
 	}
