@@ -189,6 +189,7 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 		per = pad = longer;
 		break;
 	}
+	__syncthreads(); // warp_total is read
 
 	for (int base = 0; base < n; base += 1024) {
 		int s = base + t, tiles = (tiles_of(s) + pad - 1) / pad * pad * p.kv_heads, sum = tiles;

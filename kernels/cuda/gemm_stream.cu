@@ -82,7 +82,7 @@ struct Parts {
 
 template <int BN, int MT, int STAGES> struct Stream {
 	static constexpr int WEIGHTS = BN * BK * 2, STAGE = WEIGHTS + MT * BK * 2;
-	static constexpr int BLOCKS = BN / 128;          // of 64 rows of a warpgroup
+	static constexpr int BLOCKS = BN / 128, TOKENS = MT; // blocks: of 64 rows of a warpgroup
 	static constexpr int LD = 20, OUT = 16 * LD * 4; // a warp's 16 tokens × 16 rows on their way out
 	static constexpr int TILE_LD = BN + 4;           // floats between tokens of a tile left in the ring
 	static_assert(MT * TILE_LD * 4 <= STAGES * STAGE, "the ring holds a tile");
@@ -153,28 +153,48 @@ template <int BN, int MT, int STAGES> struct Stream {
 
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
 
-// share ends the CTA's part of the cluster's tile: groups of eight rows of a token,
-// EACH of a thread at a time.
+// leave_tile writes the sums to the CTA's ring, [token][row]: a warp's 32 stores at a time
+// fall into 32 banks.
+template <class S> __device__ __forceinline__ void leave_tile(S &s) {
+	int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4, warp = threadIdx.x / 32;
+	float *tile = reinterpret_cast<float *>(s.memory);
+#pragma unroll
+	for (int block = 0; block < S::BLOCKS; block++) {
+		float *to = tile + 2 * q * S::TILE_LD + (warp / 4 * S::BLOCKS + block) * 64 + warp % 4 * 16 + r;
+#pragma unroll
+		for (int j = 0; j < S::TOKENS / 8; j++)
+			for (int i = 0; i < 4; i++) to[(8 * j + i % 2) * S::TILE_LD + i / 2 * 8] = s.c[block][j * 4 + i];
+	}
+}
+
+// share ends the CTA's part of the cluster's tile: groups of eight rows of a token. Most of
+// its time is latency: a thread requests all that it needs at once, what the sums are added
+// to before the others have left theirs.
 template <int BN, int MT, class S> __device__ __forceinline__ void share(const GemmParams &p, const S &s, const Part &t) {
-	constexpr int EACH = MT >= 64 ? 2 : 1, OF = BN / 8;
+	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
 	int rank = cluster_rank(), size = cluster_size(), all = min(MT, p.m - t.row * MT) * OF;
 	int groups = (all + size - 1) / size, end = min((rank + 1) * groups, all);
-	for (int base = rank * groups + threadIdx.x; base < end; base += EACH * CONSUMERS) {
-		float sum[EACH][8] = {};
-#pragma unroll 4
-		for (int from = 0; from < size; from++)
+	auto row = [&](int g) { return t.row * MT + g / OF; };
+	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
+	int g = rank * groups + threadIdx.x;
+	if (g < end) touch8(p.e, p.kind, row(g), column(g));
+	cluster_sync();
+	bool reads = true;
+	for (; g < end; g += CONSUMERS) {
+		uint32_t at = s.ring + (g / OF * S::TILE_LD + g % OF * 8) * 4;
+		float4 lo[MOST], hi[MOST];
 #pragma unroll
-			for (int i = 0; i < EACH; i++) {
-				int g = min(base + i * CONSUMERS, end - 1);
-				uint32_t at = s.ring + (g / OF * S::TILE_LD + g % OF * 8) * 4;
-				add8(sum[i], read_remote(at, from), read_remote(at + 16, from));
-			}
+		for (int from = 0; from < MOST; from++)
+			if (from < size) lo[from] = read_remote(at, from), hi[from] = read_remote(at + 16, from);
+		float sum[8] = {};
 #pragma unroll
-		for (int i = 0; i < EACH; i++) {
-			int g = base + i * CONSUMERS;
-			if (g < end) end8(p.e, p.kind, t.row * MT + g / OF, t.column * BN + g % OF * 8, sum[i]);
-		}
+		for (int from = 0; from < MOST; from++)
+			if (from < size) add8(sum, lo[from], hi[from]);
+		if (reads = g + CONSUMERS < end; !reads) cluster_arrive(); // the others may go
+		end8(p.e, p.kind, row(g), column(g), sum);
 	}
+	if (reads) cluster_arrive();
+	cluster_wait();
 }
 
 // leave_piece writes the sums of the CTA's piece of a cut tile, [token][row], and counts it.
@@ -244,6 +264,7 @@ template <class S, int STAGES> __device__ __forceinline__ void produce(const Str
 }
 
 template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(const StreamParams &p) {
+	grid_trigger(); // what does not depend on this may begin where there is room
 	constexpr bool LEND = BN * MT / CONSUMERS >= 128;
 	using S = Stream<BN, MT, STAGES>;
 	extern __shared__ char memory[];
@@ -267,9 +288,12 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		if constexpr (LEND) fewer_registers<40>();
 		if (threadIdx.x == CONSUMERS) produce<S, STAGES>(p, s, parts);
 		grid_wait();
-		grid_trigger();
 		__syncwarp();
-		if (!alone) cluster_sync();
+		if (!alone) {
+			cluster_sync();
+			cluster_arrive();
+			cluster_wait();
+		}
 	} else {
 		if constexpr (LEND) more_registers<232>();
 		grid_wait();
@@ -286,13 +310,10 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 			parts.next(t);
 			s.multiply(t.steps);
 			sync_consumers(); // all products with the ring are done
-			float *tile = reinterpret_cast<float *>(s.memory);
-			s.each([&](int token, int row, const float (&y)[8]) { store8(tile + token * S::TILE_LD + row, y); });
-			cluster_sync();
+			leave_tile(s);
 			share<BN, MT>(p.g, s, t);
 		}
 	}
-	if (!alone) cluster_sync(); // the others may be reading
 }
 
 #else

@@ -1,7 +1,6 @@
 // out[i] = x / sqrt(mean(x²) + eps) · w with x = hidden[rows[i]], or hidden[i]
 // without rows; float32, rounded to bf16 at the end (Zhang and Sennrich, 2019).
-// One CTA a row, which it reads twice, the second time from cache; the sum has one
-// order whatever the batch. Bytes: 4 in, 2 out an element.
+// One CTA a row; the sum has one order whatever the batch. Bytes: 4 in, 2 out an element.
 #include "common.cuh"
 
 struct RMSNormParams {
@@ -15,28 +14,47 @@ struct RMSNormParams {
 };
 static_assert(sizeof(RMSNormParams) == 56, "rmsnorm.go");
 
+// A row of up to EACH·4 elements a thread stays in registers, and the weights, on which no
+// kernel before has any bearing, are requested before that has finished.
+constexpr int EACH = 4;
+
+// Ahead of gemm_stream.cu, which takes more than FEW tokens, the next kernel may start at
+// once; gemm_skinny.cu's CTAs would be in the way of the kernel before (7B, one token: 4 %).
+constexpr int FEW = 8;
+
 PG_KERNEL void __launch_bounds__(512) rmsnorm(const __grid_constant__ RMSNormParams p) {
-	grid_wait();
-	grid_trigger();
+	bool many = gridDim.x > FEW;
+	if (many) grid_trigger();
 	__shared__ float sums[16];
+	int n = (p.width + 3) / 4; // the padding of hidden and w is zero
+	const float4 *w = reinterpret_cast<const float4 *>(p.w);
+	float4 g[EACH], v[EACH];
+#pragma unroll
+	for (int i = 0; i < EACH; i++)
+		if (int at = threadIdx.x + i * blockDim.x; at < n) g[i] = w[at];
+	grid_wait();
+	if (!many) grid_trigger();
 	int64_t row = p.rows ? p.rows[blockIdx.x] : blockIdx.x;
 	const float4 *x = reinterpret_cast<const float4 *>(p.hidden + row * p.ld);
-	int n = (p.width + 3) / 4; // the padding of hidden is zero
 	float sum = 0;
-	for (int i = threadIdx.x; i < n; i += blockDim.x) {
-		float4 v = x[i];
-		sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-	}
+	auto add = [&](float4 v) { sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; };
+#pragma unroll
+	for (int i = 0; i < EACH; i++)
+		if (int at = threadIdx.x + i * blockDim.x; at < n) v[i] = x[at];
+#pragma unroll
+	for (int i = 0; i < EACH; i++)
+		if (threadIdx.x + i * blockDim.x < n) add(v[i]);
+	for (int at = threadIdx.x + EACH * blockDim.x; at < n; at += blockDim.x) add(x[at]);
 	sum = warp_sum(sum);
 	if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
 	__syncthreads();
 	sum = 0;
 	for (int i = 0; i < blockDim.x / 32; i++) sum += sums[i];
 	float scale = rsqrtf(sum / p.width + p.eps);
-	const float4 *w = reinterpret_cast<const float4 *>(p.w); // padded, too
 	uint2 *out = reinterpret_cast<uint2 *>(p.out + blockIdx.x * p.ld_out);
-	for (int i = threadIdx.x; i < n; i += blockDim.x) {
-		float4 v = x[i], g = w[i];
-		out[i] = {pack_bf16(v.x * scale * g.x, v.y * scale * g.y), pack_bf16(v.z * scale * g.z, v.w * scale * g.w)};
-	}
+	auto put = [&](int at, float4 v, float4 g) { out[at] = {pack_bf16(v.x * scale * g.x, v.y * scale * g.y), pack_bf16(v.z * scale * g.z, v.w * scale * g.w)}; };
+#pragma unroll
+	for (int i = 0; i < EACH; i++)
+		if (int at = threadIdx.x + i * blockDim.x; at < n) put(at, v[i], g[i]);
+	for (int at = threadIdx.x + EACH * blockDim.x; at < n; at += blockDim.x) put(at, x[at], w[at]);
 }

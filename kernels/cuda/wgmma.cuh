@@ -93,6 +93,10 @@ __device__ __forceinline__ void cluster_sync() {
 	asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+// cluster_arrive and cluster_wait are its halves, for a thread that may run ahead.
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
+
 // read_remote reads 16 bytes at the same address of another CTA's shared memory.
 __device__ __forceinline__ float4 read_remote(uint32_t address, int rank) {
 	float4 v;
