@@ -51,7 +51,7 @@ type loop struct {
 }
 
 // job is work that needs the device to itself, such as Logits. run says false
-// when it lacks a row or blocks, to be tried again after a step.
+// when it lacks blocks, to be tried again after a step.
 type job struct {
 	run  func(*loop) (done bool)
 	drop func() // called instead of run when the engine stops
