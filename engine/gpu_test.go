@@ -127,6 +127,12 @@ func TestGPUNotNumbers(t *testing.T) {
 	testNotNumbers(t, openGPU(t, func(c *Config) { c.BatchInvariant = true }))
 }
 
+// TestGPUChunkNotNumbers is TestChunkNotNumbers on the GPU.
+func TestGPUChunkNotNumbers(t *testing.T) {
+	gpuConfig(t)
+	testChunkNotNumbers(t, openGPU(t, func(c *Config) { c.BatchInvariant, c.LongPrefillTokenThreshold = true, 24 }))
+}
+
 // TestGPUReconfigure: pool, rows, tokens and swap space grow and shrink under
 // requests whose output stays what it was, and the card really gets the memory.
 func TestGPUReconfigure(t *testing.T) {
