@@ -81,8 +81,8 @@ func (f *fake) ReadActivation(_ kernels.Activation, n int) []float32 {
 	return slices.Clone(f.logits[:n*f.vocab])
 }
 
-func (f *fake) Setup(_ kernels.Shape, l kernels.Limits) error {
-	f.limits, f.now = l, l
+func (f *fake) Setup(_ kernels.Shape, l, now kernels.Limits) error {
+	f.limits, f.now = l, now
 	f.rows = make([]fakeRow, l.MaxSeqs)
 	for i := range f.results {
 		f.results[i] = kernels.Result{

@@ -97,7 +97,7 @@ func newTiny(t testing.TB, cfg Config) *tiny { return newTinyOf(t, cfg, smallLim
 func newTinyOf(t testing.TB, cfg Config, limits kernels.Limits) *tiny {
 	s, m := small(), &tiny{Backend: newBackend(t, cfg)}
 	t.Cleanup(func() { _ = m.Close() })
-	require.NoError(t, m.Setup(s, limits))
+	require.NoError(t, m.Setup(s, limits, limits))
 	require.NoError(t, m.ResizePool(120, 4))
 	seed := uint64(0)
 	tensor := func(shape ...int) kernels.HostTensor {
@@ -231,6 +231,17 @@ func graphsAgree(t *testing.T, path string, invariant bool, n int, sizes []int) 
 	}
 	require.Len(t, m.graphs.all, 1)
 	require.Greater(t, m.graphs.all[0].exec.Nodes, 15)
+	lower := limits
+	lower.MaxSeqs, lower.MaxLogitRows = m.graphs.all[0].size-1, limits.MaxLogitRows
+	if lower.MaxSeqs == 0 {
+		return
+	}
+	require.NoError(t, m.SetLimits(lower))
+	require.Empty(t, m.graphs.all, "no step takes that size any more")
+	require.NoError(t, m.SetLimits(limits))
+	gotTokens, _ := m.generate(t, n, never)
+	require.Equal(t, tokens, gotTokens, "%d rows, captured anew", n)
+	require.Len(t, m.graphs.all, 1)
 }
 
 // TestNoAllocations: a decode step that replays a graph allocates nothing.

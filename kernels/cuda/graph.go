@@ -135,6 +135,20 @@ func (g *graphs) captureWanted(b *Backend) {
 	e.exec = exec
 }
 
+// keep replaces the sizes and frees the graphs of others: none of them runs.
+func (g *graphs) keep(sizes []int) error {
+	var errs []error
+	g.sizes, g.wanted = sizes, nil
+	g.all = slices.DeleteFunc(g.all, func(e *graph) bool {
+		gone := !slices.Contains(sizes, e.size)
+		if gone {
+			errs = append(errs, e.destroy())
+		}
+		return gone
+	})
+	return errors.Join(errs...)
+}
+
 func (e *graph) destroy() error {
 	if e.exec.Nodes == 0 {
 		return nil

@@ -49,7 +49,7 @@ type runState struct {
 func (b *Backend) resultWords() int { return b.limits.MaxLogitRows * (3 + 2*b.limits.MaxTopLogprobs) }
 
 func (b *Backend) initSteps() error {
-	words, resultWords := messageWords(b.limits, b.updates.limit), b.resultWords()
+	words, resultWords := messageWords(b.limits, updateWords(b.limits)), b.resultWords()
 	masks := b.limits.MaxLogitRows * maskWords(b.shape.Vocab)
 	results, err := hostAlloc[int32](b, stepRing*resultWords)
 	if err != nil {
