@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"testing"
@@ -283,10 +284,19 @@ func TestOutOfMemory(t *testing.T) {
 }
 
 // TestDeviceFault: a kernel that writes where it may not makes the Backend fail
-// for good, with the error of the step that met it. It comes last: the context is
-// lost to the process.
-func TestZDeviceFault(t *testing.T) {
+// for good, with the error of the step that met it. It runs in a process of its own: the
+// context is lost to that one.
+func TestDeviceFault(t *testing.T) {
 	paths(t)
+	const own = "PAGODA_TEST_GPU_FAULT"
+	if os.Getenv(own) == "" {
+		cmd := exec.Command(os.Args[0], "-test.v", "-test.run", "^"+t.Name()+"$", "-path", *forcePath)
+		cmd.Env = append(os.Environ(), own+"=1")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS: "+t.Name())
+		return
+	}
 	m := newTiny(t, Config{})
 	m.reset(1)
 	_, err := m.Wait(m.decode(1, 1, false))
