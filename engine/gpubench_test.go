@@ -14,7 +14,10 @@ import (
 
 // BenchmarkGPUDecode is the steady decode of the whole engine: the host's own time
 // of a step and the share of the time between the end of a step and the beginning of
-// the next. Gaps within a step are not seen: idle is a lower bound.
+// the next, which does not see gaps within a step: a lower bound. Where there is CUPTI, a
+// run that it records adds the share in which no kernel ran and no copy, within graphs and
+// between them, beside the time that a step takes then: an upper bound, since recording
+// makes gaps wider.
 func BenchmarkGPUDecode(b *testing.B) {
 	for _, model := range []string{"qwen2.5-0.5b", "qwen2.5-7b"} {
 		e := openGPU(b, func(c *Config) {
@@ -30,6 +33,10 @@ func BenchmarkGPUDecode(b *testing.B) {
 				b.ReportMetric(host, "host-µs/step")
 				b.ReportMetric(gap, "gap-µs/step")
 				b.ReportMetric(100*idle, "%idle")
+				if idle, device, ok := idleInGraph(b, e, batch); ok {
+					b.ReportMetric(100*idle, "idle-in-graph-%")
+					b.ReportMetric(device, "recorded-µs/step")
+				}
 				b.ReportMetric(0, "ns/op")
 			})
 		}
@@ -37,20 +44,53 @@ func BenchmarkGPUDecode(b *testing.B) {
 	}
 }
 
-// steadyDecode runs a batch of equal requests; the last 200 steps in which all
-// decode count. Times are medians, in µs.
-func steadyDecode(b *testing.B, e *Engine, batch int) (idle, host, device, gap float64) {
-	var streams []*Stream
+// decodes submits a batch of equal requests.
+func decodes(b *testing.B, e *Engine, batch int) (streams []*Stream) {
 	for i := range batch {
 		s, err := e.Submit(context.Background(), Request{Prompt: prompt(i, 200), MaxTokens: 300, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}})
 		require.NoError(b, err)
 		streams = append(streams, s)
 	}
+	return streams
+}
+
+// finish reads streams to their ends.
+func finish(b *testing.B, streams []*Stream) {
 	for _, s := range streams {
 		for ev, ok := s.Next(context.Background()); ok; ev, ok = s.Next(context.Background()) {
 			require.NoError(b, ev.Err)
 		}
 	}
+}
+
+// idleInGraph profiles the middle of a batch. The first steps of a profile, of which one
+// captures the graph anew, do not count.
+func idleInGraph(b *testing.B, e *Engine, batch int) (idle, device float64, ok bool) {
+	const skipped, counted = 4, 20
+	streams := decodes(b, e, batch)
+	defer finish(b, streams)
+	for range 100 { // all decode by then
+		_, more := streams[batch-1].Next(context.Background())
+		require.True(b, more)
+	}
+	p, err := e.Profile(context.Background(), ProfileOptions{Steps: skipped + counted + 1})
+	require.NoError(b, err)
+	require.Len(b, p.Steps, skipped+counted+1)
+	for _, note := range p.Notes {
+		b.Log(note)
+	}
+	if len(p.Steps[0].Ops) == 0 || p.Steps[0].Ops[0].Activities == nil { // no CUPTI
+		return 0, 0, false
+	}
+	share, step, err := idleOf(p.Steps[skipped:])
+	require.NoError(b, err)
+	return share, float64(step.Nanoseconds()) / 1e3, true
+}
+
+// steadyDecode runs a batch of equal requests; the last 200 steps in which all
+// decode count. Times are medians, in µs.
+func steadyDecode(b *testing.B, e *Engine, batch int) (idle, host, device, gap float64) {
+	finish(b, decodes(b, e, batch))
 	steps := slices.DeleteFunc(e.Steps(400), func(s StepRecord) bool { return len(s.Scheduled) != batch || s.Tokens != batch })
 	require.Greater(b, len(steps), 220)
 	steps = steps[len(steps)-210 : len(steps)-9] // the end is not steady

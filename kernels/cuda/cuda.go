@@ -320,6 +320,10 @@ func (b *Backend) launch(op kernels.Op, l launch, params unsafe.Pointer) {
 	if b.err != nil || b.omit != "" && b.omit == string(op)+b.run.part {
 		return
 	}
+	if p := &b.profiler; p.state == describing {
+		p.dry = append(p.dry, graphKernel{len(p.traced), l.kernel})
+		return
+	}
 	k, err := b.kernel(l.image, l.kernel)
 	if err != nil {
 		b.fail(op, err)

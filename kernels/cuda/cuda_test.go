@@ -5,11 +5,13 @@ package cuda
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -243,6 +245,54 @@ func graphsAgree(t *testing.T, path string, invariant bool, n int, sizes []int) 
 	gotTokens, _ := m.generate(t, n, never)
 	require.Equal(t, tokens, gotTokens, "%d rows, captured anew", n)
 	require.Len(t, m.graphs.all, 1)
+}
+
+// TestProfileGraphs: decode steps stay graphs while CUPTI records, their kernels belong to
+// the operations that issue them where there is no graph, and no token changes.
+func TestProfileGraphs(t *testing.T) {
+	for _, path := range paths(t) {
+		t.Run(path, func(t *testing.T) {
+			m := newTinyOf(t, Config{Path: path, GraphSizes: []int{3}}, smallLimits)
+			want, _ := m.generate(t, 3, never)
+			steps := map[kernels.Ticket][]kernels.OpRecord{}
+			m.SetProfiler(func(o kernels.OpRecord) { steps[o.Step] = append(steps[o.Step], o) })
+			got, _ := m.generate(t, 3, never)
+			m.SetProfiler(nil)
+			require.Equal(t, want, got)
+			for _, note := range m.ProfileNotes() {
+				if strings.Contains(note, libcupti) {
+					t.Skip(note)
+				}
+				require.Fail(t, note)
+			}
+			require.Len(t, steps, 100)
+			list := func(step []kernels.OpRecord) (names []string, replayed int) {
+				for _, o := range step {
+					names = append(names, fmt.Sprint(o.Name(), o.Layer))
+					for _, a := range o.Activities {
+						if a.Kind == kernels.KernelActivity {
+							names = append(names, a.Name)
+						}
+						if a.InGraph {
+							replayed++
+						}
+					}
+				}
+				return names, replayed
+			}
+			tickets := slices.Sorted(maps.Keys(steps))
+			eager, replayed := list(steps[tickets[0]])
+			require.Zero(t, replayed)
+			eager = slices.Delete(eager, slices.Index(eager, "sample-1")+1, slices.Index(eager, "sample-1")+2) // it has a message of its own
+			for _, ticket := range tickets[1:] {
+				names, replayed := list(steps[ticket])
+				require.Equal(t, eager, names)
+				require.Greater(t, replayed, 15)
+			}
+			got, _ = m.generate(t, 3, never)
+			require.Equal(t, want, got, "captured anew after the profile")
+		})
+	}
 }
 
 // TestNoAllocations: a decode step that replays a graph allocates nothing.
