@@ -41,7 +41,7 @@ func openTiny(t *testing.T, change func(*Config)) *Engine {
 	return e
 }
 
-// tinyRequests share prefixes and have odd lengths.
+// tinyRequests share prefixes and have odd lengths, some have penalties.
 func tinyRequests() []Request {
 	var requests []Request
 	for i := range 12 {
@@ -49,7 +49,11 @@ func tinyRequests() []Request {
 		for j := range ids {
 			ids[j] = int32((7*j + j*j + 100*(i%2)*(j/40)) % 290)
 		}
-		requests = append(requests, Request{Prompt: ids, MaxTokens: 30, IgnoreEOS: true, Sampling: Sampling{Logprobs: 0}})
+		r := Request{Prompt: ids, MaxTokens: 30, IgnoreEOS: true, Sampling: Sampling{Logprobs: 0}}
+		if i%4 == 3 {
+			r.Sampling.FrequencyPenalty, r.Sampling.RepetitionPenalty = 0.3, 1.1
+		}
+		requests = append(requests, r)
 	}
 	return requests
 }
