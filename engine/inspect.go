@@ -16,8 +16,8 @@ type tapFunc = func(op kernels.Op, layer int, out kernels.Activation, values []f
 // for verification: teacher-forced, through the same paged path as any request,
 // in chunks of at most MaxNumSeqs tokens, the most rows of logits that a step
 // has. It shares the prefix cache with nobody. It runs between two steps, once enough
-// blocks are free, however many requests run, and everything else waits until it is
-// done.
+// blocks are free, however many requests run: until then no other is admitted, so that
+// they come free. Everything else waits until it is done.
 func (e *Engine) Logits(ctx context.Context, ids []int32) ([][]float32, error) {
 	var rows [][]float32
 	vocab := e.info.Vocab
@@ -204,6 +204,10 @@ func (e *Engine) alone(ctx context.Context, fn func(*loop) (done bool)) error {
 // are coming into force.
 func (l *loop) runJobs() {
 	l.settle()
+	if l.wanting { // whoever still does says so again
+		l.sched.GiveBack()
+		l.wanting = false
+	}
 	kept := l.jobs[:0]
 	for _, j := range l.jobs {
 		if !j.run(l) {
@@ -218,13 +222,14 @@ func (l *loop) runJobs() {
 // borrows. done is false, and nothing has happened, when there are too few blocks. It
 // gives up between two chunks when ctx ends.
 func (l *loop) logits(ctx context.Context, ids []int32, chunk int, visit func(start int, values []float32)) (done bool, err error) {
-	switch need := l.kv.BlocksFor(len(ids)); {
-	case need > l.kv.Capacity(): // the pool was shrunk meanwhile
+	if need := l.kv.BlocksFor(len(ids)); need > l.kv.Capacity() { // the pool was shrunk meanwhile
 		return true, fmt.Errorf("%w: %d tokens take %d blocks, the pool now has %d", ErrNeverFits, len(ids), need, l.kv.Capacity())
-	case l.kv.NumFree() < need:
+	}
+	table, ok := l.sched.Borrow(len(ids))
+	if !ok {
+		l.wanting = true
 		return false, nil
 	}
-	table, _ := l.sched.Borrow(len(ids))
 	defer l.sched.GiveBack()
 	row := l.lendRow()
 	blocks := make([]int32, table.Len())

@@ -89,6 +89,56 @@ func TestLogitsWhileAllRun(t *testing.T) {
 	})
 }
 
+// TestLogitsOfAFullPool: where requests wait for blocks all the time, a computation that
+// wants most of the pool gets it before they do, and they are admitted again after it, or
+// once nobody wants it any more.
+func TestLogitsOfAFullPool(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.NumGPUBlocksOverride, c.SwapSpace = 20, -1
+		f := &fake{}
+		e := startFake(t, f, c)
+		ids, asked, waiting, given := prompt(9, 16*18), false, 0, true
+		ctx, cancel := context.WithCancel(t.Context())
+		f.onStep = func() { // on the engine's goroutine
+			switch {
+			case f.step == 20:
+				e.loop.jobs = append(e.loop.jobs, job{run: func(l *loop) bool { // one that is given up
+					if ctx.Err() != nil {
+						return true
+					}
+					done, _ := l.logits(ctx, prompt(8, 16*20), 8, func(int, []float32) {})
+					cancel()
+					given = given && !done
+					return done
+				}})
+			case !asked && f.step > 100:
+				asked = true
+				e.loop.jobs = append(e.loop.jobs, job{run: func(l *loop) bool {
+					waiting = l.sched.NumWaiting()
+					done, err := l.logits(t.Context(), ids, 8, func(int, []float32) {})
+					return done || err != nil
+				}})
+			}
+		}
+		var requests []Request
+		var streams []*Stream
+		for i := range 40 {
+			r := Request{Prompt: prompt(i, 50+i), MaxTokens: 30, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1, Seed: uint64(i)}}
+			s, err := e.Submit(t.Context(), r)
+			require.NoError(t, err)
+			requests, streams = append(requests, r), append(streams, s)
+		}
+		for i, s := range streams {
+			want, _ := expect(&requests[i], 30, 0)
+			got, _ := readAll(t, s)
+			require.Equal(t, want, got, "request %d", i)
+		}
+		require.True(t, given)
+		require.EqualValues(t, len(ids), e.Stats().ScoredTokens)
+		require.Positive(t, waiting, "it had to wait for all of them")
+	})
+}
+
 // TestPromptLogprobs: what Logits has, ranked, whatever the chunks.
 func TestPromptLogprobs(t *testing.T) {
 	loops(t, func(t *testing.T, c Config) {

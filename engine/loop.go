@@ -28,6 +28,7 @@ type loop struct {
 	requests   map[*scheduler.Sequence]*request
 	of         func(*scheduler.Sequence) *request // looks up requests
 	jobs       []job
+	wanting    bool  // a job waits for blocks, and the scheduler knows
 	fault      error // of the device, met outside a step
 	stats      Stats
 	records    records
