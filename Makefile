@@ -26,6 +26,7 @@ endif
 ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
+TEST_TAGS ?= $(TAGS)
 
 .PHONY: all bench bench-peers bench-serve-peers build check-clients clean demo-eval fmt golden help check-qwen lint maskbench metamorphic mutants profile-check race reference run server-soak soak test test-model ui-screenshots verify
 
@@ -47,8 +48,8 @@ run: build
 ## test: every test that needs no GPU
 test: $(TOKENIZERS) $(CUDA) test-model
 	@scripts/need.sh go gcc g++
-	$(GO) vet $(TAGS) ./...
-	$(GO) test $(TAGS) ./...
+	$(GO) vet $(TEST_TAGS) ./...
+	$(GO) test $(TEST_TAGS) ./...
 
 ## race: the same tests under the race detector
 race: $(TOKENIZERS) test-model
@@ -88,8 +89,8 @@ maskbench: $(TOKENIZERS)
 ## lint: go vet, gofmt and staticcheck
 lint: $(TOKENIZERS) $(CUDA) $(STATICCHECK)
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt: $$files"; exit 1; }
-	$(GO) vet $(TAGS) ./...
-	$(STATICCHECK) $(TAGS) ./...
+	$(GO) vet $(TEST_TAGS) ./...
+	$(STATICCHECK) $(TEST_TAGS) ./...
 
 $(STATICCHECK):
 	@scripts/need.sh go

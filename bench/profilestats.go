@@ -94,34 +94,6 @@ func (s *ProfileStats) BusyShare() float64 { return share(s.Busy, s.Window) }
 // share is part ÷ whole, 0 of nothing.
 func share[N ~int | ~int64](part, whole N) float64 { return float64(part) / float64(max(whole, 1)) }
 
-// span is an interval of time.
-type span struct{ begin, end time.Duration }
-
-// merge joins spans that touch; the result is ordered.
-func merge(spans []span) []span {
-	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.begin, b.begin) })
-	var out []span
-	for _, s := range spans {
-		if n := len(out); n > 0 && s.begin <= out[n-1].end {
-			out[n-1].end = max(out[n-1].end, s.end)
-		} else if s.end > s.begin {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-// within is the time of ordered, disjoint spans inside [begin, end).
-func within(spans []span, begin, end time.Duration) (sum time.Duration) {
-	for _, s := range spans {
-		if s.begin >= end {
-			break
-		}
-		sum += max(min(s.end, end)-max(s.begin, begin), 0)
-	}
-	return sum
-}
-
 // isCopy says whether an operation moves whole blocks.
 func isCopy(op kernels.Op) bool {
 	return op == kernels.OpCopy || op == kernels.OpSwapIn || op == kernels.OpSwapOut
@@ -134,14 +106,14 @@ func Analyze(p *engine.Profile, c kernels.Ceilings) *ProfileStats {
 		return s
 	}
 	// On a GPU kernels make it busy; copies are counted apart.
-	var busy, all []span
+	var busy, all []kernels.Span
 	for i := range p.Steps {
 		begin, end := p.Window(i)
 		s.StepTimes = append(s.StepTimes, end-begin)
 		for j := range p.Steps[i].Ops {
 			o := &p.Steps[i].Ops[j]
 			if o.Activities == nil {
-				at := span{o.Start, o.Start + o.Duration}
+				at := kernels.Span{Begin: o.Start, End: o.Start + o.Duration}
 				busy, all = append(busy, at), append(all, at)
 				if isCopy(o.Op) {
 					s.Copy += o.Duration
@@ -149,7 +121,7 @@ func Analyze(p *engine.Profile, c kernels.Ceilings) *ProfileStats {
 			}
 			for k := range o.Activities {
 				a := &o.Activities[k]
-				at := span{a.Start, a.Start + a.Duration}
+				at := kernels.Span{Begin: a.Start, End: a.Start + a.Duration}
 				all = append(all, at)
 				if a.Kind == kernels.KernelActivity {
 					busy = append(busy, at)
@@ -159,16 +131,16 @@ func Analyze(p *engine.Profile, c kernels.Ceilings) *ProfileStats {
 			}
 		}
 	}
-	busy, all = merge(busy), merge(all)
+	busy, all = kernels.Union(busy), kernels.Union(all)
 	begin, _ := p.Window(0)
 	_, end := p.Window(len(p.Steps) - 1)
 	if n := len(all); n > 0 {
-		end = max(end, all[n-1].end)
+		end = max(end, all[n-1].End)
 	}
-	s.Window, s.Busy = end-begin, within(busy, begin, end)
+	s.Window, s.Busy = end-begin, kernels.Within(busy, begin, end)
 	for i := range p.Steps {
 		from, to := p.Window(i)
-		s.StepBusy = append(s.StepBusy, share(within(busy, from, to), to-from))
+		s.StepBusy = append(s.StepBusy, share(kernels.Within(busy, from, to), to-from))
 	}
 	s.gaps(p, all, begin, end)
 	s.operations(p, c)
@@ -177,10 +149,10 @@ func Analyze(p *engine.Profile, c kernels.Ceilings) *ProfileStats {
 }
 
 // gaps splits the time outside the spans by the phases that it falls into.
-func (s *ProfileStats) gaps(p *engine.Profile, all []span, begin, end time.Duration) {
+func (s *ProfileStats) gaps(p *engine.Profile, all []kernels.Span, begin, end time.Duration) {
 	outside := func(from, to time.Duration) time.Duration {
 		from, to = max(from, begin), min(to, end)
-		return max(to-from, 0) - within(all, from, to)
+		return max(to-from, 0) - kernels.Within(all, from, to)
 	}
 	s.Gaps.Idle = outside(begin, end)
 	for i := range p.Steps {

@@ -247,6 +247,7 @@ func (l *loop) await(s *step) {
 		}
 		masks = append(masks, mask)
 	}
+	masks = append(masks, make([][]uint32, len(s.checked))...) // none
 	s.masks, s.sample.Masks = masks, masks
 	l.stats.MaskWait += time.Since(begin)
 }

@@ -102,6 +102,12 @@ func (l *loop) judge(s *step, result *kernels.Result) {
 		s.results = append(s.results, r)
 		s.verdicts = append(s.verdicts, v)
 	}
+	for i, place := range s.checked {
+		if q := s.requests[place]; result.Tokens[drawn+i] < 0 && s.out.Scheduled[place].Live() {
+			s.verdicts[place] = verdict{finish: FinishError, err: ErrNotNumbers}
+			l.sched.Abort(&q.seq) // before Update, which would publish the chunk's blocks
+		}
+	}
 }
 
 // stop ends the engine: every request gets its final event, the device is

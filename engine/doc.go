@@ -26,7 +26,8 @@
 //  2. The loop takes it from the inbox to the scheduler's waiting queue.
 //  3. The scheduler admits it: it has blocks for its prompt. The runner gives it
 //     a row; its prompt is computed in one or more chunks, together with other
-//     sequences' tokens, and the last chunk draws its first token.
+//     sequences' tokens, and the last chunk draws its first token. Each other chunk's
+//     last token tells whether the chunk left numbers: others may find its blocks.
 //  4. Each further step computes its last token and draws the next. What the
 //     device drew comes back as one id a sequence; judge decides; the id is
 //     appended to the sequence's memory, where the Stream reads it, and the

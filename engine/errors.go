@@ -32,6 +32,19 @@ func (e *ConfigError) Error() string { return strings.Join(e.Problems, "\n") }
 // Unwrap makes errors.Is(err, ErrConfig) true.
 func (e *ConfigError) Unwrap() error { return ErrConfig }
 
+// MemoryError is an ErrMemory that depends on sizes: MaxNumSeqs, MaxNumBatchedTokens.
+type MemoryError struct {
+	// Smaller says that it may be enough for smaller ones.
+	Smaller bool
+	cause   error
+}
+
+// Error implements error.
+func (e *MemoryError) Error() string { return ErrMemory.Error() + ": " + e.cause.Error() }
+
+// Unwrap makes errors.Is(err, ErrMemory) true.
+func (e *MemoryError) Unwrap() []error { return []error{ErrMemory, e.cause} }
+
 // problems collects what is wrong with a Config.
 type problems []string
 

@@ -20,7 +20,7 @@ type fake struct {
 	vocab  int
 	info   kernels.Info
 
-	tokens    []int32 // [slots] −1 = not written
+	tokens    []int32 // [slots] −1 = not written, nan = it was spoiled
 	positions []int32 // [slots]
 	writers   []writer
 	rows      []fakeRow
@@ -37,22 +37,26 @@ type fake struct {
 	drawn   int64 // valid tokens
 	batch   *kernels.Batch
 	hashes  []uint64 // of the contexts of batch's logit rows
+	spoiled []bool   // likewise: a NaN is in them
 	logits  []float32
 	results [2]kernels.Result
 	err     error
 
-	failAt  int64         // the step whose Wait fails; 0 = none
-	invalid int32         // an id that comes out as InvalidToken; 0 = none
-	onStep  func()        // called between launch and collection
-	hold    chan struct{} // Wait takes two values: the first says that it is there; nil = it does not wait
-	closed  int           // calls of Close
-	updates int           // RowUpdates so far
+	failAt  int64                                // the step whose Wait fails; 0 = none
+	invalid int32                                // an id that comes out as InvalidToken; 0 = none
+	onStep  func()                               // called between launch and collection
+	hold    chan struct{}                        // Wait takes two values: the first says that it is there; nil = it does not wait
+	closed  int                                  // calls of Close
+	spoil   func(position int, token int32) bool // what is written becomes NaN: who reads it draws InvalidToken; nil = nothing
+	updates int                                  // RowUpdates so far
 
 	// See profile_test.go.
 	profiler    func(kernels.OpRecord)
 	reportsLate bool
 	late        []kernels.OpRecord
 }
+
+const nan = -2
 
 type writer struct {
 	step int64
@@ -64,6 +68,7 @@ type fakeRow struct {
 	sampling kernels.Sampling
 	last     int32
 	lastPos  int32 // position of last; −1 = none drawn
+	counted  bool  // by a check: its penalties are void
 }
 
 func (f *fake) Info() kernels.Info                                 { return f.info }
@@ -76,8 +81,8 @@ func (f *fake) ReadActivation(_ kernels.Activation, n int) []float32 {
 	return slices.Clone(f.logits[:n*f.vocab])
 }
 
-func (f *fake) Setup(_ kernels.Shape, l kernels.Limits) error {
-	f.limits, f.now = l, l
+func (f *fake) Setup(_ kernels.Shape, l, now kernels.Limits) error {
+	f.limits, f.now = l, now
 	f.rows = make([]fakeRow, l.MaxSeqs)
 	for i := range f.results {
 		f.results[i] = kernels.Result{
@@ -206,7 +211,7 @@ func (f *fake) Launch(b *kernels.Batch, _ func()) {
 	for i, row := range b.Rows {
 		f.write(b, i, row)
 	}
-	f.hashes = f.hashes[:0]
+	f.hashes, f.spoiled = f.hashes[:0], f.spoiled[:0]
 	next := 0
 	for i, row := range b.Rows {
 		next = f.read(b, i, row, next)
@@ -256,6 +261,9 @@ func (f *fake) write(b *kernels.Batch, i int, row int32) {
 			panic(fmt.Sprintf("fake: rows %d and %d write block %d in one step", w.row, row, block))
 		}
 		f.writers[block] = writer{f.step, row}
+		if f.spoil != nil && f.spoil(position, token) {
+			token = nan
+		}
 		f.tokens[slot], f.positions[slot] = token, int32(position)
 	}
 }
@@ -265,18 +273,19 @@ func (f *fake) write(b *kernels.Batch, i int, row int32) {
 func (f *fake) read(b *kernels.Batch, i int, row int32, next int) int {
 	r := &f.rows[row]
 	length := int(b.SeqLens[i])
-	h := uint64(0)
+	h, spoiled := uint64(0), false
 	for p := range length {
 		slot := f.slot(r, p)
-		if f.tokens[slot] < 0 || int(f.positions[slot]) != p {
+		if f.tokens[slot] == -1 || int(f.positions[slot]) != p {
 			panic(fmt.Sprintf("fake: row %d reads position %d in slot %d, which holds token %d of position %d", row, p, slot, f.tokens[slot], f.positions[slot]))
 		}
 		if w := f.writers[slot/f.limits.BlockSize]; w.step == f.step && w.row != row {
 			panic(fmt.Sprintf("fake: row %d reads block %d while row %d writes it", row, slot/f.limits.BlockSize, w.row))
 		}
 		h = extend(h, f.tokens[slot])
+		spoiled = spoiled || f.tokens[slot] == nan
 		if next < len(b.LogitRows) && p == length-(int(b.QueryStart[i+1])-int(b.LogitRows[next])) {
-			f.hashes = append(f.hashes, h)
+			f.hashes, f.spoiled = append(f.hashes, h), append(f.spoiled, spoiled)
 			next++
 		}
 	}
@@ -320,13 +329,24 @@ func (f *fake) Sample(s *kernels.SampleBatch) kernels.Ticket {
 			}
 			mask = s.Masks[i]
 		}
+		if i >= len(s.Index)-s.Checks {
+			r.lastPos, r.counted = -1, true
+			res.Tokens[i] = 0
+			if f.spoiled[index] {
+				res.Tokens[i] = kernels.InvalidToken
+			}
+			continue
+		}
+		if r.counted && r.sampling.UsesPenalties() {
+			panic(fmt.Sprintf("fake: row %d draws with penalties that a check has changed", s.Rows[i]))
+		}
 		id := draw(f.hashes[index], &r.sampling, int(s.Positions[i]), f.vocab, mask)
-		if f.invalid != 0 && id == f.invalid {
+		if f.invalid != 0 && id == f.invalid || f.spoiled[index] {
 			id = kernels.InvalidToken
 			f.drawn--
 		}
 		f.drawn++
-		r.last, r.lastPos = id, s.Positions[i]
+		r.last, r.lastPos, r.counted = id, s.Positions[i], false
 		res.Tokens[i], res.Logprobs[i], res.Ranks[i] = id, -float32(id), id+1
 		for j := range top {
 			res.TopIDs[i*top+j], res.TopLogprobs[i*top+j] = id+int32(j), -float32(j)

@@ -127,6 +127,12 @@ func TestGPUNotNumbers(t *testing.T) {
 	testNotNumbers(t, openGPU(t, func(c *Config) { c.BatchInvariant = true }))
 }
 
+// TestGPUChunkNotNumbers is TestChunkNotNumbers on the GPU.
+func TestGPUChunkNotNumbers(t *testing.T) {
+	gpuConfig(t)
+	testChunkNotNumbers(t, openGPU(t, func(c *Config) { c.BatchInvariant, c.LongPrefillTokenThreshold = true, 24 }))
+}
+
 // TestGPUReconfigure: pool, rows, tokens and swap space grow and shrink under
 // requests whose output stays what it was, and the card really gets the memory.
 func TestGPUReconfigure(t *testing.T) {
@@ -183,12 +189,13 @@ func TestGPUReconfigure(t *testing.T) {
 }
 
 // TestGPUSwap: a pool of a quarter of the demand of the 7B: outputs are those of a
-// pool that holds all.
+// pool that holds all. The prompts are short and the outputs long, so that many are
+// admitted who then have to go.
 func TestGPUSwap(t *testing.T) {
 	gpuConfig(t)
 	var requests []Request
-	for i := range 32 {
-		requests = append(requests, Request{Prompt: prompt(i, 500+10*i), MaxTokens: 200, IgnoreEOS: true, Sampling: Sampling{Logprobs: 0}})
+	for i := range 96 {
+		requests = append(requests, Request{Prompt: prompt(i, 60+2*i), MaxTokens: 500, IgnoreEOS: true, Sampling: Sampling{Logprobs: 0}})
 	}
 	demand := 0
 	for _, r := range requests {
@@ -197,7 +204,7 @@ func TestGPUSwap(t *testing.T) {
 	run := func(blocks int) ([]string, Stats) {
 		e := openGPU(t, func(c *Config) {
 			c.Model, c.BatchInvariant, c.NumGPUBlocksOverride, c.PreemptionMode, c.SwapSpace = "qwen2.5-7b", true, blocks, "swap", 4<<30
-			c.DisablePrefixCaching = true
+			c.DisablePrefixCaching, c.MaxNumSeqs, c.Watermark = true, len(requests), -1
 		})
 		out := generate(t, e, requests)
 		st := e.Stats()
@@ -209,7 +216,7 @@ func TestGPUSwap(t *testing.T) {
 	require.Zero(t, st.PreemptionsSwap+st.PreemptionsRecompute)
 	got, st := run(demand / 4)
 	require.Equal(t, want, got)
-	require.Greater(t, st.PreemptionsSwap, int64(3))
+	require.Greater(t, st.PreemptionsSwap, int64(50))
 	t.Logf("%d blocks, %d wanted: %d swaps; out %.1f GiB at %.1f GB/s, in %.1f GiB at %.1f GB/s", demand/4, demand, st.PreemptionsSwap,
 		float64(st.SwapOutBytes)/(1<<30), float64(st.SwapOutBytes)/float64(st.SwapOutTime.Nanoseconds()),
 		float64(st.SwapInBytes)/(1<<30), float64(st.SwapInBytes)/float64(st.SwapInTime.Nanoseconds()))

@@ -1,9 +1,11 @@
-//go:build cuda
+//go:build cuda && faults
 
 package engine
 
 import (
 	"errors"
+	"os"
+	"os/exec"
 	"runtime"
 	"testing"
 
@@ -103,10 +105,19 @@ func TestGPUOutOfMemoryRunning(t *testing.T) {
 	require.Positive(t, running)
 }
 
-// TestZGPUFault: a fault of the device ends every request with ErrDevice and the
-// engine with it. It comes last: no context of this process works any more.
-func TestZGPUFault(t *testing.T) {
+// TestGPUFault: a fault of the device ends every request with ErrDevice and the engine
+// with it. It runs in a process of its own: no context of that one works any more.
+func TestGPUFault(t *testing.T) {
 	c := gpuConfig(t)
+	const own = "PAGODA_TEST_GPU_FAULT"
+	if os.Getenv(own) == "" {
+		cmd := exec.Command(os.Args[0], "-test.v", "-test.run", "^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), own+"=1")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS: "+t.Name())
+		return
+	}
 	e, err := New(c)
 	require.NoError(t, err)
 	var streams []*Stream

@@ -15,8 +15,9 @@ type tapFunc = func(op kernels.Op, layer int, out kernels.Activation, values []f
 // Logits returns the model's logits after each token of ids, [len(ids)][vocab],
 // for verification: teacher-forced, through the same paged path as any request,
 // in chunks of at most MaxNumSeqs tokens, the most rows of logits that a step
-// has. It shares the prefix cache with nobody. It runs between two steps, once a
-// row and enough blocks are free, and everything else waits until it is done.
+// has. It shares the prefix cache with nobody. It runs between two steps, once enough
+// blocks are free, however many requests run: until then no other is admitted, so that
+// they come free. Everything else waits until it is done.
 func (e *Engine) Logits(ctx context.Context, ids []int32) ([][]float32, error) {
 	var rows [][]float32
 	vocab := e.info.Vocab
@@ -203,6 +204,10 @@ func (e *Engine) alone(ctx context.Context, fn func(*loop) (done bool)) error {
 // are coming into force.
 func (l *loop) runJobs() {
 	l.settle()
+	if l.wanting { // whoever still does says so again
+		l.sched.GiveBack()
+		l.wanting = false
+	}
 	kept := l.jobs[:0]
 	for _, j := range l.jobs {
 		if !j.run(l) {
@@ -214,18 +219,19 @@ func (l *loop) runJobs() {
 }
 
 // logits computes ids as a sequence of its own, in a row and blocks that it
-// borrows. done is false, and nothing has happened, when there are none. It gives up
-// between two chunks when ctx ends.
+// borrows. done is false, and nothing has happened, when there are too few blocks. It
+// gives up between two chunks when ctx ends.
 func (l *loop) logits(ctx context.Context, ids []int32, chunk int, visit func(start int, values []float32)) (done bool, err error) {
-	switch need := l.kv.BlocksFor(len(ids)); {
-	case need > l.kv.Capacity(): // the pool was shrunk meanwhile
+	if need := l.kv.BlocksFor(len(ids)); need > l.kv.Capacity() { // the pool was shrunk meanwhile
 		return true, fmt.Errorf("%w: %d tokens take %d blocks, the pool now has %d", ErrNeverFits, len(ids), need, l.kv.Capacity())
-	case len(l.runner.free) == 0 || l.kv.NumFree() < need:
+	}
+	table, ok := l.sched.Borrow(len(ids))
+	if !ok {
+		l.wanting = true
 		return false, nil
 	}
-	table, _ := l.sched.Borrow(len(ids))
 	defer l.sched.GiveBack()
-	row := l.runner.free[len(l.runner.free)-1]
+	row := l.lendRow()
 	blocks := make([]int32, table.Len())
 	for i, id := range table.IDs() {
 		blocks[i] = int32(id)
@@ -260,4 +266,21 @@ func (l *loop) logits(ctx context.Context, ids []int32, chunk int, visit func(st
 		l.publish() // who watches sees that it goes on
 	}
 	return true, nil
+}
+
+// lendRow is a row for a computation between two steps: a free one or, as there need
+// not be any while max_num_seqs run, that of the newest request, whose next step fills
+// it anew.
+func (l *loop) lendRow() int32 {
+	if n := len(l.runner.free); n > 0 {
+		return l.runner.free[n-1]
+	}
+	var newest *request
+	for _, q := range l.requests {
+		if q.row >= 0 && (newest == nil || q.seq.ID > newest.seq.ID) {
+			newest = q
+		}
+	}
+	newest.moved = true
+	return newest.row
 }

@@ -42,6 +42,103 @@ func TestLogits(t *testing.T) {
 	})
 }
 
+// TestLogitsWhileAllRun: with max_num_seqs requests running there is no free row; one
+// is lent at the first try, and its owner goes on as if nothing had happened.
+func TestLogitsWhileAllRun(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.MaxNumSeqs = 3
+		f := &fake{}
+		e := startFake(t, f, c)
+		ids, tries, running := prompt(9, 40), 0, 0
+		var rows [][]float32
+		ask := job{run: func(l *loop) bool {
+			tries, running = tries+1, l.sched.NumRunning()
+			done, err := l.logits(t.Context(), ids, 16, func(_ int, values []float32) {
+				for v := range slices.Chunk(values, fakeVocab) {
+					rows = append(rows, v)
+				}
+			})
+			return done || err != nil
+		}}
+		f.onStep = func() { // on the engine's goroutine
+			if f.step%40 == 0 && tries == 0 && len(f.batch.Rows) == 3 {
+				e.loop.jobs = append(e.loop.jobs, ask)
+			}
+		}
+		var requests []Request
+		var streams []*Stream
+		for i := range c.MaxNumSeqs {
+			r := Request{Prompt: prompt(i, 20+i), MaxTokens: 250, StopIDs: []int32{7}, Sampling: Sampling{Logprobs: -1, Seed: uint64(i + 3), MinTokens: 240}}
+			s, err := e.Submit(t.Context(), r)
+			require.NoError(t, err)
+			requests, streams = append(requests, r), append(streams, s)
+		}
+		for i, s := range streams {
+			want, _ := expect(&requests[i], 250, 0)
+			got, _ := readAll(t, s)
+			require.Equal(t, want, got, "request %d", i)
+		}
+		require.Equal(t, 1, tries)
+		require.Equal(t, c.MaxNumSeqs, running)
+		require.Len(t, rows, len(ids))
+		h := uint64(0)
+		for i, row := range rows {
+			h = extend(h, ids[i])
+			require.Equal(t, float32(extend(h, 7)>>40), row[7], "position %d", i)
+		}
+	})
+}
+
+// TestLogitsOfAFullPool: where requests wait for blocks all the time, a computation that
+// wants most of the pool gets it before they do, and they are admitted again after it, or
+// once nobody wants it any more.
+func TestLogitsOfAFullPool(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.NumGPUBlocksOverride, c.SwapSpace = 20, -1
+		f := &fake{}
+		e := startFake(t, f, c)
+		ids, asked, waiting, given := prompt(9, 16*18), false, 0, true
+		ctx, cancel := context.WithCancel(t.Context())
+		f.onStep = func() { // on the engine's goroutine
+			switch {
+			case f.step == 20:
+				e.loop.jobs = append(e.loop.jobs, job{run: func(l *loop) bool { // one that is given up
+					if ctx.Err() != nil {
+						return true
+					}
+					done, _ := l.logits(ctx, prompt(8, 16*20), 8, func(int, []float32) {})
+					cancel()
+					given = given && !done
+					return done
+				}})
+			case !asked && f.step > 100:
+				asked = true
+				e.loop.jobs = append(e.loop.jobs, job{run: func(l *loop) bool {
+					waiting = l.sched.NumWaiting()
+					done, err := l.logits(t.Context(), ids, 8, func(int, []float32) {})
+					return done || err != nil
+				}})
+			}
+		}
+		var requests []Request
+		var streams []*Stream
+		for i := range 40 {
+			r := Request{Prompt: prompt(i, 50+i), MaxTokens: 30, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1, Seed: uint64(i)}}
+			s, err := e.Submit(t.Context(), r)
+			require.NoError(t, err)
+			requests, streams = append(requests, r), append(streams, s)
+		}
+		for i, s := range streams {
+			want, _ := expect(&requests[i], 30, 0)
+			got, _ := readAll(t, s)
+			require.Equal(t, want, got, "request %d", i)
+		}
+		require.True(t, given)
+		require.EqualValues(t, len(ids), e.Stats().ScoredTokens)
+		require.Positive(t, waiting, "it had to wait for all of them")
+	})
+}
+
 // TestPromptLogprobs: what Logits has, ranked, whatever the chunks.
 func TestPromptLogprobs(t *testing.T) {
 	loops(t, func(t *testing.T, c Config) {

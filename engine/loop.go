@@ -28,6 +28,7 @@ type loop struct {
 	requests   map[*scheduler.Sequence]*request
 	of         func(*scheduler.Sequence) *request // looks up requests
 	jobs       []job
+	wanting    bool  // a job waits for blocks, and the scheduler knows
 	fault      error // of the device, met outside a step
 	stats      Stats
 	records    records
@@ -51,7 +52,7 @@ type loop struct {
 }
 
 // job is work that needs the device to itself, such as Logits. run says false
-// when it lacks a row or blocks, to be tried again after a step.
+// when it lacks blocks, to be tried again after a step.
 type job struct {
 	run  func(*loop) (done bool)
 	drop func() // called instead of run when the engine stops

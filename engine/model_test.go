@@ -41,7 +41,7 @@ func openTiny(t *testing.T, change func(*Config)) *Engine {
 	return e
 }
 
-// tinyRequests share prefixes and have odd lengths.
+// tinyRequests share prefixes and have odd lengths, some have penalties.
 func tinyRequests() []Request {
 	var requests []Request
 	for i := range 12 {
@@ -49,7 +49,11 @@ func tinyRequests() []Request {
 		for j := range ids {
 			ids[j] = int32((7*j + j*j + 100*(i%2)*(j/40)) % 290)
 		}
-		requests = append(requests, Request{Prompt: ids, MaxTokens: 30, IgnoreEOS: true, Sampling: Sampling{Logprobs: 0}})
+		r := Request{Prompt: ids, MaxTokens: 30, IgnoreEOS: true, Sampling: Sampling{Logprobs: 0}}
+		if i%4 == 3 {
+			r.Sampling.FrequencyPenalty, r.Sampling.RepetitionPenalty = 0.3, 1.1
+		}
+		requests = append(requests, r)
 	}
 	return requests
 }
@@ -183,6 +187,47 @@ func testNotNumbers(t *testing.T, e *Engine) {
 	}
 	requests[victim].CacheSalt = "again"
 	require.Equal(t, want[victim:], generate(t, e, requests[victim:]))
+	require.Zero(t, e.Stats().BlocksUsed)
+}
+
+// TestChunkNotNumbers: a NaN in the midst of a prompt that is computed in chunks fails
+// that request, and a later one of the same prompt does not find what it left.
+func TestChunkNotNumbers(t *testing.T) {
+	testChunkNotNumbers(t, openTiny(t, func(c *Config) { c.LongPrefillTokenThreshold = 24 }))
+}
+
+func testChunkNotNumbers(t *testing.T, e *Engine) {
+	r := Request{Prompt: make([]int32, 300), MaxTokens: 20, IgnoreEOS: true, Sampling: Sampling{Logprobs: 0}}
+	for i := range r.Prompt {
+		r.Prompt[i] = int32(i * i % 290)
+	}
+	want := generate(t, e, []Request{r})
+	r.CacheSalt = "again" // with blocks of its own
+	var first, second *Stream
+	var err error
+	spoiled := false
+	require.NoError(t, e.alone(t.Context(), func(l *loop) bool { // after each step
+		if first == nil {
+			first, err = e.Submit(t.Context(), r)
+			return err != nil
+		}
+		computed := len(r.Prompt)
+		for s := range l.requests { // none: it has ended
+			if computed = s.NumComputed; computed == 24 { // its second block is filled by half
+				l.backend.WriteBlock(int32(s.Table.IDs()[1]), slices.Repeat([]uint16{0x7fc0}, l.backend.KV().BlockElems()))
+				spoiled = true
+			}
+		}
+		if !spoiled || computed < 96 {
+			return false
+		}
+		second, err = e.Submit(t.Context(), r)
+		return true
+	}))
+	require.NoError(t, err)
+	_, last := readAll(t, first)
+	require.ErrorIs(t, last.Err, ErrNotNumbers)
+	require.Equal(t, want, []string{answer(t, second)})
 	require.Zero(t, e.Stats().BlocksUsed)
 }
 

@@ -148,8 +148,8 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := reserve(backend, shape, most, lim); err != nil {
-		return nil, fmt.Errorf("%w: workspace of %s: %w", ErrMemory, bytesText(sz.workspace), adviseMemory(c, err))
+	if err := backend.Setup(shape, most, lim); err != nil {
+		return nil, &MemoryError{Smaller: true, cause: fmt.Errorf("workspace of %s: %w", bytesText(sz.workspace), adviseMemory(c, err))}
 	}
 	store, err := kvcache.NewStore(backend, plan.blocks, plan.hostBlocks)
 	if err != nil {
@@ -197,14 +197,6 @@ func measure(c *Config, src *source, device kernels.Info, workspaceBytes func(ke
 		sz.hostRoom = device.TotalMemory - sz.limit // it is the memory that is available
 	}
 	return sz, shape, lim
-}
-
-// reserve sets addresses aside for the maxima and memory for the limits.
-func reserve(backend kernels.Backend, shape kernels.Shape, most, lim kernels.Limits) error {
-	if err := backend.Setup(shape, most); err != nil {
-		return err
-	}
-	return backend.SetLimits(lim)
 }
 
 // describe fills in the part of Info that no Reconfigure changes, beside the

@@ -279,6 +279,9 @@ func (t *traceWriter) activity(a *kernels.Activity) {
 		category, name, call = "gpu_memset", "Memset (Device)", "cuMemsetAsync"
 		args["bytes"] = a.Bytes
 	}
+	if a.InGraph {
+		call = "cuGraphLaunch"
+	}
 	t.runtime(call, a.Correlation, a.Issued, a.IssueTime)
 	flow := traceEvent{Phase: "s", Category: "ac2g", Name: "ac2g", ID: a.Correlation, Pid: t.pid, Tid: traceEngine, Ts: micros(a.Issued)}
 	t.events = append(t.events, flow)

@@ -16,6 +16,7 @@ type step struct {
 	requests []*request // of out.Scheduled
 	results  []scheduler.Result
 	verdicts []verdict
+	checked  []int // places in out.Scheduled of what draws no token: the last entries of sample
 	record   scheduler.Record
 
 	batch   kernels.Batch
@@ -37,6 +38,7 @@ func newStep(maxTokens, maxSeqs int) *step {
 		requests: make([]*request, 0, maxSeqs),
 		results:  make([]scheduler.Result, 0, maxSeqs),
 		verdicts: make([]verdict, 0, maxSeqs),
+		checked:  make([]int, 0, maxSeqs),
 		batch: kernels.Batch{
 			Tokens:     make([]int32, 0, maxTokens),
 			Rows:       make([]int32, 0, maxSeqs),
@@ -58,7 +60,7 @@ func (s *step) reset(out *scheduler.Output) {
 	clear(s.requests)
 	clear(s.updates)
 	s.out = out
-	s.requests, s.results, s.verdicts = s.requests[:0], s.results[:0], s.verdicts[:0]
+	s.requests, s.results, s.verdicts, s.checked = s.requests[:0], s.results[:0], s.verdicts[:0], s.checked[:0]
 	b := &s.batch
 	b.Tokens, b.Rows, b.SeqLens, b.LogitRows = b.Tokens[:0], b.Rows[:0], b.SeqLens[:0], b.LogitRows[:0]
 	b.QueryStart = append(b.QueryStart[:0], 0)
@@ -66,7 +68,7 @@ func (s *step) reset(out *scheduler.Output) {
 	s.sample.Index, s.sample.Rows, s.sample.Positions = s.sample.Index[:0], s.sample.Rows[:0], s.sample.Positions[:0]
 	s.updates, s.blocks = s.updates[:0], s.blocks[:0]
 	clear(s.masks)
-	s.guided, s.sample.Masks = false, nil
+	s.guided, s.sample.Masks, s.sample.Checks = false, nil, 0
 }
 
 // runner turns the scheduler's output into batches. It keeps a row of device
@@ -145,6 +147,12 @@ func (r *runner) pack(out *scheduler.Output, of func(*scheduler.Sequence) *reque
 		}
 		s.update(q, e)
 		s.add(q, e)
+		if !e.Sample {
+			s.checked = append(s.checked, i)
+		}
+	}
+	for _, i := range s.checked {
+		s.check(s.requests[i], &out.Scheduled[i], i)
 	}
 	return s
 }
@@ -186,13 +194,26 @@ func (s *step) add(q *request, e *scheduler.Scheduled) {
 	b.Rows = append(b.Rows, q.row)
 	b.QueryStart = append(b.QueryStart, int32(len(b.Tokens)))
 	b.SeqLens = append(b.SeqLens, int32(end))
+	b.LogitRows = append(b.LogitRows, int32(len(b.Tokens)-1))
 	if e.Sample {
 		s.guided = s.guided || q.guide != nil
-		s.sample.Index = append(s.sample.Index, int32(len(b.LogitRows)))
-		s.sample.Rows = append(s.sample.Rows, q.row)
-		s.sample.Positions = append(s.sample.Positions, int32(end))
-		b.LogitRows = append(b.LogitRows, int32(len(b.Tokens)-1))
+		s.draw(q, end, len(b.LogitRows)-1)
 	}
+}
+
+// check lets the last token of a chunk tell whether what the chunk left in its blocks
+// are numbers, for it attends to all of that: others may find the blocks before q draws
+// a token.
+func (s *step) check(q *request, e *scheduler.Scheduled, i int) {
+	s.draw(q, e.Start+e.NumTokens, i)
+	s.sample.Checks++
+	q.moved = q.moved || q.sampling.UsesPenalties() // the row counts what it drew
+}
+
+func (s *step) draw(q *request, position, logitRow int) {
+	s.sample.Index = append(s.sample.Index, int32(logitRow))
+	s.sample.Rows = append(s.sample.Rows, q.row)
+	s.sample.Positions = append(s.sample.Positions, int32(position))
 }
 
 // launch gives the step's forward pass to the device.

@@ -115,8 +115,9 @@ func (p *memoryPlan) chooseBlocks(c *Config, s sizes) error {
 		return p.computeBlocks(c, s, fixed)
 	}
 	if need := fixed + int64(p.blocks)*s.block; need > s.limit {
-		return fmt.Errorf("%w: weights %s + workspace %s + %d KV blocks %s = %s, the limit is %s (%s); set --memory-limit to at least %d, or make the pool smaller",
-			ErrMemory, bytesText(s.weights), bytesText(s.workspace), p.blocks, bytesText(int64(p.blocks)*s.block), bytesText(need), bytesText(s.limit), s.limitFrom, need)
+		cause := fmt.Errorf("weights %s + workspace %s + %d KV blocks %s = %s, the limit is %s (%s); set --memory-limit to at least %d, or make the pool smaller",
+			bytesText(s.weights), bytesText(s.workspace), p.blocks, bytesText(int64(p.blocks)*s.block), bytesText(need), bytesText(s.limit), s.limitFrom, need)
+		return &MemoryError{need-s.workspace < s.limit, cause}
 	}
 	return nil
 }
@@ -127,10 +128,11 @@ func (p *memoryPlan) computeBlocks(c *Config, s sizes, fixed int64) error {
 	if need := fixed + int64(least)*s.block; need > usable {
 		// One more byte than the quotient, for the rounding of the product.
 		limit := int64(float64(need)/c.GPUMemoryUtilization) + 1
-		return fmt.Errorf("%w: weights %s + workspace %s + the smallest KV pool %s = %s, but %.4g of %s (%s) is %s; "+
+		cause := fmt.Errorf("weights %s + workspace %s + the smallest KV pool %s = %s, but %.4g of %s (%s) is %s; "+
 			"set --memory-limit to at least %d (%s), or lower --max-num-batched-tokens (%d) or --max-num-seqs (%d)",
-			ErrMemory, bytesText(s.weights), bytesText(s.workspace), bytesText(int64(least)*s.block), bytesText(need),
+			bytesText(s.weights), bytesText(s.workspace), bytesText(int64(least)*s.block), bytesText(need),
 			c.GPUMemoryUtilization, bytesText(s.limit), s.limitFrom, bytesText(usable), limit, bytesText(limit), c.MaxNumBatchedTokens, c.MaxNumSeqs)
+		return &MemoryError{need-s.workspace < usable, cause}
 	}
 	blocks := (usable - fixed) / s.block
 	p.blocks = int(min(blocks, maxComputedBlocks))

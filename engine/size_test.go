@@ -71,6 +71,27 @@ func TestPlanAdvice(t *testing.T) {
 	}
 }
 
+// TestSmallerHelps: a refusal says whether smaller steps could do with the memory, which
+// they cannot when weights and the smallest pool alone are too much.
+func TestSmallerHelps(t *testing.T) {
+	for _, c := range []struct {
+		weights, limit int64
+		override       int
+		smaller        bool
+	}{
+		{weights: 1 << 30, limit: 1 << 30}, {weights: 1 << 29, limit: 1 << 30, smaller: true},
+		{weights: 1 << 30, limit: 1 << 30, override: 10}, {weights: 1 << 29, limit: 1 << 30, override: 10, smaller: true},
+	} {
+		_, err := planOf(t, func(config *Config, s *sizes) {
+			s.limit, s.weights, s.workspace, config.NumGPUBlocksOverride = c.limit, c.weights, 1<<30, c.override
+		})
+		var short *MemoryError
+		require.ErrorAs(t, err, &short)
+		require.ErrorIs(t, err, ErrMemory)
+		require.Equal(t, c.smaller, short.Smaller, "%+v", c)
+	}
+}
+
 func TestValidateListsEveryProblem(t *testing.T) {
 	c := Config{
 		LoadFormat: "gguf", Device: "tpu", CPUISA: "sse", Threads: -1, GPUMemoryUtilization: 1.5, MemoryLimit: -1, KVCacheMemoryBytes: -1,

@@ -87,6 +87,56 @@ func TestOnlyDeltasTravel(t *testing.T) {
 	l.stop(nil)
 }
 
+// TestFailedChunkIsNotFound: a prompt whose KV turns out not to be numbers fails at that
+// chunk, and a request of the same prompt, which comes while the first would still be
+// computed, finds none of it.
+func TestFailedChunkIsNotFound(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		c.LongPrefillTokenThreshold, c.MaxNumBatchedTokens = 8, 32
+		f := &fake{}
+		e := startFake(t, f, c)
+		beside := Request{Prompt: prompt(1, 30), MaxTokens: 100, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1, FrequencyPenalty: 1}}
+		r := Request{Prompt: prompt(2, 120), MaxTokens: 10, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1, FrequencyPenalty: 1}}
+		require.NotEqual(t, beside.Prompt[20], r.Prompt[20])
+		var again *Stream
+		var err error
+		at := int64(0)
+		f.spoil = func(position int, token int32) bool {
+			if at > 0 || position != 20 || token != r.Prompt[20] {
+				return false
+			}
+			at = f.step
+			return true
+		}
+		f.onStep = func() { // on the engine's goroutine
+			if at > 0 && f.step == at+6 {
+				again, err = e.Submit(context.Background(), r)
+			}
+		}
+		var streams []*Stream
+		for _, q := range []Request{beside, r} {
+			s, err := e.Submit(context.Background(), q)
+			require.NoError(t, err)
+			streams = append(streams, s)
+		}
+		got, last := readAll(t, streams[1])
+		require.Empty(t, got)
+		require.ErrorIs(t, last.Err, ErrNotNumbers)
+		for _, step := range e.Steps(1000) {
+			for _, s := range step.Scheduled {
+				require.False(t, s.ID == 2 && s.Start >= 40, "it goes on after it failed")
+			}
+		}
+		got, _ = readAll(t, streams[0])
+		want, _ := expect(&beside, 100, 0)
+		require.Equal(t, want, got)
+		require.NoError(t, err)
+		got, _ = readAll(t, again)
+		want, _ = expect(&r, 10, 0)
+		require.Equal(t, want, got)
+	})
+}
+
 // TestStatsWords: every field of Stats survives the way through the words.
 func TestStatsWords(t *testing.T) {
 	var s Stats

@@ -19,17 +19,18 @@ type Backend interface {
 	// Info names the device. It may be called at any time.
 	Info() Info
 
-	// Setup reserves activations, row state and result buffers for the hard
-	// maxima in limits. It is called once, before any weight is loaded. The
-	// bytes it needs are WorkspaceBytes(shape, limits).
-	Setup(shape Shape, limits Limits) error
+	// Setup reserves addresses of activations, row state and result buffers for the
+	// hard maxima, and memory for limits, which come into force. It is called once,
+	// before any weight is loaded. The bytes it needs are WorkspaceBytes(shape, limits),
+	// whatever the maxima.
+	Setup(shape Shape, maxima, limits Limits) error
 	// SetLimits says what of Setup's maxima is going to be used: memory for the
 	// rest may be given back, and is there again after limits were raised. Only
 	// MaxBatchedTokens, MaxSeqs and MaxLogitRows may differ from Setup's, downwards.
 	// Nothing is in flight. Rows below MaxSeqs keep their state, others have none. An
 	// error leaves all as it was.
 	SetLimits(limits Limits) error
-	// WorkspaceBytes is the memory that Setup would take, in bytes. It has no
+	// WorkspaceBytes is the memory that limits take, in bytes. It has no
 	// side effect: the memory plan is made from it.
 	WorkspaceBytes(shape Shape, limits Limits) int64
 

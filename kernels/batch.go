@@ -49,6 +49,11 @@ type SampleBatch struct {
 	Rows      []int32    // row whose Sampling applies and whose last token is set
 	Positions []int32    // position that the drawn token will have in its sequence
 	Masks     [][]uint32 // nil, or per entry nil or a bit per id: 1 = allowed
+
+	// Checks is the number of entries, the last ones, that draw for nobody: they tell
+	// by InvalidToken whether a row's logits are numbers. What the row has by drawing,
+	// its last token and its counts for penalties, is undefined afterwards.
+	Checks int
 }
 
 // Ticket stands for a launched step or a batch of swap copies.

@@ -5,8 +5,8 @@
 //   - Backend: one device with its weights, row state, activations and KV
 //     pool. One method an operation; package kernels/cpu (C by cgo) and, with
 //     build tag cuda, package kernels/cuda implement it.
-//   - Shape and Limits: what the model needs and the hard maxima; everything
-//     a Backend ever uses is reserved from them in Setup.
+//   - Shape and Limits: what the model needs, the hard maxima and the limits in
+//     force; everything a Backend ever uses is reserved from them in Setup.
 //   - Weight: an opaque tensor that a Backend packed as it likes.
 //   - Batch: the ragged step, mixed prefill chunks and decodes, no phase flag.
 //   - PagedKV: the strides of the block pool.

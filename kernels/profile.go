@@ -49,9 +49,11 @@ type Activity struct {
 	Name     string        // of the kernel; of a copy its direction: "HtoD", "DtoH", "DtoD", …
 	Start    time.Duration // a kernel that was launched early waits at first
 	Duration time.Duration
-	// The call that issued it, on the host.
+	// The call that issued it, on the host. The activities of a graph, which one call
+	// issues, have equal parts of its time, in order, and numbers of their own.
 	Issued    time.Duration
 	IssueTime time.Duration
+	InGraph   bool
 
 	Correlation     uint32 // number of that call
 	Device, Context uint32

@@ -73,7 +73,8 @@ func load(t *testing.T, b kernels.Backend, dir string) *runner {
 	checkpoint, err := model.OpenCheckpoint(dir)
 	require.NoError(t, err)
 	defer checkpoint.Close()
-	require.NoError(t, b.Setup(config.Shape(), kernels.Limits{MaxBatchedTokens: 128, MaxSeqs: 1, MaxModelLen: 128, MaxLogitRows: 128, BlockSize: 16}))
+	limits := kernels.Limits{MaxBatchedTokens: 128, MaxSeqs: 1, MaxModelLen: 128, MaxLogitRows: 128, BlockSize: 16}
+	require.NoError(t, b.Setup(config.Shape(), limits, limits))
 	require.NoError(t, b.ResizePool(9, 1))
 	m, err := model.Load(b, config, checkpoint, nil)
 	require.NoError(t, err)

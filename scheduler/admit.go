@@ -42,6 +42,8 @@ func (s *Scheduler) whyWait(out *Output, q *Sequence, budget int) WaitReason {
 		return WaitPreempted
 	case s.shrinking:
 		return WaitShrink
+	case s.wanted && s.running.len() > 0:
+		return WaitBlocks
 	case s.running.len() >= s.cfg.MaxNumSeqs:
 		return WaitSeqs
 	case budget == 0 && out.ChunkReason == WaitITL:

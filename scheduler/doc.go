@@ -62,7 +62,8 @@
 //  3. waiting sequences, in order, while fewer than MaxNumSeqs run and budget is
 //     left, unless this step preempted for want of blocks. One that does not fit
 //     whole holds back those behind it: nothing is half-admitted and nobody is
-//     passed over.
+//     passed over. A loan that was refused for want of blocks (Borrow) holds all of
+//     them back while sequences run.
 //
 // # Preemption
 //

@@ -32,7 +32,8 @@ func (s *Scheduled) Live() bool { return s.Seq.Status != Finished }
 
 // Result is what a step brought for one Scheduled that has Sample set.
 type Result struct {
-	// Token is appended to the sequence; a negative one is not, and must Finish.
+	// Token is appended to the sequence; a negative one is not, and must Finish: what
+	// the step computed is not published.
 	Token int32
 	// Finish ends the sequence after Token. The caller decides on stop ids and
 	// lengths; MaxLen is a bound that a sequence reaches only by being finished.

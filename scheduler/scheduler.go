@@ -45,6 +45,7 @@ type Scheduler struct {
 	scratch  checkScratch
 	trace    *tracer            // nil = off
 	borrowed kvcache.BlockTable // see Borrow
+	wanted   bool               // a loan was refused
 }
 
 // New makes a Scheduler over a Manager. The error lists every problem of the

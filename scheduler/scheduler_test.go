@@ -54,6 +54,53 @@ func TestRefusedHeadTriesAgainWhenItsPrefixIsThere(t *testing.T) {
 	require.Positive(t, second.CachedTokens)
 }
 
+// TestRefusedLoan: while a loan is wanted, blocks that come free are not given to who
+// waits; without a loan, or with nobody running, they are.
+func TestRefusedLoan(t *testing.T) {
+	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 11, BlockSize: 16})
+	require.NoError(t, err)
+	s, err := New(Config{Limits: Limits{MaxNumSeqs: 4, MaxBatchedTokens: 256}}, kv)
+	require.NoError(t, err)
+	var all []*Sequence
+	add := func(tokens int) *Sequence {
+		q := &Sequence{Tokens: make([]int32, tokens), MaxLen: tokens + 8}
+		q.Tokens[0] = int32(len(all)) // nothing is shared
+		all = append(all, q)
+		s.Add(q)
+		return q
+	}
+	step := func(ends ...*Sequence) {
+		out := s.Schedule()
+		results := make([]Result, len(out.Scheduled))
+		for i := range results {
+			results[i].Finish = slices.Contains(ends, out.Scheduled[i].Seq)
+		}
+		s.Update(out, results, 0)
+	}
+	first, second, third := add(60), add(60), add(20)
+	step()
+	require.Equal(t, Running, third.Status)
+	_, ok := s.Borrow(16 * 8)
+	require.False(t, ok)
+	late := add(10)
+	step(first)
+	step()
+	require.Equal(t, Waiting, late.Status)
+	_, ok = s.Borrow(16 * 4)
+	require.True(t, ok)
+	s.GiveBack()
+	step()
+	require.Equal(t, Running, late.Status)
+
+	_, ok = s.Borrow(16 * 10)
+	require.False(t, ok)
+	last := add(10)
+	step(second, third, late)
+	require.Equal(t, Waiting, last.Status)
+	step()
+	require.Equal(t, Running, last.Status, "nobody else runs")
+}
+
 // TestChunkReason: a step that takes its whole budget says so only if somebody got
 // less for it.
 func TestChunkReason(t *testing.T) {

@@ -160,20 +160,24 @@ func (s *Scheduler) ResetPrefixCache() {
 }
 
 // Borrow takes blocks for so many tokens outside any sequence, for a computation
-// of the caller's own between two steps; ok is false when too few are free. One
-// loan at a time, until GiveBack. The table is the Scheduler's. Taking the blocks
-// from the Manager behind the Scheduler's back would work, but a trace would not
-// know of it.
+// of the caller's own between two steps; ok is false when too few are free. Then nobody
+// is admitted beside those that run, until GiveBack: their ends bring what the loan lacks,
+// which newcomers would take otherwise, again and again. One loan at a time. The table is
+// the Scheduler's. Taking the blocks from the Manager behind the Scheduler's back would
+// work, but a trace would not know of it.
 func (s *Scheduler) Borrow(tokens int) (t *kvcache.BlockTable, ok bool) {
 	if s.borrowed.Len() > 0 || tokens < 1 {
 		panic(fmt.Sprintf("scheduler: Borrow for %d tokens with %d blocks on loan", tokens, s.borrowed.Len()))
 	}
 	s.trace.emit(func(l *TraceLine) { l.Borrow = tokens })
-	return &s.borrowed, s.kv.Grow(&s.borrowed, tokens)
+	ok = s.kv.Grow(&s.borrowed, tokens)
+	s.wanted = !ok
+	return &s.borrowed, ok
 }
 
-// GiveBack ends a loan.
+// GiveBack ends a loan, or the wish for one.
 func (s *Scheduler) GiveBack() {
 	s.trace.emit(func(l *TraceLine) { l.GiveBack = true })
 	s.kv.Release(&s.borrowed)
+	s.wanted = false
 }

@@ -88,6 +88,8 @@ func (d *traced) act(t testing.TB) {
 	case 3:
 		if _, ok := d.s.Borrow(1 + d.r.IntN(20)); ok {
 			d.seen["loan"]++
+		} else if d.seen["refused loan"]++; d.r.IntN(2) == 0 {
+			return // the wish stays for some steps
 		}
 		d.s.GiveBack()
 	}
@@ -172,7 +174,7 @@ func TestReplay(t *testing.T) {
 	t.Log(seen)
 	for _, what := range []string{
 		string(ByRecompute), string(BySwap), string(ByWaiting), string(Fresh), string(Forked), string(SwappedIn),
-		"abort", "limits", "loan", "evicted", "target_itl",
+		"abort", "limits", "loan", "refused loan", "evicted", "target_itl",
 	} {
 		require.Greater(t, seen[what], runs/20, "the runs reached %q too rarely to mean anything", what)
 	}
@@ -181,7 +183,7 @@ func TestReplay(t *testing.T) {
 // TestReplaySeesOneChangedByte changes one digit of a recorded decision and wants
 // to be told.
 func TestReplaySeesOneChangedByte(t *testing.T) {
-	trace := recordRun(t, 3, 40, map[string]int{})
+	trace := recordRun(t, 3, 80, map[string]int{})
 	r := rand.New(rand.NewPCG(1, 1))
 	start, changes := 0, 0
 	for line := range bytes.Lines(trace) {

@@ -39,7 +39,7 @@ func (s *Scheduler) Update(out *Output, results []Result, took time.Duration) {
 		if e.Sample && r.Token >= 0 {
 			q.Tokens = append(q.Tokens, r.Token)
 		}
-		if q.Status == Running && q.epoch == e.epoch {
+		if failed := e.Sample && r.Token < 0; !failed && q.Status == Running && q.epoch == e.epoch {
 			s.computed(q, e.Start+e.NumTokens)
 		}
 		if e.Sample && r.Finish {

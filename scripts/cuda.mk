@@ -5,6 +5,7 @@ CUDA_HOME  := $(CURDIR)/.cache/cuda/nvidia/cu13
 NVCC       := $(CUDA_HOME)/bin/nvcc
 TRAMPOLINE := .cache/cuda-build/libcuda.a
 TAGS       := -tags cuda
+TEST_TAGS  := -tags cuda,faults
 
 # One image a file of kernels: machine code for the generic and the Hopper path,
 # and PTX for what comes later. sm_86 and sm_89 come from the same PTX as sm_80.
@@ -36,9 +37,9 @@ kernels/cuda/cubin/%.fatbin: kernels/cuda/%.cu $(wildcard kernels/cuda/*.cuh) sc
 	@echo nvcc $<
 	@$(NVCC) $(NVCCFLAGS) -o $@ $<
 
-# What the tag adds: plans, layouts and messages; on a GPU, everything else too.
+# What the tags add: plans, layouts and messages; on a GPU, everything else too.
 test-cuda: $(CUDA)
-	$(GO) test $(TAGS) ./kernels/cuda ./internal/cuda ./internal/nvml ./engine
+	$(GO) test $(TEST_TAGS) ./kernels/cuda ./internal/cuda ./internal/nvml ./engine
 
 ## dist: an archive for a GPU machine that has no Go, under dist/ (BACKEND=cuda)
 dist: $(TOKENIZERS) $(CUDA)

@@ -14,7 +14,7 @@ mkdir -p "$out"
 strip='-s -w'
 go build -tags 'cuda nodemo' -trimpath -ldflags "$strip -X main.version=$version" -o "$out/" ./cmd/pagoda
 for package in internal/cuda kernels/cuda engine; do
-	go test -c -tags 'cuda nodemo' -trimpath -ldflags "$strip" -o "$out/${package//\//-}.test" "./$package"
+	go test -c -tags 'cuda nodemo faults' -trimpath -ldflags "$strip" -o "$out/${package//\//-}.test" "./$package"
 done
 cp scripts/gpu-check.sh scripts/gpu-bench.sh README.md LICENSE NOTICE "$out/"
 cp -r scripts/reference testdata/text/alice.txt "$out/"

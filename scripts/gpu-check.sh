@@ -52,6 +52,9 @@ grep -hE '_test.go:[0-9]+: .*(MiB|GB/s|compositions|allocations|ran )' $logs/eng
 part steady '' ./pagoda bench peers qwen2.5-0.5b qwen2.5-7b --load-format dummy --quiet --rows decode --batch-sizes 1,64,256 \
 	--repeats 1 --output-dir $logs/steady-report
 grep -hE 'decode|batch|^ +[0-9]+ ' $logs/steady.log | sed 's/^/            /'
+# How idle the GPU is in steady decode, within graphs, too: with CUPTI, which widens gaps.
+part idle '' ./engine.test -test.run '^$' -test.bench GPUIdle -test.benchtime 1x
+grep -h '^Benchmark.*idle' $logs/idle.log | sed 's/^/             /'
 
 # get PATH asks the server of a check.
 get() {

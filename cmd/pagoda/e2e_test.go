@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -85,17 +86,25 @@ type completion struct {
 	text   string
 	cached int64
 	finish string
+	tokens []openai.ChatCompletionTokenLogprob // askTop: with the likeliest two
 }
 
 // ask streams a greedy chat completion.
 func (s *liveServer) ask(ctx context.Context, prompt string, tokens int64) (completion, error) {
-	stream := s.client.Chat.Completions.NewStreaming(ctx, openai.ChatCompletionNewParams{
-		Model:         demo.Name,
-		Messages:      []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompt)},
-		Temperature:   openai.Float(0),
-		MaxTokens:     openai.Int(tokens),
-		StreamOptions: openai.ChatCompletionStreamOptionsParam{IncludeUsage: openai.Bool(true)},
-	})
+	return s.complete(ctx, prompt, tokens, openai.ChatCompletionNewParams{})
+}
+
+// askTop is ask with log probabilities.
+func (s *liveServer) askTop(ctx context.Context, prompt string, tokens int64) (completion, error) {
+	return s.complete(ctx, prompt, tokens, openai.ChatCompletionNewParams{Logprobs: openai.Bool(true), TopLogprobs: openai.Int(2)})
+}
+
+func (s *liveServer) complete(ctx context.Context, prompt string, tokens int64, params openai.ChatCompletionNewParams) (completion, error) {
+	params.Model = demo.Name
+	params.Messages = []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompt)}
+	params.Temperature, params.MaxTokens = openai.Float(0), openai.Int(tokens)
+	params.StreamOptions = openai.ChatCompletionStreamOptionsParam{IncludeUsage: openai.Bool(true)}
+	stream := s.client.Chat.Completions.NewStreaming(ctx, params)
 	defer stream.Close()
 	var text strings.Builder
 	var c completion
@@ -103,6 +112,7 @@ func (s *liveServer) ask(ctx context.Context, prompt string, tokens int64) (comp
 		chunk := stream.Current()
 		for _, choice := range chunk.Choices {
 			text.WriteString(choice.Delta.Content)
+			c.tokens = append(c.tokens, choice.Logprobs.Content...)
 			if choice.FinishReason != "" {
 				c.finish = choice.FinishReason
 			}
@@ -140,10 +150,62 @@ func mixedPrompts(n int) (prompts []string, tokens []int64) {
 // concurrent greedy streams of mixed lengths, prefix cache on, say exactly what
 // each says alone; a repeat finds its prefix cached; after half of them
 // disconnect all blocks are free. The CPU backend is batch-invariant in every
-// mode, so nothing is excused there without the flag, either.
+// mode, so nothing is excused there without the flag, either. On a GPU without the flag
+// a stream may go another way where its two likeliest tokens are nearly as likely.
 func TestConcurrentStreams(t *testing.T) {
 	t.Run("batch-invariant", func(t *testing.T) { testConcurrentStreams(t, true, 64) })
 	t.Run("default", func(t *testing.T) { testConcurrentStreams(t, false, 32) })
+}
+
+// nearlyEqual compares a greedy completion with another of the same prompt up to the
+// first token that differs, which must have been nearly as likely there.
+func nearlyEqual(want, got []openai.ChatCompletionTokenLogprob) error {
+	const tolerance = 0.25 // nats
+	for i, w := range want {
+		if i == len(got) {
+			return fmt.Errorf("%d tokens, want %d", len(got), len(want))
+		}
+		g := got[i]
+		if g.Token == w.Token {
+			if math.Abs(g.Logprob-w.Logprob) > tolerance {
+				return fmt.Errorf("token %d: log probability %g, want %g", i, g.Logprob, w.Logprob)
+			}
+			continue
+		}
+		for _, top := range w.TopLogprobs {
+			if top.Token == g.Token && top.Logprob > w.Logprob-tolerance {
+				return nil
+			}
+		}
+		return fmt.Errorf("token %d: %q, want %q, and it was not close: %v", i, g.Token, w.Token, w.TopLogprobs)
+	}
+	if len(want) == 0 || len(got) > len(want) {
+		return fmt.Errorf("%d tokens, want %d", len(got), len(want))
+	}
+	return nil
+}
+
+func TestNearlyEqual(t *testing.T) {
+	token := func(text string, logprob float64, other string, less float64) openai.ChatCompletionTokenLogprob {
+		return openai.ChatCompletionTokenLogprob{Token: text, Logprob: logprob, TopLogprobs: []openai.ChatCompletionTokenLogprobTopLogprob{
+			{Token: text, Logprob: logprob}, {Token: other, Logprob: logprob - less},
+		}}
+	}
+	type list = []openai.ChatCompletionTokenLogprob
+	want := list{token("a", -1, "b", 2), token("c", -0.7, "d", 0.1), token("e", -0.5, "f", 1)}
+	require.NoError(t, nearlyEqual(want, want))
+	require.NoError(t, nearlyEqual(want, list{want[0], token("d", -0.7, "c", 0.1), token("x", -1, "y", 3)}), "all is different after a draw")
+	for says, got := range map[string]list{
+		"token 0":          {token("b", -1, "a", 2)},
+		"token 2":          {want[0], want[1], token("f", -0.6, "e", 0.5)},
+		"token 1":          {want[0], token("z", -0.7, "c", 0)},
+		"log probability":  {want[0], token("c", -1, "d", 0.1)},
+		"2 tokens, want 3": want[:2],
+		"4 tokens, want 3": append(want[:3:3], want[0]),
+	} {
+		require.ErrorContains(t, nearlyEqual(want, got), says)
+	}
+	require.Error(t, nearlyEqual(nil, nil), "nothing was compared")
 }
 
 func testConcurrentStreams(t *testing.T, invariant bool, n int) {
@@ -154,11 +216,15 @@ func testConcurrentStreams(t *testing.T, invariant bool, n int) {
 	}
 	s := startServer(t, engine.Config{BatchInvariant: invariant, MaxNumSeqs: 24, MaxNumBatchedTokens: 256, MaxModelLen: 1024, NumGPUBlocksOverride: 400})
 	prompts, tokens := mixedPrompts(n)
+	ask, exact := s.ask, invariant || s.engine.Info().Device.Backend == "cpu"
+	if !invariant {
+		ask = s.askTop
+	}
 
 	solo := make([]completion, n)
 	for i := range prompts {
 		var err error
-		solo[i], err = s.ask(t.Context(), prompts[i], tokens[i])
+		solo[i], err = ask(t.Context(), prompts[i], tokens[i])
 		require.NoError(t, err)
 		require.NotEmpty(t, solo[i].text)
 	}
@@ -166,13 +232,16 @@ func testConcurrentStreams(t *testing.T, invariant bool, n int) {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
 	for i := range prompts {
-		wg.Go(func() { together[i], errs[i] = s.ask(t.Context(), prompts[i], tokens[i]) })
+		wg.Go(func() { together[i], errs[i] = ask(t.Context(), prompts[i], tokens[i]) })
 	}
 	wg.Wait()
 	cached := 0
 	for i := range prompts {
 		require.NoError(t, errs[i])
-		if invariant || s.engine.Info().Device.Backend == "cpu" {
+		if !invariant {
+			require.NoError(t, nearlyEqual(solo[i].tokens, together[i].tokens), "prompt %d", i)
+		}
+		if exact {
 			require.Equal(t, solo[i].text, together[i].text, "prompt %d", i)
 			require.Equal(t, solo[i].finish, together[i].finish)
 		}

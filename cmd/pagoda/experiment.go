@@ -103,7 +103,8 @@ func (x *experiment) noPoolSize() error {
 }
 
 // largest starts the engine with the largest values to try. Where the memory has no
-// room for them, it starts with smaller ones, and the others are results.
+// room for them and may have it for smaller ones, it starts with those, and the others
+// are results.
 func (x *experiment) largest(cmd *cobra.Command, model string) (*session, error) {
 	seqs, tokens := slices.Sorted(slices.Values(x.tries.seqs)), slices.Sorted(slices.Values(x.tries.tokens))
 	given := x.config
@@ -115,8 +116,9 @@ func (x *experiment) largest(cmd *cobra.Command, model string) (*session, error)
 			x.config.MaxNumBatchedTokens = max(given.MaxNumBatchedTokens, tokens[n-1], x.config.MaxNumSeqs)
 		}
 		s, err := x.open(cmd, model)
+		var short *engine.MemoryError
 		switch {
-		case !errors.Is(err, engine.ErrMemory):
+		case !errors.As(err, &short) || !short.Smaller:
 			return s, err
 		case len(tokens) > 1:
 			tokens = tokens[:len(tokens)-1]

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pagoda-engine/pagoda/bench"
+	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // tiny makes any experiment take less than a second on the demo.
@@ -116,4 +117,7 @@ func TestMoreThanFits(t *testing.T) {
 	var r bench.Report
 	require.NoError(t, json.Unmarshal(text, &r))
 	require.EqualValues(t, 1, r.Cells[len(r.Cells)-1].Metrics["out_of_memory"].Median)
+	_, err = run(t, append([]string{"bench", "seqs", "demo", "--max-num-seqs", "4,16000", "--memory-limit", "1MiB", "--repeats", "1"}, tiny...)...)
+	require.ErrorIs(t, err, engine.ErrMemory)
+	require.ErrorContains(t, err, "--max-num-seqs (16000)", "smaller ones are not tried where the weights alone are too much")
 }

@@ -44,9 +44,10 @@ func perplexity(t *testing.T, dir string, ids []int32, cfg cpu.Config) float64 {
 	be, err := cpu.New(cfg)
 	require.NoError(t, err)
 	defer be.Close()
-	require.NoError(t, be.Setup(config.Shape(), kernels.Limits{
+	limits := kernels.Limits{
 		MaxBatchedTokens: perplexityChunk, MaxSeqs: 1, MaxModelLen: perplexityChunk, MaxLogitRows: perplexityChunk, BlockSize: 16,
-	}))
+	}
+	require.NoError(t, be.Setup(config.Shape(), limits, limits))
 	require.NoError(t, be.ResizePool(perplexityChunk/16+1, 0))
 	m, err := model.Load(be, config, checkpoint, nil)
 	require.NoError(t, err)

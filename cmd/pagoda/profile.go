@@ -39,8 +39,7 @@ Traces go to a folder a part in --profile-dir:
   https://ui.perfetto.dev              opens each .pt.trace.json
 
 On a GPU kernels are timed by CUPTI where libcupti.so.13 is installed, else operations
-by CUDA events. While they are profiled, steps run operation by operation, not as CUDA
-graphs.`,
+by CUDA events, and steps then run operation by operation, not as CUDA graphs.`,
 		Example: `  pagoda bench profile demo
   pagoda bench profile qwen2.5-0.5b --load-format dummy --batch-sizes 1,16 --steps 4`,
 		Args: exactly(1, 1),

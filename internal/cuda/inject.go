@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && faults
 
 package cuda
 
@@ -11,7 +11,8 @@ import (
 	"unsafe"
 )
 
-// Here is what tests break things with.
+// Here is what tests break things with: build tag faults, which no program has that is
+// given to anybody.
 
 // injected is the allocation that is to fail: the left-th of those that call names.
 var injected struct {

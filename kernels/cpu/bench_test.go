@@ -33,9 +33,10 @@ func newBench(b *testing.B, cfg Config, tokens int) *bench {
 	s := qwen05()
 	m := &bench{Backend: newBackend(b, cfg)}
 	b.Cleanup(func() { require.NoError(b, m.Close()) })
-	require.NoError(b, m.Setup(s, kernels.Limits{
+	limits := kernels.Limits{
 		MaxBatchedTokens: tokens, MaxSeqs: 16, MaxModelLen: 1024, MaxLogitRows: 16, BlockSize: 16, MaxTopLogprobs: 1,
-	}))
+	}
+	require.NoError(b, m.Setup(s, limits, limits))
 	require.NoError(b, m.ResizePool(1+16*64, 0))
 	tensor := func(shape ...int) kernels.HostTensor {
 		return kernels.HostTensor{Name: "dummy", Shape: shape, Seed: 1, Scale: 0.02}

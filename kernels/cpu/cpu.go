@@ -198,8 +198,9 @@ func checkShape(s kernels.Shape, l kernels.Limits) error {
 	return nil
 }
 
-// Setup implements kernels.Backend.
-func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
+// Setup implements kernels.Backend. Memory comes page by page as it is used: what lies
+// beyond the limits in force takes none.
+func (b *Backend) Setup(shape kernels.Shape, limits, _ kernels.Limits) error {
 	if b.workspace != nil {
 		panic("cpu: Setup called twice")
 	}

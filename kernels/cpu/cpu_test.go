@@ -88,9 +88,10 @@ type tiny struct {
 func newTiny(t *testing.T, cfg Config) *tiny {
 	s, m := small(), &tiny{Backend: newBackend(t, cfg)}
 	t.Cleanup(func() { _ = m.Close() })
-	require.NoError(t, m.Setup(s, kernels.Limits{
+	limits := kernels.Limits{
 		MaxBatchedTokens: 64, MaxSeqs: 8, MaxModelLen: 200, MaxLogitRows: 8, BlockSize: 16, MaxTopLogprobs: 2,
-	}))
+	}
+	require.NoError(t, m.Setup(s, limits, limits))
 	require.NoError(t, m.ResizePool(120, 4))
 	seed := uint64(0)
 	tensor := func(shape ...int) kernels.HostTensor {
@@ -285,7 +286,7 @@ func TestErrors(t *testing.T) {
 	odd := small()
 	odd.HeadDim = 24
 	fresh := newBackend(t, Config{Threads: 1})
-	require.ErrorContains(t, fresh.Setup(odd, m.limits), "heads of 24")
+	require.ErrorContains(t, fresh.Setup(odd, m.limits, m.limits), "heads of 24")
 	require.NoError(t, fresh.Close())
 	bad := kernels.HostTensor{Name: "layers.7.bad", Shape: []int{72, 71}}
 	_, err = m.LoadLinear(kernels.LinearSpec{Kind: kernels.LinearGateUp, Parts: []kernels.HostTensor{bad, bad}})

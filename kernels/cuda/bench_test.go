@@ -27,9 +27,10 @@ func newBenchModel(b *testing.B, model trueShape, seqs, context int) *benchModel
 	be := newBackend(b, Config{Path: *forcePath})
 	b.Cleanup(func() { _ = be.Close() })
 	s := model.full()
-	require.NoError(b, be.Setup(s, kernels.Limits{
+	limits := kernels.Limits{
 		MaxBatchedTokens: 8192, MaxSeqs: seqs, MaxModelLen: context + 512, MaxLogitRows: seqs, BlockSize: 16, MaxTopLogprobs: 20,
-	}))
+	}
+	require.NoError(b, be.Setup(s, limits, limits))
 	per := ceilDiv(context+512, 16)
 	require.NoError(b, be.ResizePool(1+per*seqs, 0))
 	fill := loadParams{
@@ -165,7 +166,7 @@ func BenchmarkSwap(b *testing.B) {
 	paths(b)
 	m := newBackend(b, Config{})
 	b.Cleanup(func() { _ = m.Close() })
-	require.NoError(b, m.Setup(trueShapes[2].full(), smallLimits))
+	require.NoError(b, m.Setup(trueShapes[2].full(), smallLimits, smallLimits))
 	const blocks = 1024
 	require.NoError(b, m.ResizePool(blocks+1, blocks))
 	copies := make([]kernels.BlockCopy, blocks/2)

@@ -33,9 +33,10 @@ func againstCPU(t *testing.T, path string, model trueShape) {
 	require.NoError(t, err)
 	var logits [2][][]float32
 	for i, b := range []kernels.Backend{host, newBackend(t, Config{Path: path})} {
-		require.NoError(t, b.Setup(shape, kernels.Limits{
+		limits := kernels.Limits{
 			MaxBatchedTokens: seqs * first, MaxSeqs: seqs, MaxModelLen: 128, MaxLogitRows: seqs, BlockSize: 16, MaxTopLogprobs: 1,
-		}))
+		}
+		require.NoError(t, b.Setup(shape, limits, limits))
 		require.NoError(t, b.ResizePool(1+8*seqs, 0))
 		m := loadTrue(t, b, shape, model.tied)
 		m.resetRows(seqs, 8)

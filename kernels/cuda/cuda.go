@@ -257,31 +257,31 @@ func checkShape(s kernels.Shape, l kernels.Limits) error {
 }
 
 // Setup implements kernels.Backend.
-func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
+func (b *Backend) Setup(shape kernels.Shape, maxima, limits kernels.Limits) error {
 	if b.place != nil {
 		panic("cuda: Setup called twice")
 	}
-	if err := checkShape(shape, limits); err != nil {
+	if err := checkShape(shape, maxima); err != nil {
 		return err
 	}
 	if shape.SampleVocab == 0 {
 		shape.SampleVocab = shape.Vocab
 	}
-	b.shape, b.limits, b.kv = shape, limits, kernels.NewPagedKV(shape, limits.BlockSize)
+	b.shape, b.limits, b.kv = shape, maxima, kernels.NewPagedKV(shape, maxima.BlockSize)
 	var err error
-	if b.place, err = b.device.NewRange(b.WorkspaceBytes(shape, limits), cuda.PatchBytes); err != nil {
+	if b.place, err = b.device.NewRange(b.WorkspaceBytes(shape, maxima), cuda.PatchBytes); err != nil {
 		return memory(fmt.Errorf("cuda: reserving addresses for the workspace: %w", err))
 	}
-	b.ws = layoutWorkspace(shape, limits, b.arch.sms, b.place.Base)
-	if err := b.backWorkspace(limits); err != nil {
+	b.ws = layoutWorkspace(shape, maxima, b.arch.sms, b.place.Base)
+	b.updates = newUpdates(maxima)
+	if err := b.SetLimits(limits); err != nil {
 		return err
 	}
-	b.tableLen, b.identity, b.products = make([]int32, limits.MaxSeqs), make([]int32, limits.MaxSeqs+1), map[gemmShape]productPlan{}
+	b.tableLen, b.identity, b.products = make([]int32, maxima.MaxSeqs), make([]int32, maxima.MaxSeqs+1), map[gemmShape]productPlan{}
 	for i := range b.identity {
 		b.identity[i] = int32(i)
 	}
-	b.decode.layer, b.decode.plan, b.decode.ok = planAttentionDecode(shapeOfHeads(shape), b.arch, limits.MaxSeqs)
-	b.updates = newUpdates(limits)
+	b.decode.layer, b.decode.plan, b.decode.ok = planAttentionDecode(shapeOfHeads(shape), b.arch, maxima.MaxSeqs)
 	for _, init := range []func() error{b.initPool, b.initSteps, b.initMaps, b.initRope} {
 		if err := init(); err != nil {
 			return memory(fmt.Errorf("cuda: %w", err))
@@ -318,6 +318,10 @@ func hostAlloc[T any](b *Backend, n int) ([]T, error) {
 // launch queues a kernel on the compute stream.
 func (b *Backend) launch(op kernels.Op, l launch, params unsafe.Pointer) {
 	if b.err != nil || b.omit != "" && b.omit == string(op)+b.run.part {
+		return
+	}
+	if p := &b.profiler; p.state == describing {
+		p.dry = append(p.dry, graphKernel{len(p.traced), l.kernel})
 		return
 	}
 	k, err := b.kernel(l.image, l.kernel)

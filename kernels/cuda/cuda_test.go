@@ -5,10 +5,13 @@ package cuda
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -97,7 +100,7 @@ func newTiny(t testing.TB, cfg Config) *tiny { return newTinyOf(t, cfg, smallLim
 func newTinyOf(t testing.TB, cfg Config, limits kernels.Limits) *tiny {
 	s, m := small(), &tiny{Backend: newBackend(t, cfg)}
 	t.Cleanup(func() { _ = m.Close() })
-	require.NoError(t, m.Setup(s, limits))
+	require.NoError(t, m.Setup(s, limits, limits))
 	require.NoError(t, m.ResizePool(120, 4))
 	seed := uint64(0)
 	tensor := func(shape ...int) kernels.HostTensor {
@@ -231,6 +234,65 @@ func graphsAgree(t *testing.T, path string, invariant bool, n int, sizes []int) 
 	}
 	require.Len(t, m.graphs.all, 1)
 	require.Greater(t, m.graphs.all[0].exec.Nodes, 15)
+	lower := limits
+	lower.MaxSeqs, lower.MaxLogitRows = m.graphs.all[0].size-1, limits.MaxLogitRows
+	if lower.MaxSeqs == 0 {
+		return
+	}
+	require.NoError(t, m.SetLimits(lower))
+	require.Empty(t, m.graphs.all, "no step takes that size any more")
+	require.NoError(t, m.SetLimits(limits))
+	gotTokens, _ := m.generate(t, n, never)
+	require.Equal(t, tokens, gotTokens, "%d rows, captured anew", n)
+	require.Len(t, m.graphs.all, 1)
+}
+
+// TestProfileGraphs: decode steps stay graphs while CUPTI records, their kernels belong to
+// the operations that issue them where there is no graph, and no token changes.
+func TestProfileGraphs(t *testing.T) {
+	for _, path := range paths(t) {
+		t.Run(path, func(t *testing.T) {
+			m := newTinyOf(t, Config{Path: path, GraphSizes: []int{3}}, smallLimits)
+			want, _ := m.generate(t, 3, never)
+			steps := map[kernels.Ticket][]kernels.OpRecord{}
+			m.SetProfiler(func(o kernels.OpRecord) { steps[o.Step] = append(steps[o.Step], o) })
+			got, _ := m.generate(t, 3, never)
+			m.SetProfiler(nil)
+			require.Equal(t, want, got)
+			for _, note := range m.ProfileNotes() {
+				if strings.Contains(note, libcupti) {
+					t.Skip(note)
+				}
+				require.Fail(t, note)
+			}
+			require.Len(t, steps, 100)
+			list := func(step []kernels.OpRecord) (names []string, replayed int) {
+				for _, o := range step {
+					names = append(names, fmt.Sprint(o.Name(), o.Layer))
+					for _, a := range o.Activities {
+						if a.Kind == kernels.KernelActivity {
+							names = append(names, a.Name)
+						}
+						if a.InGraph {
+							replayed++
+						}
+					}
+				}
+				return names, replayed
+			}
+			tickets := slices.Sorted(maps.Keys(steps))
+			eager, replayed := list(steps[tickets[0]])
+			require.Zero(t, replayed)
+			eager = slices.Delete(eager, slices.Index(eager, "sample-1")+1, slices.Index(eager, "sample-1")+2) // it has a message of its own
+			for _, ticket := range tickets[1:] {
+				names, replayed := list(steps[ticket])
+				require.Equal(t, eager, names)
+				require.Greater(t, replayed, 15)
+			}
+			got, _ = m.generate(t, 3, never)
+			require.Equal(t, want, got, "captured anew after the profile")
+		})
+	}
 }
 
 // TestNoAllocations: a decode step that replays a graph allocates nothing.
@@ -272,10 +334,19 @@ func TestOutOfMemory(t *testing.T) {
 }
 
 // TestDeviceFault: a kernel that writes where it may not makes the Backend fail
-// for good, with the error of the step that met it. It comes last: the context is
-// lost to the process.
-func TestZDeviceFault(t *testing.T) {
+// for good, with the error of the step that met it. It runs in a process of its own: the
+// context is lost to that one.
+func TestDeviceFault(t *testing.T) {
 	paths(t)
+	const own = "PAGODA_TEST_GPU_FAULT"
+	if os.Getenv(own) == "" {
+		cmd := exec.Command(os.Args[0], "-test.v", "-test.run", "^"+t.Name()+"$", "-path", *forcePath)
+		cmd.Env = append(os.Environ(), own+"=1")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS: "+t.Name())
+		return
+	}
 	m := newTiny(t, Config{})
 	m.reset(1)
 	_, err := m.Wait(m.decode(1, 1, false))

@@ -80,7 +80,7 @@ func address(f func()) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer
 func (g *graphs) find(b *Backend, batch *kernels.Batch, forward func()) *graph {
 	g.wanted = nil
 	n := batch.NumSeqs()
-	if len(g.sizes) == 0 || b.tap != nil || b.profiler.fn != nil || batch.NumTokens() != n || batch.NumDecodes != n || len(batch.LogitRows) > n {
+	if len(g.sizes) == 0 || b.tap != nil || b.profiler.fn != nil && b.profiler.tracer == nil || batch.NumTokens() != n || batch.NumDecodes != n || len(batch.LogitRows) > n {
 		return nil
 	}
 	size := g.bucket(n)
@@ -119,11 +119,13 @@ func (g *graphs) captureWanted(b *Backend) {
 	}
 	// The step's own shape stays what Wait and errors report.
 	shape := b.run
-	defer func() { b.run = shape }()
+	b.profiler.state = capturing
+	defer func() { b.run, b.profiler.state = shape, live }()
 	if err := b.compute.BeginCapture(); err != nil {
 		b.fail("graph capture", err)
 		return
 	}
+	b.beginPrepare()
 	b.prepare()
 	b.issue(shape.step, b.identity[:e.size+1], e.size, e.size, e.forward)
 	b.runSample(e.size)
@@ -133,6 +135,30 @@ func (g *graphs) captureWanted(b *Backend) {
 		return
 	}
 	e.exec = exec
+}
+
+// renew frees all graphs: each is captured anew when a step would take it. None runs.
+func (g *graphs) renew() error {
+	var errs []error
+	for _, e := range g.all {
+		errs = append(errs, e.destroy())
+		e.exec = cuda.Graph{}
+	}
+	return errors.Join(errs...)
+}
+
+// keep replaces the sizes and frees the graphs of others: none of them runs.
+func (g *graphs) keep(sizes []int) error {
+	var errs []error
+	g.sizes, g.wanted = sizes, nil
+	g.all = slices.DeleteFunc(g.all, func(e *graph) bool {
+		gone := !slices.Contains(sizes, e.size)
+		if gone {
+			errs = append(errs, e.destroy())
+		}
+		return gone
+	})
+	return errors.Join(errs...)
 }
 
 func (e *graph) destroy() error {

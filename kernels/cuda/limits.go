@@ -22,7 +22,8 @@ func memory(err error) error {
 	return err
 }
 
-// SetLimits implements kernels.Backend. Pointers stay, so graphs do, too.
+// SetLimits implements kernels.Backend. Pointers stay, so graphs do, too, but those of
+// sizes that no step takes any more.
 func (b *Backend) SetLimits(l kernels.Limits) error {
 	if l.MaxBatchedTokens > b.limits.MaxBatchedTokens || l.MaxSeqs > b.limits.MaxSeqs || l.MaxLogitRows > b.limits.MaxLogitRows {
 		return fmt.Errorf("cuda: limits %+v exceed those of Setup, %+v", l, b.limits)
@@ -49,8 +50,7 @@ func (b *Backend) backWorkspace(l kernels.Limits) error {
 	b.now = l
 	b.updates.limit = updateWords(l) // a message with more has no room on the device
 	b.initActivations()
-	b.graphs.sizes = graphSizes(&b.cfg, l)
-	return nil
+	return b.graphs.keep(graphSizes(&b.cfg, l))
 }
 
 // used is what lower limits, whose layout is given, take of the arrays.

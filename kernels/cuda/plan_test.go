@@ -56,6 +56,12 @@ func TestGraphSizes(t *testing.T) {
 	g := graphs{sizes: graphSizes(&Config{GraphSizes: []int{2, 64, 512}}, kernels.Limits{MaxSeqs: 256, MaxBatchedTokens: 100})}
 	require.Equal(t, []int{2, 64}, g.sizes)
 	require.Zero(t, newGraphsBucket(&Config{Eager: true}, 1))
+
+	g.all = []*graph{{size: 64}, {size: 2}, {size: 3}}
+	require.NoError(t, g.keep([]int{1, 2}))
+	require.Len(t, g.all, 1)
+	require.Equal(t, 2, g.all[0].size, "graphs of other sizes go")
+	require.Equal(t, 1, g.bucket(1))
 }
 
 func newGraphsBucket(cfg *Config, n int) int {

@@ -29,12 +29,32 @@ type profiler struct {
 	// traced are the operations as the host issued them; a place in it, from 1, is
 	// the operation's id for the tracer.
 	traced []kernels.OpRecord
+	// graphs are the kernels of the graphs that were replayed, by their ids: those of
+	// the first operation.
+	graphs map[uint64][]graphKernel
+	dry    []graphKernel // of the replay that is being described
+	state  profiling
 
 	origin cuda.Event
 	events []cuda.Event // not in use
 	from   cuda.Event   // of the operation under way
 	issued time.Duration
 }
+
+// graphKernel is a kernel of a graph, and its operation's place in traced.
+type graphKernel struct {
+	op   int
+	name string
+}
+
+// profiling is what operations mean to the profiler.
+type profiling uint8
+
+const (
+	live       profiling = iota // they are issued
+	capturing                   // they become a graph
+	describing                  // a graph has them, which was launched: nothing is issued
+)
 
 // record is an operation between two events.
 type record struct {
@@ -70,12 +90,13 @@ func (b *Backend) SetProfiler(fn func(kernels.OpRecord)) {
 	}
 	b.drain()
 	p.notes = nil
-	if len(b.graphs.sizes) > 0 {
-		p.notes = append(p.notes, "decode steps ran operation by operation, not as CUDA graphs: gaps between operations are larger than without the profiler")
-	}
 	p.began, p.fn = time.Now(), fn
 	if b.startTracer() {
+		b.fail("profile", b.graphs.renew()) // CUPTI has not seen how they were made
 		return
+	}
+	if len(b.graphs.sizes) > 0 {
+		p.notes = append(p.notes, "decode steps ran operation by operation, not as CUDA graphs: gaps between operations are larger than without the profiler")
 	}
 	p.origin = p.event()
 	p.check(p.origin.Record(&b.compute))
@@ -106,7 +127,7 @@ func (b *Backend) startTracer() bool {
 		p.notes = append(p.notes, err.Error()+": "+without)
 		return false
 	}
-	p.traced = p.traced[:0]
+	p.traced, p.graphs = p.traced[:0], map[uint64][]graphKernel{}
 	return true
 }
 
@@ -126,10 +147,15 @@ func (b *Backend) endProfile() {
 	if n := p.tracer.Dropped(); n > 0 {
 		p.notes = append(p.notes, fmt.Sprintf("CUPTI dropped %d records for want of room: record fewer steps (--steps)", n))
 	}
+	b.fail("profile", b.graphs.renew()) // they may have become slower by being seen
 	if b.err != nil {
 		return
 	}
-	for _, r := range assemble(p.traced, p.tracer.Take(), p.clock) {
+	ops, strange := assemble(p.traced, p.graphs, p.tracer.Take(), p.clock)
+	if strange > 0 {
+		p.notes = append(p.notes, fmt.Sprintf("the kernels of %d of %d CUDA graphs could not be told apart, their operations have no times: --enforce-eager records each by itself", strange, len(p.graphs)))
+	}
+	for _, r := range ops {
 		fn(r)
 	}
 }
@@ -167,10 +193,13 @@ func (p *profiler) event() cuda.Event {
 // begin starts an operation of the compute stream or, when the tracer sees both,
 // of the swap stream.
 func (p *profiler) begin(b *Backend) {
-	if p.fn == nil || b.err != nil {
+	if p.fn == nil || p.state == capturing || b.err != nil {
 		return
 	}
 	p.issued = time.Since(p.began)
+	if p.state == describing {
+		return
+	}
 	if p.tracer != nil {
 		p.check(p.tracer.Push(uint64(len(p.traced) + 1)))
 		return
@@ -181,7 +210,7 @@ func (p *profiler) begin(b *Backend) {
 
 // end ends it. Between steps it belongs to the next one.
 func (p *profiler) end(b *Backend, op kernels.Op, bytes, flops int64) {
-	if p.fn == nil || b.err != nil {
+	if p.fn == nil || p.state == capturing || b.err != nil {
 		return
 	}
 	r := kernels.OpRecord{
@@ -195,7 +224,9 @@ func (p *profiler) end(b *Backend, op kernels.Op, bytes, flops int64) {
 		r.Layer = -1
 	}
 	if p.tracer != nil {
-		p.check(p.tracer.Pop())
+		if p.state == live {
+			p.check(p.tracer.Pop())
+		}
 		r.Step = b.issued + 1
 		if s != nil {
 			r.Step = s.ticket
@@ -244,81 +275,37 @@ func (p *profiler) destroy() error {
 	return errors.Join(errs...)
 }
 
-// assemble gives operations what the device ran for them: a link ties the call of
-// a correlation to its operation, and the call's activities have its correlation.
-// Operations for which nothing ran keep the time of their issue. clock is the
-// tracer's time at 0.
-func assemble(ops []kernels.OpRecord, records []cuda.Record, clock uint64) []kernels.OpRecord {
-	since := func(ns uint64) time.Duration { return time.Duration(int64(ns - clock)) }
-	links, calls := map[uint32]uint64{}, map[uint32]*cuda.Record{}
-	for i := range records {
-		switch r := &records[i]; r.Kind {
-		case cuda.LinkRecord:
-			links[r.Correlation] = r.External
-		case cuda.CallRecord:
-			calls[r.Correlation] = r
-		}
+// beginReplay and endReplay enclose the launch of a graph: the tracer ties its copy and
+// kernels to the id of its first operation.
+func (p *profiler) beginReplay(b *Backend) {
+	if p.fn != nil && b.err == nil {
+		p.check(p.tracer.Push(uint64(len(p.traced) + 1)))
 	}
-	out := make([]kernels.OpRecord, len(ops))
-	for i := range ops {
-		out[i] = ops[i]
-		out[i].Activities = []kernels.Activity{} // none: seen, and nothing ran
-	}
-	for i := range records {
-		r := &records[i]
-		id := links[r.Correlation]
-		if r.Kind == cuda.LinkRecord || r.Kind == cuda.CallRecord || id < 1 || id > uint64(len(ops)) || r.End < r.Start || r.Start == 0 {
-			continue
-		}
-		a := kernels.Activity{
-			Kind: kernels.KernelActivity, Name: r.Name, Start: since(r.Start), Duration: time.Duration(r.End - r.Start),
-			Correlation: r.Correlation, Device: r.Device, Context: r.Context, Stream: r.Stream, Bytes: r.Bytes,
-			Grid: r.Grid, CTA: r.CTA, Registers: r.Registers, StaticShared: r.StaticShared, DynamicShared: r.DynamicShared,
-		}
-		switch r.Kind {
-		case cuda.CopyRecord:
-			a.Kind = kernels.CopyActivity
-		case cuda.SetRecord:
-			a.Kind = kernels.SetActivity
-		}
-		op := &out[id-1]
-		a.Issued = op.Issued
-		if c := calls[r.Correlation]; c != nil {
-			a.Issued, a.IssueTime = since(c.Start), time.Duration(c.End-c.Start)
-		}
-		op.Activities = append(op.Activities, a)
-	}
-	for i := range out {
-		op := &out[i]
-		slices.SortStableFunc(op.Activities, func(a, b kernels.Activity) int { return cmp.Compare(a.Start, b.Start) })
-		op.Start = op.Issued
-		if len(op.Activities) == 0 {
-			continue
-		}
-		op.Start = op.Activities[0].Start
-		end := op.Start
-		for _, a := range op.Activities {
-			end = max(end, a.Start+a.Duration)
-		}
-		op.Duration = end - op.Start
-	}
-	slices.SortStableFunc(out, func(a, b kernels.OpRecord) int { return cmp.Compare(a.Start, b.Start) })
-	separate(out)
-	return out
 }
 
-// separate makes an operation begin where the one before it on its stream ends: a
-// dependent launch starts while its predecessor still runs, and what it does until that
-// is done is wait. So the times of a stream add up to what it was busy.
-func separate(ops []kernels.OpRecord) {
-	ends := map[uint32]time.Duration{}
-	for i := range ops {
-		op := &ops[i]
-		if len(op.Activities) == 0 {
-			continue
-		}
-		stream, end := op.Activities[0].Stream, op.Start+op.Duration
-		op.Start = min(max(op.Start, ends[stream]), end)
-		op.Duration, ends[stream] = end-op.Start, max(ends[stream], end)
+func (p *profiler) endReplay(b *Backend, s *step, g *graph, samples int) {
+	if p.fn != nil && b.err == nil {
+		p.check(p.tracer.Pop())
 	}
+	if p.fn == nil || b.err != nil {
+		return
+	}
+	id := uint64(len(p.traced) + 1)
+	p.state = describing
+	b.describe(s, g, samples)
+	p.state = live
+	p.graphs[id], p.dry = p.dry, nil
+}
+
+// describe goes through a graph's operations as if they were issued.
+func (b *Backend) describe(s *step, g *graph, samples int) {
+	shape := b.run
+	b.run.step = s
+	b.beginPrepare()
+	b.prepare()
+	b.issue(s, b.identity[:g.size+1], g.size, g.size, g.forward)
+	b.begin(kernels.OpSample)
+	b.runSample(g.size)
+	b.end(kernels.OpSample, sampleBytes(samples, b.shape.Vocab), 0)
+	b.run = shape
 }

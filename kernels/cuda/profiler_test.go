@@ -31,12 +31,13 @@ func TestAssemble(t *testing.T) {
 	kernel := func(name string, correlation uint32, start, end uint64) cuda.Record {
 		return cuda.Record{Kind: cuda.KernelRecord, Name: name, Correlation: correlation, Start: clock + start, End: clock + end, Registers: 40, StaticShared: 1, DynamicShared: 2, Grid: [3]int32{9, 8, 7}, CTA: [3]int32{64, 2, 1}, Stream: 13}
 	}
-	got := assemble(ops, []cuda.Record{
+	got, strange := assemble(ops, nil, []cuda.Record{
 		kernel("qkv", 13, 100, 190), kernel("stray", 99, 1, 2), kernel("split", 14, 80, 95), link(11, 1), call(11, 11), link(13, 3), call(13, 31), link(14, 3),
 		{Kind: cuda.CopyRecord, Name: "HtoD", Correlation: 11, Start: clock + 50, End: clock + 53, Bytes: 64},
 		link(12, 7), kernel("of no operation", 12, 5, 6), link(15, 2), {Kind: cuda.KernelRecord, Name: "incomplete", Correlation: 15},
 	}, clock)
 	require.Len(t, got, 3)
+	require.Zero(t, strange)
 	require.Equal(t, kernels.OpHead, got[0].Op, "nothing ran for it: it has the time of its issue")
 	require.NotNil(t, got[0].Activities)
 	require.Empty(t, got[0].Activities)
@@ -68,10 +69,63 @@ func TestAssembleOverlapping(t *testing.T) {
 		records = append(records, cuda.Record{Kind: cuda.LinkRecord, Correlation: uint32(i), External: uint64(i + 1)},
 			cuda.Record{Kind: cuda.KernelRecord, Correlation: uint32(i), Stream: uint32(c.stream), Start: c.start, End: c.end})
 	}
-	got := assemble(ops, records, 0)
+	got, _ := assemble(ops, nil, records, 0)
 	for i, want := range [][2]int{{100, 100}, {200, 30}, {130, 770}, {240, 10}} {
 		require.EqualValues(t, want[0], got[i].Start, i)
 		require.EqualValues(t, want[1], got[i].Duration, i)
 	}
 	require.EqualValues(t, 110, got[1].Activities[0].Duration)
+}
+
+// TestAssembleGraph: the kernels of a replay, which one call launched, go to their
+// operations in the order in which they began, dependent ones before their predecessors'
+// ends; the call's time is shared. A graph that ran others than expected has no times.
+func TestAssembleGraph(t *testing.T) {
+	ops := []kernels.OpRecord{
+		{Op: kernels.OpPrepare, Issued: 400}, {Op: kernels.OpQKV, Issued: 401}, {Op: kernels.OpSample, Issued: 402}, // the first step
+		{Op: kernels.OpPrepare, Issued: 900}, {Op: kernels.OpQKV, Issued: 901}, {Op: kernels.OpSample, Issued: 902},
+	}
+	names := []string{"prepare", "decode_plan", "gemm", "edit", "draw"}
+	of := func(first int) (list []graphKernel) {
+		for i, op := range []int{0, 0, 1, 2, 2} {
+			list = append(list, graphKernel{first + op, names[i]})
+		}
+		return list
+	}
+	kernel := func(correlation uint32, name string, start, end uint64) cuda.Record {
+		return cuda.Record{Kind: cuda.KernelRecord, Name: name, Correlation: correlation, Start: start, End: end, Stream: 7}
+	}
+	got, strange := assemble(ops, map[uint64][]graphKernel{1: of(0), 4: of(3)}, []cuda.Record{
+		{Kind: cuda.LinkRecord, Correlation: 20, External: 1}, {Kind: cuda.CallRecord, Correlation: 20, Start: 100, End: 110},
+		{Kind: cuda.CopyRecord, Name: "HtoD", Correlation: 20, Start: 200, End: 210, Bytes: 64, Stream: 7},
+		{Kind: cuda.LinkRecord, Correlation: 21, External: 1}, {Kind: cuda.CallRecord, Correlation: 21, Start: 120, End: 170},
+		kernel(21, "draw", 295, 310), kernel(21, "prepare", 220, 230), kernel(21, "gemm", 250, 290), kernel(21, "decode_plan", 225, 245), kernel(21, "edit", 280, 300),
+		{Kind: cuda.LinkRecord, Correlation: 31, External: 4}, kernel(31, "prepare", 920, 930), kernel(31, "gemm", 940, 950),
+	}, 0)
+	require.Equal(t, 1, strange)
+	require.Len(t, got, 6)
+	prepare, qkv, sample := got[0], got[1], got[2]
+	for i, want := range []struct {
+		op             kernels.OpRecord
+		activities     []string
+		start, end     time.Duration
+		issued, called time.Duration
+	}{
+		{prepare, []string{"HtoD", "prepare", "decode_plan"}, 200, 245, 100, 40},
+		{qkv, []string{"gemm"}, 250, 290, 140, 10},
+		{sample, []string{"edit", "draw"}, 290, 310, 150, 20},
+	} {
+		var have []string
+		for _, a := range want.op.Activities {
+			have = append(have, a.Name)
+			require.Equal(t, a.Name != "HtoD", a.InGraph)
+		}
+		require.Equal(t, want.activities, have, i)
+		require.Equal(t, [2]time.Duration{want.start, want.end}, [2]time.Duration{want.op.Start, want.op.Start + want.op.Duration}, i)
+		require.Equal(t, [2]time.Duration{want.issued, want.called}, [2]time.Duration{want.op.Issued, want.op.IssueTime}, i)
+	}
+	require.NotEqual(t, sample.Activities[0].Correlation, sample.Activities[1].Correlation)
+	for _, op := range got[3:] {
+		require.Empty(t, op.Activities)
+	}
 }

@@ -49,7 +49,7 @@ type runState struct {
 func (b *Backend) resultWords() int { return b.limits.MaxLogitRows * (3 + 2*b.limits.MaxTopLogprobs) }
 
 func (b *Backend) initSteps() error {
-	words, resultWords := messageWords(b.limits, b.updates.limit), b.resultWords()
+	words, resultWords := messageWords(b.limits, updateWords(b.limits)), b.resultWords()
 	masks := b.limits.MaxLogitRows * maskWords(b.shape.Vocab)
 	results, err := hostAlloc[int32](b, stepRing*resultWords)
 	if err != nil {
@@ -117,18 +117,23 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 func (b *Backend) runForward(s *step, queryStart []int32, decodes int, forward func()) {
 	b.fail("launch", s.start.Record(&b.compute))
 	b.run.step = s
-	b.ranges.Push(string(kernels.OpPrepare))
-	b.profiler.begin(b)
+	b.beginPrepare()
 	b.send(&s.message)
-	b.end(kernels.OpPrepare, 4*int64(s.message.n), 0)
 	b.issue(s, queryStart, decodes, s.logits, forward)
 }
 
-// issue calls forward for a step of the sequences.
+// beginPrepare starts the operation that ends in issue.
+func (b *Backend) beginPrepare() {
+	b.ranges.Push(string(kernels.OpPrepare))
+	b.profiler.begin(b)
+}
+
+// issue ends the operation that prepares a step of the sequences, and calls forward.
 func (b *Backend) issue(s *step, queryStart []int32, decodes, logits int, forward func()) {
 	seqs := len(queryStart) - 1
 	b.run = runState{issuing: true, layer: -1, tokens: int(queryStart[seqs]), seqs: seqs, logits: logits, step: s}
 	b.planAttention(queryStart, decodes)
+	b.end(kernels.OpPrepare, 4*int64(s.message.n), 0)
 	forward()
 	b.run.issuing = false
 }
@@ -229,7 +234,9 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 	if g := s.graph; g != nil {
 		s.message.samples(batch, slot)
 		b.open, s.graph, s.forward = nil, nil, nil
+		b.profiler.beginReplay(b)
 		b.fail("graph", g.exec.Replay(&b.compute, b.ws.message, unsafe.Pointer(&s.message.words[0]), 4*s.message.n, &s.start, &s.end))
+		b.profiler.endReplay(b, s, g, len(batch.Index))
 		b.setResult(s, len(batch.Index))
 		return s.ticket
 	}
@@ -243,7 +250,7 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 		b.begin(kernels.OpSample)
 		b.send(&s.sample)
 		b.runSample(len(batch.Index))
-		b.end(kernels.OpSample, 4*int64(len(batch.Index))*int64(b.shape.Vocab), 0)
+		b.end(kernels.OpSample, sampleBytes(len(batch.Index), b.shape.Vocab), 0)
 	}
 	b.fail(kernels.OpSample, s.end.Record(&b.compute))
 	b.setResult(s, len(batch.Index))
@@ -278,6 +285,9 @@ func (b *Backend) stageMasks(s *step, batch *kernels.SampleBatch) bool {
 	}
 	return at > 0
 }
+
+// sampleBytes is what the sampler reads for n entries.
+func sampleBytes(n, vocab int) int64 { return 4 * int64(n) * int64(vocab) }
 
 // runSample issues the sampler for n entries.
 func (b *Backend) runSample(n int) {

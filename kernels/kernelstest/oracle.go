@@ -59,7 +59,7 @@ func (o *Oracle) Info() kernels.Info {
 }
 
 // Setup implements kernels.Backend.
-func (o *Oracle) Setup(shape kernels.Shape, limits kernels.Limits) error {
+func (o *Oracle) Setup(shape kernels.Shape, limits, _ kernels.Limits) error {
 	o.shape, o.limits, o.kv = shape, limits, kernels.NewPagedKV(shape, limits.BlockSize)
 	for a := range o.acts {
 		o.acts[a] = make([]float64, o.maxRows(kernels.Activation(a))*shape.Width(kernels.Activation(a)))

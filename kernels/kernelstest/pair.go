@@ -41,7 +41,7 @@ func (s *suite) newPair(t *testing.T, shape kernels.Shape, limits kernels.Limits
 		runtime.UnlockOSThread()
 	})
 	p.each(func(b kernels.Backend, _ []kernels.Weight) {
-		require.NoError(t, b.Setup(shape, limits))
+		require.NoError(t, b.Setup(shape, limits, limits))
 		require.NoError(t, b.ResizePool(blocks, 0))
 	})
 	nan := slices.Repeat([]uint16{nanBF16}, p.want.KV().BlockElems())
