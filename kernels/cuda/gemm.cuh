@@ -27,21 +27,6 @@ static __device__ __forceinline__ void end8(const Epilogue &e, int kind, int m, 
 	}
 }
 
-// touch8 requests what end8 of the same columns will read, so that it finds it in cache.
-static __device__ __forceinline__ void touch8(const Epilogue &e, int kind, int m, int n) {
-	auto touch = [](const void *at) {
-		int32_t x;
-		asm volatile("ld.global.b32 %0, [%1];" : "=r"(x) : "l"(at));
-		(void)x;
-	};
-	if (m >= e.rows || n >= e.cols) return;
-	if (kind == RESIDUAL) touch(static_cast<const float *>(e.out) + m * e.ld + n);
-	if (kind != QKV) return;
-	touch(e.slots + m);
-	if (e.bias) touch(e.bias + n);
-	touch(e.rope + (int64_t)e.positions[m] * (e.head_dim / 2) + n % e.head_dim / 2);
-}
-
 static __device__ __forceinline__ void add8(float (&sum)[8], float4 lo, float4 hi) {
 	sum[0] += lo.x, sum[1] += lo.y, sum[2] += lo.z, sum[3] += lo.w;
 	sum[4] += hi.x, sum[5] += hi.y, sum[6] += hi.z, sum[7] += hi.w;

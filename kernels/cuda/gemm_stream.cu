@@ -168,8 +168,8 @@ template <class S> __device__ __forceinline__ void leave_tile(S &s) {
 }
 
 // share ends the CTA's part of the cluster's tile: groups of eight rows of a token. Most of
-// its time is latency: a thread requests all that it needs at once, what the sums are added
-// to before the others have left theirs.
+// its time is latency: a thread requests all of a group at once, and lets the others go
+// before it ends its last.
 template <int BN, int MT, class S> __device__ __forceinline__ void share(const GemmParams &p, const S &s, const Part &t) {
 	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
 	int rank = cluster_rank(), size = cluster_size(), all = min(MT, p.m - t.row * MT) * OF;
@@ -177,7 +177,6 @@ template <int BN, int MT, class S> __device__ __forceinline__ void share(const G
 	auto row = [&](int g) { return t.row * MT + g / OF; };
 	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
 	int g = rank * groups + threadIdx.x;
-	if (g < end) touch8(p.e, p.kind, row(g), column(g));
 	cluster_sync();
 	bool reads = true;
 	for (; g < end; g += CONSUMERS) {
