@@ -268,6 +268,7 @@ func (b *Backend) Setup(shape kernels.Shape, limits kernels.Limits) error {
 		shape.SampleVocab = shape.Vocab
 	}
 	b.shape, b.limits, b.kv = shape, limits, kernels.NewPagedKV(shape, limits.BlockSize)
+	b.kv.DType = kernels.FP16
 	var err error
 	if b.place, err = b.device.NewRange(b.WorkspaceBytes(shape, limits), cuda.PatchBytes); err != nil {
 		return memory(fmt.Errorf("cuda: reserving addresses for the workspace: %w", err))
