@@ -9,6 +9,8 @@
 //   - Sample: the times of one request. Summary: the metrics of many.
 //   - Roofline: decode and prefill speed beside the machine's measured read
 //     bandwidth and FLOP/s.
+//   - Peers: models measured by the protocol that another engine was measured by,
+//     beside that engine's figures (peers.json) and the card's floor.
 //
 // # Metric definitions
 //

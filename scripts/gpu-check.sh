@@ -49,8 +49,9 @@ profile() {
 # bits, swaps, limits that change live, no memory anywhere, NaNs, a fault.
 part engine '' ./engine.test -test.v -test.timeout 15m -test.run GPU
 grep -hE '_test.go:[0-9]+: .*(MiB|GB/s|compositions|allocations|ran )' $logs/engine.log | sed 's/^ *[a-z_]*_test.go:[0-9]*: /             /'
-part steady '' ./engine.test -test.run '^$' -test.bench GPUDecode -test.benchtime 1x
-grep -h '^Benchmark' $logs/steady.log | sed 's/^/             /'
+part steady '' ./pagoda bench peers qwen2.5-0.5b qwen2.5-7b --load-format dummy --quiet --rows decode --batch-sizes 1,64,256 \
+	--repeats 1 --output-dir $logs/steady-report
+grep -hE 'decode|batch|^ +[0-9]+ ' $logs/steady.log | sed 's/^/            /'
 
 # get PATH asks the server of a check.
 get() {

@@ -28,6 +28,7 @@ func benchCommand() *cobra.Command {
 		benchServeCommand(),
 		rooflineCommand(),
 		preemptionCommand(),
+		peersCommand(),
 	)
 	return cmd
 }

@@ -1,0 +1,153 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/kernels"
+	"github.com/pagoda-engine/pagoda/scheduler"
+)
+
+// planOf is a built-in shape as an engine describes it.
+func planOf(t *testing.T, model string) engine.Info {
+	p, err := engine.NewPlan(engine.Config{Model: model, LoadFormat: "dummy", Device: "cpu", MemoryLimit: 1 << 40})
+	require.NoError(t, err)
+	return p.Info
+}
+
+// TestPeerFloors: the figures are found by a model's shape, and the floors of that card
+// are those that were published beside them.
+func TestPeerFloors(t *testing.T) {
+	f := readPeerFigures()
+	card := engine.Info{Device: kernels.Info{Device: "NVIDIA H200"}}
+	c, from := f.ceilings(&card, kernels.Ceilings{DataSheet: true, ReadBytesPerSecond: 4.8e12, FLOPsPerSecond: 989e12})
+	require.Contains(t, from, "reads 4,600 GB/s")
+	for model, floors := range map[string][]float64{ // ms, at 1,184 tokens of context
+		"qwen2.5-7b":   {3.09, 3.31, 3.55, 4.02, 4.96, 8.36, 16.7},
+		"qwen2.5-1.5b": {0.68, 0.79, 0.91, 1.14, 1.62, 2.89, 5.78},
+		"qwen2.5-0.5b": {0.22, 0.27, 0.32, 0.42, 0.62, 1.13, 2.26},
+	} {
+		info := planOf(t, model)
+		shape := f.model(&info)
+		require.NotNil(t, shape, model)
+		require.Equal(t, model, shape.Name)
+		for i, batch := range []int{1, 16, 32, 64, 128, 256, 512} {
+			require.InDelta(t, floors[i], 1e3*c.decodeFloor(&info, batch, 1184), 0.006*max(floors[i], 1), "%s at %d", model, batch)
+			require.Positive(t, shape.figure("decode", batch).Value)
+		}
+	}
+	info := planOf(t, "qwen2.5-7b")
+	require.InDelta(t, 59e3, 64*1024/c.prefillFloor(&info, 64, 1024, 0), 500, "tok/s of 64 prompts of 1,024")
+	require.InDelta(t, 2.5, c.prefillFloor(&info, 1, 1024, 0)/c.prefillFloor(&info, 1, 410, 0), 0.1, "more than the weights' bytes")
+	require.Less(t, c.prefillFloor(&info, 1, 30000, 29984), 0.01, "a cached prompt costs its bytes")
+	other := planOf(t, "qwen2.5-3b")
+	require.Nil(t, f.model(&other))
+}
+
+// TestPeerRequests: the mixed requests are those of the published script, which
+// generate 133,966 tokens.
+func TestPeerRequests(t *testing.T) {
+	m := &peerRun{peers: &peers{figures: readPeerFigures()}, info: engine.Info{SampleVocab: 1000}}
+	m.o.fill()
+	var in, out int
+	for _, job := range m.mixed(256) {
+		in, out = in+len(job.Prompt), out+job.MaxTokens
+	}
+	require.Equal(t, []int{142827, 133966}, []int{in, out})
+}
+
+// TestPeersTable: each value beside the peer's, whichever way is better, with what is
+// wanted; a row that was skipped says why.
+func TestPeersTable(t *testing.T) {
+	p := &peers{figures: readPeerFigures(), device: "NVIDIA H100 80GB HBM3"}
+	p.o.fill()
+	add := func(part string, at int, floor float64, skipped string, values ...float64) {
+		for _, kind := range peerParts() {
+			if kind.name != part {
+				continue
+			}
+			r := &peerRow{model: "qwen2.5-7b", part: kind, at: at, what: kind.what(&p.o, at), floor: floor, skipped: skipped, figure: p.figures.Models[0].figure(part, at)}
+			for _, v := range values {
+				r.runs = append(r.runs, map[string]float64{kind.metric: v, "host_us": 12, "gpu_idle": 0.01})
+			}
+			p.rows = append(p.rows, r)
+		}
+	}
+	add("decode", 1, 3.09, "", 3.7, 3.9)
+	add("decode", 64, 4.02, "", 5.9, 5.9)
+	add("decode", 512, 0, "skipped: too many")
+	add("prefix", 4096, 1, "", 6)
+	add("requests", 256, 0, "", 15000)
+	require.Equal(t, "host ≤ 100 µs, idle ≤ 2 %: met", p.stepTable("", p.rows[:1]).Rows[0][5])
+	r := p.report(time.Minute)
+	var out bytes.Buffer
+	r.Print(&out)
+	lines := map[string]string{}
+	for line := range strings.Lines(out.String()) {
+		words := strings.Join(strings.Fields(line), " ")
+		for _, name := range []string{"decode, batch 1,", "decode, batch 64,", "decode, batch 512,", "4,096 in the prefix", "256 requests"} {
+			if strings.Contains(words, name) && lines[name] == "" {
+				lines[name] = words
+			}
+		}
+	}
+	require.Contains(t, lines["decode, batch 1,"], "3.80 ± 2.6 % 4.65 1.22× 3.09 81 % ≥ 1.15×, ≥ 80 %: met")
+	require.Contains(t, lines["decode, batch 64,"], "5.90 6.02 1.02× 4.02 68 % ≥ 1.15×, ≥ 78 %: missed")
+	require.Contains(t, lines["decode, batch 512,"], "skipped: too many")
+	require.Contains(t, lines["4,096 in the prefix"], "6 10.2 1.70× 1 17 % ≤ 5: missed")
+	require.Contains(t, lines["256 requests"], "15,000 12,154 1.23× – – ≥ 1.2×: met")
+	require.Equal(t, "qwen2.5-7b: 11 of 14 figures are as wanted. Not: decode 64 (≥ 1.15×), decode 64 (≥ 78 %), prefix 4096 (≤ 5).", r.Verdict)
+	require.Contains(t, strings.Join(r.Notes, " "), "are of one NVIDIA H200; this is another device (NVIDIA H100 80GB HBM3)")
+	require.InDelta(t, 1.23, r.Cells[4].Metrics["times_as_fast"].Median, 0.01)
+}
+
+// TestPeersLeavesOut: a model without room is a note, another failure an error.
+func TestPeersLeavesOut(t *testing.T) {
+	failing := func(err error) func(string) (PeersEngine, error) {
+		return func(string) (PeersEngine, error) { return nil, err }
+	}
+	r, err := Peers(context.Background(), []string{"large"}, failing(fmt.Errorf("%w: too large", engine.ErrMemory)), PeersOptions{})
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(r.Notes, " "), "large was left out: ")
+	_, err = Peers(context.Background(), []string{"broken"}, failing(errors.New("no such card")), PeersOptions{})
+	require.ErrorContains(t, err, "broken: no such card")
+	_, err = Peers(context.Background(), nil, nil, PeersOptions{Rows: []string{"latency"}})
+	require.ErrorContains(t, err, "--rows latency: want some of start, decode")
+}
+
+// TestSlowdown: a step that begins and ends beside copies is held against those with
+// none; one at an edge, and one of another batch, against nothing.
+func TestSlowdown(t *testing.T) {
+	var steps []engine.StepRecord
+	add := func(device, batch, inFlight, loading int) {
+		s := engine.StepRecord{Device: time.Duration(device) * time.Millisecond}
+		s.Step, s.Tokens, s.Loading, s.Pool.InFlight = int64(len(steps)+1), batch, loading, inFlight
+		s.Scheduled = make([]scheduler.RecordScheduled, batch)
+		steps = append(steps, s)
+	}
+	add(90, 2, 0, 0) // before
+	for range 3 {
+		add(100, 2, 0, 0)
+		add(100, 2, 0, 0)
+		add(500, 2, 0, 0) // the copies begin in it
+		add(103, 2, 7, 0)
+		add(103, 2, 7, 0)
+		add(900, 2, 7, 0)
+		add(900, 3, 0, 0)
+		add(102, 2, 0, 1)
+		add(102, 2, 0, 1)
+		add(800, 2, 0, 1)
+	}
+	values := map[string]float64{}
+	require.NoError(t, slowdown(values, steps, 1, 2))
+	require.InDeltaMapValues(t, map[string]float64{"decode_ms": 100, "slowed_out": 0.03, "steps_out": 6, "slowed_in": 0.02, "steps_in": 6}, values, 1e-9)
+	require.Error(t, slowdown(values, steps, 1, 5))
+}
