@@ -79,7 +79,7 @@ def half(t: torch.Tensor) -> torch.Tensor:
 PLACES = ("layers' norms", "last norm", "queries", "keys", "values", "attention's weights", "attention's output", "MLP's inner")
 KEPT = {
     "cuda": dict.fromkeys(PLACES, bf16) | dict.fromkeys(("queries", "keys", "values", "attention's weights"), half),
-    "cpu": {"keys": bf16, "values": bf16},
+    "cpu": {"keys": bf16, "values": bf16},  # and what enters products, where the processor multiplies bfloat16
 }
 
 
