@@ -59,7 +59,7 @@ type Backend interface {
 	// i+headDim/2), angle = position · InvFreq[i], a float32 product as
 	// transformers has it; cos and sin are scaled by RopeScale) and
 	// leaves the queries in Query, [tokens, heads, headDim]; keys and values go
-	// to their slots of layer in the KV pool, rounded to bfloat16. Attn is undefined
+	// to their slots of layer in the KV pool, rounded to its type. Attn is undefined
 	// afterwards.
 	QKV(layer int, w Weight)
 	// PagedAttention sets Attn = softmax(Query·Kᵀ/sqrt(headDim))·V, [tokens,
@@ -149,7 +149,7 @@ type Inspector interface {
 	ReadActivation(a Activation, rows int) []float32
 	// WriteActivation sets the leading rows of a from float32 values.
 	WriteActivation(a Activation, values []float32)
-	// ReadBlock and WriteBlock move one device block as bfloat16 bits,
+	// ReadBlock and WriteBlock move one device block as bits of KV().DType,
 	// KV().BlockElems() values in the pool's layout.
 	ReadBlock(block int32) []uint16
 	WriteBlock(block int32, values []uint16)

@@ -30,9 +30,9 @@
 //
 // # Numerics
 //
-// Weights and KV are bfloat16; accumulation, softmax, RMSNorm, RoPE and logits
-// are float32. A Backend may keep activations in float32 or bfloat16. Package
-// kernelstest holds a float64 oracle and the conformance suite that every
+// Weights are bfloat16, KV bfloat16 or float16 (PagedKV.DType); accumulation,
+// softmax, RMSNorm, RoPE and logits are float32. A Backend may keep activations in
+// float32 or 16 bits. Package kernelstest holds a float64 oracle and the conformance suite that every
 // Backend passes.
 //
 // Sources: the fused-operation split follows what fast decode paths need

@@ -9,6 +9,8 @@ import "fmt"
 type PagedKV struct {
 	BlockSize, Layers, KVHeads, HeadDim int
 
+	DType DType // of the elements: BF16 or FP16
+
 	Block int // from a block to the next
 	Layer int // from a layer to the next
 	Value int // from K to V
@@ -16,7 +18,7 @@ type PagedKV struct {
 	Token int // from a token to the next
 }
 
-// NewPagedKV lays out a pool for the shape.
+// NewPagedKV lays out a pool of bfloat16 for the shape.
 func NewPagedKV(s Shape, blockSize int) PagedKV {
 	switch blockSize {
 	case 16, 32, 64:
@@ -35,8 +37,8 @@ func NewPagedKV(s Shape, blockSize int) PagedKV {
 // BlockElems is the number of elements of a block.
 func (kv PagedKV) BlockElems() int { return kv.Block }
 
-// BlockBytes is the size of a block in bytes (bfloat16).
-func (kv PagedKV) BlockBytes() int64 { return int64(kv.Block) * 2 }
+// BlockBytes is the size of a block in bytes.
+func (kv PagedKV) BlockBytes() int64 { return int64(kv.Block) * int64(kv.DType.Size()) }
 
 // Index is the element index, inside a block, of token's first element.
 func (kv PagedKV) Index(layer int, value bool, head, token int) int {

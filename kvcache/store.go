@@ -80,7 +80,7 @@ func (s *Store) PoisonFree(m *Manager, write func(block int32, values []uint16))
 	if s.nan == nil {
 		s.nan = make([]uint16, s.pool.KV().BlockElems())
 		for i := range s.nan {
-			s.nan[i] = 0x7FC0 // a quiet NaN in bfloat16
+			s.nan[i] = 0x7FC0 // a NaN in bfloat16 and in float16
 		}
 	}
 	if len(s.poisoned) < len(m.blocks) {

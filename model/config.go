@@ -242,7 +242,7 @@ func (c *Config) Shape() kernels.Shape {
 }
 
 // KVBytesPerToken is what one token takes in the KV cache, over all layers,
-// keys and values in bfloat16.
+// keys and values in 16 bits.
 func (c *Config) KVBytesPerToken() int64 {
 	return 2 * int64(kernels.BF16.Size()) * int64(c.NumLayers) * int64(c.NumKVHeads) * int64(c.HeadDim)
 }

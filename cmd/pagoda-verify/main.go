@@ -78,7 +78,7 @@ id, at how many positions both have the same likeliest id, and the first where t
 do not, with the reference's gap between the two: a small gap is a tie that rounding
 may decide either way.
 
-The engine keeps KV in bfloat16 and the reference in float32. That alone moves
+The engine keeps KV in 16 bits and the reference in float32. That alone moves
 single logits of a small model by up to 0.2 and log probabilities by 0.01 in the
 mean; the default tolerances leave room for that and for little else.
 

@@ -24,7 +24,7 @@ struct DecodePlanParams {
 static_assert(sizeof(DecodePlanParams) == 120 && offsetof(DecodePlanParams, kv_heads) == 112, "attention_decode.go: decodePlanParams");
 
 struct DecodeParams {
-	const bf16 *query; // [tokens][ld]
+	const half *query; // [tokens][ld]
 	bf16 *out;         // [tokens][ld]
 	PagedKV kv;
 	const int32_t *tables;
@@ -64,7 +64,7 @@ struct Cursor {
 };
 
 // State is a warp's softmax over its share of a piece: for heads 2q and 2q+1
-// the maximum, this lane's part of the weights, and Oᵀ: fragment j holds
+// the maximum (less WEIGHT_BITS), this lane's part of the weights, and Oᵀ: fragment j holds
 // dims 16j + r and 16j + r + 8.
 template <int D> struct State {
 	float max[2], sum[2], o[D / 16][4];
@@ -76,7 +76,7 @@ template <int D> struct State {
 		for (int j = 0; j < D / 16; j++)
 			for (int i = 0; i < 4; i++) o[j][i] = 0;
 		int head = lane / 4;
-		const bf16 *from = p.query + c.token * p.ld + (c.head * p.group + head) * D + lane % 4 * 2;
+		const half *from = p.query + c.token * p.ld + (c.head * p.group + head) * D + lane % 4 * 2;
 #pragma unroll
 		for (int j = 0; j < D / 8; j++)
 			q[j] = head < p.group ? *reinterpret_cast<const uint32_t *>(from + j * 8) : 0;
@@ -95,10 +95,10 @@ template <int D>
 __device__ __forceinline__ void issue(const DecodeParams &p, const Cursor &c, int32_t block, int position, uint32_t stage, int lane) {
 	constexpr int CHUNKS = D / 8, ROWS = 32 / CHUNKS; // rows a copy instruction covers
 	if (position >= c.length) return;
-	const bf16 *key = p.kv.base + block * p.kv.block + p.layer * p.kv.layer + c.head * p.kv.head +
+	const half *key = p.kv.base + block * p.kv.block + p.layer * p.kv.layer + c.head * p.kv.head +
 	                  (position & (p.kv.block_size - 1)) * p.kv.token;
 	int chunk = lane % CHUNKS, row = lane / CHUNKS;
-	const bf16 *from = key + row * p.kv.token + chunk * 8;
+	const half *from = key + row * p.kv.token + chunk * 8;
 #pragma unroll
 	for (int i = 0; i < STEP; i += ROWS) {
 		bool valid = position + row + i < c.length;
@@ -116,7 +116,7 @@ template <int D> __device__ __forceinline__ void step(State<D> &s, uint32_t stag
 	for (int j = 0; j < D / 16; j++) { // two chains: half the latency
 		uint32_t a[4];
 		load_matrices(a, stage + swizzled<D>(row, 2 * j + half));
-		multiply_add(c[j & 1], a, s.q[2 * j], s.q[2 * j + 1]);
+		multiply_add_half(c[j & 1], a, s.q[2 * j], s.q[2 * j + 1]);
 	}
 	float score[4], high[2];
 #pragma unroll
@@ -127,6 +127,7 @@ template <int D> __device__ __forceinline__ void step(State<D> &s, uint32_t stag
 	for (int i = 0; i < 2; i++) {
 		high[i] = fmaxf(score[i], score[i + 2]);
 		for (int d = 4; d < 32; d *= 2) high[i] = fmaxf(high[i], __shfl_xor_sync(~0u, high[i], d));
+		high[i] -= WEIGHT_BITS;
 	}
 	if (__any_sync(~0u, high[0] > s.max[0] || high[1] > s.max[1])) {
 		float shrink[2];
@@ -146,14 +147,14 @@ template <int D> __device__ __forceinline__ void step(State<D> &s, uint32_t stag
 		weight[i] = exp2_fast(score[i] - s.max[i % 2]);
 		s.sum[i % 2] += weight[i];
 	}
-	uint32_t b0 = transpose(pack_bf16(weight[0], weight[1])), b1 = transpose(pack_bf16(weight[2], weight[3]));
+	uint32_t b0 = transpose(pack_half(weight[0], weight[1])), b1 = transpose(pack_half(weight[2], weight[3]));
 	// Matrices of Vᵀ: dims 0–7 and 8–15 of tokens 0–7, then of tokens 8–15.
 	int token = lane % 8 + lane / 16 * 8, chunk = lane / 8 % 2;
 #pragma unroll
 	for (int j = 0; j < D / 16; j++) {
 		uint32_t a[4];
 		load_matrices_transposed(a, stage + STEP * D * 2 + swizzled<D>(token, 2 * j + chunk));
-		multiply_add(s.o[j], a, b0, b1);
+		multiply_add_half(s.o[j], a, b0, b1);
 	}
 }
 

@@ -9,7 +9,7 @@
 #include "common.cuh"
 
 struct AttentionPlainParams {
-	const bf16 *query; // [tokens][ld]
+	const half *query; // [tokens][ld]
 	bf16 *attn;        // [tokens][ld]
 	int64_t ld;
 	Batch batch;
@@ -32,14 +32,14 @@ template <bool MAX> static __device__ __forceinline__ float block_reduce(float x
 	           : (shared[0] + shared[1]) + (shared[2] + shared[3]);
 }
 
-static __device__ __forceinline__ float dot(const float *q, const bf16 *key, int dim) {
+static __device__ __forceinline__ float dot(const float *q, const half *key, int dim) {
 	float sum = 0;
 	for (int d = 0; d < dim; d += 8) {
 		uint4 v = *reinterpret_cast<const uint4 *>(key + d);
-		const __nv_bfloat162 *pair = reinterpret_cast<const __nv_bfloat162 *>(&v);
+		const __half2 *pair = reinterpret_cast<const __half2 *>(&v);
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
-			float2 f = __bfloat1622float2(pair[i]);
+			float2 f = __half22float2(pair[i]);
 			sum = fmaf(q[d + 2 * i], f.x, fmaf(q[d + 2 * i + 1], f.y, sum));
 		}
 	}
@@ -53,7 +53,7 @@ PG_KERNEL void __launch_bounds__(KEYS) attention_plain(const __grid_constant__ A
 	if (t >= p.batch.header[H_TOKENS]) return; // padding
 	const int32_t *table = block_table(p.batch, p.batch.token_seq[t]);
 	int64_t at = t * p.ld + head * p.head_dim;
-	for (int d = threadIdx.x; d < p.head_dim; d += KEYS) q[d] = __bfloat162float(p.query[at + d]) * p.scale;
+	for (int d = threadIdx.x; d < p.head_dim; d += KEYS) q[d] = __half2float(p.query[at + d]) * p.scale;
 	int length = p.batch.positions[t] + 1;
 	float acc[MAX_DIM / KEYS] = {}, largest = -INFINITY, sum = 0;
 	for (int first = 0; first < length; first += KEYS) {
@@ -72,7 +72,7 @@ PG_KERNEL void __launch_bounds__(KEYS) attention_plain(const __grid_constant__ A
 			if (d >= p.head_dim) break;
 			acc[i] *= fade;
 			for (int j = 0; j < n; j++)
-				acc[i] = fmaf(weights[j], __bfloat162float(key_at(p.kv, table, p.layer, kv_head, first + j)[p.kv.value + d]), acc[i]);
+				acc[i] = fmaf(weights[j], __half2float(key_at(p.kv, table, p.layer, kv_head, first + j)[p.kv.value + d]), acc[i]);
 		}
 	}
 	for (int i = 0; i < MAX_DIM / KEYS; i++)

@@ -14,7 +14,7 @@
 // CTA: 4 warps of ROWS/4 rows each walk the keys in tiles of 64 tokens, two tiles
 // in shared memory (cp.async), with an online softmax (Milakov and Gimelshein,
 // 2018; Dao, FlashAttention-2, 2023). P stays in registers: the accumulator of
-// Q·Kᵀ is the operand of P·V. A row's arithmetic depends on its own keys alone,
+// Q·Kᵀ is the operand of P·V, in half. A row's arithmetic depends on its own keys alone,
 // in order: the same bits whatever the tile, chunk or batch.
 //
 // FLOPs: 4·d a query head and visible key. Bytes: 4·d a key, KV head and item.
@@ -43,7 +43,7 @@ template <int D, int MI> struct Attention {
 
 	float o[MI][D / 8][4], max[MI][2], sum[MI][2];
 
-	static __device__ __forceinline__ void copy_query(const PrefillParams &p, const Item &it, const bf16 *query, uint32_t to) {
+	static __device__ __forceinline__ void copy_query(const PrefillParams &p, const Item &it, const half *query, uint32_t to) {
 		int chunk = threadIdx.x % CHUNKS;
 		for (int row = threadIdx.x / CHUNKS; row < ROWS; row += WARPS * 32 / CHUNKS) {
 			bool valid = it.first + row < it.rows;
@@ -61,7 +61,7 @@ template <int D, int MI> struct Attention {
 			int at = first + row + i;
 			bool valid = at < it.length;
 			int block = valid ? __ldg(it.table + (at >> p.kv.block_shift)) : 0;
-			const bf16 *from = it.kv + block * p.kv.block + (at & (p.kv.block_size - 1)) * p.kv.token + chunk * 8;
+			const half *from = it.kv + block * p.kv.block + (at & (p.kv.block_size - 1)) * p.kv.token + chunk * 8;
 			copy_async(to + swizzled<D>(row + i, chunk), from, valid);
 			copy_async(to + TILE + swizzled<D>(row + i, chunk), from + p.kv.value, valid);
 		}
@@ -92,8 +92,8 @@ template <int D, int MI> struct Attention {
 				load_matrices(b, stage + swizzled<D>(8 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
 #pragma unroll
 				for (int i = 0; i < MI; i++) {
-					multiply_add(s[i][j], a[i], b[0], b[1]);
-					multiply_add(s[i][j + 1], a[i], b[2], b[3]);
+					multiply_add_half(s[i][j], a[i], b[0], b[1]);
+					multiply_add_half(s[i][j + 1], a[i], b[2], b[3]);
 				}
 			}
 		}
@@ -114,15 +114,15 @@ template <int D, int MI> struct Attention {
 			uint32_t a[MI][4];
 #pragma unroll
 			for (int i = 0; i < MI; i++)
-				for (int l = 0; l < 4; l++) a[i][l] = pack_bf16(s[i][2 * k + l / 2][l % 2 * 2], s[i][2 * k + l / 2][l % 2 * 2 + 1]);
+				for (int l = 0; l < 4; l++) a[i][l] = pack_half(s[i][2 * k + l / 2][l % 2 * 2], s[i][2 * k + l / 2][l % 2 * 2 + 1]);
 #pragma unroll
 			for (int j = 0; j < D / 8; j += 2) {
 				uint32_t b[4];
 				load_matrices_transposed(b, stage + TILE + swizzled<D>(16 * k + lane % 16, j + lane / 16));
 #pragma unroll
 				for (int i = 0; i < MI; i++) {
-					multiply_add(o[i][j], a[i], b[0], b[1]);
-					multiply_add(o[i][j + 1], a[i], b[2], b[3]);
+					multiply_add_half(o[i][j], a[i], b[0], b[1]);
+					multiply_add_half(o[i][j + 1], a[i], b[2], b[3]);
 				}
 			}
 		}
@@ -141,7 +141,7 @@ template <int D, int MI> struct Attention {
 			float shrink = exp2_fast((max[i][h] - high) * scale);
 			max[i][h] = high;
 			sum[i][h] *= shrink;
-			shift[h] = high * scale;
+			shift[h] = high * scale - WEIGHT_BITS;
 #pragma unroll
 			for (int j = 0; j < D / 8; j++) o[i][j][2 * h] *= shrink, o[i][j][2 * h + 1] *= shrink;
 		}
@@ -187,7 +187,7 @@ template <int D, int MI> __device__ __forceinline__ void attend(const PrefillPar
 	int item = blockIdx.x / p.kv_heads, head = blockIdx.x % p.kv_heads, warp = threadIdx.x / 32;
 	if (item >= p.header[0]) return;
 	Item it = describe(p, item, head);
-	const bf16 *query = p.query + head * p.group * D;
+	const half *query = p.query + head * p.group * D;
 	bf16 *out = p.out + head * p.group * D;
 	uint32_t base = shared_address(memory), ring = base + A::QUERY, mine = base + warp * MI * 16 * D * 2;
 	A::copy_query(p, it, query, base);

@@ -5,7 +5,7 @@
 #include "mma.cuh"
 
 struct PrefillParams {
-	const bf16 *query; // [tokens][ld]
+	const half *query; // [tokens][ld]
 	bf16 *out;         // [tokens][ld]
 	PagedKV kv;
 	Batch batch;
@@ -20,7 +20,7 @@ static_assert(sizeof(PrefillParams) == 200 && offsetof(PrefillParams, header) ==
 // Item is what a CTA works on.
 struct Item {
 	const int32_t *table;
-	const bf16 *kv;    // of the layer and KV head, in block 0
+	const half *kv;    // of the layer and KV head, in block 0
 	int first, rows;   // first packed row, rows of the sequence
 	int before, length; // keys before the chunk, and in all
 	int token;         // of the batch, of row 0

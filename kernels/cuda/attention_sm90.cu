@@ -11,7 +11,7 @@
 // CTA: a producer warpgroup, two warps of which gather keys and two values, block by
 // block (cp.async), and two consumer warpgroups of 64 rows each. A consumer issues
 // Q·Kᵀ of the next tile and P·V of this one together and computes the softmax of the
-// one while the tensor cores are at the other; P stays in registers.
+// one while the tensor cores are at the other; P stays in registers, in half.
 //
 // FLOPs: 4·d a query head and visible key. Bytes: 4·d a key, KV head and item.
 #include "attention_prefill.cuh"
@@ -38,7 +38,7 @@ template <int D> struct Memory {
 
 // gather copies 128 keys or values, `from` being the first of block 0, by 64
 // threads. Those past the end become zeros, for a weight of 0 times NaN is NaN.
-template <int D> __device__ __forceinline__ void gather(const PrefillParams &p, const Item &it, const bf16 *from, int first, uint32_t to) {
+template <int D> __device__ __forceinline__ void gather(const PrefillParams &p, const Item &it, const half *from, int first, uint32_t to) {
 	constexpr int CHUNKS = D / 8, PASS = 64 / CHUNKS;
 	int thread = threadIdx.x % 64, chunk = thread % CHUNKS, row = thread / CHUNKS;
 	from += chunk * 8;
@@ -46,14 +46,14 @@ template <int D> __device__ __forceinline__ void gather(const PrefillParams &p, 
 	for (int group = 0; group < KEYS; group += 16) { // 16 tokens lie in one block
 		int at = first + group;
 		int block = at < it.length ? __ldg(it.table + (at >> p.kv.block_shift)) : 0;
-		const bf16 *token = from + block * p.kv.block + ((at & (p.kv.block_size - 1)) + row) * p.kv.token;
+		const half *token = from + block * p.kv.block + ((at & (p.kv.block_size - 1)) + row) * p.kv.token;
 #pragma unroll
 		for (int i = 0; i < 16; i += PASS)
 			copy_async(to + paneled<KEYS>(group + row + i, chunk), token + i * p.kv.token, at + row + i < it.length);
 	}
 }
 
-template <int D> __device__ __forceinline__ void produce(const PrefillParams &p, const Item &it, const Memory<D> &m, const bf16 *query, int end) {
+template <int D> __device__ __forceinline__ void produce(const PrefillParams &p, const Item &it, const Memory<D> &m, const half *query, int end) {
 	using M = Memory<D>;
 	for (int i = threadIdx.x; i < ROWS * M::CHUNKS; i += 128) {
 		int row = i / M::CHUNKS, chunk = i % M::CHUNKS;
@@ -65,7 +65,7 @@ template <int D> __device__ __forceinline__ void produce(const PrefillParams &p,
 	proxy_fence();
 	barrier_arrive(m.barriers + QUERY);
 	bool values = threadIdx.x >= 64;
-	const bf16 *from = it.kv + (values ? p.kv.value : 0);
+	const half *from = it.kv + (values ? p.kv.value : 0);
 	uint32_t tiles = values ? m.values : m.keys, full = m.barriers + (values ? FULL_V : FULL_K), empty = m.barriers + (values ? EMPTY_V : EMPTY_K);
 	for (int i = 0; i * KEYS < end; i++) {
 		int stage = i % STAGES;
@@ -89,7 +89,7 @@ template <int D> struct Consumer {
 		wgmma_fence();
 #pragma unroll
 		for (int k = 0; k < D / 16; k++)
-			wgmma(s, operand(query + k / 4 * ROWS * 128 + k % 4 * 32), operand(keys + k / 4 * KEYS * 128 + k % 4 * 32), k > 0);
+			wgmma_scores(s, operand(query + k / 4 * ROWS * 128 + k % 4 * 32), operand(keys + k / 4 * KEYS * 128 + k % 4 * 32), k > 0);
 		wgmma_commit();
 	}
 
@@ -122,7 +122,7 @@ template <int D> struct Consumer {
 			high = fmaxf(high, __shfl_xor_sync(~0u, high, 2));
 			shrink[h] = exp2_fast((max[h] - high) * p.scale);
 			max[h] = high;
-			float shift = high * p.scale, all = 0;
+			float shift = high * p.scale - WEIGHT_BITS, all = 0;
 #pragma unroll
 			for (int j = 0; j < KEYS / 8; j++)
 				for (int l = 0; l < 2; l++) all += s[4 * j + 2 * h + l] = exp2_fast(fmaf(s[4 * j + 2 * h + l], p.scale, -shift));
@@ -132,7 +132,7 @@ template <int D> struct Consumer {
 
 	__device__ __forceinline__ void pack() {
 #pragma unroll
-		for (int i = 0; i < KEYS / 4; i++) weights[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
+		for (int i = 0; i < KEYS / 4; i++) weights[i] = pack_half(s[2 * i], s[2 * i + 1]);
 	}
 
 	// run folds the tiles up to the key `end` into o.

@@ -4,7 +4,9 @@
 //
 // Layouts (W = row stride in elements):
 //   hidden   float  [tokens][W]   residual stream, never rounded
-//   normed   bf16   [tokens][W]   so are query [heads·headDim], attn, mlp
+//   normed   bf16   [tokens][W]   so are attn and mlp
+//   query    half   [tokens][W]   so are keys and values: three bits more than bf16, at
+//                                 the same speed; beyond ±65504 they are clamped
 //   logits   float  [rows][W]
 //   weights  bf16   [N][W], row-major as in the checkpoint, except
 //              qkv:     in each head of q, k and v, row 2i is i, row 2i+1 is
@@ -20,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 typedef __nv_bfloat16 bf16;
 
@@ -28,7 +31,7 @@ typedef __nv_bfloat16 bf16;
 // PagedKV: element d of the key of head h at token t of block b of layer l is
 // base[b·block + l·layer + h·head + t·token + d]; its value is `value` further.
 struct PagedKV {
-	bf16 *base;
+	half *base;
 	int64_t block, layer, value, head, token; // strides in elements
 	int32_t block_size, block_shift;          // tokens of a block: 1 << block_shift
 };
@@ -60,7 +63,7 @@ static __device__ __forceinline__ const int32_t *block_table(const Batch &b, int
 }
 
 // First element of the key of head `head` at the position, of the layer.
-static __device__ __forceinline__ const bf16 *key_at(const PagedKV &kv, const int32_t *table, int layer, int head, int position) {
+static __device__ __forceinline__ const half *key_at(const PagedKV &kv, const int32_t *table, int layer, int head, int position) {
 	int64_t block = table[position >> kv.block_shift], token = position & (kv.block_size - 1);
 	return kv.base + block * kv.block + layer * kv.layer + head * kv.head + token * kv.token;
 }
@@ -71,7 +74,7 @@ enum EpilogueKind {
 	STORE,    // logits[m][n] = y, float
 	RESIDUAL, // hidden[m][n] += y, float
 	SWIGLU,   // mlp[m][n/2] = silu(y[n])·y[n+1], bf16
-	QKV,      // + bias, RoPE; q → query[m], k and v → the token's slot, bf16
+	QKV,      // + bias, RoPE; q → query[m], k and v → the token's slot, half
 };
 
 struct Epilogue {
@@ -92,11 +95,11 @@ static __device__ __forceinline__ float silu(float x) { return x / (1.0f + __exp
 
 // Where the first element of the pair (n, n+1) goes; the second is head_dim/2
 // further.
-static __device__ __forceinline__ bf16 *qkv_destination(const Epilogue &e, int m, int n) {
+static __device__ __forceinline__ half *qkv_destination(const Epilogue &e, int m, int n) {
 	int head = n / e.head_dim, i = (n - head * e.head_dim) / 2;
-	if (head < e.heads) return static_cast<bf16 *>(e.out) + m * e.ld + head * e.head_dim + i;
+	if (head < e.heads) return static_cast<half *>(e.out) + m * e.ld + head * e.head_dim + i;
 	int slot = e.slots[m], h = head - e.heads;
-	bf16 *out = e.kv.base + (int64_t)(slot >> e.kv.block_shift) * e.kv.block + e.layer * e.kv.layer +
+	half *out = e.kv.base + (int64_t)(slot >> e.kv.block_shift) * e.kv.block + e.layer * e.kv.layer +
 	            (slot & (e.kv.block_size - 1)) * e.kv.token + i;
 	return out + (h < e.kv_heads ? h * e.kv.head : e.kv.value + (h - e.kv_heads) * e.kv.head);
 }
@@ -122,6 +125,19 @@ static __device__ __forceinline__ void qkv_turn(const Epilogue &e, int m, int n,
 	}
 }
 
+// to_half and pack_half round; what half cannot hold becomes its greatest, NaN stays NaN.
+static __device__ __forceinline__ half to_half(float x) {
+	uint16_t v;
+	asm("cvt.rn.satfinite.f16.f32 %0, %1;" : "=h"(v) : "f"(x));
+	return __ushort_as_half(v);
+}
+
+static __device__ __forceinline__ uint32_t pack_half(float lo, float hi) {
+	uint32_t v;
+	asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
+	return v;
+}
+
 // epilogue2 ends columns n and n+1 (n even) of row m. The same arithmetic in
 // every GEMM, so that two that agree on y agree on the result.
 template <int KIND> static __device__ __forceinline__ void epilogue2(const Epilogue &e, int m, int n, float a, float b) {
@@ -138,10 +154,10 @@ template <int KIND> static __device__ __forceinline__ void epilogue2(const Epilo
 		static_cast<bf16 *>(e.out)[m * e.ld + n / 2] = __float2bfloat16(silu(a) * b);
 	} else {
 		float x[1] = {a}, y[1] = {b};
-		bf16 *out = qkv_destination(e, m, n);
+		half *out = qkv_destination(e, m, n);
 		qkv_turn<1>(e, m, n, x, y);
-		out[0] = __float2bfloat16(x[0]);
-		out[e.head_dim / 2] = __float2bfloat16(y[0]);
+		out[0] = to_half(x[0]);
+		out[e.head_dim / 2] = to_half(y[0]);
 	}
 }
 
@@ -170,10 +186,10 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 		*reinterpret_cast<uint2 *>(static_cast<bf16 *>(e.out) + m * e.ld + n / 2) = v;
 	} else {
 		float a[4] = {y[0], y[2], y[4], y[6]}, b[4] = {y[1], y[3], y[5], y[7]};
-		bf16 *out = qkv_destination(e, m, n);
+		half *out = qkv_destination(e, m, n);
 		qkv_turn<4>(e, m, n, a, b);
-		*reinterpret_cast<uint2 *>(out) = {pack_bf16(a[0], a[1]), pack_bf16(a[2], a[3])};
-		*reinterpret_cast<uint2 *>(out + e.head_dim / 2) = {pack_bf16(b[0], b[1]), pack_bf16(b[2], b[3])};
+		*reinterpret_cast<uint2 *>(out) = {pack_half(a[0], a[1]), pack_half(a[2], a[3])};
+		*reinterpret_cast<uint2 *>(out + e.head_dim / 2) = {pack_half(b[0], b[1]), pack_half(b[2], b[3])};
 	}
 }
 

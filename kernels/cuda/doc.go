@@ -16,8 +16,8 @@
 //
 // # Layouts
 //
-// The residual stream (Hidden) and Logits are float32, the other activations
-// bfloat16. Row strides are the width rounded up to 64 elements; the padding is
+// The residual stream (Hidden) and Logits are float32, Query and the KV pool
+// float16, the other activations bfloat16. Row strides are the width rounded up to 64 elements; the padding is
 // zero in weights and in bfloat16 activations, so that products may run over it.
 // Weights are bfloat16 [out, in] row-major as in the checkpoint, with rows up to a
 // multiple of 128, except

@@ -14,15 +14,10 @@ import (
 type activation struct {
 	data                ptr
 	rows, width, stride int
-	float               bool // float32, else bfloat16
+	dtype               kernels.DType
 }
 
-func (a *activation) rowBytes() int {
-	if a.float {
-		return 4 * a.stride
-	}
-	return 2 * a.stride
-}
+func (a *activation) rowBytes() int { return a.dtype.Size() * a.stride }
 
 func (b *Backend) initActivations() {
 	for a, data := range []ptr{b.ws.hidden, b.ws.normed, b.ws.query, b.ws.attn, b.ws.mlp, b.ws.logits} {
@@ -30,8 +25,14 @@ func (b *Backend) initActivations() {
 		if at == kernels.Logits {
 			rows = b.now.MaxLogitRows
 		}
-		width := b.shape.Width(at)
-		b.acts[a] = activation{data, rows, width, stride(width), at == kernels.Hidden || at == kernels.Logits}
+		width, dtype := b.shape.Width(at), kernels.BF16
+		switch at {
+		case kernels.Hidden, kernels.Logits:
+			dtype = kernels.FP32
+		case kernels.Query:
+			dtype = b.kv.DType
+		}
+		b.acts[a] = activation{data, rows, width, stride(width), dtype}
 	}
 }
 
@@ -47,7 +48,7 @@ func (b *Backend) readActivation(out []float32, a kernels.Activation, rows int) 
 	if rows < 0 || rows > act.rows {
 		panic(fmt.Sprintf("cuda: %d rows of an activation of %d", rows, act.rows))
 	}
-	if act.float && act.stride == act.width && rows > 0 { // logits, 600 KB a row: no second copy
+	if act.dtype == kernels.FP32 && act.stride == act.width && rows > 0 { // logits, 600 KB a row: no second copy
 		at, n := len(out), rows*act.width
 		out = slices.Grow(out, n)[:at+n]
 		b.fail("read", b.compute.ToHost(unsafe.Pointer(&out[at]), act.data, 4*n))
@@ -61,12 +62,12 @@ func (b *Backend) readActivation(out []float32, a kernels.Activation, rows int) 
 	}
 	for row := range rows {
 		line := raw[row*act.rowBytes():]
-		if act.float {
+		if act.dtype == kernels.FP32 {
 			out = append(out, unsafe.Slice((*float32)(unsafe.Pointer(&line[0])), act.width)...)
 			continue
 		}
 		for i := range act.width {
-			out = append(out, kernels.BF16ToFloat(*(*uint16)(unsafe.Pointer(&line[2*i]))))
+			out = append(out, act.dtype.Float(*(*uint16)(unsafe.Pointer(&line[2*i]))))
 		}
 	}
 	return out
@@ -83,10 +84,10 @@ func (b *Backend) WriteActivation(a kernels.Activation, values []float32) {
 	for row := 0; row*act.width < len(values); row++ {
 		line := raw[row*act.rowBytes():]
 		for i, v := range values[row*act.width : (row+1)*act.width] {
-			if act.float {
+			if act.dtype == kernels.FP32 {
 				*(*float32)(unsafe.Pointer(&line[4*i])) = v
 			} else {
-				*(*uint16)(unsafe.Pointer(&line[2*i])) = kernels.FloatToBF16(v)
+				*(*uint16)(unsafe.Pointer(&line[2*i])) = act.dtype.Bits(v)
 			}
 		}
 	}

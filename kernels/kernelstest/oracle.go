@@ -9,7 +9,7 @@ import (
 )
 
 // Oracle is a kernels.Backend in float64. Only what the contract rounds is
-// rounded: weights and KV to bfloat16, RoPE's angle (a float32 product, as the
+// rounded: weights to bfloat16, KV to the pool's type, RoPE's angle (a float32 product, as the
 // checkpoints were trained with), results to float32 when they are read.
 type Oracle struct {
 	shape  kernels.Shape

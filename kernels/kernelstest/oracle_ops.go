@@ -62,8 +62,8 @@ func (o *Oracle) QKV(layer int, weight kernels.Weight) {
 				o.rmsnorm(k, k, w.qkNorm[1])
 			}
 			o.rope(k, token.position)
-			toBF16(o.slot(token.row, layer, false, h, token.position), k)
-			toBF16(o.slot(token.row, layer, true, h, token.position), v)
+			o.round(o.slot(token.row, layer, false, h, token.position), k)
+			o.round(o.slot(token.row, layer, true, h, token.position), v)
 		}
 	}
 	o.done(kernels.OpQKV, layer, kernels.Query, len(o.tokens), start)
@@ -92,7 +92,7 @@ func (o *Oracle) PagedAttention(layer int) {
 			out := o.row(kernels.Attn, t)[h*d : (h+1)*d]
 			largest := math.Inf(-1)
 			for j := range p {
-				p[j] = dotBF16(q, o.slot(token.row, layer, false, h/group, int32(j))) / math.Sqrt(float64(d))
+				p[j] = o.dotKey(q, o.slot(token.row, layer, false, h/group, int32(j))) / math.Sqrt(float64(d))
 				largest = math.Max(largest, p[j])
 			}
 			sum := 0.0
@@ -103,7 +103,7 @@ func (o *Oracle) PagedAttention(layer int) {
 			clear(out)
 			for j := range p {
 				for i, v := range o.slot(token.row, layer, true, h/group, int32(j)) {
-					out[i] += p[j] / sum * float64(kernels.BF16ToFloat(v))
+					out[i] += p[j] / sum * float64(o.kv.DType.Float(v))
 				}
 			}
 		}
@@ -166,16 +166,16 @@ func dot(x, y []float64) float64 {
 	return sum
 }
 
-func dotBF16(x []float64, y []uint16) float64 {
+func (o *Oracle) dotKey(x []float64, key []uint16) float64 {
 	sum := 0.0
 	for i, v := range x {
-		sum += v * float64(kernels.BF16ToFloat(y[i]))
+		sum += v * float64(o.kv.DType.Float(key[i]))
 	}
 	return sum
 }
 
-func toBF16(dst []uint16, src []float64) {
+func (o *Oracle) round(dst []uint16, src []float64) {
 	for i, v := range src {
-		dst[i] = kernels.FloatToBF16(float32(v))
+		dst[i] = o.kv.DType.Bits(float32(v))
 	}
 }

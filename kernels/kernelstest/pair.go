@@ -44,14 +44,15 @@ func (s *suite) newPair(t *testing.T, shape kernels.Shape, limits kernels.Limits
 		require.NoError(t, b.Setup(shape, limits, limits))
 		require.NoError(t, b.ResizePool(blocks, 0))
 	})
-	nan := slices.Repeat([]uint16{nanBF16}, p.want.KV().BlockElems())
+	p.want.kv.DType = p.got.KV().DType
+	nan := slices.Repeat([]uint16{nanBits}, p.want.KV().BlockElems())
 	for block := range blocks {
 		p.writeBlock(int32(block), nan)
 	}
 	return p
 }
 
-const nanBF16 = 0x7FC0
+const nanBits = 0x7FC0 // NaN in bfloat16 and float16
 
 // seedOf makes a case's random numbers depend on its name alone.
 func seedOf(name string) uint64 {
@@ -149,7 +150,7 @@ func (p *pair) equal(a kernels.Activation, rows int) {
 func (p *pair) equalKV() {
 	p.t.Helper()
 	for block := int32(1); block < int32(p.blocks); block++ {
-		require.NoError(p.t, p.tol.compareKV(p.got.ReadBlock(block), p.want.ReadBlock(block)), "block %d", block)
+		require.NoError(p.t, p.tol.compareKV(p.want.kv.DType, p.got.ReadBlock(block), p.want.ReadBlock(block)), "block %d", block)
 	}
 }
 
@@ -209,7 +210,7 @@ func (p *pair) fillKV(b *kernels.Batch, lengths []int) {
 	kv := p.want.KV()
 	for i, row := range b.Rows {
 		for j, block := range p.tables[row] {
-			v := slices.Repeat([]uint16{nanBF16}, kv.BlockElems())
+			v := slices.Repeat([]uint16{nanBits}, kv.BlockElems())
 			for token := range min(kv.BlockSize, lengths[i]-j*kv.BlockSize) {
 				p.fillSlot(v, token)
 			}
@@ -225,7 +226,7 @@ func (p *pair) fillSlot(block []uint16, token int) {
 			for _, value := range []bool{false, true} {
 				at := kv.Index(layer, value, head, token)
 				for d := range kv.HeadDim {
-					block[at+d] = kernels.FloatToBF16(float32(p.rng.NormFloat64()))
+					block[at+d] = kv.DType.Bits(float32(p.rng.NormFloat64()))
 				}
 			}
 		}

@@ -14,8 +14,8 @@ import (
 //	1 − 2⟨x,y⟩/(|x|²+|y|²) ≤ Diff
 type Tolerance struct {
 	Rel, Abs, Diff float64
-	// Flips is the share of KV elements that may be the neighbouring bfloat16:
-	// those whose exact value lies near the middle of two.
+	// Flips is the share of KV elements that may be the neighbouring number of the
+	// pool's type: those whose exact value lies near the middle of two.
 	Flips float64
 	// Margin is the least margin (see Draw) at which tokens of a whole forward
 	// pass must be the Oracle's.
@@ -82,23 +82,27 @@ func (tol Tolerance) compare(got, want []float32, width int) error {
 	return nil
 }
 
-// compareKV compares bfloat16 elements: equal bits, any NaN for a NaN, or, for
+// compareKV compares elements of a pool: equal bits, any NaN for a NaN, or, for
 // a share of Flips, the same within one unit of the last place or within Abs of
 // the root mean square (near zero).
-func (tol Tolerance) compareKV(got, want []uint16) error {
+func (tol Tolerance) compareKV(dtype kernels.DType, got, want []uint16) error {
+	unit := 1.0 / 128
+	if dtype == kernels.FP16 {
+		unit = 1.0 / 1024
+	}
 	sum, n, flips := 0.0, 0, 0
 	for _, bits := range want {
-		if v := float64(kernels.BF16ToFloat(bits)); !math.IsNaN(v) {
+		if v := float64(dtype.Float(bits)); !math.IsNaN(v) {
 			sum, n = sum+v*v, n+1
 		}
 	}
-	abs := tol.Abs * math.Sqrt(sum/math.Max(1, float64(n)))
+	abs := tol.Abs * 128 * unit * math.Sqrt(sum/math.Max(1, float64(n)))
 	for i, bits := range want {
-		x, y := float64(kernels.BF16ToFloat(got[i])), float64(kernels.BF16ToFloat(bits))
+		x, y := float64(dtype.Float(got[i])), float64(dtype.Float(bits))
 		if got[i] == bits || math.IsNaN(x) && math.IsNaN(y) {
 			continue
 		}
-		if err := math.Abs(x - y); !(err <= math.Abs(y)/128+abs) {
+		if err := math.Abs(x - y); !(err <= math.Abs(y)*unit+abs) {
 			return fmt.Errorf("KV element %d: %v, want %v", i, x, y)
 		}
 		flips++

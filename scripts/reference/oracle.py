@@ -66,31 +66,62 @@ def stored(path: Path, like: list) -> list:
     return list(torch.from_numpy(values).to(like[0].device).view(len(like), *like[0].shape))
 
 
+def bf16(t: torch.Tensor) -> torch.Tensor:
+    return t.to(torch.bfloat16).to(torch.float32)
+
+
+def half(t: torch.Tensor) -> torch.Tensor:
+    return t.clamp(-65504, 65504).to(torch.float16).to(torch.float32)
+
+
+# Where an engine rounds between two operations; to what Pagoda rounds there, by device. The residual stream, sums of
+# products and logits are float32 everywhere.
+PLACES = ("layers' norms", "last norm", "queries", "keys", "values", "attention's weights", "attention's output", "MLP's inner")
+KEPT = {
+    "cuda": dict.fromkeys(PLACES, bf16) | dict.fromkeys(("queries", "keys", "values", "attention's weights"), half),
+    "cpu": {"keys": bf16, "values": bf16},  # and what enters products, where the processor multiplies bfloat16
+}
+
+
 @contextmanager
-def rounded(model):
-    """Rounds to bfloat16 what an engine keeps in it between two operations: norms, queries, keys, values, what
-    attention gives, and the MLP's inner activations. The residual stream and the logits stay in float32."""
+def rounded(model, places: dict):
+    """Rounds in the places, each by its function."""
+    same = lambda t: t
+    at = {name: places.get(name, same) for name in PLACES}
     hooks, module = [], sys.modules[type(model).__module__]
-    norm = lambda _module, _inputs, out: bf16(out)
-    inner = lambda _module, inputs: (bf16(inputs[0]),)
+    after = lambda name: lambda _module, _inputs, out: at[name](out)
+    before = lambda name: lambda _module, inputs: (at[name](inputs[0]),)
     for layer in model.model.layers:
-        for m in (layer.input_layernorm, layer.post_attention_layernorm, layer.self_attn.v_proj):
-            hooks.append(m.register_forward_hook(norm))
-        for m in (layer.self_attn.o_proj, layer.mlp.down_proj):
-            hooks.append(m.register_forward_pre_hook(inner))
-    hooks.append(model.model.norm.register_forward_hook(norm))
-    rotate = module.apply_rotary_pos_emb
-    module.apply_rotary_pos_emb = lambda *args, **kwargs: tuple(map(bf16, rotate(*args, **kwargs)))
+        for m in (layer.input_layernorm, layer.post_attention_layernorm):
+            hooks.append(m.register_forward_hook(after("layers' norms")))
+        hooks.append(layer.self_attn.v_proj.register_forward_hook(after("values")))
+        hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(before("attention's output")))
+        hooks.append(layer.mlp.down_proj.register_forward_pre_hook(before("MLP's inner")))
+    hooks.append(model.model.norm.register_forward_hook(after("last norm")))
+    rotate, attend = module.apply_rotary_pos_emb, module.eager_attention_forward
+
+    def rotated(*args, **kwargs):
+        query, key = rotate(*args, **kwargs)
+        return at["queries"](query), at["keys"](key)
+
+    def attended(layer, query, key, value, mask, scaling, **_kwargs):
+        """Weights are rounded before they are divided by their sum, as in a kernel that has seen a part of the keys."""
+        scores = query @ module.repeat_kv(key, layer.num_key_value_groups).transpose(2, 3) * scaling
+        if mask is not None:
+            scores = scores + mask
+        weights = (scores - scores.amax(-1, keepdim=True)).exp()
+        out = at["attention's weights"](weights) @ module.repeat_kv(value, layer.num_key_value_groups)
+        return (out / weights.sum(-1, keepdim=True)).transpose(1, 2).contiguous(), None
+
+    module.apply_rotary_pos_emb = rotated
+    if "attention's weights" in places:
+        module.eager_attention_forward = attended
     try:
         yield
     finally:
-        module.apply_rotary_pos_emb = rotate
+        module.apply_rotary_pos_emb, module.eager_attention_forward = rotate, attend
         for hook in hooks:
             hook.remove()
-
-
-def bf16(t: torch.Tensor) -> torch.Tensor:
-    return t.to(torch.bfloat16).to(torch.float32)
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@
 
 MODEL is qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b or tiny (true shapes with random weights, made here; the 7B in
 shards), or a directory with a checkpoint and tokenizer.json. Pagoda continues the prompts greedily, in batches;
-transformers scores prompts and continuations. With --cpu Pagoda's two devices are compared, too.
+transformers scores prompts and continuations. With --cpu Pagoda's two devices are compared, too. With --places
+transformers alone is measured: how far rounding in each place of a layer moves it.
 
 Every part is kept in --work and not done again. Exit code 1: a model is beyond the tolerance.
 """
@@ -125,9 +126,18 @@ class Run:
             say(f"{self.name}: transformers took {time.monotonic() - start:.0f} s")
         return compare.read(path)
 
+    def places(self) -> list:
+        """Rows of the table of what rounding in each place costs."""
+        import places
+
+        self.make_weights()
+        rows = places.table(self.name, self.load(), compare.read(self.make_prompts()))
+        self.free()
+        return rows
+
     def layers(self, scores: list, reference: list, device: str) -> dict:
         """The greatest difference of each layer over the prompts that have hidden states; the same, and differences
-        of log probabilities, of transformers itself with activations in bfloat16; the attention's entropy."""
+        of log probabilities, of transformers itself where it rounds as the engine does; the attention's entropy."""
         path = self.dir / f"layers-{device}.json"
         if not path.exists():
             import oracle
@@ -139,9 +149,9 @@ class Run:
                 want = oracle.hidden_states(model, ids)
                 found["pagoda"].append(oracle.relative(want, oracle.stored(self.dir / f"hidden-{device}" / scores[i]["hidden"], want)))
                 found["entropy"].append(oracle.entropy(model, ids))
-                with oracle.rounded(model):
+                with oracle.rounded(model, oracle.KEPT[device]):
                     found["format"].append(oracle.relative(want, oracle.hidden_states(model, ids)))
-            with oracle.rounded(model):
+            with oracle.rounded(model, oracle.KEPT[device]):
                 c = compare.compare(reference, [oracle.score(model, s) for s in scores])
             path.write_text(json.dumps({
                 "pagoda": [max(layer) for layer in zip(*found["pagoda"])], "format": [max(layer) for layer in zip(*found["format"])],
@@ -186,6 +196,14 @@ class Run:
 HEADER = ["model", "between", "prompts", "tokens", "mean Δ", "max Δ (beyond)", "of decode", "argmax ≠ (apart)", "layer", "format: mean, max (beyond), layer", "verdict"]
 
 
+def table_header(of_places: bool) -> list:
+    if not of_places:
+        return HEADER
+    import places
+
+    return places.HEADER
+
+
 def machine() -> str:
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
@@ -200,6 +218,7 @@ def main() -> int:
     ap.add_argument("models", nargs="*", metavar="MODEL", default=SHAPES[:3])
     ap.add_argument("--device", choices=("cuda", "cpu"), help="of both sides (default: cuda where there is a driver)")
     ap.add_argument("--cpu", action="append", default=[], metavar="MODEL", help="compare the CPU with the GPU on this model, too")
+    ap.add_argument("--places", action="store_true", help="only what rounding in each place costs transformers")
     ap.add_argument("--prompts", type=int, default=220)
     ap.add_argument("--pagoda", type=Path, default=first(HERE.parent / "pagoda", HERE.parents[1] / "bin" / "pagoda"), help="the binary")
     ap.add_argument("--flags", default="", help="further flags of pagoda score")
@@ -213,11 +232,14 @@ def main() -> int:
         ap.error(f"{args.pagoda}: no such program; make build makes it, --pagoda names another")
     table = []
     for model in args.models:
-        table += Run(args, model).rows()
+        table += Run(args, model).places() if args.places else Run(args, model).rows()
     version = subprocess.run([args.pagoda, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
     print(f"{date.today()}, {machine()}, commit {version}: scripts/reference/make.sh {' '.join(sys.argv[1:])}\n")
-    for row in [HEADER, ["---"] * len(HEADER), *table]:
+    header = table_header(args.places)
+    for row in [header, ["---"] * len(header), *table]:
         print("| " + " | ".join(row) + " |")
+    if args.places:
+        return 0
     missed = sum(row[-1] != "ok" for row in table)
     if missed:
         say(f"{missed} of {len(table)} comparisons are beyond the tolerance (mean {compare.MEAN}, max {compare.MOST}, "

@@ -11,7 +11,7 @@ struct Span {
 };
 
 struct ReferenceParams {
-	const bf16 *query;
+	const half *query;
 	bf16 *out;
 	PagedKV kv;
 	Batch batch;
@@ -25,12 +25,12 @@ static __global__ void attention_reference(ReferenceParams p) {
 	__shared__ double largest, sum;
 	int t = blockIdx.x, h = blockIdx.y, s = p.batch.token_seq[t], last = p.batch.positions[t];
 	const int32_t *table = block_table(p.batch, s);
-	const bf16 *q = p.query + t * p.ld + h * p.head_dim;
+	const half *q = p.query + t * p.ld + h * p.head_dim;
 	int head = h / (p.heads / p.kv_heads);
 	for (int j = threadIdx.x; j <= last; j += blockDim.x) {
-		const bf16 *key = key_at(p.kv, table, p.layer, head, j);
+		const half *key = key_at(p.kv, table, p.layer, head, j);
 		double dot = 0;
-		for (int d = 0; d < p.head_dim; d++) dot += (double)__bfloat162float(q[d]) * (double)__bfloat162float(key[d]);
+		for (int d = 0; d < p.head_dim; d++) dot += (double)__half2float(q[d]) * (double)__half2float(key[d]);
 		scores[j] = dot / sqrt((double)p.head_dim);
 	}
 	__syncthreads();
@@ -42,7 +42,7 @@ static __global__ void attention_reference(ReferenceParams p) {
 	__syncthreads();
 	for (int d = threadIdx.x; d < p.head_dim; d += blockDim.x) {
 		double o = 0;
-		for (int j = 0; j <= last; j++) o += scores[j] * (double)__bfloat162float((key_at(p.kv, table, p.layer, head, j) + p.kv.value)[d]);
+		for (int j = 0; j <= last; j++) o += scores[j] * (double)__half2float((key_at(p.kv, table, p.layer, head, j) + p.kv.value)[d]);
 		p.out[t * p.ld + h * p.head_dim + d] = __float2bfloat16((float)(o / sum));
 	}
 }
@@ -54,7 +54,8 @@ struct Pages {
 	int64_t kv_tokens = 0, ld;
 	PagedKV kv{};
 	Batch batch{};
-	Memory<bf16> pool, query, out;
+	Memory<half> pool, query;
+	Memory<bf16> out;
 	Memory<int32_t> header, token_seq, positions, rows, query_start, seq_lens, tables;
 	std::vector<Span> spans;
 	std::vector<bf16> want;
@@ -96,13 +97,13 @@ struct Pages {
 			fill(pool.data, pool.size, 1);
 		} else {
 			pool.set(0xFF);
-			std::vector<bf16> cells = pool.download();
+			std::vector<half> cells = pool.download();
 			for (int s = 0; s < seqs; s++)
 				for (int t = 0; t < length[s]; t++)
 					for (int i = 0; i < 2 * kv_heads * head_dim; i++) {
 						int64_t at = table[row[s] * stride + t / block_size] * kv.block + layer * kv.layer + i / (kv_heads * head_dim) * kv.value +
 						             i / head_dim % kv_heads * kv.head + t % block_size * kv.token + i % head_dim;
-						cells[at] = __float2bfloat16((rand() % 2001 - 1000) / 1000.0f);
+						cells[at] = __float2half((rand() % 2001 - 1000) / 1000.0f);
 					}
 			pool.upload(cells);
 		}
