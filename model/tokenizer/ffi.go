@@ -9,6 +9,7 @@ package tokenizer
 typedef struct { uint8_t *data; size_t len; } pagoda_buffer;
 
 void *pagoda_tokenizer_open(const uint8_t *bytes, size_t len, char **error);
+int64_t pagoda_tokenizer_size(const uint8_t *bytes, size_t len);
 bool pagoda_tokenizer_encode(const void *handle, const uint8_t *text, size_t len,
 	const size_t *literals, size_t n_literals, bool post_process,
 	pagoda_buffer *out, char **error);
@@ -49,6 +50,11 @@ func openHandle(data []byte) (*handle, error) {
 	h := &handle{ptr: ptr}
 	h.cleanup = runtime.AddCleanup(h, freePointer, ptr)
 	return h, nil
+}
+
+// peekSize is negative where the size cannot be told.
+func peekSize(data []byte) int64 {
+	return int64(C.pagoda_tokenizer_size((*C.uint8_t)(unsafe.SliceData(data)), C.size_t(len(data))))
 }
 
 func freePointer(ptr unsafe.Pointer) { C.tokenizers_free_tokenizer(ptr) }

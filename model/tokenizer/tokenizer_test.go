@@ -249,6 +249,30 @@ func TestRefusals(t *testing.T) {
 	require.ErrorContains(t, err, "4000000000")
 }
 
+// TestPeekVocabSize: the guess is right for files that agree with themselves; what is no
+// tokenizer.json, and what New refuses, has none.
+func TestPeekVocabSize(t *testing.T) {
+	data, err := qwenJSON()
+	require.NoError(t, err)
+	small, err := tokenizer.New([]byte(smallJSON))
+	require.NoError(t, err)
+	require.Equal(t, qwen(t).VocabSize(), tokenizer.PeekVocabSize(data))
+	require.Equal(t, small.VocabSize(), tokenizer.PeekVocabSize([]byte(smallJSON)))
+	far := strings.Replace(smallJSON, `"ab":256`, `"ab":4000000000`, 1)
+	for _, none := range []string{"", "{}", `{"model":{"vocab":[]}}`, smallJSON[:len(smallJSON)-1], far} {
+		require.Zero(t, tokenizer.PeekVocabSize([]byte(none)))
+	}
+}
+
+// TestSparseVocabulary: ids need not follow one another.
+func TestSparseVocabulary(t *testing.T) {
+	tok, err := tokenizer.New([]byte(strings.Replace(smallJSON, `"ab":256`, `"ab":900`, 1)))
+	require.NoError(t, err)
+	require.Equal(t, 901, tok.VocabSize())
+	require.Equal(t, "ab", tok.TokenString(900))
+	require.Empty(t, tok.TokenString(256))
+}
+
 // TestTruncationAndPaddingAreOff: a file may ask for both; prompts stay whole.
 func TestTruncationAndPaddingAreOff(t *testing.T) {
 	data := strings.Replace(smallJSON, `"truncation":null,"padding":null`,

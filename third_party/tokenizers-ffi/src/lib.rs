@@ -29,10 +29,22 @@ use std::sync::Once;
 
 use daulet::UnifiedTokenizer;
 use libc::{c_char, c_void};
+use tokenizers::models::bpe::BPE;
 use tokenizers::tokenizer::{
     Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
-    PreTokenizer, Tokenizer,
+    PreTokenizer, Tokenizer, TokenizerImpl,
 };
+use tokenizers::{DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
+
+/// What a byte-level file holds. Reading it as a BPE straight away, rather than as one of
+/// the crate's four models, spares four passes over trees of JSON values: a third of the time.
+type BytePairs = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
+/// Opening a tokenizer makes a million small strings, on a thread of its own, for which
+/// glibc's heaps grow a page at a time: two thirds of the time with this one. Only Rust's
+/// memory is concerned.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -123,7 +135,11 @@ pub unsafe extern "C" fn pagoda_tokenizer_open(
     error: *mut *mut c_char,
 ) -> *mut c_void {
     guard(error, || {
-        let mut t = Tokenizer::from_bytes(slice(bytes, len))?;
+        let bytes = slice(bytes, len);
+        let mut t = match BytePairs::from_bytes(bytes) {
+            Ok(t) => t.into(),
+            Err(_) => Tokenizer::from_bytes(bytes)?, // another model, or an error to tell
+        };
         t.with_truncation(None)?;
         t.with_padding(None);
         require_byte_level(&t)?;
@@ -134,6 +150,59 @@ pub unsafe extern "C" fn pagoda_tokenizer_open(
         Ok(Box::into_raw(Box::new(UnifiedTokenizer::HuggingFace(t))).cast())
     })
     .unwrap_or(std::ptr::null_mut())
+}
+
+/// One more than the largest id of a tokenizer.json, or −1 where that cannot be told: read
+/// from the text, which takes a twentieth of the time that `open` does. A file whose added
+/// tokens have other ids than it says makes a tokenizer of another size.
+///
+/// # Safety
+/// `bytes` points to `len` readable bytes.
+#[no_mangle]
+pub unsafe extern "C" fn pagoda_tokenizer_size(bytes: *const u8, len: usize) -> i64 {
+    #[derive(serde::Deserialize)]
+    struct File {
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+        model: Bpe,
+    }
+    #[derive(serde::Deserialize)]
+    struct Added {
+        id: u32,
+    }
+    #[derive(serde::Deserialize)]
+    struct Bpe {
+        vocab: Largest,
+    }
+    guard(std::ptr::null_mut(), || {
+        let file: File = serde_json::from_slice(slice(bytes, len))?;
+        let largest = file.added_tokens.iter().map(|token| token.id).fold(file.model.vocab.0, u32::max);
+        Ok(i64::from(largest) + 1)
+    })
+    .unwrap_or(-1)
+}
+
+/// The largest value of a JSON object.
+struct Largest(u32);
+
+impl<'de> serde::Deserialize<'de> for Largest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Largest, D::Error> {
+        struct Visit;
+        impl<'de> serde::de::Visitor<'de> for Visit {
+            type Value = Largest;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("an object of ids")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Largest, A::Error> {
+                let mut largest = 0;
+                while let Some((_, id)) = map.next_entry::<serde::de::IgnoredAny, u32>()? {
+                    largest = id.max(largest);
+                }
+                Ok(Largest(largest))
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
 }
 
 /// The Go side joins token bytes itself, which is right for one decoder only.
@@ -239,16 +308,27 @@ pub unsafe extern "C" fn pagoda_tokenizer_vocab(
     guard(error, || {
         let t = tokenizer(handle)?;
         let added = t.get_added_tokens_decoder();
-        let ids: BTreeSet<u32> = t.get_vocab(true).into_values().collect();
         let mut bytes = Vec::new();
-        for id in ids {
-            let Some(token) = t.id_to_token(id) else { continue };
-            let special = t.get_added_vocabulary().is_special_token(&token);
-            let flags = u32::from(added.contains_key(&id)) | u32::from(special) << 1;
-            for word in [id, flags, token.len() as u32] {
+        let mut write = |id: u32| {
+            let Some(token) = t.id_to_token(id) else { return false };
+            let is_added = added.contains_key(&id);
+            let special = is_added && t.get_added_vocabulary().is_special_token(&token);
+            for word in [id, u32::from(is_added) | u32::from(special) << 1, token.len() as u32] {
                 bytes.extend(word.to_ne_bytes());
             }
             bytes.extend(token.as_bytes());
+            true
+        };
+        // Almost all ids are below the number of tokens. The list of the others takes a copy
+        // of the vocabulary, which is made only when there are any.
+        let beside = t.get_added_vocabulary().get_vocab().keys().filter(|token| t.get_model().token_to_id(token).is_none());
+        let size = t.get_model().get_vocab_size() + beside.count();
+        let dense = (0..size as u32).filter(|&id| write(id)).count();
+        if dense < size {
+            let ids: BTreeSet<u32> = t.get_vocab(true).into_values().filter(|&id| id >= size as u32).collect();
+            for id in ids {
+                write(id);
+            }
         }
         out.write(Buffer::from_bytes(bytes));
         Ok(())
