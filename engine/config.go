@@ -99,6 +99,8 @@ type Config struct {
 	Trace io.Writer
 	// Progress is called while weights load, with bytes done and in all.
 	Progress func(stage string, done, total int64)
+	// Cancel, once closed, makes New give up loading weights, with ErrClosed; nil = never.
+	Cancel <-chan struct{}
 	// Log receives what a person should know; nil = slog.Default().
 	Log *slog.Logger
 }

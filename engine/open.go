@@ -39,11 +39,21 @@ func openModel(c *Config) (source, error) {
 		close:       closeWeights,
 	}
 	src.load = func(be kernels.Backend) (*loaded, error) {
-		m, err := model.Load(be, config, weights, func(done, total int64) { c.Progress("weights", done, total) })
+		m, err := model.Load(be, config, weights, func(done, total int64) error {
+			select {
+			case <-c.Cancel:
+				return ErrClosed
+			default:
+				c.Progress("weights", done, total)
+				return nil
+			}
+		})
 		var file *model.FileError
 		switch {
 		case errors.As(err, &file):
 			return nil, fmt.Errorf("%w: %w", ErrModel, err)
+		case errors.Is(err, ErrClosed):
+			return nil, err
 		case errors.Is(err, kernels.ErrOutOfMemory):
 			return nil, fmt.Errorf("%w: weights: %w", ErrMemory, adviseMemory(c, err))
 		case err != nil:

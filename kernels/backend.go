@@ -108,7 +108,7 @@ type Backend interface {
 
 // Loader takes weights. Calls copy: the HostTensor's memory may be unmapped
 // when they return. They fail with the tensor's name, on short data and parts
-// that do not fit each other, too.
+// that do not fit each other, too; with ErrUnreadable where a file does.
 type Loader interface {
 	// LoadLinear packs the rows of all parts, one below the other.
 	LoadLinear(spec LinearSpec) (Weight, error)
@@ -165,7 +165,10 @@ type Info struct {
 	// Overlap says whether launching a step ahead of the last one's results
 	// pays on this device.
 	Overlap bool
-	GPU     *GPU // nil on a processor
+	// ReadsFiles says that matrices are better given as files: the Backend's own
+	// threads read them straight to where they are packed.
+	ReadsFiles bool
+	GPU        *GPU // nil on a processor
 }
 
 // Shape is what a Backend must know of a model.

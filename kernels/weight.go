@@ -1,20 +1,30 @@
 package kernels
 
+import (
+	"errors"
+	"os"
+)
+
+// ErrUnreadable is wrapped by what fails because the File of a HostTensor cannot be read.
+var ErrUnreadable = errors.New("the file cannot be read: it was truncated while in use, or its disk fails")
+
 // Weight is a tensor on the device, packed as its Backend likes.
 type Weight interface {
 	// Bytes is the device memory it takes.
 	Bytes() int64
 }
 
-// HostTensor is a row-major tensor in host memory, little-endian. With nil Data
-// it stands for random values: element i is Dummy(Seed, i)·Scale + Offset,
-// rounded to bfloat16, so that every Backend makes the same ones, where its
-// data would be.
+// HostTensor is a row-major tensor, little-endian, in host memory or, for a Backend
+// whose Info.ReadsFiles says that it takes them, in a file. With neither it stands for
+// random values: element i is Dummy(Seed, i)·Scale + Offset, rounded to bfloat16, so
+// that every Backend makes the same ones, where its data would be.
 type HostTensor struct {
 	Name   string // as in the checkpoint, for errors
 	DType  DType
 	Shape  []int
 	Data   []byte
+	File   *os.File // of a matrix with nil Data; its bytes begin at FileAt
+	FileAt int64
 	Seed   uint64
 	Scale  float32
 	Offset float32

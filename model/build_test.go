@@ -138,7 +138,10 @@ type recorder struct {
 	loaded          []loaded
 	calls           []string
 	fail            string // name of the tensor to fail at
+	files           bool   // matrices come as files
 }
+
+func (r *recorder) Info() kernels.Info { return kernels.Info{ReadsFiles: r.files} }
 
 // loaded is a weight; its id is its place in recorder.loaded.
 type loaded struct {
@@ -158,6 +161,12 @@ func (r *recorder) keep(kind string, tensors ...kernels.HostTensor) (kernels.Wei
 			return nil, os.ErrInvalid
 		}
 		w.names = append(w.names, t.Name)
+		if r.files && len(t.Shape) == 2 {
+			t.Data = make([]byte, t.NumElems()*t.DType.Size())
+			if _, err := t.File.ReadAt(t.Data, t.FileAt); err != nil {
+				return nil, kernels.ErrUnreadable
+			}
+		}
 		if t.Data == nil {
 			w.dummy = append(w.dummy, t)
 			continue

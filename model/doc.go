@@ -25,7 +25,8 @@
 //  3. Mapped memory is touched in one place (mapping.read), which survives a
 //     file that is truncated, or a disk that fails, while it is mapped. No
 //     slice of a mapping leaves this package: C code that met such a page would
-//     die of SIGBUS, so tensors are copied to a staging buffer first.
+//     die of SIGBUS, so tensors are copied to a staging buffer first, or read from
+//     the file, not the mapping, by a backend that wants them so (Info.ReadsFiles).
 //
 // Refusals are *FileError: they name the file and, one by one, its faulty
 // fields or tensors.

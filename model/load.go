@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -16,6 +17,8 @@ type Source interface {
 	check(cfg *Config) (notes []string, err error)
 	// bytes is the size of the tensor as read gives it.
 	bytes(t tensorSpec) int64
+	// inFile gives the tensor as a part of a file, if it lies in one as it is.
+	inFile(t tensorSpec) (kernels.HostTensor, bool)
 	// read gives the tensor; its data, if it has any, is in the leading bytes of
 	// buf.
 	read(t tensorSpec, buf []byte) (kernels.HostTensor, error)
@@ -24,6 +27,13 @@ type Source interface {
 func (c *Checkpoint) bytes(t tensorSpec) int64 {
 	info := c.tensors[t.name]
 	return info.end - info.begin
+}
+
+func (c *Checkpoint) inFile(t tensorSpec) (kernels.HostTensor, bool) {
+	info := c.tensors[t.name]
+	host := info.host()
+	host.File, host.FileAt = info.file.file, info.begin
+	return host, true
 }
 
 func (c *Checkpoint) read(t tensorSpec, buf []byte) (kernels.HostTensor, error) {
@@ -41,6 +51,8 @@ func (d Dummy) bytes(t tensorSpec) int64 {
 	return elements(t.shape) * int64(kernels.BF16.Size())
 }
 
+func (d Dummy) inFile(tensorSpec) (kernels.HostTensor, bool) { return kernels.HostTensor{}, false }
+
 // initializerRange is the standard deviation of Qwen2's initial weights.
 const initializerRange = 0.02
 
@@ -55,8 +67,9 @@ func (d Dummy) read(t tensorSpec, _ []byte) (kernels.HostTensor, error) {
 
 // Load gives the weights of cfg to be, whose Setup with cfg.Shape() was called
 // before, and returns the runnable model. The source may be closed afterwards.
-// progress, which may be nil, is called after each tensor with bytes read.
-func Load(be kernels.Backend, cfg *Config, source Source, progress func(done, total int64)) (*Model, error) {
+// progress, which may be nil, is called after each weight with bytes read; its error
+// ends the loading.
+func Load(be kernels.Backend, cfg *Config, source Source, progress func(done, total int64) error) (*Model, error) {
 	notes, err := source.check(cfg)
 	if err != nil {
 		return nil, err
@@ -93,9 +106,10 @@ func align(n int64) int64 { return (n + 63) &^ 63 }
 // loader loads weight after weight. Its first error sticks.
 type loader struct {
 	be          kernels.Backend
+	files       bool // be reads matrices by itself
 	tied        bool
 	source      Source
-	progress    func(done, total int64)
+	progress    func(done, total int64) error
 	done, total int64
 	staging     []byte // outside the Go heap, so that it is given back at once
 	weightBytes int64
@@ -103,11 +117,11 @@ type loader struct {
 }
 
 // newLoader reserves a staging buffer for the largest weight; pages that are
-// never written (Dummy writes none) take no memory.
-func newLoader(be kernels.Backend, cfg *Config, source Source, progress func(done, total int64)) (*loader, error) {
-	l := &loader{be: be, tied: cfg.TieWordEmbeddings, source: source, progress: progress}
+// never written (Dummy writes none, nor does what the backend reads) take no memory.
+func newLoader(be kernels.Backend, cfg *Config, source Source, progress func(done, total int64) error) (*loader, error) {
+	l := &loader{be: be, files: be.Info().ReadsFiles, tied: cfg.TieWordEmbeddings, source: source, progress: progress}
 	if l.progress == nil {
-		l.progress = func(done, total int64) {}
+		l.progress = func(done, total int64) error { return nil }
 	}
 	var largest int64
 	for _, w := range cfg.weightTable() {
@@ -139,6 +153,12 @@ func (l *loader) load(w weightSpec) kernels.Weight {
 	read := func(specs []tensorSpec, norm bool) []kernels.HostTensor {
 		var list []kernels.HostTensor
 		for _, t := range specs {
+			if l.files && len(t.shape) == 2 {
+				if host, ok := l.source.inFile(t); ok {
+					list = append(list, host)
+					continue
+				}
+			}
 			host, err := l.source.read(t, buf)
 			if err != nil {
 				l.err = err
@@ -157,7 +177,11 @@ func (l *loader) load(w weightSpec) kernels.Weight {
 		return nil
 	}
 	weight, err := l.give(w, parts, bias, qkNorm)
-	if err != nil {
+	switch {
+	case errors.Is(err, kernels.ErrUnreadable):
+		l.err = fileError(parts[0].File.Name(), w.parts[0].name, "%v", err)
+		return nil
+	case err != nil:
 		l.err = fmt.Errorf("model: load %s: %w", w.parts[0].name, err)
 		return nil
 	}
@@ -165,7 +189,7 @@ func (l *loader) load(w weightSpec) kernels.Weight {
 	for _, t := range w.tensors() {
 		l.done += l.source.bytes(t)
 	}
-	l.progress(l.done, l.total)
+	l.err = l.progress(l.done, l.total)
 	return weight
 }
 

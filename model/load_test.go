@@ -1,7 +1,9 @@
 package model
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,14 +40,37 @@ func openTiny(t *testing.T, tensors []stored) *Checkpoint {
 	return ck
 }
 
+// TestLoadEndsWithProgress: an error of progress ends the loading where it is.
+func TestLoadEndsWithProgress(t *testing.T) {
+	c, r, enough := tinyConfig(t, true), &recorder{}, errors.New("enough")
+	_, err := Load(r, c, openTiny(t, tinyTensors(c, "BF16")), func(int64, int64) error { return enough })
+	require.ErrorIs(t, err, enough)
+	require.Len(t, r.loaded, 1)
+}
+
+// TestFileEndsWhileLoading: a backend that cannot read a matrix is the file's fault.
+func TestFileEndsWhileLoading(t *testing.T) {
+	c := tinyConfig(t, true)
+	dir := write(t, map[string][]byte{SingleFile: encode(tinyTensors(c, "BF16"))})
+	ck, err := OpenCheckpoint(dir)
+	require.NoError(t, err)
+	defer ck.Close()
+	path, cut := filepath.Join(dir, SingleFile), "model.layers.0.self_attn.q_proj.weight"
+	_, err = Load(&recorder{files: true}, c, ck, func(int64, int64) error { return os.Truncate(path, ck.tensors[cut].begin) })
+	require.Contains(t, requireProblem(t, err, path, cut).Reason, "truncated while in use")
+}
+
 func TestLoadGivesEveryWeightOnce(t *testing.T) {
 	for _, tied := range []bool{false, true} {
 		for _, dtype := range []string{"BF16", "F16", "F32"} {
 			c := tinyConfig(t, tied)
-			r := &recorder{}
+			r := &recorder{files: dtype != "F16"}
 			var steps []int64
 			var total int64
-			m, err := Load(r, c, openTiny(t, tinyTensors(c, dtype)), func(done, all int64) { steps, total = append(steps, done), all })
+			m, err := Load(r, c, openTiny(t, tinyTensors(c, dtype)), func(done, all int64) error {
+				steps, total = append(steps, done), all
+				return nil
+			})
 			require.NoError(t, err)
 
 			var kinds, names []string

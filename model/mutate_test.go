@@ -261,6 +261,8 @@ func indexEdits(t *testing.T, index map[string]string, rng *rand.Rand) []mutant 
 // discard is a Backend that reads the weights it is given and forgets them.
 type discard struct{ kernels.Backend }
 
+func (discard) Info() kernels.Info { return kernels.Info{} }
+
 func (discard) take(tensors ...kernels.HostTensor) (kernels.Weight, error) {
 	var n loaded
 	for _, t := range tensors {

@@ -82,6 +82,8 @@ func (q *Quantized) bytes(t tensorSpec) int64 {
 	return elements(t.shape) * int64(kernels.BF16.Size())
 }
 
+func (q *Quantized) inFile(tensorSpec) (kernels.HostTensor, bool) { return kernels.HostTensor{}, false }
+
 func (q *Quantized) read(t tensorSpec, buf []byte) (kernels.HostTensor, error) {
 	info, out := q.tensors[t.name], buf[:q.bytes(t)]
 	stored := q.data[info.begin:info.end]

@@ -76,7 +76,10 @@ func TestQuantizedLoads(t *testing.T) {
 	require.NoError(t, err)
 	r := &recorder{}
 	var done, total int64
-	_, err = Load(r, c, q, func(d, all int64) { done, total = d, all })
+	_, err = Load(r, c, q, func(d, all int64) error {
+		done, total = d, all
+		return nil
+	})
 	require.NoError(t, err)
 	require.Len(t, r.loaded, len(c.weightTable()))
 	require.Equal(t, total, done)

@@ -207,5 +207,12 @@ func (t *tensor) read(buf []byte) (kernels.HostTensor, error) {
 		return kernels.HostTensor{}, err
 	}
 	t.file.release(t.begin, t.end-t.begin)
-	return kernels.HostTensor{Name: t.name, DType: hostTypes[t.dtype], Shape: t.shape, Data: data}, nil
+	host := t.host()
+	host.Data = data
+	return host, nil
+}
+
+// host describes a tensor without its bytes.
+func (t *tensor) host() kernels.HostTensor {
+	return kernels.HostTensor{Name: t.name, DType: hostTypes[t.dtype], Shape: t.shape}
 }

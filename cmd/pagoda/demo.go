@@ -4,6 +4,8 @@ import (
 	"github.com/pagoda-engine/pagoda/model/chat"
 	"github.com/pagoda-engine/pagoda/model/demo"
 	"github.com/pagoda-engine/pagoda/model/tokenizer"
+	"os"
+	"path/filepath"
 )
 
 // The names of the files that text needs, as a model directory has them.
@@ -22,6 +24,21 @@ func openTokenizer(dir string) (*tokenizer.Tokenizer, error) {
 		return nil, err
 	}
 	return tokenizer.New(data)
+}
+
+// peekVocabSize guesses how many ids the tokenizer knows that openTokenizer is going to
+// open; 0 = there is no telling.
+func peekVocabSize(dir string) int {
+	read := os.ReadFile
+	name := filepath.Join(dir, tokenizerFile)
+	if dir == demo.Name {
+		read, name = readDemo, tokenizerFile
+	}
+	data, err := read(name)
+	if err != nil {
+		return 0 // openTokenizer will tell
+	}
+	return tokenizer.PeekVocabSize(data)
 }
 
 // loadTemplate loads the chat template of a directory or of the demo model.

@@ -43,16 +43,6 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 		return nil, err
 	}
 	s := &session{log: f.logger(), fromHub: config.Model != modelArg}
-	if !f.idsOnly {
-		err = f.openText(s, config.Model)
-	}
-	if err != nil {
-		s.close()
-		return nil, err
-	}
-	if s.tokenizer != nil {
-		config.SampleVocab = s.tokenizer.VocabSize()
-	}
 	if f.traceFile != "" {
 		if s.trace, err = os.Create(f.traceFile); err != nil {
 			s.close()
@@ -64,7 +54,7 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 	config.Progress = progress.update
 	config.Log = s.log
 	start := time.Now()
-	s.engine, err = engine.New(config)
+	err = f.load(s, config)
 	progress.finish()
 	if err != nil {
 		s.close()
@@ -74,6 +64,46 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 		printPlan(os.Stderr, s.engine, cmd.Flags(), time.Since(start))
 	}
 	return s, nil
+}
+
+// load starts the engine while tokenizer and template are opened: either takes a
+// noticeable part of a start. The engine wants the tokenizer's size, a guess of which is
+// at hand at once; should it have been wrong, the engine starts again.
+func (f *engineFlags) load(s *session, config engine.Config) (err error) {
+	if f.idsOnly {
+		s.engine, err = engine.New(config)
+		return err
+	}
+	unusable := make(chan struct{})
+	config.Cancel = unusable
+	text := make(chan error, 1)
+	model := config.Model
+	go func() {
+		err := f.openText(s, model)
+		if err != nil {
+			close(unusable)
+		}
+		text <- err
+	}()
+	config.SampleVocab = peekVocabSize(cmp.Or(f.tokenizer, config.Model))
+	var loadErr error
+	s.engine, loadErr = engine.New(config)
+	if err := <-text; err != nil {
+		return err
+	}
+	size := 0
+	if s.tokenizer != nil {
+		size = s.tokenizer.VocabSize()
+	}
+	if size == config.SampleVocab {
+		return loadErr
+	}
+	if s.engine != nil {
+		_ = s.engine.Close() // it has not served anyone
+	}
+	config.SampleVocab = size
+	s.engine, err = engine.New(config)
+	return err
 }
 
 // logger writes to standard error.

@@ -144,7 +144,7 @@ func New(cfg Config) (*Backend, error) {
 	}
 	d.pool = pool
 	return &Backend{device: d, info: kernels.Info{
-		Backend: "cpu", Device: processorName(), Path: pathName(isa, cfg.Int8), Threads: threads, TotalMemory: memory,
+		Backend: "cpu", Device: processorName(), Path: pathName(isa, cfg.Int8), Threads: threads, TotalMemory: memory, ReadsFiles: true,
 	}}, nil
 }
 

@@ -173,6 +173,8 @@ struct pg_device {
 	char *packed;   // rows as the matrix kernels take them, unless that is float32
 
 	struct pg_blocks device_blocks, host_blocks;
+	int64_t weights_used;     // bytes
+	struct pg_blocks weights; // one behind the other, so that almost all pages are huge ones
 	uint16_t *kv_blocks; // device block 0, bfloat16
 	float *attention_partials; // shared by the phases of one attention op, pg_attention_partials_bytes
 	char *scratch;             // per worker, see pg_scratch

@@ -14,17 +14,17 @@ import (
 )
 
 // reservePool reserves addresses for as many blocks as the machine's memory
-// could hold, on the device's side and on the host's.
+// could hold, on the device's side and on the host's, and for as many weights.
 func (b *Backend) reservePool() error {
 	var info syscall.Sysinfo_t
 	if err := syscall.Sysinfo(&info); err != nil {
 		return fmt.Errorf("cpu: reading the size of the machine's memory: %w", err)
 	}
-	bytes := C.int64_t(info.Totalram) * C.int64_t(info.Unit)
-	for _, r := range []*C.struct_pg_blocks{&b.device.device_blocks, &b.device.host_blocks} {
+	bytes := C.int64_t(info.Totalram)*C.int64_t(info.Unit) + 4<<20 // room for whole huge pages
+	for _, r := range []*C.struct_pg_blocks{&b.device.device_blocks, &b.device.host_blocks, &b.device.weights} {
 		if errno := C.pg_blocks_reserve(r, bytes); errno != 0 {
 			b.freePool()
-			return fmt.Errorf("cpu: reserving addresses for %d bytes of KV blocks: %w", bytes, syscall.Errno(errno))
+			return fmt.Errorf("cpu: reserving addresses for %d bytes of KV blocks and weights: %w", bytes, syscall.Errno(errno))
 		}
 	}
 	b.device.kv_blocks = (*C.uint16_t)(unsafe.Pointer(b.device.device_blocks.base))
@@ -34,6 +34,7 @@ func (b *Backend) reservePool() error {
 func (b *Backend) freePool() {
 	C.pg_blocks_free(&b.device.device_blocks)
 	C.pg_blocks_free(&b.device.host_blocks)
+	C.pg_blocks_free(&b.device.weights)
 }
 
 // KV implements kernels.Pool.

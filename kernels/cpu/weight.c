@@ -1,16 +1,19 @@
 // Packing of weights (see weight.h) from the checkpoint's rows, in parallel, one
-// panel a unit: a transpose of 32-bit values. bfloat16 is copied as it is; float16 and float32 are rounded to
+// panel a unit: a transpose of 32-bit values. What lies in a file is read a panel at
+// a time, which stays in the thread's cache until it is packed. bfloat16 is copied as it is; float16 and float32 are rounded to
 // nearest even, biases and norms stay float32; without data, values are made by
 // kernels.Dummy's formula.
 //
-// Bytes moved: each source once, each packed weight once.
+// Bytes moved: each source once, each packed weight once (a file's also from the page
+// cache to the thread's own).
 #define _GNU_SOURCE
 
 #include <errno.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <unistd.h>
 
 #include "device.h"
 
@@ -89,10 +92,26 @@ static float fetch_float(const struct pg_source *src, int64_t i) {
 	return pg_from_bf16(b);
 }
 
+static int64_t element_bytes(const struct pg_source *src) { return src->dtype == FP32 ? 4 : 2; }
+
 struct packing {
 	struct pg_weight *w;
 	const struct pg_source *sources;
+	char *buffers; // one a worker, for rows in files; NULL: there are none
+	int64_t buffer_bytes;
+	_Atomic bool *unreadable;
 };
+
+// read_file reads all of a range; false: it cannot.
+static bool read_file(int fd, char *out, int64_t bytes, int64_t at) {
+	while (bytes > 0) {
+		ssize_t n = pread(fd, out, bytes, at);
+		if (n < 0 && errno == EINTR) continue;
+		if (n <= 0) return false;
+		out += n, at += n, bytes -= n;
+	}
+	return true;
+}
 
 // The rows of a panel: where each output's values come from.
 struct panel_rows {
@@ -108,6 +127,23 @@ static struct panel_rows rows_of(const struct packing *p, int panel) {
 		for (; r.row[c] >= r.src[c]->rows; r.src[c]++) r.row[c] -= r.src[c]->rows;
 	}
 	return r;
+}
+
+// read_rows reads the rows of a panel that lie in files into a buffer and points r at
+// them through held, one source a run of neighbours.
+static bool read_rows(const struct packing *p, struct panel_rows *r, struct pg_source held[PG_COLUMNS], char *buffer) {
+	for (int c = 0, next; c < PG_COLUMNS; c = next) {
+		const struct pg_source *src = r->src[c];
+		int64_t row = r->row[c];
+		for (next = c + 1; next < PG_COLUMNS && row >= 0 && r->src[next] == src && r->row[next] == row + next - c;) next++;
+		if (row < 0 || src->data || src->fd < 0) continue;
+		int64_t bytes = p->w->cols * element_bytes(src), all = (next - c) * bytes;
+		if (!read_file(src->fd, buffer, all, src->at + row * bytes)) return false;
+		held[c] = (struct pg_source){.data = buffer, .dtype = src->dtype, .fd = -1, .rows = next - c};
+		for (int i = c; i < next; i++) r->src[i] = &held[c], r->row[i] = i - c;
+		buffer += (all + 63) / 64 * 64;
+	}
+	return true;
 }
 
 // transpose writes steps steps of a panel: 32-bit value i of row c becomes lane c
@@ -162,8 +198,7 @@ static bool pack_stored(const struct pg_device *d, const struct pg_weight *w, co
 	return true;
 }
 
-// CHUNK columns at a time are fetched from rows of any kind.
-enum { CHUNK = 64 };
+enum { CHUNK = 64 }; // columns at a time that are fetched from rows of any kind
 
 // largest is the greatest |w| of a row. As integers, magnitudes have the order of
 // their bits, and a NaN is the greatest.
@@ -208,9 +243,14 @@ static void pack_int8(const struct pg_device *d, const struct pg_weight *w, cons
 	}
 }
 
-static void pack_panel(const struct pg_device *d, const struct packing *p, int panel) {
+static void pack_panel(const struct pg_device *d, const struct packing *p, int panel, int worker) {
 	const struct pg_weight *w = p->w;
 	struct panel_rows r = rows_of(p, panel);
+	struct pg_source held[PG_COLUMNS];
+	if (p->buffers && !read_rows(p, &r, held, p->buffers + worker * p->buffer_bytes)) {
+		*p->unreadable = true;
+		return;
+	}
 	char *out = w->data + panel * pg_panel_bytes(w);
 	if (w->int8) {
 		pack_int8(d, w, &r, panel, out);
@@ -229,16 +269,36 @@ static void pack_panel(const struct pg_device *d, const struct packing *p, int p
 	}
 }
 
+// copy_rows fills rows [first, first + count) of PG_ROWS.
+static void copy_rows(const struct packing *p, int64_t first, int count, int worker) {
+	struct pg_source src = *p->sources;
+	int64_t cols = p->w->cols, bytes = cols * element_bytes(&src);
+	uint16_t *out = (uint16_t *)p->w->data + first * cols;
+	if (src.data || src.fd < 0) {
+		for (int i = 0; i < count; i++) fetch(&src, (first + i) * cols, cols, out + i * cols);
+		return;
+	}
+	int at_once = src.dtype == BF16 ? count : 1;
+	char *rows = src.dtype == BF16 ? (char *)out : p->buffers + worker * p->buffer_bytes;
+	src.data = rows;
+	for (int i = 0; i < count; i += at_once) {
+		if (!read_file(src.fd, rows, at_once * bytes, src.at + (first + i) * bytes)) {
+			*p->unreadable = true;
+			return;
+		}
+		if (src.dtype != BF16) fetch(&src, 0, cols, out + i * cols);
+	}
+}
+
 static void pack_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                        int first, int count, int worker) {
-	(void)s, (void)worker;
+	(void)s;
 	const struct packing *p = op->arg;
-	for (int u = first; u < first + count; u++) {
-		if (p->w->layout == PG_ROWS)
-			fetch(p->sources, (int64_t)u * p->w->cols, p->w->cols, (uint16_t *)p->w->data + (int64_t)u * p->w->cols);
-		else
-			pack_panel(d, p, u);
+	if (p->w->layout == PG_ROWS) {
+		copy_rows(p, first, count, worker);
+		return;
 	}
+	for (int u = first; u < first + count; u++) pack_panel(d, p, u, worker);
 }
 
 void pg_pack_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op) {
@@ -261,9 +321,45 @@ static void pack_bias(struct pg_weight *w, const struct pg_source *sources) {
 	}
 }
 
-// pg_weight_new: memory is mapped, not malloc'ed: it is whole huge pages, which
-// spares a page walk every 64 cache lines of a stream.
-struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols, int head_dim, int num,
+// take_memory gives zeroed memory behind the last weight's, in huge pages, which spare a
+// page walk every 64 cache lines of a stream and most of the faults of a start. The system
+// gives one only where all of it may be used, so that the usable part ends between two.
+static char *take_memory(struct pg_device *d, int64_t bytes) {
+	const int64_t huge = 2 << 20, base = (int64_t)(uintptr_t)d->weights.base;
+	int64_t begin = (d->weights_used + 63) / 64 * 64, end = begin + bytes;
+	int64_t usable = (base + end + huge - 1) / huge * huge - base;
+	if (usable > d->weights.bytes && (errno = pg_blocks_resize(&d->weights, usable))) return NULL;
+	d->weights_used = end;
+	return d->weights.base + begin;
+}
+
+// pack fills w from the sources; false: a file cannot be read, or there is no memory.
+static bool pack(const struct pg_device *d, struct pg_weight *w, const struct pg_source *sources, int num) {
+	_Atomic bool unreadable = false;
+	struct packing p = {.w = w, .sources = sources, .unreadable = &unreadable};
+	bool files = false;
+	for (int i = 0; i < num; i++) files |= !sources[i].data && sources[i].fd >= 0;
+	if (files) {
+		p.buffer_bytes = PG_COLUMNS * ((int64_t)w->cols * 4 + 64);
+		p.buffers = malloc(p.buffer_bytes * d->threads);
+		if (!p.buffers) return false;
+	}
+	struct pg_op op = {.kind = PG_PACK, .layer = -1, .arg = &p};
+	pg_run_op(d, &op);
+	free(p.buffers);
+	if (unreadable) errno = EIO;
+	return !unreadable;
+}
+
+// give_up frees w and keeps errno.
+static struct pg_weight *give_up(struct pg_weight *w) {
+	int err = errno;
+	free(w);
+	errno = err;
+	return NULL;
+}
+
+struct pg_weight *pg_weight_new(struct pg_device *d, int layout, int cols, int head_dim, int num,
                                 const struct pg_source *sources, const struct pg_source *bias_sources,
                                 const struct pg_source *norm_sources) {
 	struct pg_weight *w = calloc(1, sizeof *w);
@@ -283,15 +379,8 @@ struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols,
 	offset = (offset + 63) / 64 * 64;
 	int64_t norms = offset + (floats * 4 + 63) / 64 * 64;
 	w->bytes = norms + (norm_sources ? (2 * (int64_t)head_dim * 4 + 63) / 64 * 64 : 0) + (w->int8 ? outputs * 4 : 0);
-	void *data = mmap(NULL, w->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (data == MAP_FAILED) {
-		int err = errno;
-		free(w);
-		errno = err;
-		return NULL;
-	}
-	if (w->bytes >= 2 << 20) madvise(data, w->bytes, MADV_HUGEPAGE);
-	w->data = data;
+	w->data = take_memory(d, w->bytes);
+	if (!w->data) return give_up(w);
 	if (floats > 0) w->bias = (float *)(w->data + offset);
 	if (norm_sources) {
 		w->norms = (float *)(w->data + norms);
@@ -303,14 +392,9 @@ struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols,
 		for (int i = 0; i < w->rows; i++) w->bias[i] = fetch_float(sources, i);
 		return w;
 	}
-	struct packing p = {w, sources};
-	struct pg_op op = {.kind = PG_PACK, .layer = -1, .arg = &p};
-	pg_run_op(d, &op);
+	if (!pack(d, w, sources, num)) return give_up(w);
 	if (bias_sources) pack_bias(w, bias_sources);
 	return w;
 }
 
-void pg_weight_free(struct pg_weight *w) {
-	munmap(w->data, w->bytes);
-	free(w);
-}
+void pg_weight_free(struct pg_weight *w) { free(w); }

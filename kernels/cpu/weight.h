@@ -82,7 +82,9 @@ static inline int pg_weight_panels(const struct pg_weight *w) {
 
 // A source tensor of a weight (kernels.HostTensor), row-major.
 struct pg_source {
-	const void *data; // NULL: random values
+	const void *data; // NULL: in a file, or random values
+	int32_t fd;       // of the file; −1: none
+	int64_t at;       // where it begins there
 	int32_t dtype;    // kernels.DType
 	int32_t rows;
 	uint64_t seed;
@@ -91,8 +93,10 @@ struct pg_source {
 
 // pg_weight_new packs the sources, one below the other, with the device's
 // threads. bias_sources is NULL or one vector a source, norm_sources NULL or the
-// two of norms. NULL and errno when there is no memory.
-struct pg_weight *pg_weight_new(const struct pg_device *d, int layout, int cols, int head_dim, int num,
+// two of norms; these are never in a file. NULL and errno: ENOMEM, or EIO for a file
+// that cannot be read.
+struct pg_weight *pg_weight_new(struct pg_device *d, int layout, int cols, int head_dim, int num,
                                 const struct pg_source *sources, const struct pg_source *bias_sources,
                                 const struct pg_source *norm_sources);
+// pg_weight_free leaves the weight's bytes to pg_blocks_free of the device's weights.
 void pg_weight_free(struct pg_weight *w);

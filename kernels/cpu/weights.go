@@ -5,8 +5,10 @@ package cpu
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
+	"syscall"
 	"unsafe"
 
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -47,10 +49,14 @@ func sources(tensors []kernels.HostTensor, pinner *runtime.Pinner) *C.struct_pg_
 		src := &list[i]
 		src.dtype, src.rows = C.int32_t(t.DType), C.int32_t(t.Shape[0])
 		src.seed, src.scale, src.offset = C.uint64_t(t.Seed), C.float(t.Scale), C.float(t.Offset)
-		if t.Data != nil {
+		src.fd = -1
+		switch {
+		case t.Data != nil:
 			data := unsafe.SliceData(t.Data)
 			pinner.Pin(data)
 			src.data = unsafe.Pointer(data)
+		case t.File != nil:
+			src.fd, src.at = C.int32_t(t.File.Fd()), C.int64_t(t.FileAt)
 		}
 	}
 	return p
@@ -76,8 +82,12 @@ func (b *Backend) load(layout C.int32_t, cols int, parts, bias, norms []kernels.
 		defer C.free(unsafe.Pointer(cNorms))
 	}
 	c, err := C.pg_weight_new(b.device, C.int(layout), C.int(cols), C.int(b.shape.HeadDim), C.int(len(parts)), cParts, cBias, cNorms)
-	if c == nil {
+	runtime.KeepAlive(parts) // a file that is collected is closed
+	switch {
+	case c == nil && errors.Is(err, syscall.ENOMEM):
 		return nil, fmt.Errorf("%s: no memory for the packed weight: %w", parts[0].Name, err)
+	case c == nil:
+		return nil, fmt.Errorf("%s: %w", parts[0].Name, kernels.ErrUnreadable)
 	}
 	w := &weight{c: c, name: parts[0].Name, layout: layout, rows: int(c.rows), cols: cols}
 	b.weights = append(b.weights, w)

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/model/demo"
+)
+
+// openWith opens random weights of the demo's shape beside the demo's tokenizer.json with
+// a text replaced.
+func openWith(t *testing.T, old, replacement string) (*session, error) {
+	skipWithoutDemo(t)
+	dir := t.TempDir()
+	files, err := demo.Files()
+	require.NoError(t, err)
+	for _, name := range []string{"config.json", "generation_config.json", tokenizerFile, tokenizerConfigFile} {
+		data, err := files.ReadFile(name)
+		require.NoError(t, err)
+		if name == tokenizerFile {
+			require.Contains(t, string(data), old)
+			data = bytes.Replace(data, []byte(old), []byte(replacement), 1)
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
+	}
+	f := engineFlags{quiet: true, generation: "auto", maxModelLen: "auto", prefix: true}
+	f.config.MaxNumSeqs, f.config.LoadFormat = 1, "dummy"
+	return f.open(runCommand(), dir)
+}
+
+// TestVocabularyGuessedWrong: the engine draws the ids that the opened tokenizer knows,
+// also where the file promises others.
+func TestVocabularyGuessedWrong(t *testing.T) {
+	for _, last := range []string{"4095", "4090", "5000"} {
+		s, err := openWith(t, `"id":4095`, `"id":`+last)
+		require.NoError(t, err)
+		require.Equal(t, 4096, s.tokenizer.VocabSize())
+		require.Equal(t, 4096, s.engine.Info().SampleVocab)
+		s.close()
+	}
+}
+
+// TestUnusableTokenizer is told as such, whatever the engine says meanwhile.
+func TestUnusableTokenizer(t *testing.T) {
+	_, err := openWith(t, `"version":"1.0"`, `"version":"9.0"`)
+	require.ErrorIs(t, err, engine.ErrModel)
+	require.ErrorContains(t, err, tokenizerFile)
+}
