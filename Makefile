@@ -100,7 +100,8 @@ $(STATICCHECK):
 bench: build
 	bin/pagoda bench roofline qwen2.5-0.5b --load-format dummy
 
-## bench-peers: Pagoda and llama.cpp in turn, bf16 and 8-bit, with ratios (builds llama.cpp; MODELS="…" REPEATS=3)
+## bench-peers: Pagoda and llama.cpp in turn, with ratios: bf16 and 8-bit, beside a busy neighbour, from the start
+## to the first token (builds llama.cpp; MODELS="…" REPEATS=3 PARTS=rates,invariant,neighbour,starts)
 bench-peers: build
 	@scripts/bench-peers.sh
 

@@ -6,6 +6,7 @@
 # minutes of one core. Interrupt it at will: the next run goes on.
 #   MODELS   shapes to time (default "qwen2.5-0.5b qwen2.5-1.5b"; also a directory with config.json)
 #   REPEATS  rounds, each peer once a round (default 3)
+#   PARTS    what to compare (default rates,invariant,neighbour,starts; bench_peers.py says what they are)
 #   THREADS  of both peers (default: all processors)
 #   PYTHON   interpreter (default python3)
 set -eu
@@ -43,15 +44,19 @@ if ! command -v cmake >/dev/null; then
 	export PYTHONPATH
 fi
 build=$peers/llama.cpp/build
-if [ ! -x "$build/bin/llama-bench" ] || [ ! -x "$build/bin/llama-batched-bench" ] || [ ! -x "$build/bin/llama-quantize" ]; then
+built=1
+for name in llama-bench llama-batched-bench llama-quantize llama-simple; do
+	[ -x "$build/bin/$name" ] || built=
+done
+if [ -z "$built" ]; then
 	say "building llama.cpp"
 	"$cmake" -S "$peers/llama.cpp" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON \
-		-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF \
+		-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=ON -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF \
 		-DLLAMA_OPENSSL=OFF -DGGML_OPENMP=ON >"$peers/build.log" 2>&1 || die "cmake failed: see $peers/build.log"
-	nice -n 19 "$cmake" --build "$build" -j "$(nproc)" --target llama-bench llama-batched-bench llama-quantize \
+	nice -n 19 "$cmake" --build "$build" -j "$(nproc)" --target llama-bench llama-batched-bench llama-quantize llama-simple \
 		>>"$peers/build.log" 2>&1 || die "the build failed: see $peers/build.log"
 fi
 flock -u 9
 
-exec "$python" scripts/bench_peers.py --peer "$build/bin" --work "$peers/models" --repeats "${REPEATS:-3}" \
+exec "$python" scripts/bench_peers.py --peer "$build/bin" --work "$peers/models" --repeats "${REPEATS:-3}" --parts "${PARTS:-rates,invariant,neighbour,starts}" \
 	--threads "${THREADS:-$(nproc)}" ${MODELS:-qwen2.5-0.5b qwen2.5-1.5b}

@@ -1,112 +1,33 @@
 """Times Pagoda and llama.cpp in turn on models of equal shape and random weights.
 
-Each round runs Pagoda (whose probes of read bandwidth and multiply-adds come with it), then
-llama.cpp, bfloat16 and 8-bit; what is printed are medians, and the median of the rounds' ratios,
-which a machine whose speed drifts moves less. Only the standard library is needed.
+Parts (--parts), each with ratios within a round, since the speed of a shared machine drifts:
+  rates      decode and prefill, bfloat16 and 8-bit; beside Pagoda's, their share of what the
+             machine's read bandwidth (decode) or multiply-adds (prefill), probed in that run, allow;
+             int8's prefill, too, stands beside bfloat16's multiply-adds, and may exceed them
+  invariant  the same with --batch-invariant, as a ratio to the run without
+  neighbour  what either engine keeps of its rates beside a process that spins on one of the cores
+  starts     from the start of the process to ready and to the first token (peer_starts.py)
+
+Each round runs Pagoda, then llama.cpp; printed are medians, and the median of the rounds' ratios.
+Only the standard library is needed.
 """
 
 import argparse
+import contextlib
 import json
 import os
-import random
 import re
 import statistics
-import struct
 import subprocess
 import sys
+
+import peer_models
+import peer_starts
 
 BATCHES = [1, 8, 16]
 PROMPT, CONTEXT, OUTPUT = 512, 16, 48
 ROWS = [f"decode, batch {b}" for b in BATCHES] + [f"prefill, {PROMPT} tokens"]
-
-SHAPES = {
-    "qwen2.5-0.5b": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
-                         num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True),
-    "qwen2.5-1.5b": dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
-                         num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True),
-}
-F32, BF16 = 0, 30  # GGML types
-
-
-def shape_of(model):
-    if model in SHAPES:
-        return SHAPES[model]
-    with open(os.path.join(model, "config.json")) as f:
-        return json.load(f)
-
-
-def tensors_of(c):
-    """The tensors of a Qwen2 GGUF: name, dimensions (innermost first), type."""
-    hidden, inner = c["hidden_size"], c["intermediate_size"]
-    heads, kv_heads = c["num_attention_heads"], c["num_key_value_heads"]
-    width = c.get("head_dim") or hidden // heads
-    yield "token_embd.weight", [hidden, c["vocab_size"]], BF16
-    yield "output_norm.weight", [hidden], F32
-    if not c.get("tie_word_embeddings"):
-        yield "output.weight", [hidden, c["vocab_size"]], BF16
-    for i in range(c["num_hidden_layers"]):
-        for name, dims in [("attn_norm", [hidden]), ("ffn_norm", [hidden])]:
-            yield f"blk.{i}.{name}.weight", dims, F32
-        for name, rows in [("attn_q", heads * width), ("attn_k", kv_heads * width), ("attn_v", kv_heads * width)]:
-            yield f"blk.{i}.{name}.weight", [hidden, rows], BF16
-            yield f"blk.{i}.{name}.bias", [rows], F32
-        yield f"blk.{i}.attn_output.weight", [heads * width, hidden], BF16
-        yield f"blk.{i}.ffn_gate.weight", [hidden, inner], BF16
-        yield f"blk.{i}.ffn_up.weight", [hidden, inner], BF16
-        yield f"blk.{i}.ffn_down.weight", [inner, hidden], BF16
-
-
-def text(s):
-    return struct.pack("<Q", len(s)) + s.encode()
-
-
-def metadata(c):
-    u32, f32, string = 4, 6, 8
-    values = [
-        ("general.architecture", string, "qwen2"), ("general.file_type", u32, 32), ("tokenizer.ggml.model", string, "none"),
-        ("qwen2.block_count", u32, c["num_hidden_layers"]), ("qwen2.context_length", u32, 4096),
-        ("qwen2.embedding_length", u32, c["hidden_size"]), ("qwen2.feed_forward_length", u32, c["intermediate_size"]),
-        ("qwen2.attention.head_count", u32, c["num_attention_heads"]),
-        ("qwen2.attention.head_count_kv", u32, c["num_key_value_heads"]),
-        ("qwen2.attention.layer_norm_rms_epsilon", f32, 1e-6), ("qwen2.rope.freq_base", f32, 1e6),
-        ("qwen2.vocab_size", u32, c["vocab_size"]),
-    ]
-    out = [struct.pack("<Q", len(values))]
-    for key, kind, value in values:
-        packed = text(value) if kind == string else struct.pack("<I" if kind == u32 else "<f", value)
-        out.append(text(key) + struct.pack("<I", kind) + packed)
-    return b"".join(out)
-
-
-def write_gguf(path, c):
-    """A model of random weights around ±0.02; norms are 1, biases 0."""
-    pad = lambda n: -n % 32
-    infos, blobs, offset = [], [], 0
-    for name, dims, kind in tensors_of(c):
-        size = (4 if kind == F32 else 2)
-        for d in dims:
-            size *= d
-        infos.append(text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset))
-        blobs.append((name, kind, size))
-        offset += size + pad(size)
-    rng = random.Random(1)
-    noise = b"".join(struct.pack("<H", rng.getrandbits(1) << 15 | 0x3C00 | rng.getrandbits(8)) for _ in range(1 << 19))
-    one = struct.pack("<f", 1.0)
-    with open(path + ".new", "wb") as f:
-        meta = metadata(c)
-        f.write(b"GGUF" + struct.pack("<IQ", 3, len(infos)) + meta + b"".join(infos))
-        f.write(b"\0" * pad(f.tell()))
-        for name, kind, size in blobs:
-            left = size
-            while left > 0:
-                n = min(left, len(noise))
-                if kind == BF16:
-                    f.write(noise[:n])
-                else:
-                    f.write((b"\0\0\0\0" if name.endswith("bias") else one) * (n // 4))
-                left -= n
-            f.write(b"\0" * pad(size))
-    os.rename(path + ".new", path)
+PARTS = ["rates", "invariant", "neighbour", "starts"]
 
 
 def run(command):
@@ -117,17 +38,17 @@ def run(command):
 
 
 def pagoda(model, threads, extra):
-    """Tokens a second by row, and the line of probes."""
-    out = run(["bin/pagoda", "bench", "roofline", model, "--load-format", "dummy", "--repeats", "1", "--quiet",
+    """Tokens a second and per cent of the roofline by row, and the line of probes."""
+    out = run(["bin/pagoda", "bench", "roofline", model, "--device", "cpu", "--load-format", "dummy", "--repeats", "1", "--quiet",
                "--threads", str(threads), "--batch-sizes", ",".join(map(str, BATCHES)), "--prompt-tokens", str(PROMPT),
                "--output-tokens", str(OUTPUT), "--max-num-seqs", "16", *extra])
-    rates = {}
+    rates, shares = {}, {}
     for row in ROWS:
-        found = re.search(re.escape(row) + r"\s+([\d.]+)", out)
+        found = re.search(re.escape(row) + r"\s+([\d.]+)\D+([\d.]+)", out)
         if not found:
             sys.exit(f"bench-peers: no row {row!r} in:\n{out}")
-        rates[row] = float(found[1])
-    return rates, next((line for line in out.splitlines() if line.startswith("probed")), "")
+        rates[row], shares[row] = float(found[1]), float(found[2])
+    return rates, shares, next((line for line in out.splitlines() if line.startswith("probed")), "")
 
 
 def llama(peer, gguf, threads):
@@ -143,41 +64,102 @@ def llama(peer, gguf, threads):
     return rates
 
 
-def compare(o, model):
-    os.makedirs(o.work, exist_ok=True)
+@contextlib.contextmanager
+def neighbour():
+    """A process that spins on the first core that this one may use."""
+    core = min(os.sched_getaffinity(0))
+    spinner = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+    try:
+        yield
+    finally:
+        spinner.kill()
+        spinner.wait()
+
+
+def files(o, model):
+    """The model's name and its GGUFs, made where they are missing."""
     name = os.path.basename(os.path.normpath(model))
     gguf, q8 = f"{o.work}/{name}-bf16.gguf", f"{o.work}/{name}-q8_0.gguf"
     if not os.path.exists(gguf):
-        write_gguf(gguf, shape_of(model))
+        peer_models.write_gguf(gguf, peer_models.shape_of(model))
     if not os.path.exists(q8):
         run([f"{o.peer}/llama-quantize", gguf, q8, "q8_0", str(o.threads)])
+    return name, gguf, q8
+
+
+def ratio(over, under, row):
+    """The median of the rounds' ratios."""
+    return statistics.median(a[row] / b[row] for a, b in zip(over, under))
+
+
+def median(rounds, row):
+    return statistics.median(r[row] for r in rounds)
+
+
+def compare_rates(o, model):
+    name, gguf, q8 = files(o, model)
     kinds = [("bfloat16", gguf, []), ("int8 : q8_0", q8, ["--quantization", "int8"])]
-    ours, theirs = {k[0]: [] for k in kinds}, {k[0]: [] for k in kinds}
+    ours, shares, theirs = ({k[0]: [] for k in kinds} for _ in range(3))
+    invariant = []
     for _ in range(o.repeats):
         for kind, path, extra in kinds:
-            rates, probes = pagoda(model, o.threads, extra)
+            rates, share, probes = pagoda(model, o.threads, extra)
             print(f"{name} {kind}: {probes}", flush=True)
             ours[kind].append(rates)
-            theirs[kind].append(llama(o.peer, path, o.threads))
-    print(f"\n{name}, {o.threads} threads, medians of {o.repeats}\n{'':34}{'Pagoda':>9}{'llama.cpp':>11}{'ratio':>8}")
+            shares[kind].append(share)
+            if "rates" in o.parts:
+                theirs[kind].append(llama(o.peer, path, o.threads))
+            if "invariant" in o.parts and not extra:
+                invariant.append(pagoda(model, o.threads, ["--batch-invariant"])[0])
+    print(f"\n{name}, {o.threads} threads, medians of {o.repeats}\n{'':34}{'Pagoda':>9}{'roofline %':>12}{'llama.cpp':>11}{'ratio':>8}")
     for kind, _, _ in kinds:
         for row in ROWS:
-            a, b = [r[row] for r in ours[kind]], [r[row] for r in theirs[kind]]
-            ratio = statistics.median(x / y for x, y in zip(a, b))
-            print(f"{kind + ', ' + row:34}{statistics.median(a):9.1f}{statistics.median(b):11.1f}{ratio:8.2f}")
+            line = f"{kind + ', ' + row:34}{median(ours[kind], row):9.1f}{median(shares[kind], row):12.0f}"
+            if theirs[kind]:
+                line += f"{median(theirs[kind], row):11.1f}{ratio(ours[kind], theirs[kind], row):8.2f}"
+            print(line)
+    if invariant:
+        print("with --batch-invariant, bfloat16: " + "; ".join(f"{row} {ratio(invariant, ours['bfloat16'], row):.2f}" for row in ROWS) + " times as fast")
+    print(flush=True)
+
+
+def compare_neighbour(o, model):
+    name, gguf, _ = files(o, model)
+    engines = {"Pagoda": lambda: pagoda(model, o.threads, [])[0], "llama.cpp": lambda: llama(o.peer, gguf, o.threads)}
+    quiet, busy = ({e: [] for e in engines} for _ in range(2))
+    for _ in range(o.repeats):
+        for engine, measure in engines.items():
+            quiet[engine].append(measure())
+            with neighbour():
+                busy[engine].append(measure())
+    print(f"{name}, bfloat16, {o.threads} threads, a process spinning on one core: per cent kept of the quiet rate, medians of {o.repeats}")
+    print(f"{'':34}" + "".join(f"{e:>11}" for e in engines))
+    for row in ROWS:
+        print(f"{row:34}" + "".join(f"{100 * ratio(busy[e], quiet[e], row):11.0f}" for e in engines))
     print(flush=True)
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--peer", required=True, help="directory of llama.cpp's binaries")
     p.add_argument("--work", required=True, help="directory for model files")
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--parts", default=",".join(PARTS), help="comma-separated (default: %(default)s)")
     p.add_argument("models", nargs="+")
     o = p.parse_args()
+    o.parts = o.parts.split(",")
+    if unknown := set(o.parts) - set(PARTS):
+        sys.exit(f"bench-peers: no part {', '.join(sorted(unknown))}; want some of {', '.join(PARTS)}")
+    os.makedirs(o.work, exist_ok=True)
     for model in o.models:
-        compare(o, model)
+        if {"rates", "invariant"} & set(o.parts):
+            compare_rates(o, model)
+        if "neighbour" in o.parts:
+            compare_neighbour(o, model)
+        if "starts" in o.parts and model in peer_models.SHAPES:
+            directory, gguf = peer_models.with_text(o.work, model)
+            peer_starts.compare(o.peer, model, directory, gguf, o.threads, max(5, o.repeats))
 
 
 if __name__ == "__main__":
