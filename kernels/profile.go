@@ -8,9 +8,7 @@ type OpRecord struct {
 	Step  Ticket // of its step; 0 = the one that is waited for
 	Part  string // "attn" or "mlp", of OpLinear; else ""
 	Layer int    // −1 outside the layers
-	// Start is, on a GPU, not before the end of the operation before it on its stream:
-	// its kernels may be there earlier, and wait.
-	Start    time.Duration
+	Start time.Duration
 	Duration time.Duration
 	Bytes    int64 // weight, KV and activation bytes moved, by formula
 	FLOPs    int64 // by formula
@@ -47,7 +45,9 @@ const (
 type Activity struct {
 	Kind     ActivityKind
 	Name     string        // of the kernel; of a copy its direction: "HtoD", "DtoH", "DtoD", …
-	Start    time.Duration // a kernel that was launched early waits at first
+	// Start of a kernel is not before the end of the kernel before it on its stream: it may
+	// be there earlier, and wait.
+	Start    time.Duration
 	Duration time.Duration
 	// The call that issued it, on the host. The activities of a graph, which one call
 	// issues, have equal parts of its time, in order, and numbers of their own.

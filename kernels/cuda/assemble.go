@@ -57,6 +57,7 @@ func assemble(ops []kernels.OpRecord, graphs map[uint64][]graphKernel, records [
 			strange++
 		}
 	}
+	separate(out)
 	for i := range out {
 		op := &out[i]
 		slices.SortStableFunc(op.Activities, func(a, b kernels.Activity) int { return cmp.Compare(a.Start, b.Start) })
@@ -72,7 +73,6 @@ func assemble(ops []kernels.OpRecord, graphs map[uint64][]graphKernel, records [
 		op.Duration = end - op.Start
 	}
 	slices.SortStableFunc(out, func(a, b kernels.OpRecord) int { return cmp.Compare(a.Start, b.Start) })
-	separate(out)
 	return out, strange
 }
 
@@ -115,18 +115,23 @@ func distribute(ops []kernels.OpRecord, want []graphKernel, got []*cuda.Record, 
 	return true
 }
 
-// separate makes an operation begin where the one before it on its stream ends: a
-// dependent launch starts while its predecessor still runs, and what it does until that
-// is done is wait. So the times of a stream add up to what it was busy.
+// separate makes a kernel begin where the one before it on its stream ends: a dependent
+// launch starts while its predecessor still runs, and what it does until that is done is
+// wait. So the times of a stream add up to what it was busy.
 func separate(ops []kernels.OpRecord) {
-	ends := map[uint32]time.Duration{}
+	var all []*kernels.Activity
 	for i := range ops {
-		op := &ops[i]
-		if len(op.Activities) == 0 {
-			continue
+		for j := range ops[i].Activities {
+			if a := &ops[i].Activities[j]; a.Kind == kernels.KernelActivity {
+				all = append(all, a)
+			}
 		}
-		stream, end := op.Activities[0].Stream, op.Start+op.Duration
-		op.Start = min(max(op.Start, ends[stream]), end)
-		op.Duration, ends[stream] = end-op.Start, max(ends[stream], end)
+	}
+	slices.SortStableFunc(all, func(a, b *kernels.Activity) int { return cmp.Compare(a.Start, b.Start) })
+	ends := map[uint32]time.Duration{}
+	for _, a := range all {
+		end := a.Start + a.Duration
+		a.Start = min(max(a.Start, ends[a.Stream]), end)
+		a.Duration, ends[a.Stream] = end-a.Start, max(ends[a.Stream], end)
 	}
 }
