@@ -4,11 +4,11 @@ import "time"
 
 // OpRecord is one operation as it ran. Times are since the profiler was set.
 type OpRecord struct {
-	Op    Op
-	Step  Ticket // of its step; 0 = the one that is waited for
-	Part  string // "attn" or "mlp", of OpLinear; else ""
-	Layer int    // −1 outside the layers
-	Start time.Duration
+	Op       Op
+	Step     Ticket // of its step; 0 = the one that is waited for
+	Part     string // "attn" or "mlp", of OpLinear; else ""
+	Layer    int    // −1 outside the layers
+	Start    time.Duration
 	Duration time.Duration
 	Bytes    int64 // weight, KV and activation bytes moved, by formula
 	FLOPs    int64 // by formula
@@ -43,8 +43,8 @@ const (
 // Activity is one thing that a GPU ran: a kernel, a copy or a fill. Times are
 // since the profiler was set.
 type Activity struct {
-	Kind     ActivityKind
-	Name     string        // of the kernel; of a copy its direction: "HtoD", "DtoH", "DtoD", …
+	Kind ActivityKind
+	Name string // of the kernel; of a copy its direction: "HtoD", "DtoH", "DtoD", …
 	// Start of a kernel is not before the end of the kernel before it on its stream: it may
 	// be there earlier, and wait.
 	Start    time.Duration

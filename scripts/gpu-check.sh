@@ -6,17 +6,29 @@
 # The 0.5B's shape is compared with transformers where python3 has it;
 # reference/make.sh compares the others, too.
 #
-#   ./gpu-check.sh          everything, about eight minutes
+#   ./gpu-check.sh          everything, about twelve minutes
 #   ./gpu-check.sh quick    without PTX, sanitizer and the long load, about three
+#   ./gpu-check.sh PART…    these alone: driver, doctor, conformance, engine, steady, idle,
+#                           serve, profile, reference, ptx, memcheck-generic, synccheck-generic,
+#                           racecheck-generic, initcheck-generic, and the last four of sm_90a
 set -uo pipefail
 cd "$(dirname "$0")"
 logs=gpu-check
 mkdir -p $logs
 failed=0
+quick=
+[ "${1:-}" = quick ] && quick=1 && shift
+only=" $* " # parts, all if there are none
+
+chosen() { [ -z "${only// /}" ] || [[ $only == *" $1 "* ]]; }
+show() { # part, pattern of lines of a log, log
+	! chosen "$1" || grep -hE "$2" "$logs/$3" | sed 's/^ *[a-z_]*_test.go:[0-9]*: //; s/^/             /'
+}
 
 part() { # name, log pattern that must not be there or "", command…
 	local name=$1 bad=$2 start=$SECONDS rc=0
 	shift 2
+	chosen $name || return 0
 	"$@" >"$logs/$name.log" 2>&1 || rc=$?
 	if [ $rc != 0 ] || { [ -n "$bad" ] && grep -qE "$bad" "$logs/$name.log"; }; then
 		printf '%-12s FAILED (%ds): see %s\n' "$name" $((SECONDS - start)) "$logs/$name.log"
@@ -48,13 +60,13 @@ profile() {
 # The engine from end to end: 1,000 compositions and every way to run give the same
 # bits, swaps, limits that change live, no memory anywhere, NaNs, a fault.
 part engine '' ./engine.test -test.v -test.timeout 15m -test.run GPU
-grep -hE '_test.go:[0-9]+: .*(MiB|GB/s|compositions|allocations|ran )' $logs/engine.log | sed 's/^ *[a-z_]*_test.go:[0-9]*: /             /'
+show engine '_test.go:[0-9]+: .*(MiB|GB/s|compositions|allocations|ran )' engine.log
 part steady '' ./pagoda bench peers qwen2.5-0.5b qwen2.5-7b --load-format dummy --quiet --rows decode --batch-sizes 1,64,256 \
 	--repeats 1 --output-dir $logs/steady-report
-grep -hE 'decode|batch|^ +[0-9]+ ' $logs/steady.log | sed 's/^/            /'
+show steady 'decode|batch|^ +[0-9]+ ' steady.log
 # How idle the GPU is in steady decode, within graphs, too: with CUPTI, which widens gaps.
 part idle '' ./engine.test -test.run '^$' -test.bench GPUIdle -test.benchtime 1x
-grep -h '^Benchmark.*idle' $logs/idle.log | sed 's/^/             /'
+show idle '^Benchmark.*idle' idle.log
 
 # get PATH asks the server of a check.
 get() {
@@ -92,22 +104,27 @@ streams() { # seconds, process
 	cat $logs/metrics.txt
 	[ -s $logs/metrics.txt ] && ! grep -qv ' 0$' $logs/metrics.txt
 }
-if [ "${1:-}" = quick ]; then part serve '' serve 10; else part serve '' serve 120; fi
-grep -hE 'Successful|Failed|Benchmark duration|Output token throughput' $logs/load.txt | sed 's/^/             /'
+if [ $quick ]; then part serve '' serve 10; else part serve '' serve 120; fi
+show serve 'Successful|Failed|Benchmark duration|Output token throughput' load.txt
 part profile 'the profiler failed|dropped [0-9]+ records' profile
-if [ "${1:-}" != quick ]; then
+if [ ! $quick ]; then
 	if python3 -c 'import sys; from importlib.util import find_spec as f; sys.exit(not (f("torch") and f("transformers")))' 2>/dev/null; then
 		part reference '' reference/make.sh qwen2.5-0.5b
-		grep '^ *|' $logs/reference.log
+		show reference '^ *\|' reference.log
 	fi
 	CUDA_FORCE_PTX_JIT=1 part ptx '' $kernels -path generic -test.v -test.timeout 15m \
 		-test.run 'TestConformance/generic/(embed|rmsnorm|qkv/h96|linear/attn/h64|gate_up/h64|head/tied/h64|attention/h96|sampling/(greedy|filter|extremes|logprobs|large)|rows)'
 	if command -v compute-sanitizer >/dev/null; then
-		cases='TestGraphs/generic|TestConformance/generic/(embed|rmsnorm|qkv|linear|gate_up|head|pool|rows|attention/h(64|96)|sampling/(greedy|filter|extremes|logprobs|large))'
-		for tool in memcheck synccheck racecheck; do
-			part $tool '(ERROR|RACECHECK) SUMMARY: [1-9]|[1-9][0-9]* (errors|warnings)\)' compute-sanitizer --tool $tool $kernels -path generic -test.v -test.timeout 15m -test.run "$cases"
+		cases='(embed|rmsnorm|qkv|linear|gate_up|head|pool|rows|attention/h(64|96)|sampling/(greedy|filter|extremes|logprobs|large))'
+		paths=generic
+		[ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1)" != 9.0 ] || paths='generic sm_90a'
+		for path in $paths; do
+			for tool in memcheck synccheck racecheck; do
+				part $tool-$path '(ERROR|RACECHECK) SUMMARY: [1-9]|[1-9][0-9]* (errors|warnings)\)' compute-sanitizer --tool $tool \
+					$kernels -path $path -test.v -test.timeout 15m -test.run "TestConformance/$path/$cases"
+			done
+			part initcheck-$path 'ERROR SUMMARY: [1-9]' compute-sanitizer --tool initcheck $kernels -path $path -test.v -test.timeout 15m -test.run "TestGraphs/$path"
 		done
-		part initcheck 'ERROR SUMMARY: [1-9]' compute-sanitizer --tool initcheck $kernels -path generic -test.v -test.timeout 15m -test.run 'TestGraphs/generic'
 	fi
 fi
 exit $failed
