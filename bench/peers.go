@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,6 +86,7 @@ type peers struct {
 	rows        []*peerRow
 	walls       [][]string // model, part, seconds
 	notes       []string
+	failures    []error // of what was left out
 	device      string
 	done, total int64
 }
@@ -102,8 +104,8 @@ type peerRun struct {
 
 // Peers measures models as the figures of another engine, which are in the binary,
 // were measured, and puts ours beside them and beside what the device would allow. open
-// starts an engine; it is closed before the next. A report of what is done comes with
-// an error, too.
+// starts an engine; it is closed before the next. What fails by itself is left out. A
+// report of what is done comes with an error, too; nil = nothing was.
 func Peers(ctx context.Context, models []string, open func(model string) (PeersEngine, error), o PeersOptions) (*Report, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -114,12 +116,19 @@ func Peers(ctx context.Context, models []string, open func(model string) (PeersE
 		p.total += int64(len(models) * len(part.values(&p.o)) * o.Repeats)
 	}
 	begin := time.Now()
+	var err error
 	for _, model := range models {
-		if err := p.measure(ctx, model, open); err != nil {
-			return p.report(time.Since(begin)), fmt.Errorf("%s: %w", model, err)
+		if err = p.measure(ctx, model, open); err != nil {
+			err = fmt.Errorf("%s: %w", model, err)
+			break
 		}
 	}
-	return p.report(time.Since(begin)), nil
+	if !slices.ContainsFunc(p.rows, func(r *peerRow) bool { return len(r.runs) > 0 }) {
+		if err = cmp.Or(err, errors.Join(p.failures...)); err != nil {
+			return nil, err
+		}
+	}
+	return p.report(time.Since(begin)), err
 }
 
 // parts are the parts that were asked for.
@@ -138,14 +147,14 @@ func (p *peers) measure(ctx context.Context, model string, open func(string) (Pe
 	if len(parts) > 0 && parts[0].name == "start" {
 		starts = m.add(parts[0])
 		if err := m.part(ctx, parts[0], starts); err != nil {
-			return p.leaveOut(model, err)
+			return p.unlessMemory(model, err)
 		}
 		parts = parts[1:]
 	}
 	begin := time.Now()
 	e, err := open(model)
 	if err != nil {
-		return p.leaveOut(model, err)
+		return p.unlessMemory(model, err)
 	}
 	defer func() { _ = e.Close() }() // the measurements are done, or say what went wrong
 	if err := m.settle(ctx, e); err != nil {
@@ -169,13 +178,19 @@ func (p *peers) measure(ctx context.Context, model string, open func(string) (Pe
 	return nil
 }
 
-// leaveOut is no error but a note where a model does not fit the memory.
-func (p *peers) leaveOut(model string, err error) error {
+// unlessMemory is no error but a note where a model does not fit the memory.
+func (p *peers) unlessMemory(model string, err error) error {
 	if !errors.Is(err, engine.ErrMemory) {
 		return err
 	}
-	p.notes = append(p.notes, fmt.Sprintf("%s was left out: %v", model, err))
+	p.leaveOut(model, err)
 	return nil
+}
+
+// leaveOut notes what was not measured, and why.
+func (p *peers) leaveOut(what string, err error) {
+	p.notes = append(p.notes, fmt.Sprintf("%s was left out: %v", what, err))
+	p.failures = append(p.failures, fmt.Errorf("%s: %w", what, err))
 }
 
 // settle looks at the engine that was opened.
@@ -190,7 +205,11 @@ func (m *peerRun) settle(ctx context.Context, e PeersEngine) error {
 	var from string
 	m.ceilings, from = m.figures.ceilings(&m.info, probed)
 	if m.device == "" {
-		m.notes = append(m.notes, "Floors: "+from+". Of a decode step: the weights' bytes or the products' FLOPs, whichever take longer, and the KV's bytes; of a prompt: products and attention, or the weights' bytes.")
+		note := "Floors: " + from + ". Of a decode step: the weights' bytes or the products' FLOPs, whichever take longer, and the KV's bytes; of a prompt: products and attention, or the weights' bytes."
+		if !m.ceilings.known() {
+			note = "There are no floors, for want of a ceiling: " + from + "."
+		}
+		m.notes = append(m.notes, note)
 	}
 	m.device = m.info.Device.Device
 	return nil
@@ -208,7 +227,7 @@ func (m *peerRun) add(part *peerPart) []*peerRow {
 		row := &peerRow{model: m.model, part: part, at: at, what: part.what(&m.o, at)}
 		if m.e != nil {
 			row.figure, row.skipped = m.figure(row), m.unfit(part, at)
-			if part.floor != nil {
+			if part.floor != nil && m.ceilings.known() {
 				row.floor = part.floor(m, at)
 			}
 		}
@@ -238,6 +257,8 @@ func (m *peerRun) unfit(part *peerPart, at int) string {
 	switch {
 	case n > most:
 		return fmt.Sprintf("skipped: %d sequences, --max-num-seqs is %d", n, most)
+	case part.name == "sweep" && at > most:
+		return fmt.Sprintf("skipped: --max-num-seqs is %d", most)
 	case tokens > m.info.MaxModelLen:
 		return fmt.Sprintf("skipped: sequences of %d tokens, max_model_len is %d", tokens, m.info.MaxModelLen)
 	case part.name == "swap":
@@ -249,7 +270,8 @@ func (m *peerRun) unfit(part *peerPart, at int) string {
 }
 
 // part measures the rows of a part. Repeats are the outer loop, so that a machine that
-// gets slower or faster shows in the spread of every row.
+// gets slower or faster shows in the spread of every row. A row that fails, as timing
+// may have it, is tried again in the next repeat and keeps no other from being measured.
 func (m *peerRun) part(ctx context.Context, part *peerPart, rows []*peerRow) error {
 	begin := time.Now()
 	rows = slices.DeleteFunc(slices.Clone(rows), func(r *peerRow) bool {
@@ -264,21 +286,41 @@ func (m *peerRun) part(ctx context.Context, part *peerPart, rows []*peerRow) err
 	if part.prepare != nil {
 		m.o.Progress(m.model+" "+part.name, m.done, m.total)
 		if err := part.prepare(m, ctx, rows[len(rows)-1].at); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+			return m.failed(ctx, part.name, err, rows...)
 		}
 	}
 	for repeat := range m.o.Repeats {
 		for _, row := range rows {
 			m.o.Progress(m.model+" "+part.name, m.done, m.total)
 			values, err := part.measure(m, ctx, row.at, uint64(repeat))
-			if err != nil {
-				return fmt.Errorf("%s: %w", row.what, err)
+			if err == nil {
+				row.runs, row.skipped = append(row.runs, values), ""
+			} else if err = m.failed(ctx, fmt.Sprintf("%s, repeat %d", row.what, repeat+1), err, row); err != nil {
+				return err
 			}
-			row.runs = append(row.runs, values)
 			m.done++
 			m.o.Progress(m.model+" "+part.name, m.done, m.total)
 		}
 	}
 	m.wall(m.model, part.name, begin)
+	return nil
+}
+
+// failed leaves rows out, those without an earlier repeat as skipped. It returns an error
+// after which nothing more of the model can be measured.
+func (m *peerRun) failed(ctx context.Context, what string, err error, rows ...*peerRow) error {
+	over := func(target error) bool { return errors.Is(err, target) }
+	switch {
+	case ctx.Err() != nil, slices.ContainsFunc([]error{engine.ErrClosed, engine.ErrDevice, engine.ErrInvariant}, over):
+		return fmt.Errorf("%s: %w", what, err)
+	case m.e == nil && over(engine.ErrMemory): // nor is there room for an engine
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	m.leaveOut(m.model+", "+what, err)
+	for _, row := range rows {
+		if len(row.runs) == 0 {
+			row.skipped = "failed: " + err.Error()
+		}
+	}
 	return nil
 }

@@ -30,6 +30,9 @@ func TestPeerFloors(t *testing.T) {
 	card := engine.Info{Device: kernels.Info{Device: "NVIDIA H200"}}
 	c, from := f.ceilings(&card, kernels.Ceilings{DataSheet: true, ReadBytesPerSecond: 4.8e12, FLOPsPerSecond: 989e12})
 	require.Contains(t, from, "reads 4,600 GB/s")
+	other := engine.Info{Device: kernels.Info{Device: "NVIDIA H200 NVL"}}
+	_, from = f.ceilings(&other, kernels.Ceilings{DataSheet: true, ReadBytesPerSecond: 4.8e12, FLOPsPerSecond: 835e12})
+	require.Contains(t, from, "reads 4,800 GB/s", "a card whose name begins like that one's")
 	for model, floors := range map[string][]float64{ // ms, at 1,184 tokens of context
 		"qwen2.5-7b":   {3.09, 3.31, 3.55, 4.02, 4.96, 8.36, 16.7},
 		"qwen2.5-1.5b": {0.68, 0.79, 0.91, 1.14, 1.62, 2.89, 5.78},
@@ -48,8 +51,8 @@ func TestPeerFloors(t *testing.T) {
 	require.InDelta(t, 59e3, 64*1024/c.prefillFloor(&info, 64, 1024, 0), 500, "tok/s of 64 prompts of 1,024")
 	require.InDelta(t, 2.5, c.prefillFloor(&info, 1, 1024, 0)/c.prefillFloor(&info, 1, 410, 0), 0.1, "more than the weights' bytes")
 	require.Less(t, c.prefillFloor(&info, 1, 30000, 29984), 0.01, "a cached prompt costs its bytes")
-	other := planOf(t, "qwen2.5-3b")
-	require.Nil(t, f.model(&other))
+	unknown := planOf(t, "qwen2.5-3b")
+	require.Nil(t, f.model(&unknown))
 }
 
 // TestPeerRequests: the mixed requests are those of the published script, which
@@ -109,18 +112,127 @@ func TestPeersTable(t *testing.T) {
 	require.InDelta(t, 1.23, r.Cells[4].Metrics["times_as_fast"].Median, 0.01)
 }
 
-// TestPeersLeavesOut: a model without room is a note, another failure an error.
+// TestPeersLeavesOut: a model without room is a note beside what was measured and an
+// error where nothing was, another failure an error.
 func TestPeersLeavesOut(t *testing.T) {
 	failing := func(err error) func(string) (PeersEngine, error) {
 		return func(string) (PeersEngine, error) { return nil, err }
 	}
-	r, err := Peers(context.Background(), []string{"large"}, failing(fmt.Errorf("%w: too large", engine.ErrMemory)), PeersOptions{})
+	tooLarge := failing(fmt.Errorf("%w: too large", engine.ErrMemory))
+	r, err := Peers(context.Background(), []string{"large", "larger"}, tooLarge, PeersOptions{})
+	require.Nil(t, r)
+	require.ErrorIs(t, err, engine.ErrMemory)
+	require.ErrorContains(t, err, "large: not enough memory: too large\nlarger: not")
+	started := PeersOptions{Start: func(context.Context, string) (time.Duration, error) { return time.Second, nil }}
+	r, err = Peers(context.Background(), []string{"large"}, tooLarge, started)
 	require.NoError(t, err)
 	require.Contains(t, strings.Join(r.Notes, " "), "large was left out: ")
 	_, err = Peers(context.Background(), []string{"broken"}, failing(errors.New("no such card")), PeersOptions{})
 	require.ErrorContains(t, err, "broken: no such card")
 	_, err = Peers(context.Background(), nil, nil, PeersOptions{Rows: []string{"latency"}})
 	require.ErrorContains(t, err, "--rows latency: want some of start, decode")
+}
+
+// fakePeers is a fakeTunable of batch sequences and n long ones behind them, whose swaps
+// take three looks at its Stats.
+type fakePeers struct {
+	*fakeTunable
+	batch, n int
+	stats    engine.Stats
+	next     *engine.Stats // after the copies
+	wait     int
+	cleared  []engine.Stats // when the prefix cache was
+	swaps    int            // to the host
+}
+
+func (f *fakePeers) Probe(context.Context) (kernels.Ceilings, error) { return kernels.Ceilings{}, nil }
+func (f *fakePeers) Close() error                                    { return nil }
+func (f *fakePeers) ResetPrefixCache(context.Context) error {
+	f.cleared = append(f.cleared, f.stats)
+	return nil
+}
+
+func (f *fakePeers) Stats() engine.Stats {
+	if f.wait--; f.wait < 0 && f.next != nil {
+		f.next.Steps = f.stats.Steps
+		f.stats, f.next = *f.next, nil
+	}
+	f.stats.Steps++
+	return f.stats
+}
+
+func (f *fakePeers) Reconfigure(_ context.Context, l engine.Limits) error {
+	out := f.batch + f.n - l.MaxNumSeqs
+	f.wait, f.next = 3, &engine.Stats{Running: l.MaxNumSeqs, Waiting: out, Swapped: out, HostBlocksUsed: 10 * out, SwapInBytes: f.stats.SwapInBytes}
+	if out > 0 {
+		f.swaps++
+	} else {
+		f.next.SwapInBytes += int64(f.n)
+	}
+	return nil
+}
+
+// TestSwapCycle: the long sequences leave, their blocks are forgotten while they are
+// away, and they come back; a cycle in which one ended is an error.
+func TestSwapCycle(t *testing.T) {
+	f := &fakePeers{fakeTunable: newFakeTunable(), batch: 4, n: 2, stats: engine.Stats{Running: 6}}
+	s := &swapping{m: &peerRun{e: f, cells: newCells(f, CellOptions{})}, streams: make([]*engine.Stream, 6)}
+	require.NoError(t, s.cycle(t.Context(), 4, 2))
+	require.Equal(t, 1, f.swaps)
+	require.Len(t, f.cleared, 1)
+	require.Equal(t, 2, f.cleared[0].Swapped)
+	require.GreaterOrEqual(t, f.cleared[0].Steps, int64(peerSwapQuiet))
+	require.Equal(t, 6, f.stats.Running)
+	require.GreaterOrEqual(t, f.stats.Steps, int64(2*peerSwapQuiet))
+	f.n = 1
+	require.ErrorContains(t, s.cycle(t.Context(), 4, 2), "sequences ended before they were swapped")
+}
+
+// TestPeersUnfit: a row above the limits says so, and without ceilings none has a floor.
+func TestPeersUnfit(t *testing.T) {
+	f := &fakePeers{fakeTunable: newFakeTunable()}
+	f.limits.MaxNumSeqs = 512
+	m := &peerRun{peers: &peers{figures: readPeerFigures()}, e: f, cells: newCells(f, CellOptions{})}
+	m.o.fill()
+	m.info = engine.Info{BlockSize: 16, MaxModelLen: 4001, NumBlocks: 1 << 16, HostBlocks: 1000}
+	why := map[string]string{}
+	for _, part := range peerParts() {
+		for _, row := range m.add(part) {
+			require.Zero(t, row.floor)
+			why[fmt.Sprint(part.name, row.at)] = row.skipped
+		}
+	}
+	require.Empty(t, why["sweep512"])
+	require.Equal(t, "skipped: --max-num-seqs is 512", why["sweep1024"])
+	require.Contains(t, why["ttft30000"], "max_model_len is 4001")
+	require.Empty(t, why["swap64"])
+	m.info.NumBlocks = 64*192 + 4*251 - 1 // a long sequence of 4,001 tokens takes 250 blocks and a part of another
+	require.Contains(t, m.noSwap(64), "take 13292 blocks, the KV pool has 13291")
+}
+
+// TestPeersRowsFail: a row that fails is told of and tried again, and the others are
+// measured; only what ends the engine ends it all.
+func TestPeersRowsFail(t *testing.T) {
+	m := &peerRun{peers: new(peers), model: "small", e: &fakePeers{}}
+	m.o.fill()
+	late := errors.New("too late")
+	part := &peerPart{name: "swap", measure: func(_ *peerRun, _ context.Context, at int, repeat uint64) (map[string]float64, error) {
+		if at == 1 || at == 2 && repeat == 0 {
+			return nil, late
+		}
+		return map[string]float64{"swap": 1}, nil
+	}}
+	rows := []*peerRow{{part: part, at: 1, what: "one"}, {part: part, at: 2, what: "two"}, {part: part, at: 3, what: "three"}}
+	require.NoError(t, m.part(t.Context(), part, rows))
+	require.Equal(t, "failed: too late", rows[0].skipped)
+	require.Empty(t, rows[1].skipped)
+	require.Equal(t, []int{0, 1, 2}, []int{len(rows[0].runs), len(rows[1].runs), len(rows[2].runs)})
+	require.Contains(t, m.notes, "small, two, repeat 1 was left out: too late")
+	require.ErrorIs(t, errors.Join(m.failures...), late)
+	for _, end := range []error{engine.ErrClosed, engine.ErrDevice, engine.ErrInvariant} {
+		late = end
+		require.ErrorIs(t, m.part(t.Context(), part, []*peerRow{{part: part, at: 1, what: "one"}}), end)
+	}
 }
 
 // TestSlowdown: a step that begins and ends beside copies is held against those with

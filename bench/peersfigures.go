@@ -4,7 +4,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -127,11 +126,14 @@ func (f *peerFigures) ceilings(i *engine.Info, probed kernels.Ceilings) (peerCei
 	switch {
 	case !probed.DataSheet:
 		return own, rates(own) + ", probed at the start"
-	case strings.Contains(i.Device.Device, f.Card):
+	case i.Device.Device == f.Card:
 		return f.Ceilings, rates(f.Ceilings) + ", as measured on a card of this kind"
 	}
 	return own, rates(own) + ", this card's data sheet, which nothing reaches"
 }
+
+// known says whether floors can be made of them.
+func (c *peerCeilings) known() bool { return c.Read > 0 && c.FLOPs > 0 && c.Attention > 0 }
 
 // decodeFloor is the least time of a decode step in seconds: weights are read once or
 // multiplied, whichever takes longer, then KV is read.

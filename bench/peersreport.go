@@ -47,7 +47,7 @@ func (r *peerRow) asks() []ask {
 	if f.Times > 0 {
 		asks = append(asks, ask{fmt.Sprintf("≥ %.3g×", f.Times), r.against(f.Value).Median >= f.Times})
 	}
-	if f.Share > 0 {
+	if f.Share > 0 && r.floor > 0 {
 		asks = append(asks, ask{fmt.Sprintf("≥ %.0f %%", 100*f.Share), r.against(r.floor).Median >= f.Share})
 	}
 	if f.Most > 0 {
@@ -141,7 +141,7 @@ func (p *peers) report(took time.Duration) *Report {
 	r.Verdict = p.verdict()
 	r.Plots = plotted(p.plot(models))
 	r.Notes = append(r.Notes, p.figures.Peer+": "+p.figures.How+".")
-	if p.device != "" && !strings.Contains(p.device, p.figures.Card) {
+	if p.device != "" && p.device != p.figures.Card {
 		r.Notes = append(r.Notes, fmt.Sprintf("Its figures are of one %s; this is another device (%s): the ratio compares cards as well.", p.figures.Card, p.device))
 	}
 	if p.o.Shrink > 1 {
@@ -258,7 +258,7 @@ func (p *peers) plot(models []string) Plot {
 	for _, model := range models {
 		own, other := Series{Name: model}, Series{Name: model + ", " + p.figures.Peer, Style: Dashed}
 		for _, row := range p.rows {
-			if row.model != model || row.part.name != "decode" || len(row.runs) == 0 {
+			if row.model != model || row.part.name != "decode" || len(row.runs) == 0 || row.floor == 0 {
 				continue
 			}
 			share := row.against(row.floor / 100)

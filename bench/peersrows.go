@@ -3,6 +3,7 @@ package bench
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -254,8 +255,11 @@ func (m *peerRun) firstToken(ctx context.Context, tokens int, repeat uint64, cac
 		if err != nil {
 			return nil, err
 		}
-		if hit := samples[0].CachedTokens; i > 0 && (hit > 0) != cached && tokens > m.info.BlockSize {
-			return nil, fmt.Errorf("%d tokens of the prompt were in the prefix cache, want some: %v; is --enable-prefix-caching off?", hit, cached)
+		switch hit := samples[0].CachedTokens; {
+		case cached && hit == 0 && i > 0 && tokens > m.info.BlockSize:
+			return nil, errors.New("nothing of the prompt was in the prefix cache; is --enable-prefix-caching off?")
+		case !cached && hit > 0:
+			return nil, fmt.Errorf("%d tokens of a new prompt were in the prefix cache", hit)
 		}
 		if ttft, _ := samples[0].TTFT(); i >= warm {
 			times = append(times, ttft.Seconds()*1e3)

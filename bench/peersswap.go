@@ -35,8 +35,10 @@ func (m *peerRun) swapLoad() (n, tokens int) {
 // noSwap says why nothing can be swapped beside a batch; "" = it can.
 func (m *peerRun) noSwap(batch int) string {
 	n, tokens := m.swapLoad()
-	size := m.info.BlockSize
-	need := (batch*min(m.o.scaled(peerPrompt)+peerSwapMost, m.info.MaxModelLen) + n*min(tokens+peerSwapMost, m.info.MaxModelLen)) / size
+	blocks := func(prompt int) int {
+		return (min(prompt+peerSwapMost, m.info.MaxModelLen) + m.info.BlockSize - 1) / m.info.BlockSize
+	}
+	need := batch*blocks(m.o.scaled(peerPrompt)) + n*blocks(tokens)
 	switch {
 	case n < 1:
 		return fmt.Sprintf("skipped: --swap-space has %d blocks, which hold no sequence", m.info.HostBlocks)

@@ -47,8 +47,8 @@ Rows:
   sweep      512 requests of 512 tokens in, 256 out, at several max_num_seqs
   swap       copies to the host and back, and what they cost decode beside them
 
-What does not fit the card or its KV pool is skipped and says why. On a CPU --shrink
-makes every row smaller.`,
+What does not fit the card or its KV pool, or fails, is skipped and says why. On a CPU
+--shrink makes every row smaller.`,
 		Example: `  pagoda bench peers
   pagoda bench peers qwen2.5-7b --load-format dummy --rows decode --batch-sizes 1,64
   pagoda bench peers demo --shrink 16 --batch-sizes 1,4`,
@@ -122,14 +122,14 @@ func (f *peersFlags) run(cmd *cobra.Command, models []string) (err error) {
 	}
 	report, err := bench.Peers(ctx, models, open, f.options)
 	progress.finish()
-	if report == nil || len(report.Cells) == 0 {
+	if report == nil {
 		return err
 	}
 	f.describe(report, models)
+	report.Print(cmd.OutOrStdout())
 	if e := report.Write(f.outputDir); e != nil {
 		return errors.Join(err, e)
 	}
-	report.Print(cmd.OutOrStdout())
 	if !f.quiet {
 		fmt.Fprintf(os.Stderr, "report: %s\n", f.outputDir)
 	}
