@@ -13,6 +13,8 @@ var (
 	ErrConfig = errors.New("bad configuration")
 	// ErrModel: the model's files are missing, damaged or not supported.
 	ErrModel = errors.New("cannot load the model")
+	// ErrVocabulary, an ErrModel: the tokenizer knows more ids than the model does.
+	ErrVocabulary = fmt.Errorf("%w: the tokenizer does not belong to it", ErrModel)
 	// ErrMemory: model, workspace and KV pool do not fit the memory limit.
 	ErrMemory = errors.New("not enough memory")
 	// ErrDevice: the device is absent, or failed.

@@ -290,7 +290,7 @@ func TestNewRefuses(t *testing.T) {
 		"flags":       {Config{BlockSize: 17, MaxNumSeqs: -1}, ErrConfig, "--max-num-seqs -1"},
 		"no model":    {Config{Model: filepath.Join(dir, "none")}, ErrModel, "none"},
 		"no weights":  {Config{Model: dir}, ErrModel, "safetensors"},
-		"tokenizer":   {Config{Model: dir, LoadFormat: "dummy", SampleVocab: 301}, ErrModel, "301"},
+		"tokenizer":   {Config{Model: dir, LoadFormat: "dummy", SampleVocab: 301}, ErrModel, "does not belong to it: it has 301 ids"},
 		"memory":      {Config{Model: dir, LoadFormat: "dummy", MemoryLimit: 1 << 16}, ErrMemory, "--memory-limit to at least"},
 		"72B":         {Config{Model: "qwen2.5-72b", LoadFormat: "dummy", MemoryLimit: 80 << 30}, ErrMemory, "weights 135"},
 		"too long":    {Config{Model: dir, LoadFormat: "dummy", MaxModelLen: 513, MemoryLimit: 1 << 30}, ErrConfig, "end at 512"},

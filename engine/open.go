@@ -21,7 +21,7 @@ func openModel(c *Config) (source, error) {
 		return source{}, fmt.Errorf("%w: %w", ErrModel, err)
 	}
 	if c.SampleVocab > config.VocabSize {
-		return source{}, fmt.Errorf("%w: the tokenizer has %d ids, but vocab_size of %s is %d: they do not belong together", ErrModel, c.SampleVocab, c.Model, config.VocabSize)
+		return source{}, fmt.Errorf("%w: it has %d ids, but vocab_size of %s is %d", ErrVocabulary, c.SampleVocab, c.Model, config.VocabSize)
 	}
 	var weights model.Source = model.Dummy{}
 	closeWeights := func() {}

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+
 	"github.com/pagoda-engine/pagoda/model/chat"
 	"github.com/pagoda-engine/pagoda/model/demo"
 	"github.com/pagoda-engine/pagoda/model/tokenizer"
-	"os"
-	"path/filepath"
 )
 
 // The names of the files that text needs, as a model directory has them.

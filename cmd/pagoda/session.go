@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -68,7 +69,7 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 
 // load starts the engine while tokenizer and template are opened: either takes a
 // noticeable part of a start. The engine wants the tokenizer's size, a guess of which is
-// at hand at once; should it have been wrong, the engine starts again.
+// at hand at once; should it have been wrong, the engine starts again, and its trace, too.
 func (f *engineFlags) load(s *session, config engine.Config) (err error) {
 	if f.idsOnly {
 		s.engine, err = engine.New(config)
@@ -95,11 +96,19 @@ func (f *engineFlags) load(s *session, config engine.Config) (err error) {
 	if s.tokenizer != nil {
 		size = s.tokenizer.VocabSize()
 	}
-	if size == config.SampleVocab {
+	if size == config.SampleVocab || loadErr != nil && !errors.Is(loadErr, engine.ErrVocabulary) {
 		return loadErr
 	}
 	if s.engine != nil {
 		_ = s.engine.Close() // it has not served anyone
+	}
+	if s.trace != nil {
+		if _, err := s.trace.Seek(0, io.SeekStart); err != nil {
+			return usageError{fmt.Errorf("--trace-file: %w", err)}
+		}
+		if err := s.trace.Truncate(0); err != nil {
+			return usageError{fmt.Errorf("--trace-file: %w", err)}
+		}
 	}
 	config.SampleVocab = size
 	s.engine, err = engine.New(config)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/model/demo"
+	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
 // openWith opens random weights of the demo's shape beside the demo's tokenizer.json with
@@ -28,13 +30,13 @@ func openWith(t *testing.T, old, replacement string) (*session, error) {
 		}
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
 	}
-	f := engineFlags{quiet: true, generation: "auto", maxModelLen: "auto", prefix: true}
+	f := engineFlags{quiet: true, generation: "auto", maxModelLen: "auto", prefix: true, traceFile: filepath.Join(dir, "trace.jsonl")}
 	f.config.MaxNumSeqs, f.config.LoadFormat = 1, "dummy"
 	return f.open(runCommand(), dir)
 }
 
 // TestVocabularyGuessedWrong: the engine draws the ids that the opened tokenizer knows,
-// also where the file promises others.
+// also where the file promises others; the trace is of the engine that goes on to serve.
 func TestVocabularyGuessedWrong(t *testing.T) {
 	for _, last := range []string{"4095", "4090", "5000"} {
 		s, err := openWith(t, `"id":4095`, `"id":`+last)
@@ -42,6 +44,14 @@ func TestVocabularyGuessedWrong(t *testing.T) {
 		require.Equal(t, 4096, s.tokenizer.VocabSize())
 		require.Equal(t, 4096, s.engine.Info().SampleVocab)
 		s.close()
+		trace, err := os.ReadFile(s.trace.Name())
+		require.NoError(t, err)
+		r := scheduler.NewTraceReader(bytes.NewReader(trace))
+		for err == nil {
+			_, err = r.Next()
+		}
+		require.ErrorIs(t, err, io.EOF)
+		require.Positive(t, r.Line())
 	}
 }
 
