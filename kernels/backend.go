@@ -108,7 +108,7 @@ type Backend interface {
 
 // Loader takes weights. Calls copy: the HostTensor's memory may be unmapped
 // when they return. They fail with the tensor's name, on short data and parts
-// that do not fit each other, too; with ErrUnreadable where a file does.
+// that do not fit each other, too; with an UnreadableError where a file does.
 type Loader interface {
 	// LoadLinear packs the rows of all parts, one below the other.
 	LoadLinear(spec LinearSpec) (Weight, error)

@@ -1,12 +1,17 @@
 package kernels
 
-import (
-	"errors"
-	"os"
-)
+import "os"
 
-// ErrUnreadable is wrapped by what fails because the File of a HostTensor cannot be read.
-var ErrUnreadable = errors.New("the file cannot be read: it was truncated while in use, or its disk fails")
+// UnreadableError says that the File of a HostTensor cannot be read.
+type UnreadableError struct{ Tensor HostTensor }
+
+// Reason is the error without the tensor's name.
+func (e *UnreadableError) Reason() string {
+	return "the file cannot be read: it was truncated while in use, or its disk fails"
+}
+
+// Error implements error.
+func (e *UnreadableError) Error() string { return e.Tensor.Name + ": " + e.Reason() }
 
 // Weight is a tensor on the device, packed as its Backend likes.
 type Weight interface {

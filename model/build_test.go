@@ -164,7 +164,7 @@ func (r *recorder) keep(kind string, tensors ...kernels.HostTensor) (kernels.Wei
 		if r.files && len(t.Shape) == 2 {
 			t.Data = make([]byte, t.NumElems()*t.DType.Size())
 			if _, err := t.File.ReadAt(t.Data, t.FileAt); err != nil {
-				return nil, kernels.ErrUnreadable
+				return nil, &kernels.UnreadableError{Tensor: t}
 			}
 		}
 		if t.Data == nil {

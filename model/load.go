@@ -177,9 +177,10 @@ func (l *loader) load(w weightSpec) kernels.Weight {
 		return nil
 	}
 	weight, err := l.give(w, parts, bias, qkNorm)
+	var unreadable *kernels.UnreadableError
 	switch {
-	case errors.Is(err, kernels.ErrUnreadable):
-		l.err = fileError(parts[0].File.Name(), w.parts[0].name, "%v", err)
+	case errors.As(err, &unreadable):
+		l.err = fileError(unreadable.Tensor.File.Name(), unreadable.Tensor.Name, "%s", unreadable.Reason())
 		return nil
 	case err != nil:
 		l.err = fmt.Errorf("model: load %s: %w", w.parts[0].name, err)

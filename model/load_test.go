@@ -60,6 +60,29 @@ func TestFileEndsWhileLoading(t *testing.T) {
 	require.Contains(t, requireProblem(t, err, path, cut).Reason, "truncated while in use")
 }
 
+// TestPartEndsWhileLoading: of a weight whose parts lie in two files, the one that cannot
+// be read is blamed.
+func TestPartEndsWhileLoading(t *testing.T) {
+	c := tinyConfig(t, true)
+	names, cut := []string{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}, "model.layers.0.self_attn.v_proj.weight"
+	var parts [2][]stored
+	index := map[string]string{}
+	for _, s := range tinyTensors(c, "BF16") {
+		at := 0
+		if s.name == cut {
+			at = 1
+		}
+		parts[at], index[s.name] = append(parts[at], s), names[at]
+	}
+	dir := write(t, map[string][]byte{names[0]: encode(parts[0]), names[1]: encode(parts[1]), IndexFile: encodeIndex(t, index)})
+	ck, err := OpenCheckpoint(dir)
+	require.NoError(t, err)
+	defer ck.Close()
+	path := filepath.Join(dir, names[1])
+	_, err = Load(&recorder{files: true}, c, ck, func(int64, int64) error { return os.Truncate(path, ck.tensors[cut].begin) })
+	requireProblem(t, err, path, cut)
+}
+
 func TestLoadGivesEveryWeightOnce(t *testing.T) {
 	for _, tied := range []bool{false, true} {
 		for _, dtype := range []string{"BF16", "F16", "F32"} {

@@ -1,6 +1,7 @@
-// The KV pool's memory. Addresses are reserved once for as much as the machine
-// has, so that growing never moves a block; pages are made usable and given back
-// as the pool is resized, and cost memory when first written.
+// The memory of the KV pool, of the swap pool and of the weights. Addresses are reserved
+// once for as much as the machine has, so that growing never moves what is there; pages
+// are made usable and given back as the memory is resized, and cost memory when first
+// written.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>

@@ -1,8 +1,7 @@
-// Packing of weights (see weight.h) from the checkpoint's rows, in parallel, one
-// panel a unit: a transpose of 32-bit values. What lies in a file is read a panel at
-// a time, which stays in the thread's cache until it is packed. bfloat16 is copied as it is; float16 and float32 are rounded to
-// nearest even, biases and norms stay float32; without data, values are made by
-// kernels.Dummy's formula.
+// Packing of weights (see weight.h) from the checkpoint's rows, in parallel, one panel a
+// unit: a transpose of 32-bit values. A panel in a file is read at once and stays in the
+// thread's cache. bfloat16 is copied as it is; float16 and float32 are rounded to nearest
+// even, biases and norms stay float32; without data, kernels.Dummy's formula makes values.
 //
 // Bytes moved: each source once, each packed weight once (a file's also from the page
 // cache to the thread's own).
@@ -99,7 +98,7 @@ struct packing {
 	const struct pg_source *sources;
 	char *buffers; // one a worker, for rows in files; NULL: there are none
 	int64_t buffer_bytes;
-	_Atomic bool *unreadable;
+	_Atomic int *unreadable; // a source whose file cannot be read; −1: none
 };
 
 // read_file reads all of a range; false: it cannot.
@@ -138,7 +137,10 @@ static bool read_rows(const struct packing *p, struct panel_rows *r, struct pg_s
 		for (next = c + 1; next < PG_COLUMNS && row >= 0 && r->src[next] == src && r->row[next] == row + next - c;) next++;
 		if (row < 0 || src->data || src->fd < 0) continue;
 		int64_t bytes = p->w->cols * element_bytes(src), all = (next - c) * bytes;
-		if (!read_file(src->fd, buffer, all, src->at + row * bytes)) return false;
+		if (!read_file(src->fd, buffer, all, src->at + row * bytes)) {
+			*p->unreadable = (int)(src - p->sources);
+			return false;
+		}
 		held[c] = (struct pg_source){.data = buffer, .dtype = src->dtype, .fd = -1, .rows = next - c};
 		for (int i = c; i < next; i++) r->src[i] = &held[c], r->row[i] = i - c;
 		buffer += (all + 63) / 64 * 64;
@@ -247,10 +249,7 @@ static void pack_panel(const struct pg_device *d, const struct packing *p, int p
 	const struct pg_weight *w = p->w;
 	struct panel_rows r = rows_of(p, panel);
 	struct pg_source held[PG_COLUMNS];
-	if (p->buffers && !read_rows(p, &r, held, p->buffers + worker * p->buffer_bytes)) {
-		*p->unreadable = true;
-		return;
-	}
+	if (p->buffers && !read_rows(p, &r, held, p->buffers + worker * p->buffer_bytes)) return;
 	char *out = w->data + panel * pg_panel_bytes(w);
 	if (w->int8) {
 		pack_int8(d, w, &r, panel, out);
@@ -283,7 +282,7 @@ static void copy_rows(const struct packing *p, int64_t first, int count, int wor
 	src.data = rows;
 	for (int i = 0; i < count; i += at_once) {
 		if (!read_file(src.fd, rows, at_once * bytes, src.at + (first + i) * bytes)) {
-			*p->unreadable = true;
+			*p->unreadable = 0;
 			return;
 		}
 		if (src.dtype != BF16) fetch(&src, 0, cols, out + i * cols);
@@ -334,21 +333,22 @@ static char *take_memory(struct pg_device *d, int64_t bytes) {
 }
 
 // pack fills w from the sources; false: a file cannot be read, or there is no memory.
-static bool pack(const struct pg_device *d, struct pg_weight *w, const struct pg_source *sources, int num) {
-	_Atomic bool unreadable = false;
+static bool pack(const struct pg_device *d, struct pg_weight *w, const struct pg_source *sources, int num, int *failed) {
+	_Atomic int unreadable = -1;
 	struct packing p = {.w = w, .sources = sources, .unreadable = &unreadable};
-	bool files = false;
-	for (int i = 0; i < num; i++) files |= !sources[i].data && sources[i].fd >= 0;
-	if (files) {
-		p.buffer_bytes = PG_COLUMNS * ((int64_t)w->cols * 4 + 64);
-		p.buffers = malloc(p.buffer_bytes * d->threads);
-		if (!p.buffers) return false;
+	int64_t element = 0; // bytes of the largest that is read into a buffer
+	for (int i = 0; i < num; i++) {
+		if (sources[i].data || sources[i].fd < 0 || (w->layout == PG_ROWS && sources[i].dtype == BF16)) continue;
+		if (element < element_bytes(sources + i)) element = element_bytes(sources + i);
 	}
+	p.buffer_bytes = (w->layout == PG_ROWS ? 1 : PG_COLUMNS) * (w->cols * element + 64);
+	if (element > 0 && !(p.buffers = malloc(p.buffer_bytes * d->threads))) return false;
 	struct pg_op op = {.kind = PG_PACK, .layer = -1, .arg = &p};
 	pg_run_op(d, &op);
 	free(p.buffers);
-	if (unreadable) errno = EIO;
-	return !unreadable;
+	*failed = unreadable;
+	if (unreadable >= 0) errno = EIO;
+	return unreadable < 0;
 }
 
 // give_up frees w and keeps errno.
@@ -361,7 +361,7 @@ static struct pg_weight *give_up(struct pg_weight *w) {
 
 struct pg_weight *pg_weight_new(struct pg_device *d, int layout, int cols, int head_dim, int num,
                                 const struct pg_source *sources, const struct pg_source *bias_sources,
-                                const struct pg_source *norm_sources) {
+                                const struct pg_source *norm_sources, int *unreadable) {
 	struct pg_weight *w = calloc(1, sizeof *w);
 	if (!w) return NULL;
 	w->layout = layout;
@@ -392,7 +392,7 @@ struct pg_weight *pg_weight_new(struct pg_device *d, int layout, int cols, int h
 		for (int i = 0; i < w->rows; i++) w->bias[i] = fetch_float(sources, i);
 		return w;
 	}
-	if (!pack(d, w, sources, num)) return give_up(w);
+	if (!pack(d, w, sources, num, unreadable)) return give_up(w);
 	if (bias_sources) pack_bias(w, bias_sources);
 	return w;
 }

@@ -94,9 +94,9 @@ struct pg_source {
 // pg_weight_new packs the sources, one below the other, with the device's
 // threads. bias_sources is NULL or one vector a source, norm_sources NULL or the
 // two of norms; these are never in a file. NULL and errno: ENOMEM, or EIO for a file
-// that cannot be read.
+// that cannot be read, that of source *unreadable.
 struct pg_weight *pg_weight_new(struct pg_device *d, int layout, int cols, int head_dim, int num,
                                 const struct pg_source *sources, const struct pg_source *bias_sources,
-                                const struct pg_source *norm_sources);
+                                const struct pg_source *norm_sources, int *unreadable);
 // pg_weight_free leaves the weight's bytes to pg_blocks_free of the device's weights.
 void pg_weight_free(struct pg_weight *w);

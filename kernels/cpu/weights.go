@@ -81,13 +81,14 @@ func (b *Backend) load(layout C.int32_t, cols int, parts, bias, norms []kernels.
 		cNorms = sources(norms, &pinner)
 		defer C.free(unsafe.Pointer(cNorms))
 	}
-	c, err := C.pg_weight_new(b.device, C.int(layout), C.int(cols), C.int(b.shape.HeadDim), C.int(len(parts)), cParts, cBias, cNorms)
+	var unreadable C.int
+	c, err := C.pg_weight_new(b.device, C.int(layout), C.int(cols), C.int(b.shape.HeadDim), C.int(len(parts)), cParts, cBias, cNorms, &unreadable)
 	runtime.KeepAlive(parts) // a file that is collected is closed
 	switch {
 	case c == nil && errors.Is(err, syscall.ENOMEM):
 		return nil, fmt.Errorf("%s: no memory for the packed weight: %w", parts[0].Name, err)
 	case c == nil:
-		return nil, fmt.Errorf("%s: %w", parts[0].Name, kernels.ErrUnreadable)
+		return nil, &kernels.UnreadableError{Tensor: parts[unreadable]}
 	}
 	w := &weight{c: c, name: parts[0].Name, layout: layout, rows: int(c.rows), cols: cols}
 	b.weights = append(b.weights, w)

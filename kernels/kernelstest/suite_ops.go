@@ -181,10 +181,18 @@ func (p *pair) fromFiles(dtype kernels.DType, tokens int) {
 	require.NoError(p.t, file.Truncate(at-1))
 	last := kernels.HostTensor{Name: "layers.3.cut", DType: dtype, Shape: []int{s.Vocab, s.Hidden}, File: file}
 	last.FileAt = at - int64(last.NumElems()*dtype.Size())
-	for _, tied := range []bool{false, true} {
-		_, err = p.got.LoadEmbedding(last, tied)
-		require.ErrorIs(p.t, err, kernels.ErrUnreadable)
-		require.ErrorContains(p.t, err, last.Name)
+	whole := tensor("layers.3.whole", dtype, 1, s.Hidden, s.Hidden)
+	for _, load := range []func() (kernels.Weight, error){
+		func() (kernels.Weight, error) { return p.got.LoadEmbedding(last, false) },
+		func() (kernels.Weight, error) { return p.got.LoadEmbedding(last, true) },
+		func() (kernels.Weight, error) {
+			return p.got.LoadLinear(kernels.LinearSpec{Kind: kernels.LinearPlain, Parts: []kernels.HostTensor{whole, last}})
+		},
+	} {
+		_, err = load()
+		var unreadable *kernels.UnreadableError
+		require.ErrorAs(p.t, err, &unreadable)
+		require.Equal(p.t, last.Name, unreadable.Tensor.Name)
 	}
 }
 
