@@ -98,7 +98,9 @@ def median(rounds, row):
 
 def compare_rates(o, model):
     name, gguf, q8 = files(o, model)
-    kinds = [("bfloat16", gguf, []), ("int8 : q8_0", q8, ["--quantization", "int8"])]
+    kinds = [("bfloat16", gguf, [])]
+    if "rates" in o.parts:
+        kinds.append(("int8 : q8_0", q8, ["--quantization", "int8"]))
     ours, shares, theirs = ({k[0]: [] for k in kinds} for _ in range(3))
     invariant = []
     for _ in range(o.repeats):
@@ -157,7 +159,9 @@ def main():
             compare_rates(o, model)
         if "neighbour" in o.parts:
             compare_neighbour(o, model)
-        if "starts" in o.parts and model in peer_models.SHAPES:
+        if "starts" in o.parts and model not in peer_models.SHAPES:
+            print(f"bench-peers: no starts of {model}: they are measured of {', '.join(peer_models.SHAPES)}", file=sys.stderr)
+        elif "starts" in o.parts:
             directory, gguf = peer_models.with_text(o.work, model)
             peer_starts.compare(o.peer, model, directory, gguf, o.threads, max(5, o.repeats))
 

@@ -22,9 +22,11 @@ COLUMNS = ["ready", "first token", "processor time"]
 
 
 def ended(process, kill):
-    """Processor seconds of the process, which is ended if it does not end by itself."""
+    """Processor seconds of the process, which is ended if it does not end by itself; 0: it had ended before."""
     if kill:
         process.terminate()
+    if process.returncode is not None:  # known from then on: poll has collected it
+        return 0
     _, _, usage = os.wait4(process.pid, 0)
     process.returncode = 0
     return usage.ru_utime + usage.ru_stime
@@ -36,38 +38,53 @@ def free_port():
         return s.getsockname()[1]
 
 
+def said(log):
+    """What a process wrote to the file, decoded."""
+    log.seek(0)
+    return log.read().decode(errors="replace")
+
+
+def answered(process, port, name, began):
+    """Seconds until the server is ready, and until the first token of its answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    while True:  # the port is open from early on, and a request on it waits until the server is ready
+        try:
+            connection.connect()
+            break
+        except ConnectionRefusedError:
+            if process.poll() is not None or time.monotonic() - began > 60:
+                raise
+            time.sleep(0.001)
+    connection.request("GET", "/health")
+    answer = connection.getresponse()
+    answer.read()
+    assert answer.status == 200, answer.status
+    ready = time.monotonic() - began
+    connection.request("POST", "/v1/completions", json.dumps({
+        "model": name, "prompt": PROMPT, "max_tokens": 2, "stream": True, "temperature": 0,
+        "ignore_eos": True, "stream_options": {"include_usage": True}}), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    line = answer.readline()
+    first = time.monotonic() - began
+    rest = answer.read().decode()
+    assert line.startswith(b"data: "), line
+    tokens = int(re.search(r'"prompt_tokens":(\d+)', rest)[1])
+    assert tokens == PROMPT_TOKENS, tokens
+    return ready, first
+
+
 def pagoda(directory, threads):
     port = free_port()
-    began = time.monotonic()
-    process = subprocess.Popen(["bin/pagoda", "serve", directory, "--quiet", "--device", "cpu", "--port", str(port), "--threads", str(threads)],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        while True:  # the port is open from early on, and a request on it waits until the server is ready
-            try:
-                connection.connect()
-                break
-            except ConnectionRefusedError:
-                if process.poll() is not None or time.monotonic() - began > 60:
-                    raise SystemExit("bench-peers: pagoda serve does not answer")
-                time.sleep(0.001)
-        connection.request("GET", "/health")
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 200, answer.status
-        ready = time.monotonic() - began
-        connection.request("POST", "/v1/completions", json.dumps({
-            "model": os.path.basename(directory), "prompt": PROMPT, "max_tokens": 2, "stream": True, "temperature": 0,
-            "ignore_eos": True, "stream_options": {"include_usage": True}}), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        line = answer.readline()
-        first = time.monotonic() - began
-        rest = answer.read().decode()
-        assert line.startswith(b"data: "), line
-        tokens = int(re.search(r'"prompt_tokens":(\d+)', rest)[1])
-        assert tokens == PROMPT_TOKENS, tokens
-    finally:
-        busy = ended(process, True)
+    with tempfile.TemporaryFile() as log:
+        began = time.monotonic()
+        process = subprocess.Popen(["bin/pagoda", "serve", directory, "--quiet", "--device", "cpu", "--port", str(port), "--threads", str(threads)],
+                                   stdout=subprocess.DEVNULL, stderr=log)
+        try:
+            ready, first = answered(process, port, os.path.basename(directory), began)
+        except (OSError, http.client.HTTPException, AssertionError) as e:
+            raise SystemExit(f"bench-peers: pagoda serve {directory} does not answer as it should ({e!r}):\n{said(log)[-2000:]}")
+        finally:
+            busy = ended(process, True)
     return ready, first, busy
 
 
@@ -86,10 +103,9 @@ def llama(peer, gguf, threads):
             if got > len(PROMPT):
                 first = first or now
         busy = ended(process, False)
-        log.seek(0)
-        said = log.read().decode(errors="replace")
-    if first is None or not re.search(rf"/ +{PROMPT_TOKENS} tokens", said):
-        raise SystemExit(f"bench-peers: llama-simple did not answer a prompt of {PROMPT_TOKENS} tokens:\n{said[-2000:]}")
+        text = said(log)
+    if first is None or not re.search(rf"/ +{PROMPT_TOKENS} tokens", text):
+        raise SystemExit(f"bench-peers: llama-simple did not answer a prompt of {PROMPT_TOKENS} tokens:\n{text[-2000:]}")
     return ready, first, busy
 
 
