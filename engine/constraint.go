@@ -247,7 +247,9 @@ func (l *loop) await(s *step) {
 		}
 		masks = append(masks, mask)
 	}
-	masks = append(masks, make([][]uint32, len(s.checked))...) // none
+	for range s.checked { // none
+		masks = append(masks, nil)
+	}
 	s.masks, s.sample.Masks = masks, masks
 	l.stats.MaskWait += time.Since(begin)
 }

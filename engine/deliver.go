@@ -76,7 +76,7 @@ func (l *loop) deliver(s *step, device time.Duration) {
 }
 
 // judge fills in the step's results and verdicts, and keeps log probabilities.
-// Sequences that ended meanwhile get neither.
+// Sequences that ended meanwhile get neither. It aborts those that cannot go on.
 func (l *loop) judge(s *step, result *kernels.Result) {
 	drawn := 0
 	for i := range s.out.Scheduled {

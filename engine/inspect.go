@@ -219,11 +219,14 @@ func (l *loop) runJobs() {
 }
 
 // logits computes ids as a sequence of its own, in a row and blocks that it
-// borrows. done is false, and nothing has happened, when there are too few blocks. It
-// gives up between two chunks when ctx ends.
+// borrows. done is false, and nothing has happened, when there are too few blocks, or
+// for one that came earlier. It gives up between two chunks when ctx ends.
 func (l *loop) logits(ctx context.Context, ids []int32, chunk int, visit func(start int, values []float32)) (done bool, err error) {
 	if need := l.kv.BlocksFor(len(ids)); need > l.kv.Capacity() { // the pool was shrunk meanwhile
 		return true, fmt.Errorf("%w: %d tokens take %d blocks, the pool now has %d", ErrNeverFits, len(ids), need, l.kv.Capacity())
+	}
+	if l.wanting { // in the order in which they came: a loan would end the wish
+		return false, nil
 	}
 	table, ok := l.sched.Borrow(len(ids))
 	if !ok {

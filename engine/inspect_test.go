@@ -98,6 +98,7 @@ func TestLogitsOfAFullPool(t *testing.T) {
 		f := &fake{}
 		e := startFake(t, f, c)
 		ids, asked, waiting, given := prompt(9, 16*18), false, 0, true
+		var order []int // of ends
 		ctx, cancel := context.WithCancel(t.Context())
 		f.onStep = func() { // on the engine's goroutine
 			switch {
@@ -116,6 +117,15 @@ func TestLogitsOfAFullPool(t *testing.T) {
 				e.loop.jobs = append(e.loop.jobs, job{run: func(l *loop) bool {
 					waiting = l.sched.NumWaiting()
 					done, err := l.logits(t.Context(), ids, 8, func(int, []float32) {})
+					if done {
+						order = append(order, len(ids))
+					}
+					return done || err != nil
+				}}, job{run: func(l *loop) bool { // a small one behind it, which would find room
+					done, err := l.logits(t.Context(), ids[:9], 8, func(int, []float32) {})
+					if done {
+						order = append(order, 9)
+					}
 					return done || err != nil
 				}})
 			}
@@ -134,7 +144,8 @@ func TestLogitsOfAFullPool(t *testing.T) {
 			require.Equal(t, want, got, "request %d", i)
 		}
 		require.True(t, given)
-		require.EqualValues(t, len(ids), e.Stats().ScoredTokens)
+		require.Equal(t, []int{len(ids), 9}, order)
+		require.EqualValues(t, len(ids)+9, e.Stats().ScoredTokens)
 		require.Positive(t, waiting, "it had to wait for all of them")
 	})
 }

@@ -158,7 +158,10 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := backend.Setup(shape, most, lim); err != nil {
+	switch err := backend.Setup(shape, most, lim); {
+	case err != nil && !errors.Is(err, kernels.ErrOutOfMemory): // a shape that the kernels do not have
+		return nil, fmt.Errorf("%w: %w", ErrModel, err)
+	case err != nil:
 		return nil, &MemoryError{Smaller: true, cause: fmt.Errorf("workspace of %s: %w", bytesText(sz.workspace), adviseMemory(c, err))}
 	}
 	store, err := kvcache.NewStore(backend, plan.blocks, plan.hostBlocks)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -52,9 +53,8 @@ type traceWriter struct {
 	pid     int
 	gpu     *kernels.GPU
 	events  []traceEvent
-	id      int           // "External id" of the last operation
-	begin   time.Duration // of the step whose events are added
-	end     time.Duration
+	id      int             // "External id" of the last operation
+	bounds  []time.Duration // of all steps, ascending
 	written int64
 }
 
@@ -66,6 +66,11 @@ var ErrTraceSize = fmt.Errorf("%w: the trace's bound is too small", ErrConfig)
 // where they do not fit.
 func (p *Profile) WriteTrace(w io.Writer, maxBytes int64) (steps int, err error) {
 	t := traceWriter{p: p, pid: os.Getpid(), gpu: p.Info.Device.GPU}
+	for i := range p.Steps {
+		begin, end := p.Window(i)
+		t.bounds = append(t.bounds, begin, end)
+	}
+	slices.Sort(t.bounds)
 	out := bufio.NewWriter(w)
 	head, err := t.head()
 	if err != nil {
@@ -188,16 +193,18 @@ func (t *traceWriter) complete(category, name string, pid, tid int, start, durat
 	})
 }
 
-// issue adds what the engine's goroutine issued in the step. The clocks of host and
-// tracer differ by some 100 ns: what reaches over the step's bounds by that would
-// overlap a neighbour, too.
+// issue adds what the engine's goroutine issued. A step's operations are issued while the
+// one before it runs, and the clocks of host and tracer differ by some 100 ns: what
+// reaches over a bound of steps is cut to its larger side, for the plugin drops it.
 func (t *traceWriter) issue(category, name string, start, duration time.Duration, args map[string]any) {
 	end := start + duration
-	if start < t.begin && end > t.begin {
-		start = t.begin
-	}
-	if start < t.end && end > t.end {
-		end = t.end
+	at, _ := slices.BinarySearch(t.bounds, start+1)
+	for ; at < len(t.bounds) && t.bounds[at] < end; at++ {
+		if b := t.bounds[at]; b-start < end-b {
+			start = b
+		} else {
+			end = b - 1 // sums of µs in float64 may differ in the last place
+		}
 	}
 	t.complete(category, name, t.pid, traceEngine, start, end-start, args)
 }
@@ -205,9 +212,9 @@ func (t *traceWriter) issue(category, name string, start, duration time.Duration
 // step adds the events of step i.
 func (t *traceWriter) step(i int) {
 	s := &t.p.Steps[i]
-	t.begin, t.end = t.p.Window(i)
+	begin, end := t.p.Window(i)
 	t.id++
-	t.complete("user_annotation", fmt.Sprintf("ProfilerStep#%d", s.Number), t.pid, traceEngine, t.begin, t.end-t.begin, map[string]any{
+	t.complete("user_annotation", fmt.Sprintf("ProfilerStep#%d", s.Number), t.pid, traceEngine, begin, end-begin, map[string]any{
 		"External id": t.id, "tokens": s.Tokens, "sequences": s.Sequences, "decodes": s.Decodes,
 	})
 	for _, ph := range s.Phases {

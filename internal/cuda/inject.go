@@ -11,8 +11,8 @@ import (
 	"unsafe"
 )
 
-// Here is what tests break things with: build tag faults, which no program has that is
-// given to anybody.
+// Here is what tests break things with: build tag faults, which no pagoda that is given
+// to anybody has.
 
 // injected is the allocation that is to fail: the left-th of those that call names.
 var injected struct {

@@ -222,7 +222,7 @@ func (b *Backend) Setup(shape kernels.Shape, limits, _ kernels.Limits) error {
 	base, err := C.pg_setup(d, &steps[0])
 	if base == nil {
 		b.freePool()
-		return fmt.Errorf("cpu: reserving %d bytes of workspace: %w", bytes, err)
+		return fmt.Errorf("cpu: reserving %d bytes of workspace: %w: %w", bytes, kernels.ErrOutOfMemory, err)
 	}
 	b.workspace, b.workspaceBytes = base, bytes
 	copy(unsafe.Slice((*float32)(unsafe.Pointer(d.inv_freq)), len(shape.InvFreq)), shape.InvFreq)

@@ -108,7 +108,8 @@ template <int D, int STAGES> __device__ __forceinline__ void attend(const Decode
 	};
 	for (int i = 0; i < STAGES; i++) {
 		if (i < count) {
-			// What the predecessor writes is the last token's key and value.
+			// What this step writes of it is the last token's key and value; the plan is
+			// complete before the layers begin (see common.cuh).
 			if (position(ahead) + STEP >= ahead.length) grid_wait();
 			issue_next(i);
 		}

@@ -193,9 +193,14 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 	}
 }
 
-// --- Programmatic dependent launch: every kernel of the chain calls grid_wait
-// before it touches what an earlier one wrote; grid_trigger lets the next one
-// start. Without the launch attribute, and before sm_90, both do nothing.
+// --- Programmatic dependent launch: grid_wait ends when the kernel before has ended, and
+// all before it; grid_trigger lets the next one start. Without the launch attribute, and
+// before sm_90, both do nothing.
+//
+// A kernel that triggers before it waits lets those behind it begin while several kernels
+// still run. So what a kernel of the layers reads before its wait (weights; in decode
+// attention the plan, tables, and KV of earlier steps) must be older than the layers: embed
+// waits and only then triggers. Nothing is written before a wait. Every kernel waits.
 
 static __device__ __forceinline__ void grid_wait() {
 #if __CUDA_ARCH__ >= 900

@@ -109,6 +109,7 @@ func TestPlanGemmStream(t *testing.T) {
 		require.Equal(t, mt, xBox, name)
 		require.Contains(t, boxRows, xBox, name)
 		require.LessOrEqual(t, int(g.Shared), a.shared, name)
+		require.LessOrEqual(t, g.Cluster, uint32(8), "share adds up so many: %s", name)
 		require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
 		tiles, steps, ctas := int(g.tiles)*ceilDiv(s.m, mt), s.k/sm90Step, int(g.Grid[0])
 		if g.per == 0 {

@@ -152,6 +152,7 @@ func (b *Backend) endProfile() {
 		return
 	}
 	ops, strange := assemble(p.traced, p.graphs, p.tracer.Take(), p.clock)
+	defer func() { p.traced, p.graphs = nil, nil }()
 	if strange > 0 {
 		p.notes = append(p.notes, fmt.Sprintf("the kernels of %d of %d CUDA graphs could not be told apart, their operations have no times: --enforce-eager records each by itself", strange, len(p.graphs)))
 	}

@@ -83,8 +83,8 @@ func (tol Tolerance) compare(got, want []float32, width int) error {
 }
 
 // compareKV compares elements of a pool: equal bits, any NaN for a NaN, or, for
-// a share of Flips, the same within one unit of the last place or within Abs of
-// the root mean square (near zero).
+// a share of Flips, the same within one unit of the last place or (near zero) within
+// Abs, which is of bfloat16's units, of the root mean square.
 func (tol Tolerance) compareKV(dtype kernels.DType, got, want []uint16) error {
 	unit := 1.0 / 128
 	if dtype == kernels.FP16 {
