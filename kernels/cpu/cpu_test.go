@@ -312,3 +312,13 @@ func TestProfileBusy(t *testing.T) {
 		require.Positive(t, r.Duration, r.Name())
 	}
 }
+
+// TestOperationsAlone: a worker that looks at an operation only when it is over, as one of
+// many on few cores does, finds nothing that is gone.
+func TestOperationsAlone(t *testing.T) {
+	m := newTiny(t, Config{Threads: 64})
+	for range 3000 {
+		m.CopyBlocks([]kernels.BlockCopy{{Src: 1, Dst: 2}})
+	}
+	require.NoError(t, m.Sync())
+}

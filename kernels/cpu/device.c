@@ -172,13 +172,3 @@ void pg_rows_free(const struct pg_device *d) {
 	}
 }
 
-void pg_run_op(const struct pg_device *d, struct pg_op *op) {
-	struct pg_program program = {.num_ops = 1, .max_ops = 1, .ops = op};
-	program.phases = aligned_alloc(64, (pg_phases_bytes(1) + 63) / 64 * 64);
-	if (!program.phases) abort();
-	pg_phases_init(program.phases, 1);
-	struct pg_step step = {0};
-	pg_wait(d->pool, pg_submit(d, &step, &program));
-	pg_program_quiet(&program);
-	free(program.phases);
-}

@@ -40,5 +40,3 @@ void pg_blocks_free(struct pg_blocks *b);
 void pg_copy_blocks(const struct pg_device *d, struct pg_op *op, const char *src, char *dst, int64_t bytes,
                     int num, const int32_t *pairs);
 
-// pg_run_op runs one operation by itself and waits for it.
-void pg_run_op(const struct pg_device *d, struct pg_op *op);

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "device.h"
+#include "pool.h"
 
 #define PAGE 4096
 

@@ -17,7 +17,8 @@
 // sequence on `done` (every thread adds to it) and the release of `current`,
 // which every thread acquires. A program is recorded anew only when `refs` is 0;
 // a worker that took a reference too late sees that `finished` has moved on and
-// touches nothing else.
+// touches nothing else. So programs and their phases stay where they are until the
+// threads have ended: a worker may look at one at any time after it is over.
 #define _GNU_SOURCE
 #include "pool.h"
 
@@ -74,6 +75,8 @@ struct pg_pool {
 	_Alignas(CACHE_LINE) struct event progress; // for workers
 	_Alignas(CACHE_LINE) struct event completed; // for pg_wait
 	_Atomic bool quit;
+	struct pg_program alone; // of pg_run_op
+	struct pg_step alone_step;
 };
 
 int64_t pg_now_ns(void) {
@@ -269,6 +272,14 @@ static bool has_work(void *arg) {
 	return atomic_load(&pool->quit) || atomic_load(&pool->submitted) != atomic_load(&pool->finished);
 }
 
+void pg_run_op(const struct pg_device *d, struct pg_op *op) {
+	struct pg_pool *pool = d->pool;
+	pg_program_quiet(&pool->alone);
+	pool->alone.ops = op;
+	pg_wait(pool, pg_submit(d, &pool->alone_step, &pool->alone));
+	pg_program_quiet(&pool->alone);
+}
+
 static void *work(void *arg) {
 	struct worker *w = arg;
 	struct pg_pool *pool = w->pool;
@@ -288,10 +299,14 @@ struct pg_pool *pg_pool_new(const struct pg_device *d, int threads) {
 	struct pg_pool *pool = aligned_alloc(CACHE_LINE, sizeof *pool);
 	if (!pool) return NULL;
 	*pool = (struct pg_pool){.device = d, .workers = calloc(threads, sizeof(struct worker))};
-	if (!pool->workers) {
+	pool->alone = (struct pg_program){.num_ops = 1, .max_ops = 1, .phases = aligned_alloc(CACHE_LINE, (pg_phases_bytes(1) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE)};
+	if (!pool->workers || !pool->alone.phases) {
+		free(pool->workers);
+		free(pool->alone.phases);
 		free(pool);
 		return NULL;
 	}
+	pg_phases_init(pool->alone.phases, 1);
 	// Set before any thread runs: claim divides by it.
 	pool->threads = threads;
 	for (int i = 0; i < threads; i++) {
@@ -312,5 +327,6 @@ void pg_pool_free(struct pg_pool *pool) {
 	event_signal(&pool->progress);
 	for (int i = 0; i < pool->threads; i++) pthread_join(pool->workers[i].thread, NULL);
 	free(pool->workers);
+	free(pool->alone.phases);
 	free(pool);
 }

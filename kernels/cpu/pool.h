@@ -25,6 +25,9 @@ uint64_t pg_submit(const struct pg_device *d, struct pg_step *s, struct pg_progr
 // pg_wait sleeps until program number n is finished.
 void pg_wait(struct pg_pool *pool, uint64_t n);
 
+// pg_run_op runs one operation by itself and waits for it; one caller at a time.
+void pg_run_op(const struct pg_device *d, struct pg_op *op);
+
 // pg_pool_time turns the timing of workers (pg_op.busy_ns) on or off; no program
 // may be running.
 void pg_pool_time(struct pg_pool *pool, bool on);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "device.h"
+#include "pool.h"
 
 #ifdef __x86_64__
 #include "avx512.h"
