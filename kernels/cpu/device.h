@@ -34,6 +34,8 @@ void pg_rows_free(const struct pg_device *d);
 int pg_blocks_reserve(struct pg_blocks *b, int64_t reserved);
 int pg_blocks_resize(struct pg_blocks *b, int64_t bytes);
 void pg_blocks_free(struct pg_blocks *b);
+// pg_weights_take gives zeroed memory behind the last weight's; NULL and errno: there is none.
+char *pg_weights_take(struct pg_device *d, int64_t bytes);
 
 // pg_copy_blocks copies num whole blocks of `bytes` bytes, pairs (source,
 // destination), and returns when they are copied; op receives the times.

@@ -321,18 +321,6 @@ static void pack_bias(struct pg_weight *w, const struct pg_source *sources) {
 	}
 }
 
-// take_memory gives zeroed memory behind the last weight's, in huge pages, which spare a
-// page walk every 64 cache lines of a stream and most of the faults of a start. The system
-// gives one only where all of it may be used, so that the usable part ends between two.
-static char *take_memory(struct pg_device *d, int64_t bytes) {
-	const int64_t huge = 2 << 20, base = (int64_t)(uintptr_t)d->weights.base;
-	int64_t begin = (d->weights_used + 63) / 64 * 64, end = begin + bytes;
-	int64_t usable = (base + end + huge - 1) / huge * huge - base;
-	if (usable > d->weights.bytes && (errno = pg_blocks_resize(&d->weights, usable))) return NULL;
-	d->weights_used = end;
-	return d->weights.base + begin;
-}
-
 // pack fills w from the sources; false: a file cannot be read, or there is no memory.
 static bool pack(const struct pg_device *d, struct pg_weight *w, const struct pg_source *sources, int num, int *failed) {
 	_Atomic int unreadable = -1;
@@ -380,7 +368,7 @@ struct pg_weight *pg_weight_new(struct pg_device *d, int layout, int cols, int h
 	offset = (offset + 63) / 64 * 64;
 	int64_t norms = offset + (floats * 4 + 63) / 64 * 64;
 	w->bytes = norms + (norm_sources ? (2 * (int64_t)head_dim * 4 + 63) / 64 * 64 : 0) + (w->int8 ? outputs * 4 : 0);
-	w->data = take_memory(d, w->bytes);
+	w->data = pg_weights_take(d, w->bytes);
 	if (!w->data) return give_up(w);
 	if (floats > 0) w->bias = (float *)(w->data + offset);
 	if (norm_sources) {
