@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -194,6 +195,27 @@ func TestPlotsOfOddData(t *testing.T) {
 			require.NoError(t, err)
 		})
 	}
+}
+
+// TestErrorBarsAreCut: an interval far beyond the bars leaves their scale alone and goes
+// on as an arrow; one of bars that are all zero has no other scale.
+func TestErrorBarsAreCut(t *testing.T) {
+	wide := Plot{Name: "x", Categories: []string{"a", "b"}, Series: []Series{{Y: []float64{1.1, 0.9}, Low: []float64{0.07, 0.8}, High: []float64{10.98, 1}}}}
+	low, high := wide.bounds(false)
+	require.Equal(t, []float64{0.07, 2.2}, []float64{low, high})
+	arrow := regexp.MustCompile(`<path d="M[^L"]*L[^L"]*L[^L"Z]*" style="fill:none`)
+	arrows := func() int {
+		svg, err := wide.svg(false)
+		require.NoError(t, err)
+		return len(arrow.FindAllString(svg, -1))
+	}
+	require.Equal(t, 1, arrows())
+	wide.Series[0].High[0] = 2.1
+	require.Zero(t, arrows())
+	_, high = (&Plot{Categories: []string{"a"}, Series: []Series{{Y: []float64{0}, Low: []float64{0}, High: []float64{8}}}}).bounds(false)
+	require.Equal(t, 8.0, high)
+	_, high = (&Plot{Series: []Series{{X: []float64{1}, Y: []float64{1}, High: []float64{8}}}}).bounds(false)
+	require.Equal(t, 8.0, high, "lines have room")
 }
 
 func TestTicks(t *testing.T) {
