@@ -139,6 +139,12 @@ func (o *Oracle) Sample(s *kernels.SampleBatch) kernels.Ticket {
 			mask = s.Masks[i]
 		}
 		logits := o.row(kernels.Logits, int(index))
+		if i >= n-s.Checks {
+			if !numbers(logits) {
+				res.Tokens[i] = kernels.InvalidToken
+			}
+			continue
+		}
 		id, margin := Draw(logits, o.shape.SampleVocab, &r.sampling, r.history, mask, s.Positions[i])
 		o.margin = min(o.margin, margin)
 		res.Tokens[i] = id
