@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -26,8 +27,25 @@ func (c *comparison) changedFlags() []string {
 		names[name] = true
 	}
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(names)), func(name string) bool {
-		return paramText(c.a.Manifest.EffectiveFlags[name]) == paramText(c.b.Manifest.EffectiveFlags[name])
+		a, b := paramText(c.a.Manifest.EffectiveFlags[name]), paramText(c.b.Manifest.EffectiveFlags[name])
+		return a == b || (name == "memory_limit" || name == "num_gpu_blocks") && alike(a, b)
 	})
+}
+
+// alike says whether two sizes are what two starts of the same command get: by default
+// the limit is half of what memory happens to be available.
+func alike(a, b string) bool {
+	size := func(text string) (float64, string) {
+		number, unit, _ := strings.Cut(text, " ")
+		v, err := strconv.ParseFloat(number, 64)
+		if err != nil {
+			return math.NaN(), unit
+		}
+		return v, unit
+	}
+	x, unitX := size(a)
+	y, unitY := size(b)
+	return unitX == unitY && math.Abs(x-y) <= 0.02*math.Max(x, y)
 }
 
 // reasons are why there may be no improvement, each found in the two reports.

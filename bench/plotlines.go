@@ -217,6 +217,8 @@ func (lines pointLabels) Plot(c draw.Canvas, figure *plot.Plot) {
 			if box, ok := placeLabel(&c, at(line.series, j), style.Width(label), taken); ok {
 				c.FillText(style, vg.Point{X: box.Min.X, Y: box.Min.Y + 2}, label)
 				drawLeader(&c, at(line.series, j), box)
+				const apart = 4 // from the next name
+				box.Min.X, box.Max.X = box.Min.X-apart, box.Max.X+apart
 				taken = append(taken, box)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -216,6 +217,24 @@ func TestErrorBarsAreCut(t *testing.T) {
 	require.Equal(t, 8.0, high)
 	_, high = (&Plot{Series: []Series{{X: []float64{1}, Y: []float64{1}, High: []float64{8}}}}).bounds(false)
 	require.Equal(t, 8.0, high, "lines have room")
+}
+
+// TestNamesOfPointsStandApart: names in a line leave a gap, wherever the points are.
+func TestNamesOfPointsStandApart(t *testing.T) {
+	text := regexp.MustCompile(`<text x="([0-9.]+)" y="([-0-9.]+)"[^>]*>16 GiB`)
+	number := func(s string) float64 { v, _ := strconv.ParseFloat(s, 64); return v }
+	width, beside := float64(textStyle(10, ink).Width("16 GiB")), 0
+	for apart := 0.0; apart < 3; apart += 0.05 {
+		p := Plot{Name: "x", Series: []Series{{X: []float64{0, 10, 10 + apart, 20}, Y: []float64{0, 5, 5, 0}, Labels: []string{"", "16 GiB", "16 GiB", ""}, Style: Points}}}
+		svg, err := p.svg(false)
+		require.NoError(t, err)
+		found := text.FindAllStringSubmatch(svg, -1)
+		if len(found) == 2 && found[0][2] == found[1][2] {
+			require.GreaterOrEqual(t, math.Abs(number(found[0][1])-number(found[1][1]))-width, 3.9, "%.2f apart", apart)
+			beside++
+		}
+	}
+	require.Greater(t, beside, 5)
 }
 
 func TestTicks(t *testing.T) {
