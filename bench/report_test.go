@@ -224,8 +224,8 @@ func TestNamesOfPointsStandApart(t *testing.T) {
 	text := regexp.MustCompile(`<text x="([0-9.]+)" y="([-0-9.]+)"[^>]*>16 GiB`)
 	number := func(s string) float64 { v, _ := strconv.ParseFloat(s, 64); return v }
 	width, beside := float64(textStyle(10, ink).Width("16 GiB")), 0
-	for apart := 0.0; apart < 3; apart += 0.05 {
-		p := Plot{Name: "x", Series: []Series{{X: []float64{0, 10, 10 + apart, 20}, Y: []float64{0, 5, 5, 0}, Labels: []string{"", "16 GiB", "16 GiB", ""}, Style: Points}}}
+	for apart := 0.0; apart < 10; apart += 0.05 {
+		p := Plot{Name: "x", Series: []Series{{X: []float64{0, 20 - apart, 20}, Y: []float64{0, 5, 5}, Labels: []string{"", "16 GiB", "16 GiB, forced"}, Style: Points}}}
 		svg, err := p.svg(false)
 		require.NoError(t, err)
 		found := text.FindAllStringSubmatch(svg, -1)
