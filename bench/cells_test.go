@@ -94,7 +94,17 @@ func TestMemoryFindsTheEdge(t *testing.T) {
 	require.InDelta(t, 0.875, r.Best["gpu_memory_utilization"], 1e-9)
 	require.Contains(t, r.Verdict, "0.875")
 	require.Contains(t, r.Verdict, "0.95 is out of memory")
+	require.Contains(t, r.Verdict, "0.875 is enough for this load")
 	require.Equal(t, before, f.limits)
+
+	o.once = func(context.Context, *arm, uint64) (map[string]float64, error) {
+		m := run(1000 * f.limits.GPUMemoryUtilization)
+		m["num_preemptions"] = 7
+		return m, nil
+	}
+	r, err = Memory(context.Background(), f, o)
+	require.NoError(t, err)
+	require.Contains(t, r.Verdict, "0.875 serves this load best, yet the pool binds there, too")
 }
 
 // TestNothingFits: then the verdict is the engine's own arithmetic.

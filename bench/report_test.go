@@ -135,7 +135,7 @@ func TestCellsNotesAreShown(t *testing.T) {
 	require.Regexp(t, `1024 .*– +out of memory: needs 3 GiB`, out.String())
 	page, err := r.html()
 	require.NoError(t, err)
-	require.Contains(t, string(page), "out of memory: needs 3 GiB")
+	require.Contains(t, string(page), `<td class="note" colspan="6">out of memory: needs 3 GiB</td>`, "in the place of the figures")
 }
 
 func TestReportKeepsWhatJSONCannotSay(t *testing.T) {
