@@ -157,7 +157,7 @@ func TestWhyTheSweetSpotEnds(t *testing.T) {
 		}
 		return c
 	}
-	for want, c := range map[bound]struct{ now, next Cell }{
+	for want, c := range map[seqsBound]struct{ now, next Cell }{
 		boundDemand: {cell(64, map[string]float64{"output_throughput": 10, "peak_running": 40}), Cell{}},
 		boundKV: {cell(64, map[string]float64{"output_throughput": 10, "peak_running": 20, "waiting_for_blocks": 0.5, "preemptions_recompute": 9, "num_preemptions": 9}),
 			Cell{}},

@@ -9,9 +9,6 @@ import (
 	"strings"
 )
 
-// busyShare is from when on a device counts as fully used.
-const busyShare = 0.8
-
 // wideSpread is from when on the runs of a cell scatter so much that the verdict
 // says so.
 const wideSpread = 0.05
@@ -63,7 +60,7 @@ func (c *comparison) reasons() []string {
 			why = append(why, reason)
 		}
 	}
-	if busy := c.largest("gpu_utilization"); busy >= busyShare {
+	if busy := c.largest("gpu_utilization"); busy >= enoughBusy {
 		why = append(why, fmt.Sprintf("the device was busy %.0f %% of the time already in the baseline: it is bound by compute or memory, and only less work a token would help (pagoda bench profile says which)", 100*busy))
 	}
 	if runs := c.fewestRuns(); runs < verdictRepeats {

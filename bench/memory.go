@@ -171,7 +171,7 @@ func memoryVerdict(cells []Cell, best int) string {
 		words = "serves this load best, yet the pool binds there, too"
 	}
 	fmt.Fprintf(&b, ". %v %s: %s output tok/s, %.0f preemptions, at most %.0f %% of its %s blocks in use. ",
-		c.Params["gpu_memory_utilization"], words, number(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), number(c.medianOf("num_gpu_blocks")))
+		c.Params["gpu_memory_utilization"], words, shortValue(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), shortValue(c.medianOf("num_gpu_blocks")))
 	for i := range cells {
 		low := &cells[i]
 		if i == best || !low.measured() || !binds(low) {

@@ -18,6 +18,7 @@ for package in internal/cuda kernels/cuda engine; do
 done
 cp scripts/gpu-check.sh scripts/gpu-bench.sh README.md LICENSE NOTICE "$out/"
 cp -r scripts/reference testdata/text/alice.txt "$out/"
+cp scripts/venv.sh "$out/reference/"
 rm -rf "$out/reference/__pycache__"
 mv "$out/alice.txt" "$out/reference/"
 mkdir "$out/reference/configs"
