@@ -1,6 +1,9 @@
 package kernels
 
-import "os"
+import (
+	"fmt"
+	"os"
+)
 
 // UnreadableError says that the File of a HostTensor cannot be read.
 type UnreadableError struct{ Tensor HostTensor }
@@ -44,6 +47,22 @@ func (t HostTensor) NumElems() int {
 	return n
 }
 
+// Check compares the tensor with the shape it must have, −1 = any, and its data with
+// its shape.
+func (t HostTensor) Check(shape ...int) error {
+	ok := len(t.Shape) == len(shape)
+	for i := range shape {
+		ok = ok && t.Shape[i] > 0 && (shape[i] < 0 || t.Shape[i] == shape[i])
+	}
+	if !ok {
+		return fmt.Errorf("%s: shape %v, want %v (−1 = any)", t.Name, t.Shape, shape)
+	}
+	if t.Data != nil && len(t.Data) != t.NumElems()*t.DType.Size() {
+		return fmt.Errorf("%s: %d bytes of data, want %d for %s %v", t.Name, len(t.Data), t.NumElems()*t.DType.Size(), t.DType, t.Shape)
+	}
+	return nil
+}
+
 // Dummy is a cheap deterministic value in [−1, 1): the high 24 bits of a
 // splitmix64 hash of seed and i (Steele et al., OOPSLA 2014).
 func Dummy(seed, i uint64) float32 {
@@ -75,4 +94,55 @@ type LinearSpec struct {
 	// and each key head passes before RoPE (Henry et al., 2020; Qwen3), two vectors
 	// of [headDim] that are kept in float32; nil = none. Kind LinearQKV alone.
 	QKNorm []HostTensor
+}
+
+// Check compares the parts with the model's shape, and returns the columns that they
+// share. A spec without parts is a bug.
+func (s *LinearSpec) Check(shape *Shape) (cols int, err error) {
+	if len(s.Parts) == 0 {
+		panic("kernels: a linear weight without parts")
+	}
+	var rows []int // of each part; nil = any
+	names := ""
+	cols = shape.Hidden
+	switch s.Kind {
+	case LinearQKV:
+		kv := shape.KVHeads * shape.HeadDim
+		rows, names = []int{shape.Heads * shape.HeadDim, kv, kv}, "query, key and value"
+	case LinearGateUp:
+		rows, names = []int{shape.Intermediate, shape.Intermediate}, "gate and up"
+	case LinearPlain:
+		if first := s.Parts[0].Shape; len(first) == 2 {
+			cols = first[1]
+		}
+	}
+	first := s.Parts[0].Name
+	switch {
+	case rows != nil && len(s.Parts) != len(rows):
+		return 0, fmt.Errorf("%s: %d parts, want %s", first, len(s.Parts), names)
+	case len(s.Bias) > 0 && (s.Kind != LinearQKV || len(s.Bias) != len(s.Parts)):
+		return 0, fmt.Errorf("%s: %d biases: only QKV takes them, one a part", s.Bias[0].Name, len(s.Bias))
+	case len(s.QKNorm) > 0 && (s.Kind != LinearQKV || len(s.QKNorm) != 2):
+		return 0, fmt.Errorf("%s: %d norms: only QKV takes them, of queries and keys", s.QKNorm[0].Name, len(s.QKNorm))
+	}
+	for i, part := range s.Parts {
+		want := -1
+		if rows != nil {
+			want = rows[i]
+		}
+		if err := part.Check(want, cols); err != nil {
+			return 0, err
+		}
+		if len(s.Bias) > 0 {
+			if err := s.Bias[i].Check(part.Shape[0]); err != nil {
+				return 0, err
+			}
+		}
+	}
+	for _, norm := range s.QKNorm {
+		if err := norm.Check(shape.HeadDim); err != nil {
+			return 0, err
+		}
+	}
+	return cols, nil
 }

@@ -25,21 +25,6 @@ type weight struct {
 // Bytes implements kernels.Weight.
 func (w *weight) Bytes() int64 { return int64(w.c.bytes) }
 
-// checkTensor compares a tensor with the shape it must have, −1 = any.
-func checkTensor(t kernels.HostTensor, shape ...int) error {
-	ok := len(t.Shape) == len(shape)
-	for i := range shape {
-		ok = ok && t.Shape[i] > 0 && (shape[i] < 0 || t.Shape[i] == shape[i])
-	}
-	if !ok {
-		return fmt.Errorf("%s: shape %v, want %v (−1 = any)", t.Name, t.Shape, shape)
-	}
-	if t.Data != nil && len(t.Data) != t.NumElems()*t.DType.Size() {
-		return fmt.Errorf("%s: %d bytes of data, want %d for %s %v", t.Name, len(t.Data), t.NumElems()*t.DType.Size(), t.DType, t.Shape)
-	}
-	return nil
-}
-
 // sources describes tensors to C. Their memory is pinned until pinner is
 // unpinned; the result is C memory for the caller to free.
 func sources(tensors []kernels.HostTensor, pinner *runtime.Pinner) *C.struct_pg_source {
@@ -97,78 +82,32 @@ func (b *Backend) load(layout C.int32_t, cols int, parts, bias, norms []kernels.
 
 // LoadLinear implements kernels.Loader.
 func (b *Backend) LoadLinear(spec kernels.LinearSpec) (kernels.Weight, error) {
-	if len(spec.Parts) == 0 {
-		panic("cpu: LoadLinear without parts")
+	cols, err := spec.Check(&b.shape)
+	if err != nil {
+		return nil, err
 	}
-	cols, width := b.shape.Hidden, []int{b.shape.Heads * b.shape.HeadDim, b.shape.KVHeads * b.shape.HeadDim, b.shape.KVHeads * b.shape.HeadDim}
 	layout := C.int32_t(C.PG_PLAIN)
 	switch spec.Kind {
 	case kernels.LinearQKV:
 		layout = C.PG_QKV_LAYOUT
-		if len(spec.Parts) != len(width) {
-			return nil, fmt.Errorf("%s: %d parts, want query, key and value", spec.Parts[0].Name, len(spec.Parts))
-		}
 	case kernels.LinearGateUp:
-		layout, width = C.PG_GATE_UP_LAYOUT, []int{b.shape.Intermediate, b.shape.Intermediate}
-		if len(spec.Parts) != len(width) {
-			return nil, fmt.Errorf("%s: %d parts, want gate and up", spec.Parts[0].Name, len(spec.Parts))
-		}
-	case kernels.LinearHead:
-		width = nil
-	default:
-		width = nil
-		if s := spec.Parts[0].Shape; len(s) == 2 {
-			cols = s[1]
-		}
-	}
-	if len(spec.Bias) > 0 && (spec.Kind != kernels.LinearQKV || len(spec.Bias) != len(spec.Parts)) {
-		return nil, fmt.Errorf("%s: %d biases: only QKV takes them, one a part", spec.Bias[0].Name, len(spec.Bias))
-	}
-	for i, part := range spec.Parts {
-		rows := -1
-		if width != nil {
-			rows = width[i]
-		}
-		if err := checkTensor(part, rows, cols); err != nil {
-			return nil, err
-		}
-		if len(spec.Bias) > 0 {
-			if err := checkTensor(spec.Bias[i], part.Shape[0]); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if err := b.checkQKNorm(&spec); err != nil {
-		return nil, err
+		layout = C.PG_GATE_UP_LAYOUT
 	}
 	return b.load(layout, cols, spec.Parts, spec.Bias, spec.QKNorm)
 }
 
 // LoadNorm implements kernels.Loader.
 func (b *Backend) LoadNorm(t kernels.HostTensor) (kernels.Weight, error) {
-	if err := checkTensor(t, b.shape.Hidden); err != nil {
+	if err := t.Check(b.shape.Hidden); err != nil {
 		return nil, err
 	}
 	return b.load(C.PG_VECTOR, 1, []kernels.HostTensor{t}, nil, nil)
 }
 
-// checkQKNorm wants no norms, or one for the query heads and one for the key heads.
-func (b *Backend) checkQKNorm(spec *kernels.LinearSpec) error {
-	if n := len(spec.QKNorm); n > 0 && (spec.Kind != kernels.LinearQKV || n != 2) {
-		return fmt.Errorf("%s: %d norms: only QKV takes them, of queries and keys", spec.QKNorm[0].Name, n)
-	}
-	for _, norm := range spec.QKNorm {
-		if err := checkTensor(norm, b.shape.HeadDim); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // LoadEmbedding implements kernels.Loader. A tied embedding is packed once, for
 // the head: a look-up then gathers one value from each cache line of a panel.
 func (b *Backend) LoadEmbedding(t kernels.HostTensor, tied bool) (kernels.Weight, error) {
-	if err := checkTensor(t, b.shape.Vocab, b.shape.Hidden); err != nil {
+	if err := t.Check(b.shape.Vocab, b.shape.Hidden); err != nil {
 		return nil, err
 	}
 	layout := C.int32_t(C.PG_ROWS)

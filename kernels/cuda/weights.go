@@ -138,79 +138,34 @@ func (l *loader) free() error {
 	return err
 }
 
-// checkTensor compares a tensor with the shape it must have, −1 = any.
-func checkTensor(t kernels.HostTensor, shape ...int) error {
-	ok := len(t.Shape) == len(shape)
-	for i := range shape {
-		ok = ok && t.Shape[i] > 0 && (shape[i] < 0 || t.Shape[i] == shape[i])
-	}
-	if !ok {
-		return fmt.Errorf("%s: shape %v, want %v (−1 = any)", t.Name, t.Shape, shape)
-	}
-	if t.Data != nil && len(t.Data) != t.NumElems()*t.DType.Size() {
-		return fmt.Errorf("%s: %d bytes of data, want %d for %s %v", t.Name, len(t.Data), t.NumElems()*t.DType.Size(), t.DType, t.Shape)
-	}
-	return nil
-}
-
-// linearShape is what a spec's parts must be: rows of each (nil = any) and cols.
-func (b *Backend) linearShape(spec *kernels.LinearSpec) (kind weightKind, rows []int, cols int, err error) {
-	s, first := &b.shape, spec.Parts[0]
-	cols = s.Hidden
-	switch spec.Kind {
+// kindOf is the layout of a linear weight.
+func kindOf(kind kernels.LinearKind) weightKind {
+	switch kind {
 	case kernels.LinearQKV:
-		kind, rows = weightQKV, []int{s.Heads * s.HeadDim, s.KVHeads * s.HeadDim, s.KVHeads * s.HeadDim}
+		return weightQKV
 	case kernels.LinearGateUp:
-		kind, rows = weightGateUp, []int{s.Intermediate, s.Intermediate}
+		return weightGateUp
 	case kernels.LinearHead:
-		kind = weightHead
-	default:
-		kind = weightPlain
-		if len(first.Shape) == 2 {
-			cols = first.Shape[1]
-		}
+		return weightHead
 	}
-	if rows != nil && len(spec.Parts) != len(rows) {
-		err = fmt.Errorf("%s: %d parts, want %d", first.Name, len(spec.Parts), len(rows))
-	}
-	if len(spec.Bias) > 0 && (kind != weightQKV || len(spec.Bias) != len(spec.Parts)) {
-		err = fmt.Errorf("%s: %d biases: only QKV takes them, one a part", spec.Bias[0].Name, len(spec.Bias))
-	}
-	return kind, rows, cols, err
+	return weightPlain
 }
 
 // LoadLinear implements kernels.Loader.
 func (b *Backend) LoadLinear(spec kernels.LinearSpec) (kernels.Weight, error) {
-	if len(spec.Parts) == 0 {
-		panic("cuda: LoadLinear without parts")
+	cols, err := spec.Check(&b.shape)
+	if err != nil {
+		return nil, err
 	}
 	if len(spec.QKNorm) > 0 {
 		return nil, fmt.Errorf("cuda: %s: there is no kernel that norms query and key heads; use the CPU", spec.QKNorm[0].Name)
 	}
-	kind, rows, cols, err := b.linearShape(&spec)
-	if err != nil {
-		return nil, err
-	}
-	for i, part := range spec.Parts {
-		want := -1
-		if rows != nil {
-			want = rows[i]
-		}
-		if err := checkTensor(part, want, cols); err != nil {
-			return nil, err
-		}
-		if len(spec.Bias) > 0 {
-			if err := checkTensor(spec.Bias[i], part.Shape[0]); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return b.loadMatrix(kind, cols, spec.Parts, spec.Bias)
+	return b.loadMatrix(kindOf(spec.Kind), cols, spec.Parts, spec.Bias)
 }
 
 // LoadEmbedding implements kernels.Loader. A tied one is the head as it is.
 func (b *Backend) LoadEmbedding(t kernels.HostTensor, _ bool) (kernels.Weight, error) {
-	if err := checkTensor(t, b.shape.Vocab, b.shape.Hidden); err != nil {
+	if err := t.Check(b.shape.Vocab, b.shape.Hidden); err != nil {
 		return nil, err
 	}
 	return b.loadMatrix(weightHead, b.shape.Hidden, []kernels.HostTensor{t}, nil)
@@ -218,7 +173,7 @@ func (b *Backend) LoadEmbedding(t kernels.HostTensor, _ bool) (kernels.Weight, e
 
 // LoadNorm implements kernels.Loader.
 func (b *Backend) LoadNorm(t kernels.HostTensor) (kernels.Weight, error) {
-	if err := checkTensor(t, b.shape.Hidden); err != nil {
+	if err := t.Check(b.shape.Hidden); err != nil {
 		return nil, err
 	}
 	b.mustBeSetUp()
