@@ -1,7 +1,6 @@
 package cpu
 
 import (
-	"math"
 	"os"
 	"slices"
 	"testing"
@@ -67,22 +66,13 @@ func TestConformanceInt8(t *testing.T) {
 	}
 }
 
-// small is a shape with an odd vocabulary and padded panels.
-func small() kernels.Shape {
-	s := kernels.Shape{
-		Layers: 2, Hidden: 72, Intermediate: 100, Heads: 6, KVHeads: 2, HeadDim: 48, Vocab: 333, RMSEps: 1e-6, RopeScale: 1,
-	}
-	for i := range s.HeadDim / 2 {
-		s.InvFreq = append(s.InvFreq, float32(math.Pow(100, -float64(i)/24)))
-	}
-	return s
-}
+// small is the shape of tiny.
+func small() kernels.Shape { return kernelstest.TinyShape(48) }
 
 // tiny is a loaded model of shape small with a pool.
 type tiny struct {
 	*Backend
-	embedding, head, norm  kernels.Weight
-	qkv, out, gateUp, down kernels.Weight
+	w kernelstest.Tiny
 }
 
 func newTiny(t *testing.T, cfg Config) *tiny {
@@ -93,42 +83,11 @@ func newTiny(t *testing.T, cfg Config) *tiny {
 	}
 	require.NoError(t, m.Setup(s, limits, limits))
 	require.NoError(t, m.ResizePool(120, 4))
-	seed := uint64(0)
-	tensor := func(shape ...int) kernels.HostTensor {
-		seed++
-		return kernels.HostTensor{Name: "w", Shape: shape, Seed: seed, Scale: .3}
-	}
-	keep := func(w kernels.Weight, err error) kernels.Weight {
-		require.NoError(t, err)
-		return w
-	}
-	linear := func(kind kernels.LinearKind, parts ...kernels.HostTensor) kernels.Weight {
-		return keep(m.LoadLinear(kernels.LinearSpec{Kind: kind, Parts: parts}))
-	}
-	m.embedding = keep(m.LoadEmbedding(tensor(s.Vocab, s.Hidden), false))
-	m.head = linear(kernels.LinearHead, tensor(s.Vocab, s.Hidden))
-	m.norm = keep(m.LoadNorm(tensor(s.Hidden)))
-	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	m.qkv = linear(kernels.LinearQKV, tensor(q, s.Hidden), tensor(kv, s.Hidden), tensor(kv, s.Hidden))
-	m.out = linear(kernels.LinearPlain, tensor(s.Hidden, q))
-	m.gateUp = linear(kernels.LinearGateUp, tensor(s.Intermediate, s.Hidden), tensor(s.Intermediate, s.Hidden))
-	m.down = linear(kernels.LinearPlain, tensor(s.Hidden, s.Intermediate))
+	m.w = kernelstest.LoadTiny(t, m.Backend, s)
 	return m
 }
 
-func (m *tiny) forward() {
-	m.Embed(m.embedding)
-	for layer := range m.shape.Layers {
-		m.RMSNorm(m.norm)
-		m.QKV(layer, m.qkv)
-		m.PagedAttention(layer)
-		m.Linear(m.out, kernels.Attn)
-		m.RMSNorm(m.norm)
-		m.GateUp(m.gateUp)
-		m.Linear(m.down, kernels.MLP)
-	}
-	m.Head(m.norm, m.head)
-}
+func (m *tiny) forward() { m.w.Forward(m.Backend, m.shape.Layers) }
 
 // reset gives row 0 … n−1 tables for 112 tokens each.
 func (m *tiny) reset(n int) {
@@ -262,11 +221,11 @@ func TestMisuse(t *testing.T) {
 			require.Panics(t, func() { m.Launch(b, func() {}) })
 		})
 	}
-	require.Panics(t, func() { m.RMSNorm(m.norm) }, "outside Launch")
+	require.Panics(t, func() { m.RMSNorm(m.w.Norm) }, "outside Launch")
 	require.Panics(t, func() { m.Sample(&kernels.SampleBatch{}) }, "without Launch")
 	m.Launch(good(), func() {
-		require.Panics(t, func() { m.RMSNorm(m.out) }, "wrong weight")
-		require.Panics(t, func() { m.QKV(2, m.qkv) }, "no such layer")
+		require.Panics(t, func() { m.RMSNorm(m.w.Out) }, "wrong weight")
+		require.Panics(t, func() { m.QKV(2, m.w.QKV) }, "no such layer")
 	})
 	require.Panics(t, func() { m.CopyBlocks([]kernels.BlockCopy{{Src: 1, Dst: 120}}) })
 	require.Panics(t, func() { m.UpdateRows([]kernels.RowUpdate{{FirstBlock: 9, Blocks: []int32{1}}}) })

@@ -74,23 +74,14 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// small is a shape with an odd vocabulary and padded widths.
-func small() kernels.Shape {
-	s := kernels.Shape{
-		Layers: 2, Hidden: 72, Intermediate: 100, Heads: 6, KVHeads: 2, HeadDim: 64, Vocab: 333, RMSEps: 1e-6, RopeScale: 1,
-	}
-	for i := range s.HeadDim / 2 {
-		s.InvFreq = append(s.InvFreq, float32(math.Pow(100, -float64(i)/32)))
-	}
-	return s
-}
+// small is the shape of tiny.
+func small() kernels.Shape { return kernelstest.TinyShape(64) }
 
 // tiny is a loaded model of shape small with a pool.
 type tiny struct {
 	*Backend
-	embedding, head, norm  kernels.Weight
-	qkv, out, gateUp, down kernels.Weight
-	pass                   func() // forward, bound once, as package model does
+	w    kernelstest.Tiny
+	pass func() // forward, bound once, as package model does
 }
 
 var smallLimits = kernels.Limits{MaxBatchedTokens: 64, MaxSeqs: 8, MaxModelLen: 200, MaxLogitRows: 8, BlockSize: 16, MaxTopLogprobs: 2}
@@ -102,43 +93,12 @@ func newTinyOf(t testing.TB, cfg Config, limits kernels.Limits) *tiny {
 	t.Cleanup(func() { _ = m.Close() })
 	require.NoError(t, m.Setup(s, limits, limits))
 	require.NoError(t, m.ResizePool(max(120, 1+8*limits.MaxSeqs), 4))
-	seed := uint64(0)
-	tensor := func(shape ...int) kernels.HostTensor {
-		seed++
-		return kernels.HostTensor{Name: "w", Shape: shape, Seed: seed, Scale: .3}
-	}
-	keep := func(w kernels.Weight, err error) kernels.Weight {
-		require.NoError(t, err)
-		return w
-	}
-	linear := func(kind kernels.LinearKind, parts ...kernels.HostTensor) kernels.Weight {
-		return keep(m.LoadLinear(kernels.LinearSpec{Kind: kind, Parts: parts}))
-	}
-	m.embedding = keep(m.LoadEmbedding(tensor(s.Vocab, s.Hidden), false))
-	m.head = linear(kernels.LinearHead, tensor(s.Vocab, s.Hidden))
-	m.norm = keep(m.LoadNorm(tensor(s.Hidden)))
-	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	m.qkv = linear(kernels.LinearQKV, tensor(q, s.Hidden), tensor(kv, s.Hidden), tensor(kv, s.Hidden))
-	m.out = linear(kernels.LinearPlain, tensor(s.Hidden, q))
-	m.gateUp = linear(kernels.LinearGateUp, tensor(s.Intermediate, s.Hidden), tensor(s.Intermediate, s.Hidden))
-	m.down = linear(kernels.LinearPlain, tensor(s.Hidden, s.Intermediate))
+	m.w = kernelstest.LoadTiny(t, m.Backend, s)
 	m.pass = m.forward
 	return m
 }
 
-func (m *tiny) forward() {
-	m.Embed(m.embedding)
-	for layer := range m.shape.Layers {
-		m.RMSNorm(m.norm)
-		m.QKV(layer, m.qkv)
-		m.PagedAttention(layer)
-		m.Linear(m.out, kernels.Attn)
-		m.RMSNorm(m.norm)
-		m.GateUp(m.gateUp)
-		m.Linear(m.down, kernels.MLP)
-	}
-	m.Head(m.norm, m.head)
-}
+func (m *tiny) forward() { m.w.Forward(m.Backend, m.shape.Layers) }
 
 // reset gives rows 0 … n−1 tables for the first token; the rest come later.
 func (m *tiny) reset(n int) {
