@@ -53,10 +53,11 @@
 // A weight that a panel's codes cannot say.
 struct pg_exception { int32_t k, column; float value; };
 
-// What a panel of coded bfloat16 has beside its pairs.
+// What a panel of coded bfloat16 has beside its pairs, a cache line.
 struct pg_codes {
 	// By code, the upper 7 bits of the exponent, and its lowest bit as the highest of a byte.
-	uint8_t high[PG_CODES], low[PG_CODES];
+	_Alignas(64) uint8_t high[PG_CODES];
+	uint8_t low[PG_CODES];
 	int32_t num_exceptions;
 	struct pg_exception *exceptions; // in ascending k
 };
