@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/pagoda-engine/pagoda/engine"
@@ -114,7 +113,7 @@ func baselineVerdict(cells []Cell, info engine.Info) string {
 			continue
 		}
 		fmt.Fprintf(&b, "Batch %v: %s output tok/s, TTFT %s ms, ITL %s ms (p99 %s). ", c.Params["batch_size"],
-			number(c.medianOf("output_throughput")), number(c.medianOf("median_ttft_ms")), number(c.medianOf("median_itl_ms")), number(c.medianOf("p99_itl_ms")))
+			shortValue(c.medianOf("output_throughput")), shortValue(c.medianOf("median_ttft_ms")), shortValue(c.medianOf("median_itl_ms")), shortValue(c.medianOf("p99_itl_ms")))
 	}
 	first, best := &cells[firstMeasured(cells)], &cells[bestOf(cells, "output_throughput")]
 	throughput, old := best.Metrics["output_throughput"], first.Metrics["output_throughput"]
@@ -129,17 +128,9 @@ func baselineVerdict(cells []Cell, info engine.Info) string {
 			times(throughput, old), times(best.Metrics["median_itl_ms"], first.Metrics["median_itl_ms"]))
 	}
 	if info.Device.Backend == "cpu" {
-		fmt.Fprintf(&b, "At batch %v, %s of %d cores are busy.", best.Params["batch_size"], number(best.medianOf("cpu_cores_busy")), info.Device.Threads)
+		fmt.Fprintf(&b, "At batch %v, %s of %d cores are busy.", best.Params["batch_size"], shortValue(best.medianOf("cpu_cores_busy")), info.Device.Threads)
 	} else {
 		fmt.Fprintf(&b, "At batch %v the GPU is busy %.0f %% of the time.", best.Params["batch_size"], 100*best.medianOf("gpu_utilization"))
 	}
 	return b.String()
-}
-
-// number prints a value with three digits, and thousands whole with commas.
-func number(v float64) string {
-	if v >= 1000 {
-		return thousands(strconv.FormatFloat(v, 'f', 0, 64))
-	}
-	return strconv.FormatFloat(v, 'g', 3, 64)
 }

@@ -94,7 +94,7 @@ func (c *cells) noteOthers(r *Report, threads float64) {
 		busiest = max(busiest, r.Cells[i].Metrics["cpu_cores_busy"].Max)
 	}
 	if busiest > 0 && busiest < 0.75*threads {
-		r.Notes = append(r.Notes, fmt.Sprintf("At most %s of %.0f cores were busy with this: other processes had the rest, so compare ratios and not figures; repeat on a quiet machine.", number(busiest), threads))
+		r.Notes = append(r.Notes, fmt.Sprintf("At most %s of %.0f cores were busy with this: other processes had the rest, so compare ratios and not figures; repeat on a quiet machine.", shortValue(busiest), threads))
 	}
 }
 

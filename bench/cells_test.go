@@ -94,7 +94,17 @@ func TestMemoryFindsTheEdge(t *testing.T) {
 	require.InDelta(t, 0.875, r.Best["gpu_memory_utilization"], 1e-9)
 	require.Contains(t, r.Verdict, "0.875")
 	require.Contains(t, r.Verdict, "0.95 is out of memory")
+	require.Contains(t, r.Verdict, "0.875 is enough for this load")
 	require.Equal(t, before, f.limits)
+
+	o.once = func(context.Context, *arm, uint64) (map[string]float64, error) {
+		m := run(1000 * f.limits.GPUMemoryUtilization)
+		m["num_preemptions"] = 7
+		return m, nil
+	}
+	r, err = Memory(context.Background(), f, o)
+	require.NoError(t, err)
+	require.Contains(t, r.Verdict, "0.875 serves this load best, yet the pool binds there, too")
 }
 
 // TestNothingFits: then the verdict is the engine's own arithmetic.
@@ -147,7 +157,7 @@ func TestWhyTheSweetSpotEnds(t *testing.T) {
 		}
 		return c
 	}
-	for want, c := range map[bound]struct{ now, next Cell }{
+	for want, c := range map[seqsBound]struct{ now, next Cell }{
 		boundDemand: {cell(64, map[string]float64{"output_throughput": 10, "peak_running": 40}), Cell{}},
 		boundKV: {cell(64, map[string]float64{"output_throughput": 10, "peak_running": 20, "waiting_for_blocks": 0.5, "preemptions_recompute": 9, "num_preemptions": 9}),
 			Cell{}},

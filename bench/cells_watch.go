@@ -237,7 +237,7 @@ func (s *watched) overTime(m map[string]float64) {
 		switch t.waitReason {
 		case scheduler.WaitSeqs:
 			seqs += d
-		case scheduler.WaitBlocks, scheduler.WaitPreempted, scheduler.WaitCopyOut:
+		case scheduler.WaitBlocks, scheduler.WaitLoan, scheduler.WaitPreempted, scheduler.WaitCopyOut:
 			blocks += d
 		}
 	}

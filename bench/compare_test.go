@@ -117,6 +117,8 @@ func TestCompareSaysWhyNothingImproved(t *testing.T) {
 		a, b *Report
 		want string
 	}{
+		"as much was free":   {compared(map[string]any{"memory_limit": "11.37 GiB", "num_gpu_blocks": 166706.0}, same, nil), compared(map[string]any{"memory_limit": "11.41 GiB", "num_gpu_blocks": 167290.0}, slower, nil), "the parameters were not in use"},
+		"more memory":        {compared(map[string]any{"memory_limit": "11.37 GiB"}, same, calm), compared(map[string]any{"memory_limit": "12.41 GiB"}, slower, calm), "never ran short of KV blocks"},
 		"not in use":         {compared(flags(256, 0.9), same, nil), compared(flags(256, 0.9), slower, nil), "the parameters were not in use"},
 		"enough concurrency": {compared(flags(256, 0.9), same, nil), compared(flags(512, 0.9), slower, nil), "--max-num-seqs went from 256 to 512, but at most 16 requests ran at once"},
 		"enough memory":      {compared(flags(256, 0.8), same, calm), compared(flags(256, 0.9), slower, calm), "never ran short of KV blocks"},

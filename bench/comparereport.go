@@ -249,7 +249,7 @@ func (c *comparison) plots() []Plot {
 	var out []Plot
 	ratios := Plot{
 		Name: "ratios", Title: "Optimized against baseline", YLabel: "ratio of the medians, with its 95 % interval; 1 = no change", reference: 1,
-		Caption: "Throughput is better above 1, latency below it.",
+		Caption: "Throughput is better above 1, latency below it. An interval with an arrow goes on; its ends are in the table.",
 	}
 	shown := c.pairs[:min(len(c.pairs), len(palette))]
 	for _, metric := range metricOrder[:12] {

@@ -5,11 +5,9 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
-
-// busyShare is from when on a device counts as fully used.
-const busyShare = 0.8
 
 // wideSpread is from when on the runs of a cell scatter so much that the verdict
 // says so.
@@ -26,8 +24,25 @@ func (c *comparison) changedFlags() []string {
 		names[name] = true
 	}
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(names)), func(name string) bool {
-		return paramText(c.a.Manifest.EffectiveFlags[name]) == paramText(c.b.Manifest.EffectiveFlags[name])
+		a, b := paramText(c.a.Manifest.EffectiveFlags[name]), paramText(c.b.Manifest.EffectiveFlags[name])
+		return a == b || (name == "memory_limit" || name == "num_gpu_blocks") && alike(a, b)
 	})
+}
+
+// alike says whether two sizes are what two starts of the same command get: by default
+// the limit is half of what memory happens to be available.
+func alike(a, b string) bool {
+	size := func(text string) (float64, string) {
+		number, unit, _ := strings.Cut(text, " ")
+		v, err := strconv.ParseFloat(number, 64)
+		if err != nil {
+			return math.NaN(), unit
+		}
+		return v, unit
+	}
+	x, unitX := size(a)
+	y, unitY := size(b)
+	return unitX == unitY && math.Abs(x-y) <= 0.02*math.Max(x, y)
 }
 
 // reasons are why there may be no improvement, each found in the two reports.
@@ -45,7 +60,7 @@ func (c *comparison) reasons() []string {
 			why = append(why, reason)
 		}
 	}
-	if busy := c.largest("gpu_utilization"); busy >= busyShare {
+	if busy := c.largest("gpu_utilization"); busy >= enoughBusy {
 		why = append(why, fmt.Sprintf("the device was busy %.0f %% of the time already in the baseline: it is bound by compute or memory, and only less work a token would help (pagoda bench profile says which)", 100*busy))
 	}
 	if runs := c.fewestRuns(); runs < verdictRepeats {

@@ -145,6 +145,11 @@ func safest(cells []Cell) int {
 	return best
 }
 
+// binds says whether requests were short of blocks.
+func binds(c *Cell) bool {
+	return c.medianOf("num_preemptions") > 0 || c.medianOf("waiting_for_blocks") > 0.01
+}
+
 // memoryVerdict says what is safe and where more stops paying.
 func memoryVerdict(cells []Cell, best int) string {
 	var b strings.Builder
@@ -161,12 +166,15 @@ func memoryVerdict(cells []Cell, best int) string {
 	if failing > highest {
 		fmt.Fprintf(&b, "; %v is out of memory", cells[failing].Params["gpu_memory_utilization"])
 	}
-	fmt.Fprintf(&b, ". %v is enough for this load: %s output tok/s, %.0f preemptions, at most %.0f %% of its %s blocks in use. ",
-		c.Params["gpu_memory_utilization"], number(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), number(c.medianOf("num_gpu_blocks")))
+	words := "is enough for this load"
+	if binds(c) {
+		words = "serves this load best, yet the pool binds there, too"
+	}
+	fmt.Fprintf(&b, ". %v %s: %s output tok/s, %.0f preemptions, at most %.0f %% of its %s blocks in use. ",
+		c.Params["gpu_memory_utilization"], words, shortValue(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), shortValue(c.medianOf("num_gpu_blocks")))
 	for i := range cells {
 		low := &cells[i]
-		short := low.medianOf("num_preemptions") > 0 || low.medianOf("waiting_for_blocks") > 0.01
-		if i == best || !low.measured() || !short {
+		if i == best || !low.measured() || !binds(low) {
 			continue
 		}
 		if below(low.Metrics["output_throughput"], c.Metrics["output_throughput"]) {

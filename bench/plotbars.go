@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"image/color"
 	"math"
 
 	"gonum.org/v1/plot"
@@ -69,6 +70,7 @@ func (b bars) Plot(c draw.Canvas, figure *plot.Plot) {
 	}
 	n := float64(len(b.plot.Series))
 	width := math.Min(0.7/n, 0.5)
+	limit := b.plot.errorLimit()
 	for i := range b.plot.Series {
 		s := &b.plot.Series[i]
 		for j, value := range s.Y {
@@ -84,8 +86,9 @@ func (b bars) Plot(c draw.Canvas, figure *plot.Plot) {
 			c.FillPolygon(seriesColor(i), []vg.Point{at(place-half, 0), at(place+half, 0), at(place+half, value), at(place-half, value)})
 			top := value
 			if s.Low != nil && s.High != nil && s.High[j] > s.Low[j] {
-				errorBar(&c, ink, at(place, s.Low[j]), at(place, s.High[j]))
-				top = math.Max(top, s.High[j])
+				low, high := max(s.Low[j], -limit), min(s.High[j], limit)
+				errorBar(&c, ink, at(place, low), at(place, high), s.High[j] > limit)
+				top = math.Max(top, high)
 			}
 			if len(b.plot.Series)*len(b.plot.Categories) <= 12 {
 				b.drawValue(&c, at(place, top), shortValue(value))
@@ -95,6 +98,43 @@ func (b bars) Plot(c draw.Canvas, figure *plot.Plot) {
 	if b.plot.reference != 0 {
 		b.drawReference(&c, x, y)
 	}
+}
+
+// errorLimit is where error bars are cut: at twice the longest bar, so that one that
+// says next to nothing, such as an interval of 0.07 to 11 around 1, does not squeeze the
+// bars. What it says stands in the table. +Inf = nowhere.
+func (p *Plot) errorLimit() float64 {
+	longest := 0.0
+	for i := range p.Series {
+		for _, v := range p.Series[i].Y {
+			if finite(v) {
+				longest = math.Max(longest, math.Abs(v))
+			}
+		}
+	}
+	if p.Categories == nil || longest == 0 {
+		return math.Inf(1)
+	}
+	return 2 * longest
+}
+
+// errorBar draws a bar between two points, with a cap at each end; one that goes on
+// beyond its upper end has an arrow there.
+func errorBar(c *draw.Canvas, clr color.Color, low, high vg.Point, goesOn bool) {
+	style := draw.LineStyle{Color: clr, Width: 1}
+	const half = 3
+	across, back := vg.Point{X: half}, vg.Point{Y: 2 * half}
+	if low.X != high.X {
+		across, back = vg.Point{Y: half}, vg.Point{X: 2 * half}
+	}
+	c.StrokeLines(style, []vg.Point{low, high})
+	c.StrokeLines(style, []vg.Point{low.Sub(across), low.Add(across)})
+	if goesOn {
+		base := high.Sub(back)
+		c.StrokeLines(style, []vg.Point{base.Sub(across), high, base.Add(across)})
+		return
+	}
+	c.StrokeLines(style, []vg.Point{high.Sub(across), high.Add(across)})
 }
 
 // drawReference draws the line that the bars are compared with.

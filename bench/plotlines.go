@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"image/color"
 	"math"
 	"slices"
 
@@ -42,9 +41,11 @@ func (p *Plot) positive(x bool) bool {
 	return low > 0 && finite(high)
 }
 
-// bounds are the least and greatest value on an axis, error bars included.
+// bounds are the least and greatest value on an axis, error bars included, where they
+// are not cut.
 func (p *Plot) bounds(x bool) (low, high float64) {
 	low, high = math.Inf(1), math.Inf(-1)
+	limit := p.errorLimit()
 	for i := range p.Series {
 		s := &p.Series[i]
 		values := [][]float64{s.X}
@@ -53,7 +54,7 @@ func (p *Plot) bounds(x bool) (low, high float64) {
 		}
 		for _, v := range slices.Concat(values...) {
 			if finite(v) {
-				low, high = math.Min(low, v), math.Max(high, v)
+				low, high = math.Min(low, max(v, -limit)), math.Max(high, min(v, limit))
 			}
 		}
 	}
@@ -166,7 +167,7 @@ func (l seriesLine) Plot(c draw.Canvas, figure *plot.Plot) {
 	if s.Low != nil && s.High != nil {
 		for _, j := range l.points {
 			if s.High[j] > s.Low[j] {
-				errorBar(&c, seriesColor(l.index), vg.Point{X: x(s.X[j]), Y: y(s.Low[j])}, vg.Point{X: x(s.X[j]), Y: y(s.High[j])})
+				errorBar(&c, seriesColor(l.index), vg.Point{X: x(s.X[j]), Y: y(s.Low[j])}, vg.Point{X: x(s.X[j]), Y: y(s.High[j])}, false)
 			}
 		}
 	}
@@ -184,20 +185,6 @@ func (l seriesLine) Plot(c draw.Canvas, figure *plot.Plot) {
 	if s.Style == Points || s.Style == LinePoints && len(l.points) <= manyPoints {
 		for _, j := range l.points {
 			c.DrawGlyph(glyphStyle(l.index), at(j))
-		}
-	}
-}
-
-// errorBar draws a bar with caps between two points.
-func errorBar(c *draw.Canvas, clr color.Color, low, high vg.Point) {
-	style := draw.LineStyle{Color: clr, Width: 1}
-	const half = 3
-	c.StrokeLine2(style, low.X, low.Y, high.X, high.Y)
-	for _, end := range []vg.Point{low, high} {
-		if low.X == high.X {
-			c.StrokeLine2(style, end.X-half, end.Y, end.X+half, end.Y)
-		} else {
-			c.StrokeLine2(style, end.X, end.Y-half, end.X, end.Y+half)
 		}
 	}
 }
@@ -230,6 +217,8 @@ func (lines pointLabels) Plot(c draw.Canvas, figure *plot.Plot) {
 			if box, ok := placeLabel(&c, at(line.series, j), style.Width(label), taken); ok {
 				c.FillText(style, vg.Point{X: box.Min.X, Y: box.Min.Y + 2}, label)
 				drawLeader(&c, at(line.series, j), box)
+				const apart = 4 // from the next name
+				box.Min.X, box.Max.X = box.Min.X-apart, box.Max.X+apart
 				taken = append(taken, box)
 			}
 		}

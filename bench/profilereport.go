@@ -10,12 +10,20 @@ import (
 func (r *ProfileReport) Report() *Report {
 	out := &Report{Schema: 1, Experiment: "profile", Title: "Where the time of a step goes: " + r.Info.Model, Best: map[string]any{}, Verdict: r.Verdict(), Notes: []string{r.ceilings()},
 		Columns: []string{"step_time_ms", "gpu_utilization", "occupancy", "copy_ms", "gap_host_ms", "gap_launch_ms", "gap_sync_ms", "gap_idle_ms"}}
+	onCPU := r.device() != "GPU"
+	if onCPU {
+		out.Columns[1] = "workers_busy"
+	}
 	for i := range r.Parts {
 		part := &r.Parts[i]
 		if part.Stats == nil {
 			continue
 		}
-		out.Cells = append(out.Cells, part.cell())
+		cell := part.cell()
+		if onCPU {
+			cell.Metrics["workers_busy"] = cell.Metrics["gpu_utilization"]
+		}
+		out.Cells = append(out.Cells, cell)
 		for _, t := range []struct {
 			name  string
 			table Table

@@ -7,6 +7,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -133,7 +135,7 @@ func TestCellsNotesAreShown(t *testing.T) {
 	require.Regexp(t, `1024 .*– +out of memory: needs 3 GiB`, out.String())
 	page, err := r.html()
 	require.NoError(t, err)
-	require.Contains(t, string(page), "out of memory: needs 3 GiB")
+	require.Contains(t, string(page), `<td class="note" colspan="6">out of memory: needs 3 GiB</td>`, "in the place of the figures")
 }
 
 func TestReportKeepsWhatJSONCannotSay(t *testing.T) {
@@ -194,6 +196,45 @@ func TestPlotsOfOddData(t *testing.T) {
 			require.NoError(t, err)
 		})
 	}
+}
+
+// TestErrorBarsAreCut: an interval far beyond the bars leaves their scale alone and goes
+// on as an arrow; one of bars that are all zero has no other scale.
+func TestErrorBarsAreCut(t *testing.T) {
+	wide := Plot{Name: "x", Categories: []string{"a", "b"}, Series: []Series{{Y: []float64{1.1, 0.9}, Low: []float64{0.07, 0.8}, High: []float64{10.98, 1}}}}
+	low, high := wide.bounds(false)
+	require.Equal(t, []float64{0.07, 2.2}, []float64{low, high})
+	arrow := regexp.MustCompile(`<path d="M[^L"]*L[^L"]*L[^L"Z]*" style="fill:none`)
+	arrows := func() int {
+		svg, err := wide.svg(false)
+		require.NoError(t, err)
+		return len(arrow.FindAllString(svg, -1))
+	}
+	require.Equal(t, 1, arrows())
+	wide.Series[0].High[0] = 2.1
+	require.Zero(t, arrows())
+	_, high = (&Plot{Categories: []string{"a"}, Series: []Series{{Y: []float64{0}, Low: []float64{0}, High: []float64{8}}}}).bounds(false)
+	require.Equal(t, 8.0, high)
+	_, high = (&Plot{Series: []Series{{X: []float64{1}, Y: []float64{1}, High: []float64{8}}}}).bounds(false)
+	require.Equal(t, 8.0, high, "lines have room")
+}
+
+// TestNamesOfPointsStandApart: names in a line leave a gap, wherever the points are.
+func TestNamesOfPointsStandApart(t *testing.T) {
+	text := regexp.MustCompile(`<text x="([0-9.]+)" y="([-0-9.]+)"[^>]*>16 GiB`)
+	number := func(s string) float64 { v, _ := strconv.ParseFloat(s, 64); return v }
+	width, beside := float64(textStyle(10, ink).Width("16 GiB")), 0
+	for apart := 0.0; apart < 10; apart += 0.05 {
+		p := Plot{Name: "x", Series: []Series{{X: []float64{0, 20 - apart, 20}, Y: []float64{0, 5, 5}, Labels: []string{"", "16 GiB", "16 GiB, forced"}, Style: Points}}}
+		svg, err := p.svg(false)
+		require.NoError(t, err)
+		found := text.FindAllStringSubmatch(svg, -1)
+		if len(found) == 2 && found[0][2] == found[1][2] {
+			require.GreaterOrEqual(t, math.Abs(number(found[0][1])-number(found[1][1]))-width, 3.9, "%.2f apart", apart)
+			beside++
+		}
+	}
+	require.Greater(t, beside, 5)
 }
 
 func TestTicks(t *testing.T) {

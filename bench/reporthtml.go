@@ -42,6 +42,7 @@ type pageRow struct {
 type pageCell struct {
 	Text, Spread, Title string
 	Number              bool
+	Span                int // columns that it takes, when more than one
 }
 
 type pagePlot struct {
@@ -116,7 +117,10 @@ func (r *Report) cellTable(varied, metrics []string, turned bool) pageTable {
 	for _, name := range metrics {
 		t.Header = append(t.Header, pageCell{Text: displayName(name) + unitSuffix(name, r.unit(name)), Title: name, Number: true})
 	}
-	noted := slices.ContainsFunc(r.Cells, func(c Cell) bool { return c.Note != "" })
+	has := func(c Cell) bool {
+		return slices.ContainsFunc(metrics, func(name string) bool { _, ok := c.Metrics[name]; return ok })
+	}
+	noted := slices.ContainsFunc(r.Cells, func(c Cell) bool { return c.Note != "" && has(c) })
 	if noted {
 		t.Header = append(t.Header, pageCell{Text: "note"})
 	}
@@ -124,6 +128,11 @@ func (r *Report) cellTable(varied, metrics []string, turned bool) pageTable {
 		row := pageRow{Best: r.isBest(cell)}
 		for _, name := range varied {
 			row.Cells = append(row.Cells, pageCell{Text: paramText(cell.Params[name])})
+		}
+		if !has(cell) && cell.Note != "" { // why stands where the figures would
+			row.Cells = append(row.Cells, pageCell{Text: cell.Note, Span: len(t.Header) - len(varied)})
+			t.Rows = append(t.Rows, row)
+			continue
 		}
 		for _, name := range metrics {
 			row.Cells = append(row.Cells, metricCell(cell, name))

@@ -45,7 +45,7 @@ type RooflineRow struct {
 	Name            string
 	TokensPerSecond []float64
 	Share           []float64 // of the bound: 0–1
-	Bound           string    // "memory" or "compute"
+	Bound           Bound     // BoundMemory or BoundCompute
 }
 
 // RooflineReport is what Roofline measured.
@@ -64,9 +64,9 @@ func Roofline(ctx context.Context, m Measurable, o RooflineOptions) (*RooflineRe
 	o.fill()
 	report := &RooflineReport{Info: m.Info()}
 	for _, batch := range o.Batches {
-		report.Rows = append(report.Rows, RooflineRow{Name: fmt.Sprintf("decode, batch %d", batch), Bound: "memory"})
+		report.Rows = append(report.Rows, RooflineRow{Name: fmt.Sprintf("decode, batch %d", batch), Bound: BoundMemory})
 	}
-	report.Rows = append(report.Rows, RooflineRow{Name: fmt.Sprintf("prefill, %d tokens", o.PromptTokens), Bound: "compute"})
+	report.Rows = append(report.Rows, RooflineRow{Name: fmt.Sprintf("prefill, %d tokens", o.PromptTokens), Bound: BoundCompute})
 	// The first pass warms caches and clocks and is not kept.
 	for repeat := range o.Repeats + 1 {
 		ceilings, err := m.Probe(ctx)
@@ -174,7 +174,7 @@ func (r *RooflineReport) Print(w io.Writer) {
 		for i, s := range row.Share {
 			percent[i] = 100 * s
 		}
-		t.AppendRow(table.Row{row.Name, spread(row.TokensPerSecond, "%.1f"), spread(percent, "%.0f"), "bound by " + row.Bound})
+		t.AppendRow(table.Row{row.Name, spread(row.TokensPerSecond, "%.1f"), spread(percent, "%.0f"), "bound by " + string(row.Bound)})
 	}
 	t.Render()
 	if r.Info.Device.Backend == "cpu" {

@@ -90,21 +90,21 @@ func (c *cells) seqsArms(ctx context.Context, values []int, load Load) ([]*arm, 
 	return arms, err
 }
 
-// bound is why a cell has no more throughput than it has.
-type bound string
+// seqsBound is why a cell has no more throughput than it has.
+type seqsBound string
 
 // The bounds of a cell.
 const (
-	boundDemand   bound = "demand"        // the clients never had more requests in flight
-	boundSeqs     bound = "max_num_seqs"  // requests wait though there is room
-	boundSwapping bound = "swapping"      // blocks are short, and sequences go to the host and back
-	boundKV       bound = "KV-bound"      // blocks are short
-	boundCompute  bound = "compute-bound" // a step takes longer in proportion to its tokens
+	boundDemand   seqsBound = "demand"        // the clients never had more requests in flight
+	boundSeqs     seqsBound = "max_num_seqs"  // requests wait though there is room
+	boundSwapping seqsBound = "swapping"      // blocks are short, and sequences go to the host and back
+	boundKV       seqsBound = "KV-bound"      // blocks are short
+	boundCompute  seqsBound = "compute-bound" // a step takes longer in proportion to its tokens
 )
 
 // boundOf says what bounds a cell. next is the cell with the next larger value, nil
 // for none.
-func boundOf(c, next *Cell, requests int) (bound, string) {
+func boundOf(c, next *Cell, requests int) (seqsBound, string) {
 	swapped, preempted, blocks := c.medianOf("preemptions_swap"), c.medianOf("num_preemptions"), c.medianOf("waiting_for_blocks")
 	peak := c.medianOf("peak_running")
 	switch {
@@ -129,7 +129,7 @@ func boundOf(c, next *Cell, requests int) (bound, string) {
 func seqsVerdict(cells []Cell, best, requests int) string {
 	var b strings.Builder
 	c := &cells[best]
-	fmt.Fprintf(&b, "Sweet spot: max_num_seqs %v, %s output tok/s at %s ms a token. ", c.Params["max_num_seqs"], number(c.medianOf("output_throughput")), number(c.medianOf("median_tpot_ms")))
+	fmt.Fprintf(&b, "Sweet spot: max_num_seqs %v, %s output tok/s at %s ms a token. ", c.Params["max_num_seqs"], shortValue(c.medianOf("output_throughput")), shortValue(c.medianOf("median_tpot_ms")))
 	if first := firstMeasured(cells); first < best {
 		fmt.Fprintf(&b, "Against %v throughput is %s. ", cells[first].Params["max_num_seqs"], times(c.Metrics["output_throughput"], cells[first].Metrics["output_throughput"]))
 	}

@@ -363,6 +363,7 @@ func TestServeReport(t *testing.T) {
 			require.NotEmpty(t, r.Plots)
 			require.InDelta(t, 600, r.Cells[0].Metrics["median_ttft_ms"].Median, 1e-9)
 			require.Contains(t, r.Verdict, "2.50 output tok/s")
+			require.Equal(t, name == "sweep", strings.HasPrefix(strings.Join(r.Notes, "\n"), "At request-rate 1 · max-concurrency unbounded: "), r.Notes)
 		})
 	}
 	require.Contains(t, ServeReport([]ServeCell{{}}, nil, o).Verdict, "Nothing was measured")

@@ -19,7 +19,10 @@ func ServeReport(cells []ServeCell, params map[string]any, o ServeOptions) *Repo
 		Schema: 1, Experiment: "serve", Title: "Serving " + o.Model, Best: map[string]any{},
 		Columns: []string{"request_throughput", "request_goodput", "output_throughput", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_itl_ms", "failed"},
 	}
-	var notes []string
+	loads := 0
+	for _, c := range cells {
+		loads += min(len(c.Results), 1)
+	}
 	for _, c := range cells {
 		if len(c.Results) == 0 {
 			continue // interrupted before it
@@ -30,18 +33,30 @@ func ServeReport(cells []ServeCell, params map[string]any, o ServeOptions) *Repo
 		}
 		cell.Params["request_rate"], cell.Params["max_concurrency"] = rateParam(c.Load.RequestRate), concurrencyParam(c.Load.MaxConcurrency)
 		r.Cells = append(r.Cells, cell)
-		for _, res := range c.Results {
-			notes = append(notes, res.Notes()...)
-			for _, kind := range res.failureList() {
-				notes = append(notes, fmt.Sprintf("Failed: %d × %s (%s).", res.Failures[kind], kind, clip(res.Examples[kind], exampleWidth)))
-			}
-		}
+		r.Notes = append(r.Notes, c.notes(cell, loads > 1)...)
 	}
-	slices.Sort(notes)
-	r.Notes = slices.Compact(notes)
 	r.judgeServe(o)
 	r.Plots = servePlots(r, cells)
 	return r
+}
+
+// notes are what to know of the load's results; named says which load it is.
+func (c *ServeCell) notes(cell Cell, named bool) []string {
+	var notes []string
+	for _, res := range c.Results {
+		notes = append(notes, res.Notes()...)
+		for _, kind := range res.failureList() {
+			notes = append(notes, fmt.Sprintf("Failed: %d × %s (%s).", res.Failures[kind], kind, clip(res.Examples[kind], exampleWidth)))
+		}
+	}
+	slices.Sort(notes)
+	notes = slices.Compact(notes)
+	for i := range notes {
+		if named {
+			notes[i] = "At " + paramList(cell.Params, []string{"request_rate", "max_concurrency"}) + ": " + notes[i]
+		}
+	}
+	return notes
 }
 
 func rateParam(rate float64) any {

@@ -137,7 +137,7 @@ func tradeOff(cells []Cell, label func(*Cell) string) Plot {
 func swapVerdict(cells []Cell, best int) string {
 	var b strings.Builder
 	c := &cells[best]
-	fmt.Fprintf(&b, "swap_space %v GiB is enough: %s output tok/s, p99 latency %s ms. ", c.Params["swap_space"], number(c.medianOf("output_throughput")), number(c.medianOf("p99_e2el_ms")))
+	fmt.Fprintf(&b, "swap_space %v GiB is enough: %s output tok/s, p99 latency %s ms. ", c.Params["swap_space"], shortValue(c.medianOf("output_throughput")), shortValue(c.medianOf("p99_e2el_ms")))
 	peak, none := 0.0, -1
 	for i := range cells {
 		peak = max(peak, cells[i].Metrics["peak_swap_bytes"].Max)

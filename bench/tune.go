@@ -266,9 +266,9 @@ func (t *tuner) figures(a *arm) string {
 	c := a.cell()
 	m := c.Metrics[t.objective]
 	if len(m.Runs) == 1 {
-		return fmt.Sprintf("%s tok/s in one run", number(m.Median))
+		return fmt.Sprintf("%s tok/s in one run", shortValue(m.Median))
 	}
-	return fmt.Sprintf("%s tok/s (%s–%s)", number(m.Median), number(m.Min), number(m.Max))
+	return fmt.Sprintf("%s tok/s (%s–%s)", shortValue(m.Median), shortValue(m.Min), shortValue(m.Max))
 }
 
 // reason says why the winner was chosen, in figures.

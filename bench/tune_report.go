@@ -72,8 +72,8 @@ func (t *tuner) verdict(err error) string {
 		return b.String()
 	}
 	start, best := t.results[n-2].Metrics[t.objective], t.results[n-1].Metrics[t.objective]
-	figures := fmt.Sprintf("%s tok/s (%s–%s) against %s (%s–%s)", number(best.Median), number(best.Min), number(best.Max),
-		number(start.Median), number(start.Min), number(start.Max))
+	figures := fmt.Sprintf("%s tok/s (%s–%s) against %s (%s–%s)", shortValue(best.Median), shortValue(best.Min), shortValue(best.Max),
+		shortValue(start.Median), shortValue(start.Min), shortValue(start.Max))
 	if start.Median > 0 {
 		figures += fmt.Sprintf(", %.2f×", best.Median/start.Median)
 	}
@@ -122,9 +122,9 @@ func (t *tuner) stageTable(stage string, fitted learned, all []*candidate, arms 
 		}
 		expected := "–"
 		if c.predicted.Finished > 0 {
-			expected = number(c.predicted.OutputThroughput)
+			expected = shortValue(c.predicted.OutputThroughput)
 		}
-		table.Rows = append(table.Rows, append([]string{value(c.limits), fate, number(float64(c.blocks)), expected}, row...))
+		table.Rows = append(table.Rows, append([]string{value(c.limits), fate, shortValue(float64(c.blocks)), expected}, row...))
 	}
 	return table
 }
@@ -179,7 +179,7 @@ func (t *tuner) whyNot() string {
 // busyText says how busy the device was in a cell.
 func (t *tuner) busyText(c *Cell) string {
 	if t.e.Info().Device.Backend == "cpu" {
-		return fmt.Sprintf("%s cores busy", number(c.medianOf("cpu_cores_busy")))
+		return fmt.Sprintf("%s cores busy", shortValue(c.medianOf("cpu_cores_busy")))
 	}
 	return fmt.Sprintf("GPU busy %.0f %%", 100*c.medianOf("gpu_utilization"))
 }

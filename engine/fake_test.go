@@ -68,7 +68,6 @@ type fakeRow struct {
 	sampling kernels.Sampling
 	last     int32
 	lastPos  int32 // position of last; −1 = none drawn
-	counted  bool  // by a check: its penalties are void
 }
 
 func (f *fake) Info() kernels.Info                                 { return f.info }
@@ -330,15 +329,11 @@ func (f *fake) Sample(s *kernels.SampleBatch) kernels.Ticket {
 			mask = s.Masks[i]
 		}
 		if i >= len(s.Index)-s.Checks {
-			r.lastPos, r.counted = -1, true
 			res.Tokens[i] = 0
 			if f.spoiled[index] {
 				res.Tokens[i] = kernels.InvalidToken
 			}
 			continue
-		}
-		if r.counted && r.sampling.UsesPenalties() {
-			panic(fmt.Sprintf("fake: row %d draws with penalties that a check has changed", s.Rows[i]))
 		}
 		id := draw(f.hashes[index], &r.sampling, int(s.Positions[i]), f.vocab, mask)
 		if f.invalid != 0 && id == f.invalid || f.spoiled[index] {
@@ -346,7 +341,7 @@ func (f *fake) Sample(s *kernels.SampleBatch) kernels.Ticket {
 			f.drawn--
 		}
 		f.drawn++
-		r.last, r.lastPos, r.counted = id, s.Positions[i], false
+		r.last, r.lastPos = id, s.Positions[i]
 		res.Tokens[i], res.Logprobs[i], res.Ranks[i] = id, -float32(id), id+1
 		for j := range top {
 			res.TopIDs[i*top+j], res.TopLogprobs[i*top+j] = id+int32(j), -float32(j)

@@ -207,7 +207,6 @@ func (s *step) add(q *request, e *scheduler.Scheduled) {
 func (s *step) check(q *request, e *scheduler.Scheduled, i int) {
 	s.draw(q, e.Start+e.NumTokens, i)
 	s.sample.Checks++
-	q.moved = q.moved || q.sampling.UsesPenalties() // the row counts what it drew
 }
 
 func (s *step) draw(q *request, position, logitRow int) {

@@ -87,6 +87,24 @@ func TestOnlyDeltasTravel(t *testing.T) {
 	l.stop(nil)
 }
 
+// TestChunksSendPenaltiesOnce: the chunks of a prompt with penalties send nothing
+// after the first, for the check of a chunk leaves the row's counts alone.
+func TestChunksSendPenaltiesOnce(t *testing.T) {
+	f := &fake{}
+	e, l := newTestLoop(t, f, Config{NumGPUBlocksOverride: 100, MaxNumSeqs: 4, LongPrefillTokenThreshold: 8})
+	_, err := e.Submit(context.Background(), Request{Prompt: prompt(0, 64), MaxTokens: 4, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1, FrequencyPenalty: 1}})
+	require.NoError(t, err)
+	l.receive()
+	for i := range 8 {
+		s := l.schedule()
+		l.launch(s)
+		l.draw(s)
+		require.NoError(t, l.collect(s))
+		require.Equal(t, 1, f.updates, "chunk %d", i)
+	}
+	l.stop(nil)
+}
+
 // TestFailedChunkIsNotFound: a prompt whose KV turns out not to be numbers fails at that
 // chunk, and a request of the same prompt, which comes while the first would still be
 // computed, finds none of it.

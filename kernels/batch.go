@@ -50,9 +50,10 @@ type SampleBatch struct {
 	Positions []int32    // position that the drawn token will have in its sequence
 	Masks     [][]uint32 // nil, or per entry nil or a bit per id: 1 = allowed
 
-	// Checks is the number of entries, the last ones, that draw for nobody: they tell
-	// by InvalidToken whether a row's logits are numbers. What the row has by drawing,
-	// its last token and its counts for penalties, is undefined afterwards.
+	// Checks is the number of entries, the last ones, that draw for nobody: their token
+	// is InvalidToken where a NaN or +Inf is among the row's raw logits, else 0, and the
+	// other results are undefined. Sampling and mask do not matter, and the row keeps its
+	// last token and its counts for penalties.
 	Checks int
 }
 

@@ -43,7 +43,7 @@ func (s *Scheduler) whyWait(out *Output, q *Sequence, budget int) WaitReason {
 	case s.shrinking:
 		return WaitShrink
 	case s.wanted && s.running.len() > 0:
-		return WaitBlocks
+		return WaitLoan
 	case s.running.len() >= s.cfg.MaxNumSeqs:
 		return WaitSeqs
 	case budget == 0 && out.ChunkReason == WaitITL:

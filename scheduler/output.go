@@ -105,6 +105,7 @@ const (
 	WaitCopyOut   WaitReason = "its blocks are being copied to the host"
 	WaitITL       WaitReason = "target_itl"
 	WaitShrink    WaitReason = "the pool is being shrunk"
+	WaitLoan      WaitReason = "kv blocks are kept for a loan (prompt_logprobs)" // see Borrow
 )
 
 // Output is one step. The caller performs SwapOut, SwapIn and Copies in this

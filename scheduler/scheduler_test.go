@@ -69,13 +69,14 @@ func TestRefusedLoan(t *testing.T) {
 		s.Add(q)
 		return q
 	}
-	step := func(ends ...*Sequence) {
+	step := func(ends ...*Sequence) WaitReason {
 		out := s.Schedule()
 		results := make([]Result, len(out.Scheduled))
 		for i := range results {
 			results[i].Finish = slices.Contains(ends, out.Scheduled[i].Seq)
 		}
 		s.Update(out, results, 0)
+		return out.WaitReason
 	}
 	first, second, third := add(60), add(60), add(20)
 	step()
@@ -84,12 +85,12 @@ func TestRefusedLoan(t *testing.T) {
 	require.False(t, ok)
 	late := add(10)
 	step(first)
-	step()
+	require.Equal(t, WaitLoan, step())
 	require.Equal(t, Waiting, late.Status)
 	_, ok = s.Borrow(16 * 4)
 	require.True(t, ok)
 	s.GiveBack()
-	step()
+	require.Equal(t, WaitNone, step())
 	require.Equal(t, Running, late.Status)
 
 	_, ok = s.Borrow(16 * 10)

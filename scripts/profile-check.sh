@@ -9,19 +9,10 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-python=${PYTHON:-python3}
 venv=.cache/venv/profile-check
-requirements=scripts/requirements-profile-check.txt
 
-scripts/need.sh go "$python"
-want=$(sha256sum <"$requirements")
-if [ ! -f "$venv/.stamp" ] || [ "$(cat "$venv/.stamp")" != "$want" ]; then
-	echo "profile-check: fetching TensorBoard" >&2
-	rm -rf "$venv"
-	"$python" -m venv "$venv"
-	"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement "$requirements" setuptools==65.5.0
-	echo "$want" >"$venv/.stamp"
-fi
+scripts/need.sh go "${PYTHON:-python3}"
+scripts/venv.sh profile-check scripts/requirements-profile-check.txt TensorBoard setuptools==65.5.0
 if [ -n "${SCREENSHOTS:-}" ] && [ ! -d "$venv/polyfill" ]; then
 	scripts/need.sh npm chromium
 	"$venv/bin/python" -m pip install --quiet --disable-pip-version-check playwright==1.63.0

@@ -113,7 +113,7 @@ func (f *serveLoadFlags) registerTarget(flags *pflag.FlagSet) {
 
 // registerLoad adds the flags about arrivals and results.
 func (f *serveLoadFlags) registerLoad(flags *pflag.FlagSet) {
-	flags.IntVar(&f.options.NumPrompts, "num-prompts", 1000, "requests of a run")
+	flags.IntVar(&f.options.NumPrompts, "num-prompts", 0, "requests of a run (default 200, 100 where there are several)")
 	flags.StringSliceVar(&f.rates, "request-rate", []string{"inf"}, "requests/s, or inf: all at once; several are a sweep")
 	flags.StringVar(&f.burstiness, "burstiness", "1", "shape of the gamma distribution of gaps: 1 Poisson, less bursts, inf even")
 	flags.IntSliceVar(&f.concurrencies, "max-concurrency", nil, "most requests at once (default: no bound, an open loop); several are a sweep")
@@ -156,7 +156,7 @@ func (f *serveLoadFlags) check(flags *pflag.FlagSet, args []string) error {
 		return fmt.Errorf("--endpoint-type %s: want completions or chat", f.endpointType)
 	}
 	switch {
-	case o.NumPrompts < 1 || f.repeats < 1:
+	case flags.Changed("num-prompts") && o.NumPrompts < 1 || f.repeats < 1:
 		return errors.New("--num-prompts and --repeats must be at least 1")
 	case f.warmups < 0 || f.timeout < 0:
 		return errors.New("--num-warmups and --timeout must not be negative")
@@ -183,6 +183,12 @@ func (f *serveLoadFlags) check(flags *pflag.FlagSet, args []string) error {
 	}
 	if err := f.makeLoads(); err != nil {
 		return err
+	}
+	if o.NumPrompts == 0 { // a minute for the demo on two cores
+		o.NumPrompts = 200
+		if len(f.loads)*f.repeats > 1 {
+			o.NumPrompts = 100
+		}
 	}
 	return f.data.Check()
 }

@@ -90,6 +90,21 @@ func TestBenchServe(t *testing.T) {
 	require.FileExists(t, filepath.Join(dir, "compare", "report.html"))
 }
 
+// TestBenchServeNumPrompts: without --num-prompts each load gets few enough.
+func TestBenchServeNumPrompts(t *testing.T) {
+	url, asked := fakeServer(t, false)
+	common := []string{"bench", "serve", "--base-url", url, "-q", "--prompt-token-ids", "--vocab-size", "50", "--input-len", "5", "--output-len", "3"}
+	_, err := pagoda(common...)
+	require.NoError(t, err)
+	require.Len(t, *asked, 1+200)
+	*asked = nil
+	_, err = pagoda(append(common, "--max-concurrency", "4,16")...)
+	require.NoError(t, err)
+	require.Len(t, *asked, 1+2*100)
+	_, err = pagoda(append(common, "--num-prompts", "0")...)
+	require.ErrorContains(t, err, "--num-prompts")
+}
+
 func TestBenchServeThatFails(t *testing.T) {
 	url, _ := fakeServer(t, true)
 	out, err := pagoda("bench", "serve", "--base-url", url, "-q", "--num-prompts", "4", "--prompt-token-ids", "--vocab-size", "50")

@@ -64,7 +64,7 @@ func TestBinaryWithoutDemo(t *testing.T) {
 		t.Skip("links a binary")
 	}
 	binary := filepath.Join(t.TempDir(), "pagoda")
-	out, err := exec.Command("go", "build", "-tags", "nodemo", "-o", binary, ".").CombinedOutput()
+	out, err := exec.Command("go", "build", "-tags", "nodemo", "-ldflags", "-s -w", "-o", binary, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	cmd := exec.Command(binary, "run", "demo", "Hello!")
 	out, err = cmd.CombinedOutput()

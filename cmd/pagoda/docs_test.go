@@ -21,15 +21,16 @@ func TestDocs(t *testing.T) {
 	text, err := os.ReadFile(page)
 	require.NoError(t, err)
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "bin", "pagoda"), ".")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	work := filepath.Join(dir, "work")
+	work, bin := filepath.Join(dir, "work"), filepath.Join(dir, "bin")
 	require.NoError(t, os.Mkdir(work, 0o755))
+	require.NoError(t, os.Mkdir(bin, 0o755))
+	self, err := os.Executable()
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(self, filepath.Join(bin, "pagoda")))
 	run := func(command string) string {
 		cmd := exec.Command("bash", "-o", "pipefail", "-c", command)
 		cmd.Dir = work
-		cmd.Env = append(os.Environ(), "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
+		cmd.Env = append(os.Environ(), asCommand+"=1", "PATH="+bin+":"+os.Getenv("PATH"))
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()

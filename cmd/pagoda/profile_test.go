@@ -39,6 +39,9 @@ func TestBenchProfile(t *testing.T) {
 	require.Equal(t, "profile", report.Experiment)
 	require.Len(t, report.Cells, 3)
 	require.FileExists(t, filepath.Join(dir, "report", "roofline.png"))
+	page, err := os.ReadFile(filepath.Join(dir, "report", "report.html"))
+	require.NoError(t, err)
+	require.Contains(t, string(page), "workers busy")
 }
 
 // TestBenchProfileTrouble: what cannot be is told at once with the flag to change;

@@ -34,6 +34,9 @@ type served struct {
 // serve starts s on a loopback port; before is called with the server first.
 func serve(t *testing.T, f *fakeEngine, cfg Config, before func(*Server)) *served {
 	t.Helper()
+	if cfg.DumpDir == "" {
+		cfg.DumpDir = t.TempDir() // or the dump of an engine that fails stays
+	}
 	s := newTestServer(t, f, cfg)
 	if before != nil {
 		before(s)

@@ -245,4 +245,6 @@ func TestExplain(t *testing.T) {
 		"18 starts: 128 of its tokens are cached",
 		"5 wait, 19 first: kv blocks",
 	}, Explain(&r))
+	r.WaitReason = scheduler.WaitLoan
+	require.Contains(t, Explain(&r), "5 wait, 19 first: kv blocks are kept for a loan (prompt_logprobs)")
 }

@@ -130,7 +130,7 @@ struct pg_step {
 	bool normed_packed;  // d->packed will have Normed's rows; cleared at Launch
 
 	// Sampling (kernels.SampleBatch).
-	int32_t num_samples;
+	int32_t num_samples, num_checks; // the checks are the last samples
 	int32_t *sample_index, *sample_rows, *sample_positions; // [num_samples]
 	uint32_t **masks; // [num_samples] NULL = all allowed, or a bit per id, ceil(vocab / 32) words
 	uint32_t *mask_words; // [max_logit_rows][ceil(vocab / 32)], what masks point into
@@ -244,7 +244,7 @@ int64_t pg_attention_partials_bytes(const struct pg_shape *m, const struct pg_li
 int64_t pg_attention_scratch_bytes(const struct pg_shape *m, const struct pg_limits *l);
 
 // sample.c: the entries of s->sample_*, each from its row of d->logits (row
-// stride pg_stride(vocab)), which it may overwrite; sets the step's results, the
-// row's last_token and, with penalties, its counts.
+// stride pg_stride(vocab)), which it may overwrite; sets the step's results and, but for
+// checks, the row's last_token and, with penalties, its counts.
 void pg_sample_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
 int64_t pg_sample_scratch_bytes(const struct pg_shape *m, const struct pg_limits *l);

@@ -221,6 +221,10 @@ static void sample_rows(const struct pg_device *d, struct pg_step *s, const stru
 		const float *z = d->logits + s->sample_index[i] * pg_stride(d->shape.vocab);
 		struct pg_largest raw = passes_of(d)->largest(z, d->shape.vocab);
 		int32_t id = -1;
+		if (i >= s->num_samples - s->num_checks) {
+			s->out_tokens[i] = raw.number && raw.z < INFINITY ? 0 : -1;
+			continue;
+		}
 		if (raw.number && raw.z < INFINITY) id = draw_row(d, row, z, s->masks[i], s->sample_positions[i], &mem);
 		s->out_tokens[i] = row->last_token = id;
 		if (id < 0) continue;

@@ -167,7 +167,7 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 	copy(s.sampleIndex, batch.Index)
 	copy(s.sampleRows, batch.Rows)
 	copy(s.samplePositions, batch.Positions)
-	s.c.num_samples = C.int32_t(n)
+	s.c.num_samples, s.c.num_checks = C.int32_t(n), C.int32_t(batch.Checks)
 	s.sampleOps[0] = C.struct_pg_op{kind: C.PG_SAMPLE, layer: -1}
 	s.c.sample.num_ops = 1
 	b.submit(s, &s.c.sample)

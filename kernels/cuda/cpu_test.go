@@ -14,9 +14,12 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels/cpu"
 )
 
-// TestAgainstCPU runs true shapes on both Backends, with the same random weights:
-// a prompt in two chunks of three sequences, then a decode. Activations in
-// bfloat16 may move a log probability by a little.
+// cpuCases are sequences with a prompt in two chunks, then a decode: gemm_stream takes
+// decodes of nine rows and more.
+var cpuCases = []struct{ seqs, first, second int }{{3, 70, 23}, {16, 9, 4}, {100, 2, 1}}
+
+// TestAgainstCPU runs true shapes on both Backends, with the same random weights.
+// Activations in bfloat16 may move a log probability by a little.
 func TestAgainstCPU(t *testing.T) {
 	for _, path := range paths(t) {
 		for i, model := range trueShapes {
@@ -27,44 +30,50 @@ func TestAgainstCPU(t *testing.T) {
 }
 
 func againstCPU(t *testing.T, path string, model trueShape) {
-	const seqs, first, second = 3, 70, 23
 	shape := model.full()
 	host, err := cpu.New(cpu.Config{Threads: runtime.NumCPU()})
 	require.NoError(t, err)
-	var logits [2][][]float32
-	for i, b := range []kernels.Backend{host, newBackend(t, Config{Path: path})} {
-		limits := kernels.Limits{
-			MaxBatchedTokens: seqs * first, MaxSeqs: seqs, MaxModelLen: 128, MaxLogitRows: seqs, BlockSize: 16, MaxTopLogprobs: 1,
-		}
+	logits := make([][2][][]float32, len(cpuCases))
+	for side, b := range []kernels.Backend{host, newBackend(t, Config{Path: path})} {
+		limits := kernels.Limits{MaxBatchedTokens: 256, MaxSeqs: 100, MaxModelLen: 128, MaxLogitRows: 100, BlockSize: 16, MaxTopLogprobs: 1}
 		require.NoError(t, b.Setup(shape, limits, limits))
-		require.NoError(t, b.ResizePool(1+8*seqs, 0))
+		require.NoError(t, b.ResizePool(1+8*limits.MaxSeqs, 0))
 		m := loadTrue(t, b, shape, model.tied)
-		m.resetRows(seqs, 8)
-		for _, span := range [][2]int{{0, first}, {first, second}, {first + second, 1}} {
-			batch, _ := m.spans(seqs, span[0], span[1])
-			b.Launch(batch, m.pass)
-			_, err := b.Wait(b.Sample(&kernels.SampleBatch{}))
-			require.NoError(t, err)
-			logits[i] = append(logits[i], b.ReadActivation(kernels.Logits, seqs))
+		for i, c := range cpuCases {
+			m.resetRows(c.seqs, 8)
+			for _, span := range [][2]int{{0, c.first}, {c.first, c.second}, {c.first + c.second, 1}} {
+				batch, _ := m.spans(c.seqs, span[0], span[1])
+				b.Launch(batch, m.pass)
+				_, err := b.Wait(b.Sample(&kernels.SampleBatch{}))
+				require.NoError(t, err)
+				logits[i][side] = append(logits[i][side], b.ReadActivation(kernels.Logits, c.seqs))
+			}
 		}
 		require.NoError(t, b.Close())
 	}
+	for i, c := range cpuCases {
+		likeProbabilities(t, logits[i], c.seqs, shape.Vocab)
+	}
+}
+
+// likeProbabilities compares the log probabilities of each step's rows.
+func likeProbabilities(t *testing.T, logits [2][][]float32, rows, vocab int) {
 	var mean, most float64
 	n := 0
 	for step := range logits[0] {
-		for row := range seqs {
-			want := logSoftmax(logits[0][step][row*shape.Vocab : (row+1)*shape.Vocab])
-			got := logSoftmax(logits[1][step][row*shape.Vocab : (row+1)*shape.Vocab])
+		for row := range rows {
+			want := logSoftmax(logits[0][step][row*vocab : (row+1)*vocab])
+			got := logSoftmax(logits[1][step][row*vocab : (row+1)*vocab])
 			for i := range want {
 				diff := math.Abs(want[i] - got[i])
 				mean, most, n = mean+diff, max(most, diff), n+1
 			}
 			top := slices.Index(want, slices.Max(want))
-			require.InDelta(t, slices.Max(got), got[top], 0.25, "step %d, row %d", step, row)
+			require.InDelta(t, slices.Max(got), got[top], 0.25, "%d rows, step %d, row %d", rows, step, row)
 		}
 	}
 	mean /= float64(n)
-	t.Logf("difference of log probabilities: mean %.4f, most %.4f", mean, most)
+	t.Logf("%d rows: difference of log probabilities: mean %.4f, most %.4f", rows, mean, most)
 	require.LessOrEqual(t, mean, 0.02)
 	require.LessOrEqual(t, most, 0.25)
 }

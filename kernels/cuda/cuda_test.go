@@ -101,7 +101,7 @@ func newTinyOf(t testing.TB, cfg Config, limits kernels.Limits) *tiny {
 	s, m := small(), &tiny{Backend: newBackend(t, cfg)}
 	t.Cleanup(func() { _ = m.Close() })
 	require.NoError(t, m.Setup(s, limits, limits))
-	require.NoError(t, m.ResizePool(120, 4))
+	require.NoError(t, m.ResizePool(max(120, 1+8*limits.MaxSeqs), 4))
 	seed := uint64(0)
 	tensor := func(shape ...int) kernels.HostTensor {
 		seed++
@@ -143,14 +143,14 @@ func (m *tiny) forward() {
 // reset gives rows 0 … n−1 tables for the first token; the rest come later.
 func (m *tiny) reset(n int) {
 	for row := range n {
-		m.UpdateRows([]kernels.RowUpdate{{Row: int32(row), Reset: true, Blocks: []int32{block(row, 0)}, Sampling: kernels.Sampling{
+		m.UpdateRows([]kernels.RowUpdate{{Row: int32(row), Reset: true, Blocks: []int32{m.block(row, 0)}, Sampling: kernels.Sampling{
 			Temperature: 0.8, Seed: uint64(row), Logprobs: 1, TopK: int32(row % 3 * 20), FrequencyPenalty: float32(row%2) * 0.1,
 		}, Prompt: []int32{3}}})
 	}
 }
 
 // block is the block of entry i of a row's table.
-func block(row, i int) int32 { return int32(1 + i*8 + row) }
+func (m *tiny) block(row, i int) int32 { return int32(1 + i*m.limits.MaxSeqs + row) }
 
 // decode issues one token for each row, taken from the device, with new blocks
 // where they begin. masked gives row 0 a mask that allows everything.
@@ -158,7 +158,7 @@ func (m *tiny) decode(n, length int, masked bool) kernels.Ticket {
 	batch, sample := &kernels.Batch{QueryStart: []int32{0}, NumDecodes: n}, &kernels.SampleBatch{}
 	for row := range n {
 		if length > 1 && (length-1)%16 == 0 {
-			m.UpdateRows([]kernels.RowUpdate{{Row: int32(row), FirstBlock: int32(length-1) / 16, Blocks: []int32{block(row, (length-1)/16)}}})
+			m.UpdateRows([]kernels.RowUpdate{{Row: int32(row), FirstBlock: int32(length-1) / 16, Blocks: []int32{m.block(row, (length-1)/16)}}})
 		}
 		batch.Tokens = append(batch.Tokens, kernels.FromDevice)
 		batch.Rows = append(batch.Rows, int32(row))
@@ -207,8 +207,8 @@ func TestGraphs(t *testing.T) {
 	for _, path := range paths(t) {
 		for _, invariant := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/invariant_%v", path, invariant), func(t *testing.T) {
-				for _, n := range []int{1, 3, 8} {
-					sizes := []int{1, 4, 8}
+				for _, n := range []int{1, 3, 8, 16, 100} { // gemm_stream's are from 9 on
+					sizes := []int{1, 4, 8, 24, 100}
 					if path != pathPlain && !invariant {
 						sizes = []int{n}
 					}
@@ -222,6 +222,9 @@ func TestGraphs(t *testing.T) {
 func graphsAgree(t *testing.T, path string, invariant bool, n int, sizes []int) {
 	limits := smallLimits
 	limits.BatchInvariant = invariant
+	if n > limits.MaxSeqs {
+		limits.MaxBatchedTokens, limits.MaxSeqs, limits.MaxLogitRows = 128, 100, 100
+	}
 	eager := newTinyOf(t, Config{Path: path, Eager: true}, limits)
 	tokens, logprobs := eager.generate(t, n, never)
 	require.Empty(t, eager.graphs.all)

@@ -32,8 +32,11 @@ const (
 var _ [headerWords - 1 - mSlot]struct{} // the header has room
 
 // sampleEntry is SampleEntry: row of logits, row, position of the drawn token,
-// number of its mask or −1.
+// number of its mask, −1 or checkEntry.
 type sampleEntry [4]int32
+
+// checkEntry is CHECK.
+const checkEntry = -2
 
 // updates are row changes that wait for the next message.
 type updates struct {
@@ -172,7 +175,10 @@ func (m *message) samples(s *kernels.SampleBatch, slot int) (masks int) {
 	m.set(mSlot, slot)
 	for i := range s.Index {
 		mask := int32(-1)
-		if s.Masks != nil && s.Masks[i] != nil {
+		switch {
+		case i >= len(s.Index)-s.Checks:
+			mask = checkEntry
+		case s.Masks != nil && s.Masks[i] != nil:
 			mask = int32(masks)
 			masks++
 		}

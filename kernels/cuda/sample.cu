@@ -1,4 +1,5 @@
-// Sampling in the order of kernels.Sampling, without sorting. Three kernels:
+// Sampling in the order of kernels.Sampling, without sorting. Three kernels, of
+// which a check needs the first's NaN alone:
 //
 //   sample_edit    steps 1 to 3 of a row's 8,192 ids by one CTA: maxima, the raw
 //                  log-sum's part, NaN. Rows that nothing changes are not copied.
@@ -107,7 +108,7 @@ PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ Sample
 	int first = blockIdx.x * SPLIT, n = min(SPLIT, p.vocab - first);
 	const float *logits = p.logits + e.index * p.ld + first;
 	bool edits = has_edits(r, e);
-	if (!edits && r.logprobs < 0) {
+	if (e.mask == CHECK || (!edits && r.logprobs < 0)) {
 		Part part = plain_part(p, logits, first, n, best);
 		if (threadIdx.x == 0) p.parts[blockIdx.y * MAX_SPLITS + blockIdx.x] = part;
 		return;
@@ -149,7 +150,7 @@ PG_KERNEL void __launch_bounds__(512) sample_draw(const __grid_constant__ Sample
 	if (blockIdx.y >= p.header[H_SAMPLES]) return;
 	SampleEntry e = p.entries[blockIdx.y];
 	const RowParams r = p.state[e.row].params;
-	if (r.temperature == 0) return;
+	if (r.temperature == 0 || e.mask == CHECK) return;
 	Row row = row_of(p, blockIdx.y);
 	bool filter = r.min_p > 0 || (r.top_k > 0 && r.top_k < p.sample_vocab) || (r.top_p > 0 && r.top_p < 1);
 	bool whole = blockIdx.x == p.splits; // the CTA that filters
@@ -188,9 +189,15 @@ PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ Samp
 	if (entry >= p.header[H_SAMPLES]) return;
 	SampleEntry e = p.entries[entry];
 	const RowParams r = p.state[e.row].params;
+	int32_t *out = p.results + (int64_t)p.header[RESULT_SLOT] * p.result_words;
+	if (e.mask == CHECK) {
+		bool bad = false;
+		for (int i = 0; i < p.splits; i++) bad |= p.parts[entry * MAX_SPLITS + i].bad;
+		if (threadIdx.x == 0) out[entry] = bad ? -1 : 0;
+		return;
+	}
 	Row row = row_of(p, entry);
 	int id = drawn(p, r, row, entry);
-	int32_t *out = p.results + (int64_t)p.header[RESULT_SLOT] * p.result_words;
 	if (threadIdx.x == 0) {
 		p.state[e.row].last_token = id;
 		out[entry] = id;

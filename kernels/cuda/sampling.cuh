@@ -8,6 +8,7 @@
 #define MAX_BIAS 1024
 #define MAX_SPLITS 64
 #define SPLIT 8192 // ids of a CTA
+#define CHECK (-2) // a SampleEntry's mask: of kernels.SampleBatch.Checks
 
 // IN_PROMPT is set in a row's count of an id that its prompt has; the other bits
 // count the id in the output and stop at their maximum.
@@ -33,7 +34,7 @@ struct SampleEntry {
 	int32_t index;    // row of logits
 	int32_t row;      // row state
 	int32_t position; // of the drawn token
-	int32_t mask;     // number of the mask, −1 = none
+	int32_t mask;     // number of the mask, −1 = none, CHECK = draws for nobody
 };
 static_assert(sizeof(SampleEntry) == 16, "message.go: sampleEntry");
 

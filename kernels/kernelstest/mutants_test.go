@@ -75,6 +75,7 @@ var mutants = map[string]struct {
 	"rank_from_zero":    {"sampling", defect{result: func(r *kernels.Result) { addInt(r.Ranks, -1) }}},
 	"logprob_off":       {"sampling", defect{result: func(r *kernels.Result) { addFloat(r.Logprobs, 1e-3) }}},
 	"top_ids_shifted":   {"sampling", defect{result: func(r *kernels.Result) { addInt(r.TopIDs, 1) }}},
+	"checks_draw":       {"sampling", defect{sample: func(s *kernels.SampleBatch) { s.Checks = 0 }}},
 	"last_token_lost":   {"forward", defect{batch: func(b *kernels.Batch) { replace(b.Tokens, kernels.FromDevice, 0) }}},
 }
 

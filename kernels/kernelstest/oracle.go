@@ -12,6 +12,8 @@ import (
 // rounded: weights to bfloat16, KV to the pool's type, RoPE's angle (a float32 product, as the
 // checkpoints were trained with), results to float32 when they are read.
 type Oracle struct {
+	KVType kernels.DType // of the pool that Setup makes: BF16 or FP16
+
 	shape  kernels.Shape
 	limits kernels.Limits
 	kv     kernels.PagedKV
@@ -61,6 +63,7 @@ func (o *Oracle) Info() kernels.Info {
 // Setup implements kernels.Backend.
 func (o *Oracle) Setup(shape kernels.Shape, limits, _ kernels.Limits) error {
 	o.shape, o.limits, o.kv = shape, limits, kernels.NewPagedKV(shape, limits.BlockSize)
+	o.kv.DType = o.KVType
 	for a := range o.acts {
 		o.acts[a] = make([]float64, o.maxRows(kernels.Activation(a))*shape.Width(kernels.Activation(a)))
 	}
@@ -139,6 +142,12 @@ func (o *Oracle) Sample(s *kernels.SampleBatch) kernels.Ticket {
 			mask = s.Masks[i]
 		}
 		logits := o.row(kernels.Logits, int(index))
+		if i >= n-s.Checks {
+			if !numbers(logits) {
+				res.Tokens[i] = kernels.InvalidToken
+			}
+			continue
+		}
 		id, margin := Draw(logits, o.shape.SampleVocab, &r.sampling, r.history, mask, s.Positions[i])
 		o.margin = min(o.margin, margin)
 		res.Tokens[i] = id

@@ -49,10 +49,8 @@ func descending(a, b candidate) int {
 // that TopP kept from being drawn. Below about 1e-4 a float32 Backend may rightly
 // differ. Exact ties have a defined outcome and do not count.
 func Draw(logits []float64, sampleVocab int, s *kernels.Sampling, h History, mask []uint32, position int32) (id int32, margin float64) {
-	for _, z := range logits {
-		if math.IsNaN(z) || math.IsInf(z, 1) {
-			return kernels.InvalidToken, math.Inf(1)
-		}
+	if !numbers(logits) {
+		return kernels.InvalidToken, math.Inf(1)
 	}
 	c := allowed(process(logits, s, h), sampleVocab, s, mask, position)
 	if len(c) == 0 {
@@ -78,6 +76,11 @@ func Draw(logits []float64, sampleVocab int, s *kernels.Sampling, h History, mas
 		}
 	}
 	return kept[0].id, margin
+}
+
+// numbers says whether no NaN and no +Inf is among them.
+func numbers(logits []float64) bool {
+	return !slices.ContainsFunc(logits, func(z float64) bool { return math.IsNaN(z) || math.IsInf(z, 1) })
 }
 
 // process applies steps 1 and 3: bias and penalties.

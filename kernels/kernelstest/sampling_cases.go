@@ -122,6 +122,11 @@ func (p *pair) reset(cases []drawCase) {
 // from the Logits row of that index. With cases of unequal history the rows
 // must have been reset before.
 func (p *pair) draw(cases []drawCase, order []int) (got, want *kernels.Result) {
+	return p.drawAndCheck(cases, order, 0)
+}
+
+// drawAndCheck is draw whose last entries, so many, are checks.
+func (p *pair) drawAndCheck(cases []drawCase, order []int, checks int) (got, want *kernels.Result) {
 	n := len(cases)
 	batch := &kernels.Batch{QueryStart: []int32{0}, NumDecodes: n}
 	logits := make([]float32, 0, n*p.shape.Vocab)
@@ -133,7 +138,7 @@ func (p *pair) draw(cases []drawCase, order []int) (got, want *kernels.Result) {
 		batch.LogitRows = append(batch.LogitRows, int32(i))
 		logits = append(logits, c.logits...)
 	}
-	sample := &kernels.SampleBatch{}
+	sample := &kernels.SampleBatch{Checks: checks}
 	for _, i := range order {
 		sample.Index = append(sample.Index, int32(i))
 		sample.Rows = append(sample.Rows, int32(i))

@@ -101,6 +101,44 @@ func (s *suite) notANumber(t *testing.T) {
 	}
 }
 
+// checks: half the rows are checked, whatever their Sampling, some of them spoiled; what
+// the others draw and what the checked ones draw next is as if nobody had looked.
+func (s *suite) checks(t *testing.T) {
+	const n = 40
+	p := s.samplerPair(t, 1000, 0, n)
+	cases := p.mixedRows(n)
+	p.reset(cases)
+	spoiled := slices.Clone(cases)
+	order := p.rng.Perm(n)
+	drawing, checked := order[:n/2], order[n/2:]
+	bad := map[int]bool{}
+	for i, row := range checked[:n/4] {
+		c := &spoiled[row]
+		c.logits, bad[row] = slices.Clone(c.logits), true
+		c.logits[p.rng.IntN(1000)] = []float32{float32(math.NaN()), float32(math.Inf(1))}[i%2]
+	}
+	got, want := p.drawAndCheck(spoiled, order, len(checked))
+	p.equalDraws(cases, drawing, &kernels.Result{
+		Tokens: got.Tokens[:len(drawing)], Logprobs: got.Logprobs, Ranks: got.Ranks, TopIDs: got.TopIDs, TopLogprobs: got.TopLogprobs,
+	}, &kernels.Result{
+		Tokens: want.Tokens[:len(drawing)], Logprobs: want.Logprobs, Ranks: want.Ranks, TopIDs: want.TopIDs, TopLogprobs: want.TopLogprobs,
+	})
+	for i, row := range checked {
+		token := int32(0)
+		if bad[row] {
+			token = kernels.InvalidToken
+		}
+		require.Equal(t, token, got.Tokens[len(drawing)+i], "row %d", row)
+	}
+	got, _ = p.draw(cases, checked)
+	next := clone(got)
+	p.reset(cases)
+	got, _ = p.draw(cases, checked)
+	for i := range checked {
+		p.equalEntry(next, i, got, i)
+	}
+}
+
 // distribution draws 9,600 tokens from a few likely ids and compares their
 // counts with the softmax by Pearson's chi-square: with 7 degrees of freedom, 40
 // is exceeded once in a million.

@@ -2,6 +2,7 @@ package kernelstest
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -120,6 +121,27 @@ func (s *suite) qkv(t *testing.T) {
 			check(p, p.batch([]span{{2047, 1}, {1000, 8}}), 9, qkvSpec(p.shape, "qkv", true))
 		})
 	}
+	t.Run("half_range", s.halfRange)
+}
+
+// halfRange: keys and values that float16 cannot hold become its greatest, ±65,504, and
+// those of a token that is not a number are NaN, whatever kernel writes them.
+func (s *suite) halfRange(t *testing.T) {
+	s.runOps(t, cross([]geometry{tiny, qwen15, oddHead}, 3, 8, 16, 33, 100), func(p *pair, b *kernels.Batch, n int) {
+		if p.got.KV().DType != kernels.FP16 {
+			p.t.Skip("the pool is no float16")
+		}
+		w := p.load(func(b kernels.Backend) (kernels.Weight, error) { return b.LoadLinear(qkvSpec(p.shape, "qkv", false)) })
+		width := p.shape.Width(kernels.Normed)
+		x := p.random(kernels.Normed, n, 4e4)
+		for i := range width {
+			x[i] *= 1 << 80
+			x[2*width+i] = float32(math.NaN())
+		}
+		p.each(func(b kernels.Backend, _ []kernels.Weight) { b.WriteActivation(kernels.Normed, x) })
+		p.step(b, func(b kernels.Backend, ws []kernels.Weight) { b.QKV(1, ws[w]) })
+		p.equalKV()
+	})
 }
 
 // fromFiles holds matrices of each kind that the Backend reads from a file against the

@@ -26,6 +26,7 @@ func (s *suite) sampling(t *testing.T) {
 	t.Run("logprobs", s.logprobs)
 	t.Run("neighbours", s.neighbours)
 	t.Run("not_a_number", s.notANumber)
+	t.Run("checks", s.checks)
 	t.Run("distribution", s.distribution)
 	t.Run("large_vocabulary", s.largeVocabulary)
 }

@@ -3,11 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 venv=.cache/venv/clients
-if ! cmp -s scripts/clients/requirements.txt "$venv/requirements.txt"; then
-	python3 -m venv --clear "$venv"
-	"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -r scripts/clients/requirements.txt
-	cp scripts/clients/requirements.txt "$venv/"
-fi
+scripts/venv.sh clients scripts/clients/requirements.txt "the OpenAI and Anthropic clients" --no-deps
 log=$(mktemp)
 bin/pagoda serve demo --port 0 2>"$log" &
 server=$!

@@ -22,23 +22,17 @@ esac
 cd "$(dirname "$0")/../.."
 here=scripts/demo_model
 work=.cache/demo
-venv=.cache/venv/demo
 teacher=.cache/models/smollm2-135m
 qwen=testdata/tokenizer/qwen2.5-tokenizer
 export TOKENIZERS_PARALLELISM=true PYTHONUNBUFFERED=1
 
 mkdir -p "$work"
 scripts/test-model.sh
-want=$(sha256sum <"$here/requirements.txt")
-python=$PWD/$venv/bin/python
 if [ "${PACKAGES:-}" = mine ]; then
 	python=${PYTHON:-python3}
-elif [ ! -f "$venv/.stamp" ] || [ "$(cat "$venv/.stamp")" != "$want" ]; then
-	echo "demo_model: fetching torch and transformers (3 GB)" >&2
-	rm -rf "$venv"
-	"${PYTHON:-python3}" -m venv "$venv"
-	"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement "$here/requirements.txt"
-	echo "$want" >"$venv/.stamp"
+else
+	scripts/venv.sh demo "$here/requirements.txt" "torch and transformers (3 GB)"
+	python=$PWD/.cache/venv/demo/bin/python
 fi
 gpus=$(nvidia-smi -L 2>/dev/null | wc -l)
 
