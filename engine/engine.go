@@ -34,6 +34,7 @@ type Info struct {
 	// For rooflines.
 	WeightBytes           int64 // on the device
 	StreamedWeightBytes   int64 // that a decode step reads: all but an embedding that is not the head
+	gatheredBytes         int64 // of that embedding
 	KVBytesPerToken       int64
 	LayerFLOPsPerToken    int64 // of all linear layers but the head
 	AttentionFLOPsPerPair int64 // of a query with one key, over all layers and heads

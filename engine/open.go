@@ -108,13 +108,17 @@ func describe(c *Config, m *model.Config, g *model.GenerationConfig) Info {
 	if !m.TieWordEmbeddings {
 		layers -= head
 	}
-	element := int64(kernels.BF16.Size())
+	element, gathered := int64(kernels.BF16.Size()), int64(0)
 	if c.Quantization == quantizationInt8 {
 		element = 1
+	}
+	if !m.TieWordEmbeddings {
+		gathered = embedding * int64(kernels.BF16.Size())
 	}
 	info := Info{
 		Model: c.Model, Vocab: m.VocabSize, SampleVocab: m.VocabSize, EOSIDs: m.EOSTokenIDs, Generation: g,
 		StreamedWeightBytes:   (layers + head) * element,
+		gatheredBytes:         gathered,
 		KVBytesPerToken:       m.KVBytesPerToken(),
 		LayerFLOPsPerToken:    2 * layers,
 		AttentionFLOPsPerPair: 4 * int64(m.NumHeads) * int64(m.HeadDim) * int64(m.NumLayers),
@@ -216,6 +220,7 @@ func measure(c *Config, src *source, device kernels.Info, workspaceBytes func(ke
 // model's.
 func (i *Info) describe(c *Config, device kernels.Info, sz *sizes, weightBytes int64) {
 	i.Device, i.WeightBytes = device, weightBytes
+	i.StreamedWeightBytes = weightBytes - i.gatheredBytes
 	i.BlockSize, i.BlockBytes, i.MaxLogprobs = c.BlockSize, sz.block, c.MaxLogprobs
 	i.Priority = c.SchedulingPolicy == string(scheduler.Priority)
 	i.Overlapped = c.AsyncScheduling == "on" || c.AsyncScheduling == "auto" && device.Overlap

@@ -106,11 +106,14 @@ func (m *bench) batch(seqs, query, context int) (*kernels.Batch, *kernels.Sample
 // operation: GB/s of its bytes for decodes, GFLOP/s for prefill, beside probes of
 // the machine in the same run.
 func BenchmarkStep(b *testing.B) {
-	for _, path := range append(paths()[1:], "int8") {
+	for _, path := range append(paths()[1:], "uncoded", "int8") {
 		b.Run(path, func(b *testing.B) {
 			cfg := Config{ISA: path}
-			if path == "int8" {
+			switch path {
+			case "int8":
 				cfg = Config{Int8: true}
+			case "uncoded":
+				cfg = Config{Uncoded: true}
 			}
 			benchmarkSteps(b, cfg)
 		})

@@ -2,9 +2,9 @@
 // token.
 //
 // Bytes moved: 2·hidden a token read (a tied weight is packed in panels, so each
-// 32-bit value lies in a cache line of its own: 32·hidden, or 16·hidden of int8),
-// 4·hidden written.
-#include "weight.h"
+// 32-bit value lies in a cache line of its own: 32·hidden, 48·hidden of coded weights,
+// 16·hidden of int8), 4·hidden written.
+#include "coded.h"
 
 static void embed_row(const struct pg_weight *w, int32_t id, float *out) {
 	if (w->layout == PG_ROWS) {
@@ -12,9 +12,10 @@ static void embed_row(const struct pg_weight *w, int32_t id, float *out) {
 		for (int k = 0; k < w->cols; k++) out[k] = pg_from_bf16(row[k]);
 		return;
 	}
+	if (w->format == PG_BF16_CODED) return pg_coded_row(w, id / PG_COLUMNS, id % PG_COLUMNS, out);
 	// The id's lane of each step, 4 bytes.
 	const char *lane = w->data + id / PG_COLUMNS * pg_panel_bytes(w) + id % PG_COLUMNS * 4;
-	if (w->int8) {
+	if (w->format == PG_INT8) {
 		float scale = w->scales[id];
 		for (int k = 0; k < w->cols; k++)
 			out[k] = (float)((uint8_t)lane[(int64_t)(k / 4) * PG_STEP_BYTES + k % 4] - 128) * scale;

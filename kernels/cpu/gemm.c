@@ -6,7 +6,7 @@
 //   qkv      see qkv.c
 //   head     Logits[i] = Y[i], after the norm of the rows in LogitRows
 //
-// W is bfloat16 or int8; X is float32, or was packed as bfloat16 or int8 by a phase
+// W is bfloat16, as it is or coded, or int8; X is float32, or was packed as bfloat16 or int8 by a phase
 // of its own (activations.c), as the kernels of the code path take it. Sums are
 // float32.
 //
@@ -17,8 +17,8 @@
 // Bytes moved: the weights once a block of tokens, 4·M·(K + N) of activations.
 // FLOPs: 2·M·N·K.
 //
-// Numerics: every output is one chain of sums in ascending k from zero, whatever
-// M, the tile or the thread, and the rounding of X depends on its row alone, so
+// Numerics: every output is one chain of sums in ascending k from zero (the exceptions of
+// a coded panel last), whatever M, the tile or the thread, and the rounding of X depends on its row alone, so
 // results are equal bit for bit whatever the batch.
 #include "gemm.h"
 
@@ -115,11 +115,13 @@ static void gate_up_epilogue(const struct pg_device *d, struct pg_step *s, const
 
 const struct pg_gemm_kernels *pg_gemm_kernels_of(const struct pg_device *d, const struct pg_weight *w) {
 #ifdef __x86_64__
-	if (w->int8) {
+	if (w->format == PG_INT8) {
 		if (d->vnni) return &pg_gemm_int8_vnni;
 		if (d->isa >= PG_ISA_AVX2) return &pg_gemm_int8_avx2;
 		return &pg_gemm_int8_scalar;
 	}
+	if (w->format == PG_BF16_CODED)
+		return d->isa == PG_ISA_AVX512BF16 ? &pg_gemm_avx512bf16_coded : &pg_gemm_avx512_coded;
 	switch (d->isa) {
 	case PG_ISA_AVX512BF16: return &pg_gemm_avx512bf16;
 	case PG_ISA_AVX512: return &pg_gemm_avx512;
@@ -128,7 +130,7 @@ const struct pg_gemm_kernels *pg_gemm_kernels_of(const struct pg_device *d, cons
 	}
 #endif
 	(void)d;
-	return w->int8 ? &pg_gemm_int8_scalar : &pg_gemm_scalar;
+	return w->format == PG_INT8 ? &pg_gemm_int8_scalar : &pg_gemm_scalar;
 }
 
 const float *pg_input(const struct pg_device *d, const struct pg_step *s, const struct pg_op *op, int *count) {
@@ -168,15 +170,40 @@ static struct gemm gemm_of(const struct pg_device *d, const struct pg_step *s, c
 	return g;
 }
 
+// add_exceptions adds the products of what a coded panel's steps lack.
+static void add_exceptions(const struct gemm *g, float *tile, int row0, int rows, int panel) {
+	const struct pg_codes *codes = g->w->codes + panel;
+	for (int i = 0; i < codes->num_exceptions; i++) {
+		const struct pg_exception *e = codes->exceptions + i;
+		for (int m = 0; m < rows; m++) {
+			const char *x = g->x + (row0 + m) * g->ldx;
+			float value = g->kernels->format == PG_ROWS_F32 ? ((const float *)x)[e->k] : pg_from_bf16(((const uint16_t *)x)[e->k]);
+			tile[m * PG_COLUMNS + e->column] += value * e->value;
+		}
+	}
+}
+
 // finish_tile hands a panel's sums on.
 static void finish_tile(const struct pg_device *d, struct pg_step *s, const struct pg_op *op, const struct gemm *g,
                         float *tile, int row0, int rows, int panel) {
-	if (g->w->int8) {
+	if (g->w->format == PG_BF16_CODED) add_exceptions(g, tile, row0, rows, panel);
+	if (g->w->format == PG_INT8) {
 		const float *scales = g->w->scales + panel * PG_COLUMNS;
 		for (int m = 0; m < rows; m++)
 			for (int c = 0; c < PG_COLUMNS; c++) tile[m * PG_COLUMNS + c] *= scales[c];
 	}
 	g->epilogue(d, s, op, tile, row0, rows, panel);
+}
+
+// codes_of is what a panel's kernel wants beside its steps. What is wanted after it, its
+// exceptions and the codes of the next, lies outside the streams and is asked for here:
+// waiting for both would take a tenth of the panel's time.
+static const struct pg_codes *codes_of(const struct gemm *g, int panel) {
+	if (g->w->format != PG_BF16_CODED) return NULL;
+	const struct pg_codes *codes = g->w->codes + panel;
+	__builtin_prefetch(codes + 1);
+	__builtin_prefetch(codes->exceptions);
+	return codes;
 }
 
 // run_panel multiplies tokens row0 … row0+rows−1, in several tiles, with a panel,
@@ -187,13 +214,15 @@ static void run_panel(const struct pg_device *d, struct pg_step *s, const struct
 	_Alignas(64) float out[PG_MR * PG_COLUMNS];
 	int tiles = div_up(rows, g->kernels->max_rows);
 	int64_t bytes = pg_panel_bytes(g->w);
+	// One round of a kernel's loop is a step, or a pair of coded ones.
+	int round = g->w->format == PG_BF16_CODED ? PG_PAIR_BYTES : PG_STEP_BYTES;
 	struct pg_tile tile = {
-		.ldx = g->ldx, .w = g->w->data + panel * bytes, .steps = g->w->steps, .out = out,
-		.step = more ? div_up(PG_STEP_BYTES / 64, tiles) * 64 : 0,
+		.ldx = g->ldx, .w = g->w->data + panel * bytes, .codes = {codes_of(g, panel)}, .steps = g->w->steps, .out = out,
+		.step = more ? div_up(round / 64, tiles) * 64 : 0,
 	};
 	for (int t = 0; t < tiles; t++) {
 		int m = (int)((int64_t)rows * t / tiles), mr = (int)((int64_t)rows * (t + 1) / tiles) - m;
-		int64_t done = (int64_t)t * tile.steps * tile.step;
+		int64_t done = t * (bytes / round) * tile.step;
 		tile.x = g->x + (row0 + m) * g->ldx;
 		tile.ahead = tile.w + bytes + done;
 		if (done >= bytes) tile.step = 0;
@@ -216,7 +245,7 @@ static void run_few(const struct pg_device *d, struct pg_step *s, const struct p
 		for (int i = 0; i < each; i++) {
 			fn(&(struct pg_tile){
 				.x = g->x + row0 * g->ldx, .ldx = g->ldx, .w = g->w->data + (panel + i) * bytes, .stride = each * bytes,
-				.steps = g->w->steps, .out = out,
+				.codes = {codes_of(g, panel + i), np > 1 ? codes_of(g, panel + i + each) : NULL}, .steps = g->w->steps, .out = out,
 			});
 			for (int p = 0; p < np; p++)
 				finish_tile(d, s, op, g, out + p * PG_MR * PG_COLUMNS, row0, rows, panel + i + p * each);

@@ -12,9 +12,10 @@ struct pg_tile {
 	int64_t ldx;   // bytes from one to the next
 	const char *w; // first panel
 	int64_t stride; // bytes from one panel to the next
+	const struct pg_codes *codes[2]; // of the panels, if they are coded
 	int steps;     // of a panel
 	// Memory that is read next: with np = 1, `step` bytes from ahead on are fetched
-	// into the second-level cache each step, a multiple of 64.
+	// into the second-level cache each step (coded: pair of steps), a multiple of 64.
 	const char *ahead;
 	int step;
 	float *out; // [np][PG_MR][a0…a15 b0…b15]
@@ -35,6 +36,7 @@ struct pg_gemm_kernels {
 extern const struct pg_gemm_kernels pg_gemm_scalar, pg_gemm_int8_scalar;
 #ifdef __x86_64__
 extern const struct pg_gemm_kernels pg_gemm_avx2, pg_gemm_avx512, pg_gemm_avx512bf16;
+extern const struct pg_gemm_kernels pg_gemm_avx512_coded, pg_gemm_avx512bf16_coded;
 extern const struct pg_gemm_kernels pg_gemm_int8_avx2, pg_gemm_int8_vnni;
 #endif
 

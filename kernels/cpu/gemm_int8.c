@@ -53,7 +53,7 @@ const struct pg_gemm_kernels pg_gemm_int8_scalar = {PG_ROWS_INT8, 1, scalar_pane
 #ifdef __x86_64__
 #include <immintrin.h>
 
-#define PREFETCH (40 * 64) // bytes
+#define PREFETCH (16 * 64) // bytes; 40 lines read 2 to 8 % less
 enum { MAX_ROWS = 6, MAX_ROWS_AVX2 = 3 };
 
 static inline __attribute__((always_inline)) PG_AVX512VNNI void vnni(int mr, int np, const struct pg_tile *t) {

@@ -30,6 +30,9 @@
 // Code paths; each has what those before it have.
 enum pg_isa { PG_ISA_SCALAR, PG_ISA_AVX2, PG_ISA_AVX512, PG_ISA_AVX512BF16 };
 
+// How weights of linear layers lie in memory; see weight.h.
+enum pg_format { PG_BF16, PG_BF16_CODED, PG_INT8 };
+
 // How the matrix kernels take a row of activations; see activations.c.
 enum pg_rows_format { PG_ROWS_F32, PG_ROWS_BF16, PG_ROWS_INT8 };
 
@@ -160,7 +163,7 @@ struct pg_device {
 	struct pg_kv kv;
 	enum pg_isa isa;
 	bool vnni;           // int8 dot products
-	bool int8;           // weights of linear layers are int8
+	int32_t format;      // enum pg_format of the linear weights
 	int32_t threads;
 	struct pg_pool *pool;
 	struct pg_row *rows; // [max_seqs]
@@ -191,7 +194,7 @@ static inline int64_t pg_stride(int64_t width) {
 
 // pg_format_of is how products with the device's linear weights take rows.
 static inline enum pg_rows_format pg_format_of(const struct pg_device *d) {
-	return d->int8 ? PG_ROWS_INT8 : d->isa >= PG_ISA_AVX512BF16 ? PG_ROWS_BF16 : PG_ROWS_F32;
+	return d->format == PG_INT8 ? PG_ROWS_INT8 : d->isa >= PG_ISA_AVX512BF16 ? PG_ROWS_BF16 : PG_ROWS_F32;
 }
 
 // pg_scratch is a worker's own scratch memory, 64-byte aligned, undefined at

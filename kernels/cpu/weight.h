@@ -24,6 +24,21 @@
 //
 // int8 values are w/scale + 128 as unsigned bytes, one scale an output: the
 // largest |w| becomes 127. What cols lacks of a multiple of 64 is 128, zero.
+//
+// Coded bfloat16 (coded.c) is the same values in 12 bits, since a decode step of few
+// tokens takes as long as its weights take to be read. Of the 8 bits of an exponent,
+// trained weights use less than 3: a panel's weights lie within 15 powers of two but
+// for one in ten thousand (SmolLM2). So two steps are three lines, a pair:
+//
+//     signs and mantissas of a step   64 bytes │ of the next   64 bytes │ codes   64 bytes
+//
+// where a byte of codes has those of the same weight of both steps, the first's in its
+// low half. A code is how many powers of two the weight lies below the panel's largest;
+// 15 is the exponent 0 (zero, denormals). What lies further below is zero there and
+// stands in the panel's list of exceptions, whose products are added when its sums are
+// done. In each 16 bytes, 8 weights of a precede 8 of b, so that interleaving with the
+// exponents makes the lines above. Nothing is lost: compare DFloat11 (Zhang et al.,
+// "70% Size, 100% Accuracy", 2025), which codes exponents by Huffman.
 #pragma once
 
 #include "kernels.h"
@@ -32,6 +47,20 @@
 
 #define PG_STEP_BYTES (PG_COLUMNS * 4)
 #define PG_GROUP 32 // k of an int8 activation's scale
+#define PG_PAIR_BYTES 192
+#define PG_CODES 16
+
+// A weight that a panel's codes cannot say.
+struct pg_exception { int32_t k, column; float value; };
+
+// What a panel of coded bfloat16 has beside its pairs, a cache line.
+struct pg_codes {
+	// By code, the upper 7 bits of the exponent, and its lowest bit as the highest of a byte.
+	_Alignas(64) uint8_t high[PG_CODES];
+	uint8_t low[PG_CODES];
+	int32_t num_exceptions;
+	struct pg_exception *exceptions; // in ascending k
+};
 
 enum pg_layout { PG_PLAIN, PG_GATE_UP_LAYOUT, PG_QKV_LAYOUT, PG_ROWS, PG_VECTOR };
 
@@ -39,16 +68,20 @@ struct pg_weight {
 	int32_t layout;     // enum pg_layout
 	int32_t rows, cols; // of the checkpoint's parts, one below the other
 	int32_t head_dim;   // PG_QKV_LAYOUT
-	bool int8;          // else bfloat16
+	int32_t format;     // enum pg_format
 	int32_t panels, steps; // steps of a panel
 	int64_t bytes;
 	char *data;    // panels, or PG_ROWS: [rows][cols] bfloat16
 	float *bias;   // [panels][32] as a0…a15 b0…b15, or NULL; PG_VECTOR: the vector
 	float *norms;  // qkv: RMSNorm of query and key heads, [2][head_dim], or NULL
 	float *scales; // int8: [panels][32]
+	struct pg_codes *codes; // coded: [panels]
 };
 
-static inline int64_t pg_panel_bytes(const struct pg_weight *w) { return (int64_t)w->steps * PG_STEP_BYTES; }
+static inline int64_t pg_panel_bytes(const struct pg_weight *w) {
+	if (w->format == PG_BF16_CODED) return (int64_t)(w->steps + 1) / 2 * PG_PAIR_BYTES;
+	return (int64_t)w->steps * PG_STEP_BYTES;
+}
 
 // pg_head_panels is the number of panels of a head.
 static inline int pg_head_panels(int head_dim) { return (head_dim / 2 + 15) / 16; }
