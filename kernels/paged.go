@@ -9,7 +9,7 @@ import "fmt"
 type PagedKV struct {
 	BlockSize, Layers, KVHeads, HeadDim int
 
-	DType DType // of the elements: BF16 or FP16
+	DType DType // of the elements
 
 	Block int // from a block to the next
 	Layer int // from a layer to the next
@@ -18,14 +18,14 @@ type PagedKV struct {
 	Token int // from a token to the next
 }
 
-// NewPagedKV lays out a pool of bfloat16 for the shape.
+// NewPagedKV lays out a pool of float16 for the shape.
 func NewPagedKV(s Shape, blockSize int) PagedKV {
 	switch blockSize {
 	case 16, 32, 64:
 	default:
 		panic(fmt.Sprintf("kernels: block size %d, want 16, 32 or 64", blockSize))
 	}
-	kv := PagedKV{BlockSize: blockSize, Layers: s.Layers, KVHeads: s.KVHeads, HeadDim: s.HeadDim}
+	kv := PagedKV{DType: FP16, BlockSize: blockSize, Layers: s.Layers, KVHeads: s.KVHeads, HeadDim: s.HeadDim}
 	kv.Token = s.HeadDim
 	kv.Head = kv.Token * blockSize
 	kv.Value = kv.Head * s.KVHeads

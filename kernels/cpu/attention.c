@@ -272,12 +272,12 @@ void pg_attention_plan(const struct pg_device *d, struct pg_step *s, const struc
 
 static void expand_keys(float *tile, const uint16_t *keys, int64_t stride, int head_dim) {
 	for (int t = 0; t < 16; t++)
-		for (int i = 0; i < head_dim; i++) tile[i * PG_KV_TILE + t] = pg_from_bf16(keys[t * stride + i]);
+		for (int i = 0; i < head_dim; i++) tile[i * PG_KV_TILE + t] = pg_from_fp16(keys[t * stride + i]);
 }
 
 static void expand_values(float *tile, const uint16_t *values, int64_t stride, int n, int head_dim) {
 	for (int t = 0; t < n; t++)
-		for (int i = 0; i < head_dim; i++) tile[t * head_dim + i] = pg_from_bf16(values[t * stride + i]);
+		for (int i = 0; i < head_dim; i++) tile[t * head_dim + i] = pg_from_fp16(values[t * stride + i]);
 }
 
 static void panel(const struct pg_panel *p) {

@@ -8,13 +8,15 @@
 #include "attention.h"
 #include "avx2.h"
 
-PG_INLINE_AVX2 __m256 widen(const uint16_t *p) {
-	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
-}
+PG_INLINE_AVX2 __m256 widen(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 
 PG_AVX2 static void expand_keys(float *tile, const uint16_t *keys, int64_t stride, int head_dim) {
-	for (int i = 0; i < head_dim; i++)
-		for (int t = 0; t < 16; t++) tile[i * PG_KV_TILE + t] = pg_from_bf16(keys[t * stride + i]);
+	float rows[16][8];
+	for (int d = 0; d < head_dim; d += 8) {
+		for (int t = 0; t < 16; t++) _mm256_storeu_ps(rows[t], widen(keys + t * stride + d));
+		for (int i = 0; i < 8; i++)
+			for (int t = 0; t < 16; t++) tile[(d + i) * PG_KV_TILE + t] = rows[t][i];
+	}
 }
 
 PG_AVX2 static void expand_values(float *tile, const uint16_t *values, int64_t stride, int n, int head_dim) {

@@ -13,7 +13,6 @@
 #include "avx512.h"
 
 PG_AVX512 static void expand_keys(float *tile, const uint16_t *keys, int64_t stride, int head_dim) {
-	const __m512i high = _mm512_set1_epi32((int)0xffff0000);
 	for (int d = 0; d < head_dim; d += 32) {
 		int pairs = head_dim - d < 32 ? 8 : 16;
 		__mmask16 half = pairs == 16 ? 0xffff : 0xff;
@@ -23,8 +22,8 @@ PG_AVX512 static void expand_keys(float *tile, const uint16_t *keys, int64_t str
 		float *out = tile + (int64_t)d * PG_KV_TILE;
 		for (int i = 0; i < 16; i++) { // v[i]: dimensions d + 2i and d + 2i + 1 of 16 tokens
 			if (i >= pairs) break;
-			_mm512_storeu_si512(out, _mm512_slli_epi32(v[i], 16));
-			_mm512_storeu_si512(out + PG_KV_TILE, _mm512_and_si512(v[i], high));
+			_mm512_storeu_ps(out, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v[i])));
+			_mm512_storeu_ps(out + PG_KV_TILE, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(v[i], 16))));
 			out += 2 * PG_KV_TILE;
 		}
 	}
@@ -33,7 +32,7 @@ PG_AVX512 static void expand_keys(float *tile, const uint16_t *keys, int64_t str
 PG_AVX512 static void expand_values(float *tile, const uint16_t *values, int64_t stride, int n, int head_dim) {
 	for (int t = 0; t < n; t++)
 		for (int d = 0; d < head_dim; d += 16)
-			_mm512_storeu_ps(tile + t * head_dim + d, pg_load_bf16(values + t * stride + d));
+			_mm512_storeu_ps(tile + t * head_dim + d, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(values + t * stride + d))));
 }
 
 // scores sets score[r] = q[r] · keys for rows rows, a constant at each call.

@@ -30,12 +30,6 @@ PG_INLINE __m512 pg_exp512(__m512 x) {
 	return _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
 }
 
-// pg_load_bf16 widens 16 bfloat16.
-PG_INLINE __m512 pg_load_bf16(const uint16_t *p) {
-	__m512i v = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
-	return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
-}
-
 // pg_transpose512 turns 16 vectors of 16 dwords into their columns.
 PG_INLINE void pg_transpose512(__m512i v[16]) {
 	__m512i a[16];

@@ -10,8 +10,7 @@
 #ifdef __x86_64__
 #include "avx512.h"
 
-// One weight in EXCEPT may be an exception: the worst panel of SmolLM2 has one in 530.
-enum { EXCEPT = 256, ZERO = PG_CODES - 1 };
+enum { ZERO = PG_CODES - 1 };
 
 PG_AVX512 uint16_t pg_largest_bf16(const char *row, int n) {
 	__m512i max = _mm512_setzero_si512(), sign = _mm512_set1_epi16(0x7FFF);
@@ -25,26 +24,32 @@ PG_AVX512 uint16_t pg_largest_bf16(const char *row, int n) {
 	return largest;
 }
 
-bool pg_code_begin(struct pg_coder *c, struct pg_codes *codes, uint16_t largest, int steps, char *out) {
-	int base = largest >> 7, room = steps * 2 * PG_COLUMNS / EXCEPT + 1;
-	*c = (struct pg_coder){.codes = codes, .out = out, .base = base, .room = room};
+void pg_code_begin(struct pg_coder *c, struct pg_codes *codes, uint16_t largest, char *out) {
+	int base = largest >> 7;
+	*c = (struct pg_coder){.codes = codes, .out = out, .base = base};
 	for (int i = 0; i < PG_CODES; i++) {
 		int exponent = i == ZERO || i > base ? 0 : base - i;
 		codes->high[i] = exponent >> 1;
 		codes->low[i] = exponent << 7;
 	}
 	codes->num_exceptions = 0;
-	codes->exceptions = malloc(room * sizeof *codes->exceptions);
-	return codes->exceptions != NULL;
+	codes->exceptions = NULL;
 }
 
 // except lists the weights of a step that far says, half a's in its lower half.
 static bool except(struct pg_coder *c, const char *lines, uint64_t far) {
+	struct pg_codes *codes = c->codes;
 	for (; far; far &= far - 1) {
 		int at = __builtin_ctzll(far), half = at / 32, i = at % 32;
 		uint16_t bits = ((const uint16_t *)lines)[at];
-		if (c->codes->num_exceptions == c->room) return false;
-		c->codes->exceptions[c->codes->num_exceptions++] = (struct pg_exception){
+		if (codes->num_exceptions == c->room) {
+			int room = c->room ? 2 * c->room : 16;
+			struct pg_exception *more = realloc(codes->exceptions, room * sizeof *more);
+			if (!more) return false;
+			codes->exceptions = more;
+			c->room = room;
+		}
+		codes->exceptions[codes->num_exceptions++] = (struct pg_exception){
 			.k = 2 * c->step + i % 2, .column = half * 16 + i / 2, .value = pg_from_bf16(bits),
 		};
 	}
@@ -85,11 +90,7 @@ PG_AVX512 bool pg_code_steps(struct pg_coder *c, const char *lines, int steps) {
 void pg_code_end(struct pg_coder *c) {
 	_mm_sfence(); // the streamed lines
 	struct pg_codes *codes = c->codes;
-	if (codes->num_exceptions == 0) {
-		free(codes->exceptions);
-		codes->exceptions = NULL;
-		return;
-	}
+	if (!codes->exceptions) return;
 	struct pg_exception *fitted = realloc(codes->exceptions, codes->num_exceptions * sizeof *fitted);
 	if (fitted) codes->exceptions = fitted;
 }

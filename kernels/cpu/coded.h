@@ -16,14 +16,14 @@ struct pg_coder {
 	int room;    // for exceptions
 };
 
-// pg_code_begin starts a panel of so many steps, whose greatest |w| has the bits largest;
-// false: no memory.
-bool pg_code_begin(struct pg_coder *c, struct pg_codes *codes, uint16_t largest, int steps, char *out);
+// pg_code_begin starts a panel whose greatest |w| has the bits largest, at out, which is
+// aligned to 64 bytes.
+void pg_code_begin(struct pg_coder *c, struct pg_codes *codes, uint16_t largest, char *out);
 // pg_code_steps codes steps of 128 bytes; they are an even number but at the end, where
-// another one, of zeros, must follow an odd one. false: more exceptions than a panel
-// may have, so that its weight is better kept as it is.
+// another one, of zeros, must follow an odd one. false: no memory for exceptions.
 bool pg_code_steps(struct pg_coder *c, const char *lines, int steps);
-// pg_code_end gives back the memory that the panel's exceptions do not need.
+// pg_code_end gives back the memory that the panel's exceptions do not need, and makes
+// what was coded visible to other threads.
 void pg_code_end(struct pg_coder *c);
 #endif
 

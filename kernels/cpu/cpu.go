@@ -18,9 +18,9 @@
 // # Code paths
 //
 // "avx512bf16" needs AVX-512 F, BW, VL, DQ and BF16; "avx512" all but the last;
-// "avx2" AVX2 and FMA; "scalar" is plain C, the reference, and what other
-// architectures build. One binary holds all; New chooses by CPUID and, between the
-// first two, by timing. Int8 weights use VNNI where it is.
+// "avx2" AVX2, FMA and F16C; "scalar" is plain C, the reference, and what other
+// architectures build. One binary holds all; New chooses by CPUID and the
+// processor's maker. Int8 weights use VNNI where it is.
 //
 // # Life of a step
 //
@@ -72,9 +72,9 @@ type Config struct {
 	// Int8 makes the linear weights and a tied embedding int8 as they load, one
 	// scale an output; products take activations as int8 too, one scale for 32.
 	Int8 bool
-	// Uncoded keeps bfloat16 weights as they are. Otherwise a path that can codes those
-	// of linear layers and a tied embedding in 12 bits, which loses nothing and decodes
-	// faster by as much as there is less to read.
+	// Uncoded keeps bfloat16 weights as they are. Otherwise the AVX-512 paths code those of
+	// linear layers and a tied embedding in 12 bits: nothing is lost, and a decode step
+	// reads a quarter less.
 	Uncoded bool
 	// MemoryLimit is what Info.TotalMemory reports, in bytes; 0 = the memory
 	// that is available to the process.

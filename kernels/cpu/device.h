@@ -8,8 +8,7 @@
 #define PG_STEPS 3
 
 // pg_has says whether the processor has what the code path needs; pg_best_isa
-// is the fastest one that it has, by timing where an instruction set says nothing
-// about speed (under a millisecond). isa.c.
+// is the fastest one that it has. isa.c.
 bool pg_has(enum pg_isa isa);
 enum pg_isa pg_best_isa(void);
 bool pg_has_vnni(void);

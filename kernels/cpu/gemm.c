@@ -6,9 +6,9 @@
 //   qkv      see qkv.c
 //   head     Logits[i] = Y[i], after the norm of the rows in LogitRows
 //
-// W is bfloat16, as it is or coded, or int8; X is float32, or was packed as bfloat16 or int8 by a phase
-// of its own (activations.c), as the kernels of the code path take it. Sums are
-// float32.
+// W is bfloat16, as it is or coded, or int8; X is float32, or was packed as bfloat16 or
+// int8 by a phase of its own (activations.c), as the kernels of the code path take it.
+// Sums are float32.
 //
 // Layout: X row-major, W in panels of 32 outputs (weight.h). A unit of work is a
 // group of panels × a block of tokens that fits the second-level cache with room
@@ -18,8 +18,8 @@
 // FLOPs: 2·M·N·K.
 //
 // Numerics: every output is one chain of sums in ascending k from zero (the exceptions of
-// a coded panel last), whatever M, the tile or the thread, and the rounding of X depends on its row alone, so
-// results are equal bit for bit whatever the batch.
+// a coded panel last), whatever M, the tile or the thread, and the rounding of X depends on
+// its row alone, so results are equal bit for bit whatever the batch.
 #include "gemm.h"
 
 #include <math.h>
@@ -214,18 +214,18 @@ static void run_panel(const struct pg_device *d, struct pg_step *s, const struct
 	_Alignas(64) float out[PG_MR * PG_COLUMNS];
 	int tiles = div_up(rows, g->kernels->max_rows);
 	int64_t bytes = pg_panel_bytes(g->w);
-	// One round of a kernel's loop is a step, or a pair of coded ones.
-	int round = g->w->format == PG_BF16_CODED ? PG_PAIR_BYTES : PG_STEP_BYTES;
+	// One round of a kernel's loop is a step, or a pair of coded ones; a tile fetches `share` bytes a round.
+	int round = g->w->format == PG_BF16_CODED ? PG_PAIR_BYTES : PG_STEP_BYTES, share = div_up(round / 64, tiles) * 64;
 	struct pg_tile tile = {
 		.ldx = g->ldx, .w = g->w->data + panel * bytes, .codes = {codes_of(g, panel)}, .steps = g->w->steps, .out = out,
-		.step = more ? div_up(round / 64, tiles) * 64 : 0,
 	};
 	for (int t = 0; t < tiles; t++) {
 		int m = (int)((int64_t)rows * t / tiles), mr = (int)((int64_t)rows * (t + 1) / tiles) - m;
-		int64_t done = t * (bytes / round) * tile.step;
+		int64_t done = t * (bytes / round) * share;
+		int left = round - t * share;
 		tile.x = g->x + (row0 + m) * g->ldx;
 		tile.ahead = tile.w + bytes + done;
-		if (done >= bytes) tile.step = 0;
+		tile.step = !more || left <= 0 ? 0 : left < share ? left : share;
 		g->kernels->panels(mr, 1)(&tile);
 		finish_tile(d, s, op, g, out, row0 + m, mr, panel);
 	}

@@ -2,8 +2,7 @@
 //
 // float32 rows. A step is two k: each line is widened by a shift (k) or a mask
 // (k+1), and each token's x[k] is broadcast from memory and feeds 2·np
-// multiply-adds. The line is loaded twice rather than kept: 12 × 2 sums, 2
-// operands and a broadcast leave no register for it.
+// multiply-adds.
 //
 // bfloat16 rows. A step is one dot-product instruction a line and token: half the
 // instructions, for activations that were rounded to bfloat16.
@@ -24,7 +23,7 @@
 // multiply-add peak of 116. Lost: 4 panels at once (88–94 % of the read probe at one
 // token; 2 panels lose from 2 tokens on, 4 tokens 78 % against 92 %).
 //
-// Coded weights, 2026-11-26, the same processor, both threads: one token as many bytes a
+// Coded weights and bfloat16 rows, 2026-11-26, the same processor, both threads: one token as many bytes a
 // second as the probe (61 and 63 GB/s), so 1.33 times the weights; from the cache they
 // could go 76 and 65 GB/s a thread (1 and 2 panels). 8 tokens as fast as others from the
 // cache (4.4 ns a step), 12 tokens 9 % slower (7.7 ns), prefill 1 %.

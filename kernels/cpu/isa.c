@@ -10,7 +10,7 @@
 #ifdef __x86_64__
 bool pg_has(enum pg_isa isa) {
 	__builtin_cpu_init();
-	bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+	bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 	bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
 	              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 	switch (isa) {

@@ -21,10 +21,10 @@
 #ifdef __x86_64__
 // Functions that use what not every processor has carry these, so that one
 // binary runs anywhere.
-#define PG_AVX2 __attribute__((target("avx2,fma")))
-#define PG_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")))
-#define PG_AVX512BF16 __attribute__((target("avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")))
-#define PG_AVX512VNNI __attribute__((target("avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")))
+#define PG_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define PG_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+#define PG_AVX512BF16 __attribute__((target("avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+#define PG_AVX512VNNI __attribute__((target("avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 #endif
 
 // Code paths; each has what those before it have.
@@ -178,7 +178,7 @@ struct pg_device {
 	struct pg_blocks device_blocks, host_blocks;
 	int64_t weights_used;     // bytes
 	struct pg_blocks weights; // one behind the other, so that almost all pages are huge ones
-	uint16_t *kv_blocks; // device block 0, bfloat16
+	uint16_t *kv_blocks; // device block 0, float16
 	float *attention_partials; // shared by the phases of one attention op, pg_attention_partials_bytes
 	char *scratch;             // per worker, see pg_scratch
 	int64_t scratch_stride;
@@ -221,6 +221,29 @@ static inline uint16_t pg_to_bf16(float f) {
 	if (f != f) return (uint16_t)(v.u >> 16) | 0x40;
 	return (uint16_t)((v.u + 0x7FFF + ((v.u >> 16) & 1)) >> 16);
 }
+
+static inline float pg_from_fp16(uint16_t h) {
+	union { uint32_t u; float f; } v;
+	uint32_t sign = (uint32_t)(h >> 15) << 31, exp = (h >> 10) & 31, frac = h & 1023;
+	if (exp == 31) {
+		v.u = sign | 0xFFu << 23 | frac << 13;
+	} else if (exp == 0) {
+		v.f = (float)frac / (1 << 24);
+		v.u |= sign;
+	} else {
+		v.u = sign | (exp + 112) << 23 | frac << 13;
+	}
+	return v.f;
+}
+
+// pg_to_fp16 rounds n values to float16, to nearest, ties to even, as kernels.FloatToFP16
+// does: what is beyond the greatest becomes that, NaN stays NaN. half.c.
+typedef void (*pg_to_fp16_fn)(const float *x, int n, uint16_t *out);
+void pg_to_fp16(const float *x, int n, uint16_t *out);
+#ifdef __x86_64__
+void pg_to_fp16_avx2(const float *x, int n, uint16_t *out);
+void pg_to_fp16_avx512(const float *x, int n, uint16_t *out);
+#endif
 
 // Plans: one an operation.
 void pg_embed_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);

@@ -15,7 +15,7 @@ var codePaths = []struct {
 	needs string
 }{
 	{"scalar", C.PG_ISA_SCALAR, "nothing"},
-	{"avx2", C.PG_ISA_AVX2, "AVX2 and FMA"},
+	{"avx2", C.PG_ISA_AVX2, "AVX2, FMA and F16C"},
 	{"avx512", C.PG_ISA_AVX512, "AVX-512 F, BW, VL and DQ"},
 	{"avx512bf16", C.PG_ISA_AVX512BF16, "AVX-512 F, BW, VL, DQ and BF16"},
 }

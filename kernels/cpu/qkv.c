@@ -81,7 +81,8 @@ static struct dest dest_of(const struct pg_device *d, const struct pg_step *s, i
 // finish handles n ≤ 16 pairs: a and b with bias, rotated if rope is not NULL
 // (rope: cos, and h further on sin), to elements i and h+i of dest.
 static inline __attribute__((always_inline)) void finish(const float *tile, const float *bias,
-                                                         const float *rope, struct dest to, int h, int i, int n) {
+                                                         const float *rope, struct dest to, int h, int i, int n,
+                                                         pg_to_fp16_fn to_fp16) {
 	float a[16], b[16];
 	for (int c = 0; c < 16; c++) {
 		a[c] = tile[c];
@@ -100,14 +101,14 @@ static inline __attribute__((always_inline)) void finish(const float *tile, cons
 			b[c] = y * cos + x * sin;
 		}
 	}
+	if (!to.query) {
+		to_fp16(a, n, to.kv + i);
+		to_fp16(b, n, to.kv + h + i);
+		return;
+	}
 	for (int c = 0; c < n; c++) {
-		if (to.query) {
-			to.query[i + c] = a[c];
-			to.query[h + i + c] = b[c];
-		} else {
-			to.kv[i + c] = pg_to_bf16(a[c]);
-			to.kv[h + i + c] = pg_to_bf16(b[c]);
-		}
+		to.query[i + c] = a[c];
+		to.query[h + i + c] = b[c];
 	}
 }
 
@@ -115,21 +116,21 @@ typedef void (*finish_fn)(const float *tile, const float *bias, const float *rop
 
 static void finish_scalar(const float *tile, const float *bias, const float *rope, struct dest to, int h, int i,
                           int n) {
-	finish(tile, bias, rope, to, h, i, n);
+	finish(tile, bias, rope, to, h, i, n, pg_to_fp16);
 }
 
 #ifdef __x86_64__
 // The compiler vectorizes the whole panels, which are the rule.
-#define FINISH(NAME, TARGET)                                                                                       \
+#define FINISH(NAME, TARGET, HALF)                                                                                       \
 	static TARGET void NAME(const float *tile, const float *bias, const float *rope, struct dest to, int h, int i, \
 	                        int n) {                                                                               \
 		if (n == 16)                                                                                               \
-			finish(tile, bias, rope, to, h, i, 16);                                                                \
+			finish(tile, bias, rope, to, h, i, 16, HALF);                                                             \
 		else                                                                                                       \
-			finish(tile, bias, rope, to, h, i, n);                                                                 \
+			finish(tile, bias, rope, to, h, i, n, HALF);                                                              \
 	}
-FINISH(finish_avx2, PG_AVX2)
-FINISH(finish_avx512, PG_AVX512)
+FINISH(finish_avx2, PG_AVX2, pg_to_fp16_avx2)
+FINISH(finish_avx512, PG_AVX512, pg_to_fp16_avx512)
 #endif
 
 static finish_fn finish_of(const struct pg_device *d) {
@@ -178,11 +179,21 @@ static norm_fn norm_of(const struct pg_device *d) {
 	return norm_scalar;
 }
 
+static pg_to_fp16_fn to_fp16_of(const struct pg_device *d) {
+#ifdef __x86_64__
+	if (d->isa >= PG_ISA_AVX512) return pg_to_fp16_avx512;
+	if (d->isa >= PG_ISA_AVX2) return pg_to_fp16_avx2;
+#endif
+	(void)d;
+	return pg_to_fp16;
+}
+
 static void norm_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                        int first, int count, int worker) {
 	(void)worker;
 	const struct pg_shape *m = &d->shape;
 	norm_fn norm = norm_of(d);
+	pg_to_fp16_fn to_fp16 = to_fp16_of(d);
 	for (int t = first; t < first + count; t++) {
 		for (int head = 0; head < m->heads + m->kv_heads; head++) {
 			float *x = raw_head(d, head, t);
@@ -190,7 +201,7 @@ static void norm_phase(const struct pg_device *d, struct pg_step *s, const struc
 			norm(x, op->w->norms + (key ? m->head_dim : 0), s->rope + (int64_t)t * m->head_dim, m->head_dim, m->rms_eps);
 			if (!key) continue;
 			uint16_t *kv = dest_of(d, s, op->layer, head, t).kv;
-			for (int i = 0; i < m->head_dim; i++) kv[i] = pg_to_bf16(x[i]);
+			to_fp16(x, m->head_dim, kv);
 		}
 	}
 }

@@ -6,20 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static float from_fp16(uint16_t h) {
-	union { uint32_t u; float f; } v;
-	uint32_t sign = (uint32_t)(h >> 15) << 31, exp = (h >> 10) & 31, frac = h & 1023;
-	if (exp == 31) {
-		v.u = sign | 0xFFu << 23 | frac << 13;
-	} else if (exp == 0) {
-		v.f = (float)frac / (1 << 24);
-		v.u |= sign;
-	} else {
-		v.u = sign | (exp + 112) << 23 | frac << 13;
-	}
-	return v.f;
-}
-
 // dummy is kernels.Dummy(seed, i)·scale + offset, rounded after each operation
 // as Go does: contraction to a fused multiply-add would give other bits.
 __attribute__((optimize("fp-contract=off")))
@@ -45,7 +31,7 @@ void pg_fetch(const struct pg_source *src, int64_t i, int n, uint16_t *out) {
 		for (int k = 0; k < n; k++) {
 			uint16_t h;
 			memcpy(&h, (const char *)src->data + (i + k) * 2, 2);
-			out[k] = pg_to_bf16(from_fp16(h));
+			out[k] = pg_to_bf16(pg_from_fp16(h));
 		}
 		return;
 	default:
@@ -66,7 +52,7 @@ float pg_fetch_float(const struct pg_source *src, int64_t i) {
 	if (src->data && src->dtype == FP16) {
 		uint16_t h;
 		memcpy(&h, (const char *)src->data + i * 2, 2);
-		return from_fp16(h);
+		return pg_from_fp16(h);
 	}
 	uint16_t b;
 	pg_fetch(src, i, 1, &b);

@@ -10,7 +10,7 @@
 // A dot-product instruction takes a line as it is; for multiply-adds a shift
 // left by 16 of the lanes gives k of 16 outputs in float32 and a mask of the
 // upper half gives k+1, so that widening costs two instructions a line and no
-// shuffle. One layout serves every code path, and one token (several panels side
+// shuffle. That layout serves every code path, and one token (several panels side
 // by side, as streams) as well as many (a tile of 12 tokens × 32 outputs). Packing
 // is a transpose of 32-bit values. Which outputs a and b are follows from the
 // kind; pg_weight_row says it:
@@ -33,7 +33,7 @@
 //     signs and mantissas of a step   64 bytes │ of the next   64 bytes │ codes   64 bytes
 //
 // where a byte of codes has those of the same weight of both steps, the first's in its
-// low half. A code is how many powers of two the weight lies below the panel's largest;
+// low half. A code is how many powers of two the weight lies below the panel's largest (or its bound);
 // 15 is the exponent 0 (zero, denormals). What lies further below is zero there and
 // stands in the panel's list of exceptions, whose products are added when its sums are
 // done. In each 16 bytes, 8 weights of a precede 8 of b, so that interleaving with the
@@ -50,7 +50,7 @@
 #define PG_PAIR_BYTES 192
 #define PG_CODES 16
 
-// A weight that a panel's codes cannot say.
+// A weight that a panel's codes cannot say; column is 0…31, a0…a15 b0…b15.
 struct pg_exception { int32_t k, column; float value; };
 
 // What a panel of coded bfloat16 has beside its pairs, a cache line.
@@ -59,7 +59,7 @@ struct pg_codes {
 	_Alignas(64) uint8_t high[PG_CODES];
 	uint8_t low[PG_CODES];
 	int32_t num_exceptions;
-	struct pg_exception *exceptions; // in ascending k
+	struct pg_exception *exceptions; // a column's in ascending k
 };
 
 enum pg_layout { PG_PLAIN, PG_GATE_UP_LAYOUT, PG_QKV_LAYOUT, PG_ROWS, PG_VECTOR };
@@ -131,5 +131,6 @@ struct pg_source {
 struct pg_weight *pg_weight_new(struct pg_device *d, int layout, int cols, int head_dim, int num,
                                 const struct pg_source *sources, const struct pg_source *bias_sources,
                                 const struct pg_source *norm_sources, int *unreadable);
-// pg_weight_free leaves the weight's bytes to pg_blocks_free of the device's weights.
+// pg_weight_free leaves the weight's bytes to pg_blocks_free of the device's weights, which
+// comes after it.
 void pg_weight_free(struct pg_weight *w);

@@ -268,7 +268,6 @@ func (b *Backend) Setup(shape kernels.Shape, maxima, limits kernels.Limits) erro
 		shape.SampleVocab = shape.Vocab
 	}
 	b.shape, b.limits, b.kv = shape, maxima, kernels.NewPagedKV(shape, maxima.BlockSize)
-	b.kv.DType = kernels.FP16
 	var err error
 	if b.place, err = b.device.NewRange(b.WorkspaceBytes(shape, maxima), cuda.PatchBytes); err != nil {
 		return memory(fmt.Errorf("cuda: reserving addresses for the workspace: %w", err))

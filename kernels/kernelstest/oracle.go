@@ -12,8 +12,6 @@ import (
 // rounded: weights to bfloat16, KV to the pool's type, RoPE's angle (a float32 product, as the
 // checkpoints were trained with), results to float32 when they are read.
 type Oracle struct {
-	KVType kernels.DType // of the pool that Setup makes: BF16 or FP16
-
 	shape  kernels.Shape
 	limits kernels.Limits
 	kv     kernels.PagedKV
@@ -63,7 +61,6 @@ func (o *Oracle) Info() kernels.Info {
 // Setup implements kernels.Backend.
 func (o *Oracle) Setup(shape kernels.Shape, limits, _ kernels.Limits) error {
 	o.shape, o.limits, o.kv = shape, limits, kernels.NewPagedKV(shape, limits.BlockSize)
-	o.kv.DType = o.KVType
 	for a := range o.acts {
 		o.acts[a] = make([]float64, o.maxRows(kernels.Activation(a))*shape.Width(kernels.Activation(a)))
 	}

@@ -44,7 +44,6 @@ func (s *suite) newPair(t *testing.T, shape kernels.Shape, limits kernels.Limits
 		require.NoError(t, b.Setup(shape, limits, limits))
 		require.NoError(t, b.ResizePool(blocks, 0))
 	})
-	p.want.kv.DType = p.got.KV().DType
 	nan := slices.Repeat([]uint16{nanBits}, p.want.KV().BlockElems())
 	for block := range blocks {
 		p.writeBlock(int32(block), nan)

@@ -127,10 +127,10 @@ func (s *suite) qkv(t *testing.T) {
 // halfRange: keys and values that float16 cannot hold become its greatest, ±65,504, and
 // those of a token that is not a number are NaN, whatever kernel writes them.
 func (s *suite) halfRange(t *testing.T) {
+	if s.tol.LossyWeights {
+		t.Skip("sums of such numbers that are near zero may have either sign")
+	}
 	s.runOps(t, cross([]geometry{tiny, qwen15, oddHead}, 3, 8, 16, 33, 100), func(p *pair, b *kernels.Batch, n int) {
-		if p.got.KV().DType != kernels.FP16 {
-			p.t.Skip("the pool is no float16")
-		}
 		w := p.load(func(b kernels.Backend) (kernels.Weight, error) { return b.LoadLinear(qkvSpec(p.shape, "qkv", false)) })
 		width := p.shape.Width(kernels.Normed)
 		x := p.random(kernels.Normed, n, 4e4)
