@@ -34,7 +34,6 @@ type Info struct {
 	// For rooflines.
 	WeightBytes           int64 // on the device
 	StreamedWeightBytes   int64 // that a decode step reads: all but an embedding that is not the head
-	gatheredBytes         int64 // of that embedding
 	KVBytesPerToken       int64
 	LayerFLOPsPerToken    int64 // of all linear layers but the head
 	AttentionFLOPsPerPair int64 // of a query with one key, over all layers and heads
@@ -93,6 +92,7 @@ type source struct {
 	shape       kernels.Shape
 	modelMaxLen int
 	weights     int64 // bytes, estimated
+	gathered    int64 // bytes of them that a step does not stream
 	open        func(*Config) (kernels.Backend, error)
 	load        func(kernels.Backend) (*loaded, error)
 	close       func() // releases what load reads from

@@ -265,7 +265,7 @@ func TestInfoOfAModel(t *testing.T) {
 	require.Equal(t, 290, i.SampleVocab)
 	require.Equal(t, "cpu", i.Device.Backend)
 	require.Positive(t, i.StreamedWeightBytes)
-	require.GreaterOrEqual(t, i.WeightBytes, i.StreamedWeightBytes)
+	require.Equal(t, i.WeightBytes, i.StreamedWeightBytes, "the head is the embedding")
 	require.NotEmpty(t, e.Settings())
 	for _, s := range e.Settings() {
 		require.NotEmpty(t, s.Value, s.Name)
@@ -276,6 +276,22 @@ func TestInfoOfAModel(t *testing.T) {
 		sum += l.Bytes
 	}
 	require.EqualValues(t, 1<<30, sum, "the ledger adds up to the limit")
+}
+
+// TestStreamedWeights: a decode step reads all weights but an embedding that is not the
+// head, which has two bytes a value whatever the others have; a plan says the same.
+func TestStreamedWeights(t *testing.T) {
+	for _, quantization := range []string{"none", "int8"} {
+		e := openTiny(t, func(c *Config) {
+			c.Quantization = quantization
+			untied := strings.Replace(tinyConfig, `"tie_word_embeddings": true`, `"tie_word_embeddings": false`, 1)
+			require.NoError(t, os.WriteFile(filepath.Join(c.Model, "config.json"), []byte(untied), 0o644))
+		})
+		require.EqualValues(t, 300*64*2, e.Info().WeightBytes-e.Info().StreamedWeightBytes, quantization)
+		p, err := NewPlan(e.cfg)
+		require.NoError(t, err)
+		require.EqualValues(t, 300*64*2, p.Info.WeightBytes-p.Info.StreamedWeightBytes, quantization)
+	}
 }
 
 // TestNewRefuses: each class of failure can be told from the others, and the

@@ -35,6 +35,7 @@ func openModel(c *Config) (source, error) {
 		shape:       config.Shape(),
 		modelMaxLen: config.MaxModelLen(),
 		weights:     weightBytes(c, config),
+		gathered:    gatheredBytes(config),
 		open:        openDevice,
 		close:       closeWeights,
 	}
@@ -100,25 +101,24 @@ func weightBytes(c *Config, m *model.Config) int64 {
 	return bytes + bytes/50
 }
 
+// gatheredBytes is what an embedding takes that no head shares: a step reads a few rows
+// of it.
+func gatheredBytes(m *model.Config) int64 {
+	if m.TieWordEmbeddings {
+		return 0
+	}
+	return int64(m.VocabSize) * int64(m.HiddenSize) * int64(kernels.BF16.Size())
+}
+
 // describe fills in the model's part of Info.
 func describe(c *Config, m *model.Config, g *model.GenerationConfig) Info {
 	head := int64(m.VocabSize) * int64(m.HiddenSize)
-	embedding := head
-	layers := m.Parameters() - embedding // and final norm
+	layers := m.Parameters() - head // the embedding's as many; and final norm
 	if !m.TieWordEmbeddings {
 		layers -= head
 	}
-	element, gathered := int64(kernels.BF16.Size()), int64(0)
-	if c.Quantization == quantizationInt8 {
-		element = 1
-	}
-	if !m.TieWordEmbeddings {
-		gathered = embedding * int64(kernels.BF16.Size())
-	}
 	info := Info{
 		Model: c.Model, Vocab: m.VocabSize, SampleVocab: m.VocabSize, EOSIDs: m.EOSTokenIDs, Generation: g,
-		StreamedWeightBytes:   (layers + head) * element,
-		gatheredBytes:         gathered,
 		KVBytesPerToken:       m.KVBytesPerToken(),
 		LayerFLOPsPerToken:    2 * layers,
 		AttentionFLOPsPerPair: 4 * int64(m.NumHeads) * int64(m.HeadDim) * int64(m.NumLayers),
@@ -179,7 +179,7 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	for _, text := range append(m.notes, plan.warnings...) {
 		c.Log.Warn(text)
 	}
-	e.info.describe(c, device, &sz, m.weightBytes)
+	e.info.describe(c, device, &sz, m.weightBytes, src.gathered)
 	now := &effective{cfg: *c, info: e.info, limit: sz.limit, from: sz.limitFrom}
 	now.set(&plan)
 	e.info = now.info
@@ -217,10 +217,9 @@ func measure(c *Config, src *source, device kernels.Info, workspaceBytes func(ke
 }
 
 // describe fills in the part of Info that no Reconfigure changes, beside the
-// model's.
-func (i *Info) describe(c *Config, device kernels.Info, sz *sizes, weightBytes int64) {
-	i.Device, i.WeightBytes = device, weightBytes
-	i.StreamedWeightBytes = weightBytes - i.gatheredBytes
+// model's. Of the weights a step streams all but those gathered.
+func (i *Info) describe(c *Config, device kernels.Info, sz *sizes, weightBytes, gathered int64) {
+	i.Device, i.WeightBytes, i.StreamedWeightBytes = device, weightBytes, weightBytes-gathered
 	i.BlockSize, i.BlockBytes, i.MaxLogprobs = c.BlockSize, sz.block, c.MaxLogprobs
 	i.Priority = c.SchedulingPolicy == string(scheduler.Priority)
 	i.Overlapped = c.AsyncScheduling == "on" || c.AsyncScheduling == "auto" && device.Overlap

@@ -37,7 +37,8 @@ func NewPlan(c Config) (*Plan, error) {
 		return nil, fmt.Errorf("%w: %w", ErrModel, err)
 	}
 	src := source{
-		info: describe(&c, config, generation), shape: config.Shape(), modelMaxLen: config.MaxModelLen(), weights: weightBytes(&c, config),
+		info: describe(&c, config, generation), shape: config.Shape(), modelMaxLen: config.MaxModelLen(),
+		weights: weightBytes(&c, config), gathered: gatheredBytes(config),
 	}
 	p := &Plan{Info: src.info, cfg: c}
 	if err := p.onDevice(&src); err != nil {
@@ -60,7 +61,7 @@ func (p *Plan) onDevice(src *source) error {
 	}
 	p.cfg.resolve(device.Backend)
 	p.sizes, _, _ = measure(&p.cfg, src, device, workspace)
-	p.Info.describe(&p.cfg, device, &p.sizes, src.weights)
+	p.Info.describe(&p.cfg, device, &p.sizes, src.weights, src.gathered)
 	return nil
 }
 

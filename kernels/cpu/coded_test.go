@@ -31,9 +31,12 @@ func bf16Tensor(rows, cols int, dtype kernels.DType, value func(row, col int) fl
 	for row := range rows {
 		for col := range cols {
 			bits := math.Float32bits(value(row, col)) &^ 0xFFFF
-			if dtype == kernels.FP32 {
+			switch dtype {
+			case kernels.FP32:
 				data = binary.LittleEndian.AppendUint32(data, bits)
-			} else {
+			case kernels.FP16:
+				data = binary.LittleEndian.AppendUint16(data, kernels.FloatToFP16(math.Float32frombits(bits)))
+			default:
 				data = binary.LittleEndian.AppendUint16(data, uint16(bits>>16))
 			}
 		}
@@ -61,16 +64,16 @@ func newTied(t *testing.T, path string, w kernels.HostTensor) *tied {
 	return m
 }
 
-// launch runs a step of the tokens, whose operations forward records.
-func (m *tied) launch(t *testing.T, tokens []int32, forward func()) {
+// launch runs a step of the tokens, a sequence each, whose operations forward records.
+func launch(t *testing.T, b *Backend, tokens []int32, forward func()) {
 	batch, sample := &kernels.Batch{Tokens: tokens, QueryStart: []int32{0}, NumDecodes: len(tokens)}, &kernels.SampleBatch{}
 	for i := range int32(len(tokens)) {
-		m.UpdateRows([]kernels.RowUpdate{{Row: i, Reset: true, Blocks: []int32{1 + i}, Sampling: kernels.Sampling{Logprobs: -1}}})
+		b.UpdateRows([]kernels.RowUpdate{{Row: i, Reset: true, Blocks: []int32{1 + i}, Sampling: kernels.Sampling{Logprobs: -1}}})
 		batch.Rows, batch.LogitRows = append(batch.Rows, i), append(batch.LogitRows, i)
 		batch.QueryStart, batch.SeqLens = append(batch.QueryStart, i+1), append(batch.SeqLens, 1)
 	}
-	m.Launch(batch, forward)
-	_, err := m.Wait(m.Sample(sample))
+	b.Launch(batch, forward)
+	_, err := b.Wait(b.Sample(sample))
 	require.NoError(t, err)
 }
 
@@ -116,7 +119,7 @@ func TestCodedWeights(t *testing.T) {
 			}
 			for _, path := range codingPaths(t) {
 				m := newTied(t, path, w)
-				m.launch(t, tokens, func() { m.Embed(m.embedding) })
+				launch(t, m.Backend, tokens, func() { m.Embed(m.embedding) })
 				got := m.ReadActivation(kernels.Hidden, vocab)
 				for i := range want {
 					require.Equal(t, math.Float32bits(want[i]), math.Float32bits(got[i]), "%s, %s, %s: value %d: %g, want %g", name, dtype, path, i, got[i], want[i])
@@ -150,7 +153,7 @@ func TestCodedExceptions(t *testing.T) {
 			for i := range hiddens {
 				hiddens[i] = float32(i%hidden) - 30
 			}
-			m.launch(t, make([]int32, n), func() {
+			launch(t, m.Backend, make([]int32, n), func() {
 				m.WriteActivation(kernels.Hidden, hiddens)
 				m.Head(norm, m.embedding)
 			})
