@@ -295,6 +295,7 @@ func TestCodedNoMemory(t *testing.T) {
 		d.weights_used, d.weights.reserved = d.weights.bytes-w.(*weight).c.bytes, d.weights.bytes
 		_, err = b.LoadLinear(p.spec(t, &s, tensorSource{}, many))
 		require.ErrorContains(t, err, "no memory for the packed weight")
+		require.ErrorIs(t, err, kernels.ErrOutOfMemory)
 		require.ErrorIs(t, err, syscall.ENOMEM)
 		d.weights.reserved = reserved
 		_, err = b.LoadLinear(p.spec(t, &s, tensorSource{}, many))

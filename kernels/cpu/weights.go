@@ -71,7 +71,7 @@ func (b *Backend) load(layout C.int32_t, cols int, parts, bias, norms []kernels.
 	runtime.KeepAlive(parts) // a file that is collected is closed
 	switch {
 	case c == nil && errors.Is(err, syscall.ENOMEM):
-		return nil, fmt.Errorf("%s: no memory for the packed weight: %w", parts[0].Name, err)
+		return nil, fmt.Errorf("%s: no memory for the packed weight: %w: %w", parts[0].Name, kernels.ErrOutOfMemory, err)
 	case c == nil:
 		return nil, &kernels.UnreadableError{Tensor: parts[unreadable]}
 	}
