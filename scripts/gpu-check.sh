@@ -108,22 +108,31 @@ streams() { # seconds, process
 if [ $quick ]; then part serve '' serve 10; else part serve '' serve 120; fi
 show serve 'Successful|Failed|Benchmark duration|Output token throughput' load.txt
 part profile 'the profiler failed|dropped [0-9]+ records' profile
+# cases PATH CASE…: the pattern of these cases of the suite. Go's -run cuts a pattern at the
+# slashes that are outside of parentheses, so that each case is an alternative from the top.
+cases() {
+	local path=$1 all= name
+	shift
+	for name; do all+="|TestConformance/$path/$name"; done
+	echo "${all#|}"
+}
 if [ ! $quick ]; then
 	if python3 -c 'import sys; from importlib.util import find_spec as f; sys.exit(not (f("torch") and f("transformers")))' 2>/dev/null; then
 		part reference '' reference/make.sh qwen2.5-0.5b
 		show reference '^ *\|' reference.log
 	fi
+	sampling='sampling/(greedy|filter|extremes|logprobs|large)'
 	CUDA_FORCE_PTX_JIT=1 part ptx '' $kernels -path generic -test.v -test.timeout 15m \
-		-test.run 'TestConformance/generic/(embed|rmsnorm|qkv/h96|linear/attn/h64|gate_up/h64|head/tied/h64|attention/h96|sampling/(greedy|filter|extremes|logprobs|large)|rows)'
+		-test.run "$(cases generic embed rmsnorm qkv/h96 linear/attn/h64 gate_up/h64 head/^tied/h64 attention/h96 "$sampling" rows)"
 	if command -v compute-sanitizer >/dev/null; then
 		# Graphs, which replay the same kernels, take these tools too long.
-		cases='(embed|rmsnorm|qkv|linear|gate_up|head|pool|rows|attention/h(64|96)|sampling/(greedy|filter|extremes|logprobs|large))'
 		paths=generic
 		[ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1)" != 9.0 ] || paths='generic sm_90a'
 		for path in $paths; do
 			for tool in memcheck synccheck racecheck; do
 				part $tool-$path '(ERROR|RACECHECK) SUMMARY: [1-9]|[1-9][0-9]* (errors|warnings)\)' compute-sanitizer --tool $tool \
-					$kernels -path $path -test.v -test.timeout 15m -test.run "TestConformance/$path/$cases"
+					$kernels -path $path -test.v -test.timeout 15m -test.run \
+					"$(cases $path embed rmsnorm qkv linear gate_up head pool rows 'attention/h(64|96)' "$sampling")"
 			done
 			part initcheck-$path 'ERROR SUMMARY: [1-9]' compute-sanitizer --tool initcheck $kernels -path $path -test.v -test.timeout 15m -test.run "TestGraphs/$path"
 		done
