@@ -121,13 +121,13 @@ static void finish_scalar(const float *tile, const float *bias, const float *rop
 
 #ifdef __x86_64__
 // The compiler vectorizes the whole panels, which are the rule.
-#define FINISH(NAME, TARGET, HALF)                                                                                       \
+#define FINISH(NAME, TARGET, HALF)                                                                                 \
 	static TARGET void NAME(const float *tile, const float *bias, const float *rope, struct dest to, int h, int i, \
 	                        int n) {                                                                               \
 		if (n == 16)                                                                                               \
-			finish(tile, bias, rope, to, h, i, 16, HALF);                                                             \
+			finish(tile, bias, rope, to, h, i, 16, HALF);                                                          \
 		else                                                                                                       \
-			finish(tile, bias, rope, to, h, i, n, HALF);                                                              \
+			finish(tile, bias, rope, to, h, i, n, HALF);                                                           \
 	}
 FINISH(finish_avx2, PG_AVX2, pg_to_fp16_avx2)
 FINISH(finish_avx512, PG_AVX512, pg_to_fp16_avx512)

@@ -84,8 +84,8 @@ func (tol Tolerance) compare(got, want []float32, width int) error {
 
 // compareKV compares elements of a pool: equal bits, any NaN for a NaN, or, for
 // a share of Flips, the same within one unit of the last place or (near zero) within
-// Abs of the root mean square. That is of bfloat16's units and shrinks with the elements',
-// unless coarser weights than either are what it allows for.
+// Abs of the root mean square. Abs is stated for elements of bfloat16; for float16, whose
+// units are an eighth, it is an eighth, unless it is there for coarser weights.
 func (tol Tolerance) compareKV(dtype kernels.DType, got, want []uint16) error {
 	unit := 1.0 / 128
 	if dtype == kernels.FP16 {
