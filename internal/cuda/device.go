@@ -11,7 +11,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
 	"gorgonia.org/cu"
 )
 
