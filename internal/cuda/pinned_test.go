@@ -35,10 +35,10 @@ func TestPagesAreMade(t *testing.T) {
 	for _, made := range populate(pieces) {
 		require.NoError(t, <-made)
 	}
-	require.Greater(t, resident()-before, n*bytes*9/10)
+	require.Greater(t, resident()-before, n*bytes/2) // the system counts in batches
 	for _, p := range pieces {
 		p.memory[0], p.memory[bytes-1] = 1, 2
 	}
 	require.NoError(t, unmap(pieces))
-	require.Less(t, resident()-before, n*bytes/2)
+	require.Less(t, resident()-before, n*bytes/4)
 }

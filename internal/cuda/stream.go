@@ -190,10 +190,10 @@ func (g *Graph) Launch(s *Stream) error {
 	return check("cuGraphLaunch", C.int(C.cuGraphLaunch(g.exec, s.c())))
 }
 
-// Replay copies bytes of pinned memory to dst and launches the graph behind it,
-// between two events, all in one crossing.
-func (g *Graph) Replay(s *Stream, dst Ptr, src unsafe.Pointer, bytes int, start, end *Event) error {
-	return check("graph launch", C.pg_replay(s.raw(), g.exec, C.uint64_t(dst), src, C.size_t(bytes), raw(&start.Event), raw(&end.Event)))
+// Replay launches a kernel, as Launch does one of little shared memory, and the graph behind
+// it, between two events, all in one crossing.
+func (g *Graph) Replay(s *Stream, k *Kernel, l *Launch, params unsafe.Pointer, start, end *Event) error {
+	return check("graph launch", C.pg_replay(s.raw(), g.exec, raw(&k.fn), (*C.struct_pg_launch)(unsafe.Pointer(l)), params, raw(&start.Event), raw(&end.Event)))
 }
 
 // Destroy frees the graph.

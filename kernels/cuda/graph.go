@@ -175,3 +175,14 @@ func (g *graphs) destroy() error {
 	}
 	return errors.Join(errs...)
 }
+
+// replay launches a step's graph behind its message.
+func (b *Backend) replay(s *step, g *graph) {
+	l := planFetch(s.message.n)
+	k, err := b.kernel(l.image, l.kernel)
+	if err == nil {
+		p := fetchParams{unsafe.Pointer(&s.message.words[0]), b.ws.message, int64(s.message.n)}
+		err = g.exec.Replay(&b.compute, k, &l.Launch, unsafe.Pointer(&p), &s.start, &s.end)
+	}
+	b.fail("graph", err)
+}

@@ -107,3 +107,24 @@ PG_KERNEL void __launch_bounds__(1024) prepare(const __grid_constant__ PreparePa
 		}
 	}
 }
+
+// FetchParams: pinned memory of the host, and where its words go.
+struct FetchParams {
+	const int32_t *from;
+	int32_t *to;
+	int64_t words;
+};
+static_assert(sizeof(FetchParams) == 24, "prepare.go");
+
+// fetch copies what the host has for a step: 16 bytes a thread. A copy engine would do it
+// only when the blocks that are on their way in are there, tens of milliseconds later.
+PG_KERNEL void __launch_bounds__(256) fetch(const __grid_constant__ FetchParams p) {
+	int64_t at = ((int64_t)blockIdx.x * 256 + threadIdx.x) * 4;
+	if (at + 4 <= p.words) {
+		int4 v;
+		asm volatile("ld.volatile.global.v4.s32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p.from + at) : "memory");
+		*reinterpret_cast<int4 *>(p.to + at) = v;
+	} else {
+		for (; at < p.words; at++) p.to[at] = *(const volatile int32_t *)(p.from + at);
+	}
+}

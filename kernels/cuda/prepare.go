@@ -19,6 +19,22 @@ var _ [136]byte = [unsafe.Sizeof(prepareParams{})]byte{}
 
 func planPrepare() launch { return grid("prepare", "prepare", 1, 1, 1024) }
 
+// fetchParams is FetchParams.
+type fetchParams struct {
+	from  unsafe.Pointer
+	to    ptr
+	words int64
+}
+
+var _ [24]byte = [unsafe.Sizeof(fetchParams{})]byte{}
+
+func planFetch(words int) launch { return grid("prepare", "fetch", ceilDiv(words, 4*256), 1, 256) }
+
+// fetch copies words of pinned memory to the device.
+func (b *Backend) fetch(to ptr, from unsafe.Pointer, words int) {
+	b.launch("fetch", planFetch(words), unsafe.Pointer(&fetchParams{from, to, int64(words)}))
+}
+
 // countsParams is CountsParams.
 type countsParams struct {
 	ids, counts   ptr

@@ -276,7 +276,7 @@ func (p *profiler) destroy() error {
 	return errors.Join(errs...)
 }
 
-// beginReplay and endReplay enclose the launch of a graph: the tracer ties its copy and
+// beginReplay and endReplay enclose the launch of a graph: the tracer ties its
 // kernels to the id of its first operation.
 func (p *profiler) beginReplay(b *Backend) {
 	if p.fn != nil && b.err == nil {
@@ -303,6 +303,7 @@ func (b *Backend) describe(s *step, g *graph, samples int) {
 	shape := b.run
 	b.run.step = s
 	b.beginPrepare()
+	b.fetch(b.ws.message, nil, 1)
 	b.prepare()
 	b.issue(s, b.identity[:g.size+1], g.size, g.size, g.forward)
 	b.begin(kernels.OpSample)

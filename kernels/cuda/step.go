@@ -155,7 +155,7 @@ func (b *Backend) send(m *message) {
 	if b.err != nil {
 		return
 	}
-	b.fail("launch", b.compute.ToDevice(b.ws.message, unsafe.Pointer(&m.words[0]), 4*m.n))
+	b.fetch(b.ws.message, unsafe.Pointer(&m.words[0]), m.n)
 	b.prepare()
 }
 
@@ -235,19 +235,20 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 		s.message.samples(batch, slot)
 		b.open, s.graph, s.forward = nil, nil, nil
 		b.profiler.beginReplay(b)
-		b.fail("graph", g.exec.Replay(&b.compute, b.ws.message, unsafe.Pointer(&s.message.words[0]), 4*s.message.n, &s.start, &s.end))
+		b.replay(s, g)
 		b.profiler.endReplay(b, s, g, len(batch.Index))
 		b.setResult(s, len(batch.Index))
 		return s.ticket
 	}
 	b.open = nil
 	s.sample.start()
-	if masks := s.sample.samples(batch, slot); masks > 0 {
-		b.fail(kernels.OpSample, b.compute.ToDevice(b.ws.masks, unsafe.Pointer(&s.masks[0]), 4*masks*maskWords(b.shape.Vocab)))
-	}
+	masks := s.sample.samples(batch, slot)
 	if len(batch.Index) > 0 {
 		b.run.step = s
 		b.begin(kernels.OpSample)
+		if masks > 0 {
+			b.fetch(b.ws.masks, unsafe.Pointer(&s.masks[0]), masks*maskWords(b.shape.Vocab))
+		}
 		b.send(&s.sample)
 		b.runSample(len(batch.Index))
 		b.end(kernels.OpSample, sampleBytes(len(batch.Index), b.shape.Vocab), 0)
