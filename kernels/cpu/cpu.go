@@ -92,6 +92,7 @@ type Backend struct {
 	workspace      unsafe.Pointer // pg_setup's mapping; nil before
 	workspaceBytes int64
 	weights        []*weight
+	deferred       deferred
 	rows           []row
 	acts           [kernels.Logits + 1]activation
 
@@ -117,7 +118,10 @@ type Backend struct {
 	bias    []kernels.TokenBias
 }
 
-var _ kernels.Backend = (*Backend)(nil)
+var (
+	_ kernels.Backend   = (*Backend)(nil)
+	_ kernels.Completer = (*Backend)(nil)
+)
 
 // New starts the worker threads.
 func New(cfg Config) (*Backend, error) {
@@ -279,6 +283,7 @@ func (b *Backend) Close() error {
 	}
 	b.drain()
 	C.pg_pool_free(b.device.pool)
+	b.deferred.close(b.device)
 	for _, w := range b.weights {
 		C.pg_weight_free(w.c)
 	}

@@ -77,6 +77,9 @@ func (b *Backend) load(layout C.int32_t, cols int, parts, bias, norms []kernels.
 	}
 	w := &weight{c: c, name: parts[0].Name, layout: layout, rows: int(c.rows), cols: cols}
 	b.weights = append(b.weights, w)
+	if c.ready < c.panels {
+		return w, b.deferred.add(b.device, w, parts)
+	}
 	return w, nil
 }
 
