@@ -64,10 +64,10 @@ bool pg_defer(struct pg_device *d, struct pg_weight *w, const struct pg_source *
 	return true;
 }
 
-bool pg_complete(struct pg_device *d, struct pg_weight *w, int panels) {
+bool pg_complete(struct pg_device *d, struct pg_weight *w, int panels, bool alone) {
 	int unreadable;
 	if (panels > w->panels - w->ready) panels = w->panels - w->ready;
-	if (!pg_pack(d, w, w->sources, w->num_sources, w->ready, panels, &unreadable)) return false;
+	if (!pg_pack(d, w, w->sources, w->num_sources, w->ready, panels, alone, &unreadable)) return false;
 	w->ready += panels;
 	pg_weight_count(w);
 	if (w->ready < w->panels) return true;

@@ -15,7 +15,8 @@ import (
 )
 
 // While nothing else is to be done, a call of CompleteLoad packs one part in idleParts of what
-// loading left, so that a request that comes meanwhile hardly waits. A step packs one in
+// loading left, so that a request that comes meanwhile hardly waits, and on one worker, since
+// the rest of the process starts meanwhile, its tokenizer above all. A step packs one in
 // busyParts: what is left each step packs once more for itself, so there should be few steps.
 const (
 	idleParts = 64
@@ -41,7 +42,7 @@ func (l *deferred) add(d *C.struct_pg_device, w *weight, parts []kernels.HostTen
 	for i, src := range unsafe.Slice(w.c.sources, len(parts)) {
 		own, err := l.open(parts[i].File)
 		if err != nil { // too many files are open, say: the caller's will do if they are read now
-			return l.pack(d, w, int64(w.c.value_bytes))
+			return l.pack(d, w, int64(w.c.value_bytes), false)
 		}
 		src.fd = C.int32_t(own.Fd())
 		unsafe.Slice(w.c.sources, len(parts))[i] = src
@@ -72,20 +73,20 @@ func (l *deferred) open(f *os.File) (*os.File, error) {
 }
 
 // pack packs at least `bytes` of w, or what is left.
-func (l *deferred) pack(d *C.struct_pg_device, w *weight, bytes int64) error {
+func (l *deferred) pack(d *C.struct_pg_device, w *weight, bytes int64, alone bool) error {
 	panel := int64(w.c.value_bytes) / int64(w.c.panels)
-	if ok, err := C.pg_complete(d, w.c, C.int((bytes+panel-1)/panel)); !ok {
+	if ok, err := C.pg_complete(d, w.c, C.int((bytes+panel-1)/panel), C.bool(alone)); !ok {
 		return fmt.Errorf("cpu: %s: packing the weight: %w", w.name, err)
 	}
 	return nil
 }
 
 // complete packs at least `bytes` of what is left. Nothing is under way.
-func (l *deferred) complete(d *C.struct_pg_device, bytes int64) error {
+func (l *deferred) complete(d *C.struct_pg_device, bytes int64, alone bool) error {
 	for bytes > 0 && len(l.weights) > 0 {
 		w := l.weights[0]
 		before := w.c.ready
-		if err := l.pack(d, w, bytes); err != nil {
+		if err := l.pack(d, w, bytes, alone); err != nil {
 			return err
 		}
 		bytes -= int64(w.c.ready-before) * (int64(w.c.value_bytes) / int64(w.c.panels))
@@ -136,17 +137,17 @@ func (l *deferred) close(d *C.struct_pg_device) {
 
 // CompleteLoad implements kernels.Completer.
 func (b *Backend) CompleteLoad() (more bool, err error) {
-	b.complete(idleParts)
+	b.complete(idleParts, true)
 	return len(b.deferred.weights) > 0, b.err
 }
 
 // complete packs one part in `parts` of what loading left.
-func (b *Backend) complete(parts int64) {
+func (b *Backend) complete(parts int64, alone bool) {
 	if len(b.deferred.weights) == 0 || b.err != nil {
 		return
 	}
 	b.drain()
-	if err := b.deferred.complete(b.device, b.deferred.bytes/parts+1); err != nil {
+	if err := b.deferred.complete(b.device, b.deferred.bytes/parts+1, alone); err != nil {
 		b.fail(err)
 	}
 }
@@ -155,6 +156,6 @@ func (b *Backend) complete(parts int64) {
 // waited since the start of the process.
 func (b *Backend) completeBusy() {
 	if b.deferred.steps++; b.deferred.steps > 1 {
-		b.complete(busyParts)
+		b.complete(busyParts, false)
 	}
 }

@@ -34,9 +34,9 @@ bool pg_deferrable(const struct pg_weight *w, const struct pg_source *sources, i
 // files must stay open until w is ready. false and errno: no memory, or EIO for a file that
 // cannot be read, that of source *unreadable.
 bool pg_defer(struct pg_device *d, struct pg_weight *w, const struct pg_source *sources, int num, int *unreadable);
-// pg_complete packs the next `panels` panels of w, or what is left; nothing is under way. false:
-// a file cannot be read, or there is no memory (errno).
-bool pg_complete(struct pg_device *d, struct pg_weight *w, int panels);
+// pg_complete packs the next `panels` panels of w, or what is left, on one worker (alone) or all;
+// nothing is under way. false: a file cannot be read, or there is no memory (errno).
+bool pg_complete(struct pg_device *d, struct pg_weight *w, int panels, bool alone);
 // pg_held_free gives back the workers' memory.
 void pg_held_free(struct pg_device *d);
 

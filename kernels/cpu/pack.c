@@ -27,6 +27,7 @@ struct packing {
 	const struct pg_weight *w;
 	const struct pg_source *sources;
 	int first, count; // panels
+	bool alone;       // one worker packs all of them
 	char *buffers; // one a worker, for rows in files; NULL: there are none
 	int64_t buffer_bytes;
 	_Atomic int *unreadable; // a source whose file cannot be read; −1: none
@@ -314,6 +315,7 @@ static void pack_phase(const struct pg_device *d, struct pg_step *s, const struc
 		copy_rows(p, first, count, worker);
 		return;
 	}
+	if (p->alone) count = p->count;
 	for (int u = first; u < first + count; u++) pack_panel(d, p, p->first + u, worker);
 }
 
@@ -321,7 +323,7 @@ void pg_pack_plan(const struct pg_device *d, struct pg_step *s, const struct pg_
 	(void)d;
 	const struct packing *p = op->arg;
 	bool rows = p->w->layout == PG_ROWS;
-	pg_push(s, op, pack_phase, rows ? p->w->rows : p->count, rows ? 64 : 16);
+	pg_push(s, op, pack_phase, rows ? p->w->rows : p->alone ? 1 : p->count, rows ? 64 : 16);
 }
 
 int64_t pg_pack_buffer_bytes(const struct pg_weight *w, const struct pg_source *sources, int num) {
@@ -333,10 +335,11 @@ int64_t pg_pack_buffer_bytes(const struct pg_weight *w, const struct pg_source *
 	return element == 0 ? 0 : (w->layout == PG_ROWS ? 1 : PG_COLUMNS) * (w->cols * element + 64);
 }
 
-bool pg_pack(const struct pg_device *d, const struct pg_weight *w, const struct pg_source *sources, int num, int first, int count, int *failed) {
+bool pg_pack(const struct pg_device *d, const struct pg_weight *w, const struct pg_source *sources, int num, int first, int count,
+             bool alone, int *failed) {
 	_Atomic int unreadable = -1;
 	_Atomic bool out_of_memory = false;
-	struct packing p = {.w = w, .sources = sources, .first = first, .count = count, .unreadable = &unreadable, .out_of_memory = &out_of_memory};
+	struct packing p = {.w = w, .sources = sources, .first = first, .count = count, .alone = alone, .unreadable = &unreadable, .out_of_memory = &out_of_memory};
 	p.buffer_bytes = pg_pack_buffer_bytes(w, sources, num);
 	if (p.buffer_bytes > 0 && !(p.buffers = malloc(p.buffer_bytes * d->threads))) return false;
 	struct pg_op op = {.kind = PG_PACK, .layer = -1, .arg = &p};

@@ -99,7 +99,7 @@ struct pg_weight *pg_weight_new(struct pg_device *d, int layout, int cols, int h
 	if (pg_deferrable(w, sources, num)) {
 		if (!pg_defer(d, w, sources, num, unreadable)) return give_up(w);
 	} else {
-		if (!pg_pack(d, w, sources, num, 0, w->panels, unreadable)) return give_up(w);
+		if (!pg_pack(d, w, sources, num, 0, w->panels, false, unreadable)) return give_up(w);
 		w->ready = w->panels;
 	}
 	pg_weight_count(w);
