@@ -30,7 +30,7 @@ func TestGPUOutOfMemory(t *testing.T) {
 	before, _, err := device.MemInfo()
 	require.NoError(t, err)
 	failures := 0
-	for _, call := range []string{"cuModuleLoadData", "cuMemAddressReserve", "cuMemCreate", "cuMemHostAlloc"} {
+	for _, call := range []string{"cuModuleLoadData", "cuMemAddressReserve", "cuMemCreate", "cuMemHostAlloc", "cuMemHostRegister"} {
 		for n := 1; ; n++ {
 			missed := cuda.FailAllocation(call, n)
 			e, err := New(config)
@@ -81,7 +81,7 @@ func TestGPUOutOfMemoryRunning(t *testing.T) {
 		streams = append(streams, s)
 	}
 	grown := Limits{NumGPUBlocksOverride: 5000, MaxNumSeqs: 80, SwapSpace: 450 << 20}
-	for _, call := range []string{"cuMemCreate", "cuMemHostAlloc"} {
+	for _, call := range []string{"cuMemCreate", "cuMemHostRegister"} {
 		for n := 1; ; n++ {
 			missed := cuda.FailAllocation(call, n)
 			err := e.Reconfigure(t.Context(), grown)

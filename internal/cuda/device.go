@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
 	"gorgonia.org/cu"
 )
 
@@ -28,10 +29,10 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s (%s)", e.Call, C.GoString(text), C.GoString(name))
 }
 
-// OutOfMemory says whether err is a driver call that found no memory.
+// OutOfMemory says whether err is a driver call, or one of the system, that found no memory.
 func OutOfMemory(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Code == C.CUDA_ERROR_OUT_OF_MEMORY
+	return errors.As(err, &e) && e.Code == C.CUDA_ERROR_OUT_OF_MEMORY || errors.Is(err, unix.ENOMEM)
 }
 
 // check is nil for CUDA_SUCCESS.

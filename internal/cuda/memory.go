@@ -31,7 +31,7 @@ func Free(p Ptr) error {
 	return check("cuMemFree", C.int(C.cuMemFree(C.CUdeviceptr(p))))
 }
 
-// HostAlloc reserves pinned host memory, which the device reads and writes at
+// HostAlloc reserves pinned host memory for buffers, which the device reads and writes at
 // the same address.
 func HostAlloc(bytes int64) (unsafe.Pointer, error) {
 	if err := allocate("cuMemHostAlloc"); err != nil {

@@ -19,7 +19,7 @@ type pool struct {
 	device *cuda.Range
 	blocks int // device blocks
 
-	host       []unsafe.Pointer // pinned chunks of hostPer blocks each
+	host       []cuda.Pinned // chunks of hostPer blocks each
 	hostPer    int
 	hostBlocks int
 
@@ -33,7 +33,7 @@ type pool struct {
 const (
 	// swapRing is the batches of swaps that may be under way.
 	swapRing = 64
-	// hostChunk is the pinned memory that is reserved at once, in bytes.
+	// hostChunk is the pinned memory that is reserved as one, in bytes.
 	hostChunk = 64 << 20
 )
 
@@ -64,10 +64,7 @@ func (p *pool) free() error {
 	for i := range p.tickets {
 		errs = append(errs, p.began[i].Destroy(), p.tickets[i].Destroy())
 	}
-	for _, chunk := range p.host {
-		errs = append(errs, cuda.HostFree(chunk))
-	}
-	return errors.Join(append(errs, p.device.Free())...)
+	return errors.Join(append(errs, cuda.FreePinned(p.host), p.device.Free())...)
 }
 
 // KV implements kernels.Pool.
@@ -101,27 +98,15 @@ func (b *Backend) ResizePool(deviceBlocks, hostBlocks int) error {
 
 // resizeHost pins or frees whole chunks; on an error none.
 func (p *pool) resizeHost(blocks int) error {
-	want, before := ceilDiv(blocks, p.hostPer), len(p.host)
-	for len(p.host) < want {
-		chunk, err := cuda.HostAlloc(p.chunkBytes())
-		if err != nil {
-			_ = p.shrinkHost(before) // the first error says more
-			return err
-		}
-		p.host = append(p.host, chunk)
+	want, have := ceilDiv(blocks, p.hostPer), len(p.host)
+	if want > have {
+		more, err := cuda.NewPinned(want-have, p.chunkBytes())
+		p.host = append(p.host, more...)
+		return err
 	}
-	return p.shrinkHost(want)
-}
-
-func (p *pool) shrinkHost(want int) error {
-	for len(p.host) > want {
-		last := len(p.host) - 1
-		if err := cuda.HostFree(p.host[last]); err != nil {
-			return err
-		}
-		p.host = p.host[:last]
-	}
-	return nil
+	surplus := p.host[want:]
+	p.host = p.host[:want]
+	return cuda.FreePinned(surplus)
 }
 
 func (p *pool) chunkBytes() int64 { return int64(p.hostPer) * p.kv.block * 2 }
@@ -130,7 +115,7 @@ func (p *pool) deviceBlock(id int32) cuda.Ptr { return p.kv.base + cuda.Ptr(int6
 
 func (p *pool) hostBlock(id int32) cuda.Ptr {
 	chunk := p.host[int(id)/p.hostPer]
-	return cuda.Ptr(uintptr(chunk)) + cuda.Ptr(int64(int(id)%p.hostPer)*p.kv.block*2)
+	return cuda.Ptr(uintptr(chunk.Pointer())) + cuda.Ptr(int64(int(id)%p.hostPer)*p.kv.block*2)
 }
 
 // CopyBlocks implements kernels.Pool.
