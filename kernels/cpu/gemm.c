@@ -171,6 +171,8 @@ static struct gemm gemm_of(const struct pg_device *d, const struct pg_step *s, c
 	}
 	g.block = (int)(TOKEN_BLOCK_BYTES / g.ldx) / mr * mr;
 	if (g.block < mr) g.block = mr;
+	// Each block of tokens would pack anew what is not packed.
+	if (g.w->ready < g.w->panels && g.block < g.rows) g.block = g.rows;
 	if (g.rows > 0) g.block = div_up(g.rows, div_up(g.rows, g.block)); // even blocks
 	g.group = g.w->panels >= 4 * FEW * d->threads ? 4 : 2;
 	g.groups = div_up(g.w->panels, g.group);
