@@ -12,7 +12,7 @@
 //     at most 20 µs, then sleep.
 //   - pg_weight (weight.h): bfloat16 or int8 packed in panels of 32 outputs, one
 //     layout for one token and for many. Where AVX-512 is, bfloat16 is coded in 12
-//     bits, without loss.
+//     bits, without loss, and what comes from files is packed after loading (deferred.h).
 //   - one C file an operation: embed, norm, qkv, gemm, attention, sample, kv.
 //
 // # Code paths
@@ -33,10 +33,10 @@
 // # Invariants
 //
 //  1. Results do not depend on the batch, the chunking, the number of threads or
-//     on which thread ran what: every sum has one fixed order. The Backend is
+//     on which thread ran what, nor on what is packed yet: every sum has one fixed order. The Backend is
 //     always batch-invariant, so Limits.BatchInvariant changes nothing.
-//  2. Nothing is allocated a step; Setup maps all of it, the system gives pages
-//     when they are first touched.
+//  2. Nothing is allocated a step, once the load is complete; Setup maps all of it, the
+//     system gives pages when they are first touched.
 //  3. Activations are float32. "avx512bf16" rounds what enters a matrix product to
 //     bfloat16, int8 weights to int8, for every batch alike.
 package cpu
