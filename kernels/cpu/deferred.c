@@ -26,12 +26,15 @@ static int64_t panel_bytes(const struct pg_weight *w) {
 	return kept > pg_panel_bytes(w) ? kept : pg_panel_bytes(w);
 }
 
-// touch waits until a source is in the page cache: what is ready must not wait for a disk.
+// touch waits until a source is in the page cache: what is ready must not wait for a disk. A
+// system reads ahead no more than a little of what it is advised at once, and nothing where reads
+// are far apart, so each piece is advised by itself, all of them before the first wait.
 static bool touch(const struct pg_source *src, int64_t bytes) {
-	enum { APART = 128 << 10 };
+	enum { PIECE = 128 << 10 };
 	char c;
-	posix_fadvise(src->fd, src->at, bytes, POSIX_FADV_WILLNEED); // advice: a refusal costs nothing
-	for (int64_t i = 0; i < bytes; i += APART)
+	for (int64_t i = 0; i < bytes; i += PIECE)
+		posix_fadvise(src->fd, src->at + i, bytes - i < PIECE ? bytes - i : PIECE, POSIX_FADV_WILLNEED); // a refusal costs nothing
+	for (int64_t i = 0; i < bytes; i += PIECE)
 		if (!pg_read_file(src->fd, &c, 1, src->at + i)) return false;
 	return pg_read_file(src->fd, &c, 1, src->at + bytes - 1);
 }

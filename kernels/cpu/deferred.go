@@ -15,11 +15,13 @@ import (
 )
 
 // While nothing else is to be done, a call of CompleteLoad packs one part in idleParts of what
-// loading left, so that a request that comes meanwhile hardly waits, and on one worker, since
-// the rest of the process starts meanwhile, its tokenizer above all. A step packs one in
-// busyParts: what is left each step packs once more for itself, so there should be few steps.
+// loading left and at most idleBytes, so that a request that comes meanwhile hardly waits (some
+// 10 ms where the system is slow to give memory), and on one worker, since the rest of the process
+// starts meanwhile, its tokenizer above all. A step packs one in busyParts: what is left each step
+// packs once more for itself, so there should be few steps.
 const (
 	idleParts = 64
+	idleBytes = 8 << 20
 	busyParts = 4
 )
 
@@ -76,6 +78,9 @@ func (l *deferred) open(f *os.File) (*os.File, error) {
 func (l *deferred) pack(d *C.struct_pg_device, w *weight, bytes int64, alone bool) error {
 	panel := int64(w.c.value_bytes) / int64(w.c.panels)
 	if ok, err := C.pg_complete(d, w.c, C.int((bytes+panel-1)/panel), C.bool(alone)); !ok {
+		if err := l.unchanged(); err != nil { // then this is why
+			return err
+		}
 		return fmt.Errorf("cpu: %s: packing the weight: %w", w.name, err)
 	}
 	return nil
@@ -124,7 +129,7 @@ func (l *deferred) unreadable(d *C.struct_pg_device) error {
 	if err := l.unchanged(); err != nil {
 		return err
 	}
-	return fmt.Errorf("cpu: %s and other files of weights cannot be read: does the disk fail?", l.files[0].own.Name())
+	return fmt.Errorf("cpu: %s, or another file of weights, cannot be read: does the disk fail?", l.files[0].own.Name())
 }
 
 func (l *deferred) close(d *C.struct_pg_device) {
@@ -137,17 +142,21 @@ func (l *deferred) close(d *C.struct_pg_device) {
 
 // CompleteLoad implements kernels.Completer.
 func (b *Backend) CompleteLoad() (more bool, err error) {
-	b.complete(idleParts, true)
+	b.complete(min(b.deferred.bytes/idleParts+1, idleBytes), true)
 	return len(b.deferred.weights) > 0, b.err
 }
 
-// complete packs one part in `parts` of what loading left.
-func (b *Backend) complete(parts int64, alone bool) {
+// complete packs at least `bytes` of what loading left.
+func (b *Backend) complete(bytes int64, alone bool) {
 	if len(b.deferred.weights) == 0 || b.err != nil {
 		return
 	}
 	b.drain()
-	if err := b.deferred.complete(b.device, b.deferred.bytes/parts+1, alone); err != nil {
+	err := b.deferred.unreadable(b.device) // a step that nobody waited for yet: done with the load, nobody would know
+	if err == nil {
+		err = b.deferred.complete(b.device, bytes, alone)
+	}
+	if err != nil {
 		b.fail(err)
 	}
 }
@@ -156,6 +165,6 @@ func (b *Backend) complete(parts int64, alone bool) {
 // waited since the start of the process.
 func (b *Backend) completeBusy() {
 	if b.deferred.steps++; b.deferred.steps > 1 {
-		b.complete(busyParts, false)
+		b.complete(b.deferred.bytes/busyParts+1, false)
 	}
 }

@@ -112,27 +112,64 @@ func TestDeferredIsPackedBySteps(t *testing.T) {
 	}
 }
 
+// startEmbedding launches a step that looks a token up.
+func startEmbedding(m *tied, token int32) kernels.Ticket {
+	batch := &kernels.Batch{Tokens: []int32{token}, Rows: []int32{0}, LogitRows: []int32{0}, QueryStart: []int32{0, 1}, SeqLens: []int32{1}, NumDecodes: 1}
+	m.UpdateRows([]kernels.RowUpdate{{Row: 0, Reset: true, Blocks: []int32{1}, Sampling: kernels.Sampling{Logprobs: -1}}})
+	m.Launch(batch, func() { m.Embed(m.embedding) })
+	return m.Sample(&kernels.SampleBatch{})
+}
+
 // TestDeferredFileChanges: a file that is cut or written before all was read from it fails the step
 // or the call that notices, by its name.
 func TestDeferredFileChanges(t *testing.T) {
 	data := uneven(650, 70)
+	cut := func(t *testing.T, w kernels.HostTensor) { require.NoError(t, w.File.Truncate(100)) }
 	for _, path := range codingPaths(t) {
 		w := inFile(t, data)
 		m := newTied(t, path, w)
-		require.NoError(t, w.File.Truncate(100))
-		batch := &kernels.Batch{Tokens: []int32{600}, Rows: []int32{0}, LogitRows: []int32{0}, QueryStart: []int32{0, 1}, SeqLens: []int32{1}, NumDecodes: 1}
-		m.UpdateRows([]kernels.RowUpdate{{Row: 0, Reset: true, Blocks: []int32{1}, Sampling: kernels.Sampling{Logprobs: -1}}})
-		m.Launch(batch, func() { m.Embed(m.embedding) })
-		_, err := m.Wait(m.Sample(&kernels.SampleBatch{}))
+		cut(t, w)
+		_, err := m.Wait(startEmbedding(m, 600))
 		require.ErrorContains(t, err, w.File.Name()+" was written while weights were read from it")
 
-		w = inFile(t, data)
-		m = newTied(t, path, w)
-		_, err = w.File.WriteAt([]byte("x"), int64(len(data.Data))) // longer
+		for name, change := range map[string]func(*testing.T, kernels.HostTensor){
+			"cut": cut,
+			"longer": func(t *testing.T, w kernels.HostTensor) {
+				_, err := w.File.WriteAt([]byte("x"), int64(len(data.Data)))
+				require.NoError(t, err)
+			},
+		} {
+			w, err := inFile(t, data), error(nil)
+			m := newTied(t, path, w)
+			change(t, w)
+			for more := true; more && err == nil; {
+				more, err = m.CompleteLoad()
+			}
+			require.ErrorContains(t, err, w.File.Name()+" was written while weights were read from it", name)
+		}
+	}
+}
+
+// TestDeferredFailureIsKept: what a step could not read fails it though all can be read again, and
+// is packed, before anybody waits for the step.
+func TestDeferredFailureIsKept(t *testing.T) {
+	data := uneven(650, 70)
+	for _, path := range codingPaths(t) {
+		w := inFile(t, data)
+		m := newTied(t, path, w)
+		before, err := w.File.Stat()
 		require.NoError(t, err)
+		require.NoError(t, w.File.Truncate(100))
+		ticket := startEmbedding(m, 600)
+		require.NoError(t, m.Sync())
+		_, err = w.File.WriteAt(data.Data, 0)
+		require.NoError(t, err)
+		require.NoError(t, os.Chtimes(w.File.Name(), before.ModTime(), before.ModTime()))
 		for more := true; more && err == nil; {
 			more, err = m.CompleteLoad()
 		}
-		require.ErrorContains(t, err, w.File.Name()+" was written while weights were read from it")
+		require.ErrorContains(t, err, w.File.Name()+", or another file of weights, cannot be read")
+		_, again := m.Wait(ticket)
+		require.Equal(t, err, again)
 	}
 }
