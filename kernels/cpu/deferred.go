@@ -14,14 +14,13 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
-// While nothing else is to be done, a call of CompleteLoad packs one part in idleParts of what
-// loading left and at most idleBytes, so that a request that comes meanwhile hardly waits (some
-// 10 ms where the system is slow to give memory), and on one worker, since the rest of the process
-// starts meanwhile, its tokenizer above all. A step packs one in busyParts: what is left each step
-// packs once more for itself, so there should be few steps.
+// While nothing else is to be done, a call of CompleteLoad packs little, so that a request that
+// comes meanwhile hardly waits even where the system is slow to give memory (7 ms, at 0.3 GB/s), and
+// on one worker, since the rest of the process starts meanwhile, its tokenizer above all. A step
+// packs one part in busyParts: what is left each step packs once more for itself, so there should be
+// few steps, and the memory of all at once could take seconds.
 const (
-	idleParts = 64
-	idleBytes = 8 << 20
+	idleBytes = 2 << 20
 	busyParts = 4
 )
 
@@ -142,7 +141,7 @@ func (l *deferred) close(d *C.struct_pg_device) {
 
 // CompleteLoad implements kernels.Completer.
 func (b *Backend) CompleteLoad() (more bool, err error) {
-	b.complete(min(b.deferred.bytes/idleParts+1, idleBytes), true)
+	b.complete(idleBytes, true)
 	return len(b.deferred.weights) > 0, b.err
 }
 

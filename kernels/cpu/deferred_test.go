@@ -75,9 +75,9 @@ func TestDeferred(t *testing.T) {
 		c := m.embedding.(*weight).c
 		for stage, calls := range []int{0, 1, 1, 1, 5, vocab} {
 			for range calls {
-				_, err := m.CompleteLoad()
-				require.NoError(t, err)
+				m.complete(1, true) // a panel
 			}
+			require.NoError(t, m.Sync())
 			require.Equal(t, stage > 0, c.ready > 0)
 			require.Equal(t, stage == 5, c.ready == c.panels)
 			for _, n := range []int{1, 2, 12, 13, 100} {
