@@ -100,12 +100,23 @@ int pg_copy_batch(uint64_t *dst, uint64_t *src, size_t *sizes, size_t n, uintptr
 	return CUDA_SUCCESS;
 }
 
-int pg_tensor_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_cols, int swizzle) {
+static int tensor_map(void *map, uint64_t base, int rank, const cuuint64_t *dims, const cuuint64_t *strides, const cuuint32_t *box, int swizzle) {
 	CUtensorMap local; // aligned to 64 bytes, which the caller's need not be
-	cuuint64_t dims[] = {cols, rows}, strides[] = {stride};
-	cuuint32_t box[] = {box_cols, box_rows}, steps[] = {1, 1};
-	CUresult r = cuTensorMapEncodeTiled(&local, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)base, dims, strides, box, steps,
+	cuuint32_t steps[] = {1, 1, 1};
+	CUresult r = cuTensorMapEncodeTiled(&local, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)base, dims, strides, box, steps,
 		CU_TENSOR_MAP_INTERLEAVE_NONE, (CUtensorMapSwizzle)swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 	if (!r) __builtin_memcpy(map, &local, sizeof local);
 	return r;
+}
+
+int pg_tensor_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_cols, int swizzle) {
+	cuuint64_t dims[] = {cols, rows}, strides[] = {stride};
+	cuuint32_t box[] = {box_cols, box_rows};
+	return tensor_map(map, base, 2, dims, strides, box, swizzle);
+}
+
+int pg_panel_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_panels) {
+	cuuint64_t dims[] = {64, rows, cols / 64}, strides[] = {stride, 128};
+	cuuint32_t box[] = {64, box_rows, box_panels};
+	return tensor_map(map, base, 3, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_128B);
 }

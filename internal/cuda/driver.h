@@ -37,3 +37,6 @@ int pg_copy_batch(uint64_t *dst, uint64_t *src, size_t *sizes, size_t n, uintptr
 
 // A tiled tensor map of bfloat16 rows: [rows][cols], row stride in bytes.
 int pg_tensor_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_cols, int swizzle);
+
+// The same as panels of 64 columns, [cols / 64][rows][64], with 128-byte swizzle.
+int pg_panel_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_panels);

@@ -199,3 +199,13 @@ func NewTensorMap(base Ptr, rows, cols int, stride int64, boxRows, boxCols, swiz
 		C.uint64_t(stride), C.uint32_t(boxRows), C.uint32_t(boxCols), C.int(swizzle)))
 	return m, err
 }
+
+// NewPanelMap describes the same matrix, of a multiple of 64 columns, as panels of 64
+// columns: a box is boxRows rows of boxPanels neighbouring panels, one panel behind the
+// other, swizzled by 128 bytes.
+func NewPanelMap(base Ptr, rows, cols int, stride int64, boxRows, boxPanels int) (TensorMap, error) {
+	var m TensorMap
+	err := check("cuTensorMapEncodeTiled", C.pg_panel_map(unsafe.Pointer(&m), C.uint64_t(base), C.uint64_t(rows), C.uint64_t(cols),
+		C.uint64_t(stride), C.uint32_t(boxRows), C.uint32_t(boxPanels)))
+	return m, err
+}

@@ -74,7 +74,8 @@ type Backend struct {
 	decode   decodeLaunches
 	products map[gemmShape]productPlan // planned so far
 	maps     activationMaps
-	identity []int32 // 0, 1, 2, …: query starts of decodes
+	panels   map[panelMap]tensorMap // made so far
+	identity []int32                // 0, 1, 2, …: query starts of decodes
 
 	tableLen []int32 // by row: entries in use
 	updates  updates
@@ -278,6 +279,7 @@ func (b *Backend) Setup(shape kernels.Shape, maxima, limits kernels.Limits) erro
 		return err
 	}
 	b.tableLen, b.identity, b.products = make([]int32, maxima.MaxSeqs), make([]int32, maxima.MaxSeqs+1), map[gemmShape]productPlan{}
+	b.panels = map[panelMap]tensorMap{}
 	for i := range b.identity {
 		b.identity[i] = int32(i)
 	}

@@ -27,6 +27,23 @@ static __device__ __forceinline__ void end8(const Epilogue &e, int kind, int m, 
 	}
 }
 
+// prefetch_end requests what end8 reads of a row's columns n … n+7.
+static __device__ __forceinline__ void prefetch_end(const Epilogue &e, int kind, int m, int n) {
+	if (kind != QKV || m >= e.rows || n >= e.cols) return;
+	auto request = [](const void *p) { asm volatile("prefetch.global.L1 [%0];" ::"l"(p)); };
+	int head = n / e.head_dim;
+	if (e.bias) request(e.bias + n);
+	if (head < e.heads + e.kv_heads) request(e.rope + (int64_t)e.positions[m] * (e.head_dim / 2) + (n - head * e.head_dim) / 2);
+	if (head >= e.heads) request(e.slots + m);
+}
+
+// residual8 is columns n … n+7 of what RESIDUAL adds to.
+static __device__ __forceinline__ void residual8(const Epilogue &e, int m, int n, float4 &lo, float4 &hi) {
+	if (m >= e.rows || n >= e.cols) return;
+	const float4 *at = reinterpret_cast<const float4 *>(static_cast<const float *>(e.out) + m * e.ld + n);
+	lo = at[0], hi = at[1];
+}
+
 static __device__ __forceinline__ void add8(float (&sum)[8], float4 lo, float4 hi) {
 	sum[0] += lo.x, sum[1] += lo.y, sum[2] += lo.z, sum[3] += lo.w;
 	sum[4] += hi.x, sum[5] += hi.y, sum[6] += hi.z, sum[7] += hi.w;

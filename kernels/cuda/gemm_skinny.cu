@@ -208,6 +208,8 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 
 SKINNY(16, 8, 4)
 SKINNY(32, 8, 5)
+SKINNY(16, 16, 4)
+SKINNY(32, 16, 5)
 SKINNY(64, 16, 5)
 SKINNY(64, 32, 4)
 SKINNY(64, 64, 3)

@@ -8,7 +8,7 @@ import "fmt"
 // tokens, a ring of stages.
 type skinnyVariant struct{ bn, mt, stages int }
 
-var skinnyVariants = []skinnyVariant{{16, 8, 4}, {32, 8, 5}, {64, 16, 5}, {64, 32, 4}, {64, 64, 3}}
+var skinnyVariants = []skinnyVariant{{16, 8, 4}, {32, 8, 5}, {16, 16, 4}, {32, 16, 5}, {64, 16, 5}, {64, 32, 4}, {64, 64, 3}}
 
 // chunk is the columns of k that a CTA takes at a time, shared its memory.
 func (v skinnyVariant) chunk() int { return 4 * 2048 / v.bn }
@@ -20,7 +20,15 @@ func (v skinnyVariant) kernel() string { return fmt.Sprintf("gemm_skinny_%d_%d",
 // planGemmSkinny takes up to 64 tokens: of the variants, whole or cut, the one
 // that the model below finds fastest.
 func planGemmSkinny(s gemmShape, a arch) (gemmPlan, bool) {
-	best, least := gemmPlan{}, 0.0
+	all := skinnyCandidates(s, a)
+	if len(all) == 0 {
+		return gemmPlan{}, false
+	}
+	return fastest(all).gemmPlan, true
+}
+
+// skinnyCandidates are the ways of gemm_skinny.cu.
+func skinnyCandidates(s gemmShape, a arch) (all []candidate) {
 	for _, v := range skinnyVariants {
 		if s.m > v.mt || v.mt > 8 && s.m*2 <= v.mt || v.shared() > a.shared {
 			continue
@@ -31,12 +39,10 @@ func planGemmSkinny(s gemmShape, a arch) (gemmPlan, bool) {
 				continue
 			}
 			g := deal("gemm_skinny", v.kernel(), tiles, tiles, chunks, slotsOf(a), 128, v.shared(), whole)
-			if cost := skinnyCost(s, v, g, tiles, chunks, whole); best.kernel == "" || cost < least {
-				best, least = g, cost
-			}
+			all = append(all, candidate{productPlan{gemmPlan: g}, skinnyCost(s, v, g, tiles, chunks, whole)})
 		}
 	}
-	return best, best.kernel != ""
+	return all
 }
 
 // skinnyCost is a kernel's time in µs, to rank plans by: bytes through memory, and

@@ -11,17 +11,19 @@ import (
 // 128 rows of bf16, with 128-byte swizzle.
 type tensorMap [128]byte
 
-// sm90Params is Sm90Params. It must lie at a multiple of 64 bytes where the driver
-// copies it from.
+// sm90Params is Sm90Params and StreamParams. It must lie at a multiple of 64 bytes where the
+// driver copies it from.
 type sm90Params struct {
 	x, w tensorMap
 	g    gemmParams
-	_    [56]byte
+	ring wideRing
+	_    [40]byte
 }
 
 var (
 	_ [512]byte = [unsafe.Sizeof(sm90Params{})]byte{}
 	_ [256]byte = [unsafe.Offsetof(sm90Params{}.g)]byte{}
+	_ [456]byte = [unsafe.Offsetof(sm90Params{}.ring)]byte{}
 )
 
 const (

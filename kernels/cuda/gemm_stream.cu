@@ -22,80 +22,26 @@
 // Bytes: 2·n·k of weights once; 2·m·k of tokens a tile, from L2, which gives 5.9 TB/s to
 // all. FLOPs: 2·m·n·k. (Clusters that share their tokens by multicast were tried: waiting
 // for each other's rings cost more, 140 µs against 75 for gate_up of the 7B and 64 tokens.)
-#include "gemm.cuh"
-#include "wgmma.cuh"
-
-struct StreamParams {
-	TensorMap x, w;
-	GemmParams g; // x, w, ldx and ldw unused; per: pieces of a cut tile, 0 in clusters
-};
-static_assert(sizeof(StreamParams) == 512 && offsetof(StreamParams, g) == 256, "gemm_sm90.go: sm90Params");
+#include "gemm_ring.cuh"
 
 namespace {
 
-constexpr int CONSUMERS = 256;
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-constexpr int BK = 64, BOX = 128 * BK * 2; // bytes of a box of weights
+constexpr int BOX = 128 * BK * 2; // bytes of a box of weights
 
-// Part is a tile, or steps first … first+steps−1 of one.
-struct Part {
-	int column, row, first, steps; // of the tile, in tiles
-};
-
-// Parts deals them out, the same to producer and consumers: a piece of a cut tile,
-// then whole tiles; or the CTA's share of its cluster's tile.
-struct Parts {
-	int tiles, rows, steps, pieces, cut, at;
-
-	__device__ __forceinline__ Parts(const GemmParams &p, int mt) {
-		rows = (p.m + mt - 1) / mt, tiles = p.tiles * rows, steps = p.k / BK, pieces = p.per;
-		cut = pieces > 0 ? tiles % gridDim.x : 0;
-		at = pieces > 0 ? -1 : 0;
-	}
-	__device__ __forceinline__ Part part(int tile, int i, int of) const {
-		int first = steps * i / of;
-		return {tile / rows, tile % rows, first, steps * (i + 1) / of - first};
-	}
-	// cut_tile numbers the tile that the CTA has a piece of, if it has one.
-	__device__ __forceinline__ int cut_tile() const { return blockIdx.x / pieces; }
-
-	__device__ __forceinline__ bool next(Part &p) {
-		int now = at++;
-		if (pieces == 0) {
-			p = part(blockIdx.x / cluster_size(), cluster_rank(), cluster_size());
-			return now == 0;
-		}
-		if (now < 0) {
-			if (cut_tile() < cut) {
-				p = part(cut_tile(), blockIdx.x % pieces, pieces);
-				return true;
-			}
-			now = at++;
-		}
-		int tile = cut + now * gridDim.x + blockIdx.x;
-		p = part(tile, 0, 1);
-		return tile < tiles;
-	}
-};
-
-template <int BN, int MT, int STAGES> struct Stream {
+template <int BN, int MT, int STAGES> struct Stream : Ring {
 	static constexpr int WEIGHTS = BN * BK * 2, STAGE = WEIGHTS + MT * BK * 2;
 	static constexpr int BLOCKS = BN / 128, TOKENS = MT; // blocks: of 64 rows of a warpgroup
 	static constexpr int LD = 20, OUT = 16 * LD * 4; // a warp's 16 tokens × 16 rows on their way out
 	static constexpr int TILE_LD = BN + 4;           // floats between tokens of a tile left in the ring
 	static_assert(MT * TILE_LD * 4 <= STAGES * STAGE, "the ring holds a tile");
 
-	uint32_t ring, full, empty; // in shared memory
-	char *memory;               // the ring
-	float *mine;                // the warp's OUT bytes
-	int stage = 0, parity = 0;  // place in the ring
+	float *mine; // the warp's OUT bytes
 	float c[BLOCKS][MT / 2];
 
-	__device__ __forceinline__ void next() {
-		if (++stage == STAGES) stage = 0, parity ^= 1;
-	}
+	static __device__ __forceinline__ constexpr int stages() { return STAGES; }
+	static __device__ __forceinline__ constexpr bool may_request(int) { return true; }
 	__device__ __forceinline__ void copy_weights(const StreamParams &p, const Part &t, int i, uint64_t policy) {
 		barrier_expect(full + 8 * stage, STAGE);
 #pragma unroll
@@ -105,17 +51,14 @@ template <int BN, int MT, int STAGES> struct Stream {
 	__device__ __forceinline__ void copy_tokens(const StreamParams &p, const Part &t, int i) {
 		copy_box(ring + stage * STAGE + WEIGHTS, p.x, (t.first + i) * BK, t.row * MT, full + 8 * stage);
 	}
-	// release lets the stage be filled again.
-	__device__ __forceinline__ void release(int stage) {
-		if (threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * stage);
-	}
 
 	// multiply sums the steps of the ring into c.
 	__device__ __forceinline__ void multiply(int steps) {
-		int before = 0;
-		for (int i = 0; i < steps; i++, next()) {
+		int before = 0, group = uniform(threadIdx.x / 128);
+		for (int i = 0; i < steps; i++, next(STAGES)) {
 			barrier_wait(full + 8 * stage, parity);
-			uint64_t a = operand(ring + stage * STAGE + threadIdx.x / 128 * BLOCKS * 64 * BK * 2), b = operand(ring + stage * STAGE + WEIGHTS);
+			uint32_t at = uniform(ring + stage * STAGE);
+			uint64_t a = operand(at + group * BLOCKS * 64 * BK * 2), b = operand(at + WEIGHTS);
 			wgmma_fence();
 #pragma unroll
 			for (int k = 0; k < BK / 16; k++)
@@ -151,8 +94,6 @@ template <int BN, int MT, int STAGES> struct Stream {
 	}
 };
 
-__device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
-
 // leave_tile writes the sums to the CTA's ring, [token][row]: a warp's 32 stores at a time
 // fall into 32 banks.
 template <class S> __device__ __forceinline__ void leave_tile(S &s) {
@@ -165,35 +106,6 @@ template <class S> __device__ __forceinline__ void leave_tile(S &s) {
 		for (int j = 0; j < S::TOKENS / 8; j++)
 			for (int i = 0; i < 4; i++) to[(8 * j + i % 2) * S::TILE_LD + i / 2 * 8] = s.c[block][j * 4 + i];
 	}
-}
-
-// share ends the CTA's part of the cluster's tile: groups of eight rows of a token. Most of
-// its time is latency: a thread requests all of a group at once, and lets the others go
-// before it ends its last.
-template <int BN, int MT, class S> __device__ __forceinline__ void share(const GemmParams &p, const S &s, const Part &t) {
-	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
-	int rank = cluster_rank(), size = cluster_size(), all = min(MT, p.m - t.row * MT) * OF;
-	int groups = (all + size - 1) / size, end = min((rank + 1) * groups, all);
-	auto row = [&](int g) { return t.row * MT + g / OF; };
-	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
-	int g = rank * groups + threadIdx.x;
-	cluster_sync();
-	bool reads = true;
-	for (; g < end; g += CONSUMERS) {
-		uint32_t at = s.ring + (g / OF * S::TILE_LD + g % OF * 8) * 4;
-		float4 lo[MOST], hi[MOST];
-#pragma unroll
-		for (int from = 0; from < MOST; from++)
-			if (from < size) lo[from] = read_remote(at, from), hi[from] = read_remote(at + 16, from);
-		float sum[8] = {};
-#pragma unroll
-		for (int from = 0; from < MOST; from++)
-			if (from < size) add8(sum, lo[from], hi[from]);
-		if (reads = g + CONSUMERS < end; !reads) cluster_arrive(); // the others may go
-		end8(p.e, p.kind, row(g), column(g), sum);
-	}
-	if (reads) cluster_arrive();
-	cluster_wait();
 }
 
 // leave_piece writes the sums of the CTA's piece of a cut tile, [token][row], and counts it.
@@ -241,51 +153,22 @@ template <int BN, int MT> __device__ __forceinline__ void end_pieces(const GemmP
 	if (threadIdx.x == 0 && atomicAdd(p.counters + parts.cut_tile(), 1) == 2 * parts.pieces - 1) *counter = 0;
 }
 
-template <class S, int STAGES> __device__ __forceinline__ void produce(const StreamParams &p, S &s, Parts parts) {
-	uint64_t policy = evict_first_policy();
-	Parts ahead = parts; // the steps that go out before the kernel before has finished
-	Part t;
-	int early = 0;
-	prefetch_map(p.x);
-	while (early < STAGES && ahead.next(t))
-		for (int i = 0; i < t.steps && early < STAGES; i++, early++, s.next()) s.copy_weights(p, t, i, policy);
-	grid_wait();
-	s.stage = s.parity = 0;
-	int done = 0;
-	while (parts.next(t))
-		for (int i = 0; i < t.steps; i++, done++, s.next()) {
-			if (done >= early) {
-				if (done >= STAGES) barrier_wait(s.empty + 8 * s.stage, s.parity ^ 1);
-				s.copy_weights(p, t, i, policy);
-			}
-			s.copy_tokens(p, t, i);
-		}
-}
-
 template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(const StreamParams &p) {
 	grid_trigger(); // what does not depend on this may begin where there is room
 	constexpr bool LEND = BN * MT / CONSUMERS >= 128;
 	using S = Stream<BN, MT, STAGES>;
 	extern __shared__ char memory[];
 	S s;
-	s.memory = reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(memory) + 1023) / 1024 * 1024);
-	s.ring = shared_address(s.memory);
+	s.place(memory, STAGES * S::STAGE + 8 * S::OUT, STAGES);
 	s.mine = reinterpret_cast<float *>(s.memory + STAGES * S::STAGE + threadIdx.x / 32 * S::OUT);
-	s.full = s.ring + STAGES * S::STAGE + 8 * S::OUT, s.empty = s.full + 8 * STAGES;
 	Parts parts(p.g, MT);
 	bool alone = parts.pieces > 0;
-	if (threadIdx.x == 0) {
-		for (int i = 0; i < STAGES; i++) {
-			barrier_init(s.full + 8 * i, 1);
-			barrier_init(s.empty + 8 * i, CONSUMERS / 32);
-		}
-		barriers_ready();
-	}
+	s.make_barriers(STAGES);
 	__syncthreads();
 
 	if (threadIdx.x >= CONSUMERS) {
 		if constexpr (LEND) fewer_registers<40>();
-		if (threadIdx.x == CONSUMERS) produce<S, STAGES>(p, s, parts);
+		if (threadIdx.x == CONSUMERS) produce(p, s, parts);
 		grid_wait();
 		__syncwarp();
 		if (!alone) {

@@ -29,34 +29,28 @@ func (v streamVariant) shared() int {
 
 const streamTokens = 512 // beyond, gemm_sm90.cu always has tiles enough
 
-// planGemmStream takes 9 to 512 tokens on Hopper: of all variants and ways to deal, the
-// one that the model below finds fastest, unless gemm_sm90.cu is faster. Its parameters
-// are sm90Params with a map of x whose boxes have xBox rows.
-func planGemmStream(s gemmShape, a arch) (g gemmPlan, xBox int, ok bool) {
-	if !a.hopper || s.invariant || s.m <= 8 || s.m > streamTokens || s.n%8 != 0 || s.k%sm90Step != 0 {
-		return gemmPlan{}, 0, false
-	}
-	var best streamDeal
-	least := 0.0
-	if s.m > 64 {
-		least = min(sm90Cost(s, 128, a), sm90Cost(s, 256, a))
+// streamCandidates are the ways of gemm_stream.cu, for 9 to 512 tokens on Hopper. Their
+// parameters are sm90Params with a map of x whose boxes have xBox rows.
+func streamCandidates(s gemmShape, a arch) (all []candidate) {
+	if !streams(s, a) || s.m > streamTokens {
+		return nil
 	}
 	for _, v := range streamVariants {
 		if v.shared() > a.shared || v.mt > 16 && s.m*2 <= v.mt || s.m > 8*v.mt {
 			continue
 		}
 		for _, d := range v.deals(s, a) {
-			if us := d.cost(s, a); least == 0 || us < least {
-				best, least = d, us
-			}
+			g := gemmPlan{launch: grid("gemm_stream", v.kernel(), d.ctas, 1, v.threads()), per: int32(d.pieces), tiles: int32(ceilDiv(s.n, v.bn))}
+			g.Shared, g.PDL, g.Cluster = uint32(v.shared()), 1, uint32(d.cluster)
+			all = append(all, candidate{productPlan{gemmPlan: g, xBox: v.mt}, d.cost(s, a)})
 		}
 	}
-	if best.ctas == 0 {
-		return gemmPlan{}, 0, false
-	}
-	g = gemmPlan{launch: grid("gemm_stream", best.kernel(), best.ctas, 1, best.threads()), per: int32(best.pieces), tiles: int32(ceilDiv(s.n, best.bn))}
-	g.Shared, g.PDL, g.Cluster = uint32(best.shared()), 1, uint32(best.cluster)
-	return g, best.mt, true
+	return all
+}
+
+// streams says whether a product is one of those that gemm_stream.cu and gemm_wide.cu are for.
+func streams(s gemmShape, a arch) bool {
+	return a.hopper && !s.invariant && s.n%8 == 0 && s.k%sm90Step == 0
 }
 
 // streamDeal is a way to deal out the tiles: clusters of CTAs with a tile each, or, with
@@ -69,9 +63,10 @@ type streamDeal struct {
 	longest         int // steps of the CTA with most
 }
 
-// streamClusters are sizes of clusters and how many were found to run at a time on
-// 132 multiprocessors.
-var streamClusters = []struct{ size, most int }{{2, 64}, {3, 38}, {4, 30}, {8, 14}}
+// clusters are of a size; so many were found to run at a time on 132 multiprocessors.
+type clusters struct{ size, most int }
+
+var streamClusters = []clusters{{2, 64}, {3, 38}, {4, 30}, {8, 14}}
 
 func (v streamVariant) deals(s gemmShape, a arch) []streamDeal {
 	tiles, steps := ceilDiv(s.n, v.bn)*ceilDiv(s.m, v.mt), s.k/sm90Step

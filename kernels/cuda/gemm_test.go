@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -96,32 +97,144 @@ func TestPlanGemmStream(t *testing.T) {
 	a := archs[0]
 	_, scratch := layoutGemmScratch(a.sms, 0)
 	for _, s := range gemmShapes() {
-		name := fmt.Sprintf("%+v", s)
-		g, xBox, ok := planGemmStream(s, a)
-		require.Equal(t, s.m > 8 && s.m <= 64, ok && s.m <= 64, name)
-		require.False(t, ok && s.m > streamTokens, name)
-		if !ok {
-			continue
+		all := streamCandidates(s, a)
+		require.Equal(t, s.m <= streamTokens, len(all) > 0, "%+v", s)
+		for _, g := range all {
+			name := fmt.Sprintf("%+v %s", s, g)
+			var bn, mt int
+			_, err := fmt.Sscanf(g.kernel, "gemm_stream_%d_%d", &bn, &mt)
+			require.NoError(t, err, name)
+			require.Equal(t, mt, g.xBox, name)
+			require.Contains(t, boxRows, g.xBox, name)
+			require.LessOrEqual(t, int(g.Shared), a.shared, name)
+			require.LessOrEqual(t, g.Cluster, uint32(8), "share adds up so many: %s", name)
+			require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
+			tiles, steps, ctas := int(g.tiles)*ceilDiv(s.m, mt), s.k/sm90Step, int(g.Grid[0])
+			if g.per == 0 {
+				require.Equal(t, tiles*int(g.Cluster), ctas, name)
+				require.LessOrEqual(t, int(g.Cluster), min(8, steps), name)
+				continue
+			}
+			require.EqualValues(t, 1, g.Cluster, name)
+			require.LessOrEqual(t, ctas, a.sms, name)
+			require.LessOrEqual(t, tiles%ctas*int(g.per), ctas, name)
+			require.LessOrEqual(t, int(g.per), steps, name)
+			require.LessOrEqual(t, int64(ctas)*int64(bn*mt*4)+maxCutTiles*4, scratch, name)
 		}
-		var bn, mt int
-		_, err := fmt.Sscanf(g.kernel, "gemm_stream_%d_%d", &bn, &mt)
-		require.NoError(t, err, name)
-		require.Equal(t, mt, xBox, name)
-		require.Contains(t, boxRows, xBox, name)
-		require.LessOrEqual(t, int(g.Shared), a.shared, name)
-		require.LessOrEqual(t, g.Cluster, uint32(8), "share adds up so many: %s", name)
-		require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
-		tiles, steps, ctas := int(g.tiles)*ceilDiv(s.m, mt), s.k/sm90Step, int(g.Grid[0])
-		if g.per == 0 {
-			require.Equal(t, tiles*int(g.Cluster), ctas, name)
-			require.LessOrEqual(t, int(g.Cluster), min(8, steps), name)
-			continue
+	}
+}
+
+// TestPlanGemmWide: every step of every tile belongs to one CTA, as Parts deals them out; boxes
+// are such as a tensor map may have; and what wgmma reads and what a tile leaves lies in
+// shared memory, before the barriers.
+func TestPlanGemmWide(t *testing.T) {
+	a := archs[0]
+	for _, s := range gemmShapes() {
+		all := wideCandidates(s, a)
+		require.False(t, len(all) > 0 && s.m > wideTokens, "%+v", s)
+		for _, g := range all {
+			name, r := fmt.Sprintf("%+v %s", s, g), g.ring
+			var bn, mt int
+			_, err := fmt.Sscanf(g.kernel, "gemm_wide_%d_%d", &bn, &mt)
+			require.NoError(t, err, name)
+			require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
+			require.Contains(t, boxRows, g.xBox, name)
+			require.GreaterOrEqual(t, g.xBox, min(s.m, mt), name)
+			require.LessOrEqual(t, g.xBox, mt, name)
+			require.Zero(t, bn%g.wBox, name)
+			require.True(t, g.wBox <= 256 && g.wBox%8 == 0, name)
+			require.LessOrEqual(t, int(g.Shared), a.shared, name)
+			panel := 2 * sm90Step
+			barriers := int(g.Shared) - 1024 - 24*int(r.stages) - 32
+			if g.Cluster > 1 {
+				barriers -= ceilDiv(min(s.m, mt), int(g.Cluster)) * int(g.Cluster) * bn * 4
+			}
+			last := ((int(r.stages)-1)*(g.xBox+bn)*int(r.panels) + (int(r.panels)-1)*g.xBox) * panel
+			require.LessOrEqual(t, last+mt*panel, barriers, "tokens of the last panel: %s", name)
+			require.LessOrEqual(t, int(r.stages)*(g.xBox+bn)*int(r.panels)*panel, barriers, name)
+			ld := bn // of a tile's sums: 8 more than a multiple of 16
+			if bn%16 == 0 {
+				ld += 8
+			}
+			require.LessOrEqual(t, min(s.m, mt)*ld*4, barriers, name)
+			require.GreaterOrEqual(t, r.stages, int32(1), name)
+			covered(t, name, g, int(g.tiles)*ceilDiv(s.m, mt), ceilDiv(s.k, int(r.panels)*sm90Step))
 		}
-		require.EqualValues(t, 1, g.Cluster, name)
-		require.LessOrEqual(t, ctas, a.sms, name)
-		require.LessOrEqual(t, tiles%ctas*int(g.per), ctas, name)
-		require.LessOrEqual(t, int(g.per), steps, name)
-		require.LessOrEqual(t, int64(ctas)*int64(bn*mt*4)+maxCutTiles*4, scratch, name)
+	}
+}
+
+// covered deals the tiles out as Parts does.
+func covered(t *testing.T, name string, g candidate, tiles, steps int) {
+	ctas, cluster, times := int(g.Grid[0]), int(g.Cluster), make([]int, tiles)
+	if g.per == 0 {
+		require.LessOrEqual(t, cluster, min(8, steps), "each CTA has some of k: %s", name)
+		require.Equal(t, tiles*cluster, ctas, name)
+		return
+	}
+	require.EqualValues(t, 1, g.per, name)
+	require.LessOrEqual(t, ctas, archs[0].sms, name)
+	for cta := range ctas {
+		cut := tiles % ctas
+		if cta < cut {
+			times[cta]++
+		}
+		for tile := cut + cta; tile < tiles; tile += ctas {
+			times[tile]++
+		}
+	}
+	for tile, n := range times {
+		require.Equal(t, 1, n, "tile %d: %s", tile, name)
+	}
+}
+
+// TestPlanProduct: on Hopper, products of few tokens are those of a model's time.
+func TestPlanProduct(t *testing.T) {
+	for _, s := range gemmShapes() {
+		g, ok := planProduct(s, archs[0])
+		require.True(t, ok)
+		if _, known := measuredWay(s, archs[0]); !known {
+			require.Equal(t, s.m > 8, g.xBox > 0, "%+v", s)
+		}
+		s.invariant = true
+		g, ok = planProduct(s, archs[0])
+		require.True(t, ok)
+		require.Equal(t, "gemm_mma", g.image)
+	}
+}
+
+// TestMeasuredWays: each line of measured.tsv names a way that there is, which serves
+// fewer tokens, too, on cards like those that were measured, and where bits may depend on
+// the number of tokens.
+func TestMeasuredWays(t *testing.T) {
+	require.NotEmpty(t, measured())
+	a := archs[0]
+	for s, way := range measured() {
+		i := slices.Index(measuredTokens, s.m)
+		require.GreaterOrEqual(t, i, 0, "%+v", s)
+		for _, m := range []int{s.m, s.m - 1} {
+			if s.m == 1 && m < 1 || m < s.m && m <= 8 {
+				continue
+			}
+			like := s
+			like.m = m
+			c, ok := measuredWay(like, a)
+			require.True(t, ok, "%+v: no way %s", like, way)
+			require.Equal(t, way, c.String())
+			plan, ok := planProduct(like, a)
+			require.True(t, ok)
+			require.Equal(t, c.productPlan, plan)
+			like.invariant = true
+			_, ok = measuredWay(like, a)
+			require.False(t, ok)
+		}
+		other := a
+		other.sms = 114
+		_, ok := measuredWay(s, other)
+		require.False(t, ok)
+		other = a
+		other.hopper = false
+		_, ok = measuredWay(s, other)
+		require.False(t, ok)
 	}
 }
 

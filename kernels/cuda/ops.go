@@ -3,8 +3,10 @@
 package cuda
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"unsafe"
 
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -165,7 +167,13 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 			b.launch(op, plan.launch, unsafe.Pointer(&p))
 			return
 		}
-		tiled := sm90Params{x: x.tiles[slices.Index(boxRows[:], plan.xBox)], w: w.tiles, g: p}
+		tiled := sm90Params{g: p, ring: plan.ring}
+		if plan.wBox > 0 {
+			tiled.x = b.panelsOf(op, x.data, roundUp(m, rowUnit), ld, plan.xBox, int(plan.ring.panels))
+			tiled.w = b.panelsOf(op, w.data, roundUp(w.rows, weightUnit), w.ld, plan.wBox, int(plan.ring.panels))
+		} else {
+			tiled.x, tiled.w = x.tiles[slices.Index(boxRows[:], plan.xBox)], w.tiles
+		}
 		b.launch(op, plan.launch, unsafe.Pointer(&tiled))
 		return
 	}
@@ -174,22 +182,67 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 }
 
 // productPlan is a planned product; xBox is the rows of a box of x's tensor map, 0
-// for kernels that take addresses.
+// for kernels that take addresses. For gemm_wide.cu, wBox is the rows of a box of w, and
+// maps are of panels.
 type productPlan struct {
 	gemmPlan
-	xBox int
+	xBox, wBox int
+	ring       wideRing
+}
+
+// candidate is a way to make a product, and the time in µs that its model predicts.
+type candidate struct {
+	productPlan
+	us float64
+}
+
+// String names the kernel and the deal: clusters of c, tiles in p pieces, panels of k a step.
+func (c candidate) String() string {
+	s := fmt.Sprintf("%s c%d", strings.TrimPrefix(c.kernel, "gemm_"), c.Cluster)
+	if c.per > 0 {
+		s += fmt.Sprintf(" p%d", c.per)
+	}
+	if c.wBox > 0 {
+		s += fmt.Sprintf(" k%d", c.ring.panels)
+	}
+	return s
+}
+
+// candidates are the ways to make a product that BenchmarkDeals compares.
+func candidates(s gemmShape, a arch) []candidate {
+	all := bulkCandidates(s, a)
+	if len(all) > 0 && s.m <= 16 {
+		all = append(all, skinnyCandidates(s, a)...)
+	}
+	return all
+}
+
+// bulkCandidates are those of the kernels that take tiles by the bulk copy engine.
+func bulkCandidates(s gemmShape, a arch) []candidate {
+	all := append(streamCandidates(s, a), wideCandidates(s, a)...)
+	if g, ok := planGemmSM90(s, a); ok {
+		all = append(all, candidate{productPlan{gemmPlan: g, xBox: sm90BoxRows}, min(sm90Cost(s, 128, a), sm90Cost(s, 256, a))})
+	}
+	return all
+}
+
+// fastest is the one of some candidates that their models find fastest.
+func fastest(all []candidate) candidate {
+	return slices.MinFunc(all, func(x, y candidate) int { return cmp.Compare(x.us, y.us) })
 }
 
 // planProduct chooses the fast kernel of a shape; ok is false where none takes it.
 func planProduct(s gemmShape, a arch) (productPlan, bool) {
-	if g, xBox, ok := planGemmStream(s, a); ok {
-		return productPlan{g, xBox}, true
+	if c, ok := measuredWay(s, a); ok {
+		return c.productPlan, true
 	}
-	if g, ok := planGemmSM90(s, a); ok {
-		return productPlan{g, sm90BoxRows}, true
+	if s.m > 8 {
+		if all := bulkCandidates(s, a); len(all) > 0 {
+			return fastest(all).productPlan, true
+		}
 	}
 	g, ok := planGemm(s, a)
-	return productPlan{g, 0}, ok
+	return productPlan{gemmPlan: g}, ok
 }
 
 // planGemm plans each shape once.

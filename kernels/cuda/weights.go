@@ -274,6 +274,25 @@ func (b *Backend) tilesOf(data ptr, rows, ld, boxRows int) (tensorMap, error) {
 	return tensorMap(m), err
 }
 
+// panelMap names a tensor map of panels of 64 columns.
+type panelMap struct {
+	data                         ptr
+	rows, ld, boxRows, boxPanels int
+}
+
+// panelsOf is tilesOf for gemm_wide.cu, whose boxes are of many sizes: each map is made once.
+func (b *Backend) panelsOf(op kernels.Op, data ptr, rows, ld, boxRows, boxPanels int) tensorMap {
+	key := panelMap{data, rows, ld, boxRows, boxPanels}
+	m, ok := b.panels[key]
+	if !ok {
+		made, err := cuda.NewPanelMap(data, rows, ld, int64(2*ld), boxRows, boxPanels)
+		b.fail(op, err)
+		m = tensorMap(made)
+		b.panels[key] = m
+	}
+	return m
+}
+
 func (b *Backend) loadBias(w *weight, bias []kernels.HostTensor) (err error) {
 	var plain []float32
 	for _, t := range bias {

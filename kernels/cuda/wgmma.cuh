@@ -45,6 +45,15 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, int parity) {
 	             "@!done bra again;\n}\n" ::"r"(barrier), "r"(parity) : "memory");
 }
 
+// barrier_done says whether the barrier's phase of the given parity is complete.
+__device__ __forceinline__ bool barrier_done(uint32_t barrier, int parity) {
+	uint32_t done;
+	asm volatile("{\n.reg .pred p;\n"
+	             "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+	             "selp.u32 %0, 1, 0, p;\n}\n" : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+	return done;
+}
+
 // copy_box starts the copy of a box of the tensor, its corner at (column, row).
 __device__ __forceinline__ void copy_box(uint32_t to, const TensorMap &map, int column, int row, uint32_t barrier) {
 	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
@@ -55,6 +64,17 @@ __device__ __forceinline__ void copy_box(uint32_t to, const TensorMap &map, int 
 __device__ __forceinline__ void copy_box_once(uint32_t to, const TensorMap &map, int column, int row, uint32_t barrier, uint64_t policy) {
 	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;"
 	             ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier), "l"(policy) : "memory");
+}
+
+// copy_panels starts the copy of a box of a tensor of panels of 64 columns, its corner at
+// (panel, row); copy_panels_once, too, for bytes that nobody reads again.
+__device__ __forceinline__ void copy_panels(uint32_t to, const TensorMap &map, int panel, int row, uint32_t barrier) {
+	asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
+	             ::"r"(to), "l"(&map), "r"(0), "r"(row), "r"(panel), "r"(barrier) : "memory");
+}
+__device__ __forceinline__ void copy_panels_once(uint32_t to, const TensorMap &map, int panel, int row, uint32_t barrier, uint64_t policy) {
+	asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3, %4}], [%5], %6;"
+	             ::"r"(to), "l"(&map), "r"(0), "r"(row), "r"(panel), "r"(barrier), "l"(policy) : "memory");
 }
 
 __device__ __forceinline__ void prefetch_map(const TensorMap &map) {
@@ -71,6 +91,10 @@ __device__ __forceinline__ uint64_t operand(uint32_t tile) {
 __device__ __forceinline__ uint64_t operand_rows(uint32_t tile, int panel) {
 	return (tile & 0x3FFFF) >> 4 | (uint64_t)(panel >> 4) << 16 | (1024ull >> 4) << 32 | 1ull << 62;
 }
+
+// uniform is x, which is the same in a warp, where the compiler sees it: then operands stay in
+// uniform registers, and products follow each other at once.
+__device__ __forceinline__ uint32_t uniform(uint32_t x) { return __shfl_sync(~0u, x, 0); }
 
 // proxy_fence makes this thread's shared memory writes visible to wgmma.
 __device__ __forceinline__ void proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -97,12 +121,32 @@ __device__ __forceinline__ void cluster_sync() {
 __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 
+// cluster_arrive_relaxed orders nothing but barriers_ready.
+__device__ __forceinline__ void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory"); }
+
+// remote is the address in another CTA's shared memory.
+__device__ __forceinline__ uint32_t remote(uint32_t address, int rank) {
+	uint32_t there;
+	asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+	return there;
+}
+
+// send writes 8 bytes to a remote address, and counts them to the barrier there.
+__device__ __forceinline__ void send(uint32_t to, float a, float b, uint32_t barrier) {
+	asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(to), "f"(a), "f"(b), "r"(barrier) : "memory");
+}
+
 // read_remote reads 16 bytes at the same address of another CTA's shared memory.
 __device__ __forceinline__ float4 read_remote(uint32_t address, int rank) {
 	float4 v;
-	uint32_t there;
-	asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-	asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(there) : "memory");
+	asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(remote(address, rank)) : "memory");
+	return v;
+}
+
+// read_shared reads 16 bytes of the CTA's own.
+__device__ __forceinline__ float4 read_shared(uint32_t address) {
+	float4 v;
+	asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address) : "memory");
 	return v;
 }
 
@@ -113,92 +157,51 @@ template <int Pending> __device__ __forceinline__ void wgmma_wait() { asm volati
 template <int Registers> __device__ __forceinline__ void more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers)); }
 template <int Registers> __device__ __forceinline__ void fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers)); }
 
-// wgmma is C [64, 16] = A·B, plus C if add, over 16 columns of k, both from shared memory.
-__device__ __forceinline__ void wgmma(float (&c)[8], uint64_t a, uint64_t b, int add) {
-	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %10, 0;\n"
-	             "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
-	             "%0, %1, %2, %3, %4, %5, %6, %7}, "
-	             "%8, %9, p, 1, 1, 0, 0;\n}\n"
-	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7])
-	             : "l"(a), "l"(b), "r"(add));
-}
-
-// wgmma is C [64, 32] = A·B, plus C if add, over 16 columns of k, both from shared memory.
-__device__ __forceinline__ void wgmma(float (&c)[16], uint64_t a, uint64_t b, int add) {
-	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
-	             "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-	             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-	             "%16, %17, p, 1, 1, 0, 0;\n}\n"
-	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]),
-	               "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15])
-	             : "l"(a), "l"(b), "r"(add));
-}
-
-// wgmma is C [64, 64] = A·B, plus C if add, over 16 columns of k, both from shared memory.
-__device__ __forceinline__ void wgmma(float (&c)[32], uint64_t a, uint64_t b, int add) {
-	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-	             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-	             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-	             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-	             "%32, %33, p, 1, 1, 0, 0;\n}\n"
-	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]),
-	               "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]),
-	               "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
-	               "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
-	             : "l"(a), "l"(b), "r"(add));
-}
-
-// wgmma is C [64, 128] = A·B, plus C if add, over 16 columns of k, both from shared memory.
-__device__ __forceinline__ void wgmma(float (&c)[64], uint64_t a, uint64_t b, int add) {
-	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-	             "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-	             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-	             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-	             "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-	             "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-	             "%64, %65, p, 1, 1, 0, 0;\n}\n"
-	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]),
-	               "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]),
-	               "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
-	               "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]),
-	               "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]),
-	               "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]),
-	               "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
-	               "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
-	             : "l"(a), "l"(b), "r"(add));
-}
-
-// wgmma is C [64, 256] = A·B, plus C if add, over 16 columns of k, both from shared memory.
-__device__ __forceinline__ void wgmma(float (&c)[128], uint64_t a, uint64_t b, int add) {
-	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-	             "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
-	             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-	             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-	             "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-	             "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-	             "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-	             "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-	             "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-	             "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-	             "%128, %129, p, 1, 1, 0, 0;\n}\n"
-	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]),
-	               "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]),
-	               "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
-	               "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]),
-	               "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]),
-	               "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]),
-	               "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
-	               "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63]),
-	               "+f"(c[64]), "+f"(c[65]), "+f"(c[66]), "+f"(c[67]), "+f"(c[68]), "+f"(c[69]), "+f"(c[70]), "+f"(c[71]),
-	               "+f"(c[72]), "+f"(c[73]), "+f"(c[74]), "+f"(c[75]), "+f"(c[76]), "+f"(c[77]), "+f"(c[78]), "+f"(c[79]),
-	               "+f"(c[80]), "+f"(c[81]), "+f"(c[82]), "+f"(c[83]), "+f"(c[84]), "+f"(c[85]), "+f"(c[86]), "+f"(c[87]),
-	               "+f"(c[88]), "+f"(c[89]), "+f"(c[90]), "+f"(c[91]), "+f"(c[92]), "+f"(c[93]), "+f"(c[94]), "+f"(c[95]),
-	               "+f"(c[96]), "+f"(c[97]), "+f"(c[98]), "+f"(c[99]), "+f"(c[100]), "+f"(c[101]), "+f"(c[102]), "+f"(c[103]),
-	               "+f"(c[104]), "+f"(c[105]), "+f"(c[106]), "+f"(c[107]), "+f"(c[108]), "+f"(c[109]), "+f"(c[110]), "+f"(c[111]),
-	               "+f"(c[112]), "+f"(c[113]), "+f"(c[114]), "+f"(c[115]), "+f"(c[116]), "+f"(c[117]), "+f"(c[118]), "+f"(c[119]),
-	               "+f"(c[120]), "+f"(c[121]), "+f"(c[122]), "+f"(c[123]), "+f"(c[124]), "+f"(c[125]), "+f"(c[126]), "+f"(c[127])
-	             : "l"(a), "l"(b), "r"(add));
-}
+// wgmma is C [64, N] = A·B, plus C if add, over 16 columns of k, both from shared memory:
+// one function for each N, told apart by C. Registers are listed eight at a time.
+#define PG_D8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define PG_D16 PG_D8 ", " "%8, %9, %10, %11, %12, %13, %14, %15"
+#define PG_D24 PG_D16 ", " "%16, %17, %18, %19, %20, %21, %22, %23"
+#define PG_D32 PG_D24 ", " "%24, %25, %26, %27, %28, %29, %30, %31"
+#define PG_D40 PG_D32 ", " "%32, %33, %34, %35, %36, %37, %38, %39"
+#define PG_D48 PG_D40 ", " "%40, %41, %42, %43, %44, %45, %46, %47"
+#define PG_D56 PG_D48 ", " "%48, %49, %50, %51, %52, %53, %54, %55"
+#define PG_D64 PG_D56 ", " "%56, %57, %58, %59, %60, %61, %62, %63"
+#define PG_D72 PG_D64 ", " "%64, %65, %66, %67, %68, %69, %70, %71"
+#define PG_D80 PG_D72 ", " "%72, %73, %74, %75, %76, %77, %78, %79"
+#define PG_D88 PG_D80 ", " "%80, %81, %82, %83, %84, %85, %86, %87"
+#define PG_D96 PG_D88 ", " "%88, %89, %90, %91, %92, %93, %94, %95"
+#define PG_D104 PG_D96 ", " "%96, %97, %98, %99, %100, %101, %102, %103"
+#define PG_D112 PG_D104 ", " "%104, %105, %106, %107, %108, %109, %110, %111"
+#define PG_D120 PG_D112 ", " "%112, %113, %114, %115, %116, %117, %118, %119"
+#define PG_D128 PG_D120 ", " "%120, %121, %122, %123, %124, %125, %126, %127"
+#define PG_C4(i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
+#define PG_C8(i) PG_C4(i), PG_C4(i + 4)
+#define PG_C16(i) PG_C8(i), PG_C8(i + 8)
+#define PG_C32(i) PG_C16(i), PG_C16(i + 16)
+#define PG_C64(i) PG_C32(i), PG_C32(i + 32)
+#define PG_C128(i) PG_C64(i), PG_C64(i + 64)
+#define PG_WGMMA(N, D, C, A, B, ADD)                                                                                     \
+	__device__ __forceinline__ void wgmma(float (&c)[N / 2], uint64_t a, uint64_t b, int add) {                          \
+		asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ADD ", 0;\n"                                                  \
+		             "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" D "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}\n" \
+		             : C : "l"(a), "l"(b), "r"(add));                                                                    \
+	}
+#define PG_LIST(...) __VA_ARGS__
+PG_WGMMA(16, PG_D8, PG_C8(0), 8, 9, 10)
+PG_WGMMA(32, PG_D16, PG_C16(0), 16, 17, 18)
+PG_WGMMA(40, PG_D16 ", %16, %17, %18, %19", PG_LIST(PG_C16(0), PG_C4(16)), 20, 21, 22)
+PG_WGMMA(56, PG_D24 ", %24, %25, %26, %27", PG_LIST(PG_C16(0), PG_C8(16), PG_C4(24)), 28, 29, 30)
+PG_WGMMA(64, PG_D32, PG_C32(0), 32, 33, 34)
+PG_WGMMA(72, PG_D32 ", %32, %33, %34, %35", PG_LIST(PG_C32(0), PG_C4(32)), 36, 37, 38)
+PG_WGMMA(80, PG_D40, PG_LIST(PG_C32(0), PG_C8(32)), 40, 41, 42)
+PG_WGMMA(112, PG_D56, PG_LIST(PG_C32(0), PG_C16(32), PG_C8(48)), 56, 57, 58)
+PG_WGMMA(120, PG_D56 ", %56, %57, %58, %59", PG_LIST(PG_C32(0), PG_C16(32), PG_C8(48), PG_C4(56)), 60, 61, 62)
+PG_WGMMA(128, PG_D64, PG_C64(0), 64, 65, 66)
+PG_WGMMA(136, PG_D64 ", %64, %65, %66, %67", PG_LIST(PG_C64(0), PG_C4(64)), 68, 69, 70)
+PG_WGMMA(144, PG_D72, PG_LIST(PG_C64(0), PG_C8(64)), 72, 73, 74)
+PG_WGMMA(256, PG_D128, PG_C128(0), 128, 129, 130)
+#undef PG_WGMMA
 
 // wgmma_scores is C [64, 128] = A·B, plus C if add, over 16 columns of k, both half, from shared
 // memory.

@@ -161,5 +161,6 @@ void bench_skinny(bool check, bool times);
 void bench_mma(bool check, bool times);
 void bench_sm90(bool check, bool times);
 void bench_stream(bool check, bool times);
+void bench_wide(bool check, bool times);
 void bench_decode(bool check, bool times);
 void bench_prefill(bool check, bool times);

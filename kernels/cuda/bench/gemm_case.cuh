@@ -144,4 +144,7 @@ static const Shape shapes[] = {
 // Copies of the weights that together leave the L2 cache behind.
 inline int rotation(int n, int k) { return std::max(2, std::min(64, (int)(400e6 / (2.0 * n * k)) + 1)); }
 
+// fastest_stream is the time of the fastest deal of gemm_stream.cu, and its name.
+double fastest_stream(Projection &t, int copies, std::string &name);
+
 } // namespace bench

@@ -17,6 +17,7 @@ template <int BN, int MT, int STAGES> constexpr size_t shared_bytes() { return W
 
 const Variant variants[] = {
 	{16, 8, gemm_skinny_16_8, shared_bytes<16, 8, 4>()},    {32, 8, gemm_skinny_32_8, shared_bytes<32, 8, 5>()},
+	{16, 16, gemm_skinny_16_16, shared_bytes<16, 16, 4>()}, {32, 16, gemm_skinny_32_16, shared_bytes<32, 16, 5>()},
 	{64, 16, gemm_skinny_64_16, shared_bytes<64, 16, 5>()}, {64, 32, gemm_skinny_64_32, shared_bytes<64, 32, 4>()},
 	{64, 64, gemm_skinny_64_64, shared_bytes<64, 64, 3>()},
 };

@@ -59,6 +59,19 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 
 } // namespace
 
+double bench::fastest_stream(Projection &t, int copies, std::string &name) {
+	double best = 1e9;
+	for (const Variant &v : variants) {
+		if (v.mt > 16 && t.p.m * 2 <= v.mt || t.p.m > 2 * v.mt) continue;
+		for (int cluster : {0, 1, 2, 3, 4, 8}) {
+			if (cluster > t.p.k / 64 || cluster > 1 && tiles_of(t.p, v) * cluster > SMS) continue;
+			double us = time(std::max(copies, 8), [&](int i, cudaStream_t stream) { run(t, v, cluster, i % copies, stream, true); }, 5);
+			if (us < best) best = us, name = std::to_string(v.bn) + "x" + std::to_string(v.mt) + " " + std::to_string(cluster);
+		}
+	}
+	return best;
+}
+
 void bench_stream(bool check, bool times) {
 	if (check) {
 		for (int m : {1, 16, 29, 64, 100, 128, 200, 256}) {

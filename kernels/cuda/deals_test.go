@@ -1,0 +1,132 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// product is a product of a decode step, by name.
+type product struct {
+	name  string
+	shape gemmShape
+}
+
+// products are those of a step of n sequences.
+func (m *benchModel) products(n int) []product {
+	s := &m.be.shape
+	of := func(name string, rows, cols int, kind epilogueKind) product {
+		return product{name, gemmShape{m: n, n: rows, k: stride(cols), kind: kind}}
+	}
+	return []product{
+		of("qkv", (s.Heads+2*s.KVHeads)*s.HeadDim, s.Hidden, epilogueQKV), of("o", s.Hidden, s.Heads*s.HeadDim, epilogueResidual),
+		of("gate_up", 2*s.Intermediate, s.Hidden, epilogueSwiGLU), of("down", s.Hidden, s.Intermediate, epilogueResidual),
+		of("head", s.Vocab, s.Hidden, epilogueStore),
+	}
+}
+
+// sensible are the few ways of each kernel that the models find fastest, the default first.
+func sensible(s gemmShape, a arch) []candidate {
+	all := candidates(s, a)
+	slices.SortStableFunc(all, func(x, y candidate) int { return cmp.Compare(x.us, y.us) })
+	left := map[string]int{"gemm_stream": 3, "gemm_wide": 7, "gemm_sm90": 1, "gemm_skinny": 4}
+	all = slices.DeleteFunc(all, func(c candidate) bool {
+		left[c.image]--
+		return left[c.image] < 0
+	})
+	plan, _ := planProduct(s, a)
+	standard := candidate{productPlan: plan}
+	all = slices.DeleteFunc(all, func(c candidate) bool { return c.String() == standard.String() })
+	return slices.Insert(all, 0, standard)
+}
+
+// pin makes steps take a way to make a product.
+func (m *benchModel) pin(b *testing.B, s gemmShape, c candidate) {
+	require.NoError(b, m.Sync())
+	require.NoError(b, m.be.graphs.renew())
+	m.be.products[s] = c.productPlan
+}
+
+// BenchmarkDeals looks for the ways to make the products of a decode step at 1,184 tokens of
+// context that make the whole step fastest on the device: product after product, with all
+// else as it was found so far, and once more among the best four. It prints a line for each
+// model, batch, round and product, of the step's time in µs, and, with a # in front, the lines for
+// measured.tsv. Each way runs twice, in order and in reverse; one replaces what stands when it
+// is faster by 0.2 %. Run it with -test.benchtime 1x.
+func BenchmarkDeals(b *testing.B) {
+	const context = 1183
+	for _, model := range trueShapes {
+		b.Run(model.name, func(b *testing.B) {
+			m := newBenchModel(b, model, measuredTokens[len(measuredTokens)-1], context)
+			for _, n := range measuredTokens {
+				b.Run(fmt.Sprint(n), func(b *testing.B) {
+					products, ways := m.products(n), map[string][]candidate{}
+					for _, p := range products {
+						ways[p.name] = sensible(p.shape, m.be.arch)
+						m.pin(b, p.shape, ways[p.name][0])
+					}
+					for round := range 2 {
+						for _, p := range products {
+							times := m.compare(b, p.shape, ways[p.name], n, context)
+							list := ranked(ways[p.name], times)
+							fmt.Printf("\n%s %d %s %d | %s\n", model.name, n, p.name, round, list)
+							ways[p.name] = ways[p.name][:min(4, len(times))]
+							m.pin(b, p.shape, ways[p.name][0])
+						}
+					}
+					for _, p := range products {
+						fmt.Printf("\n#%d\t%d\t%s\t%d\t%s\n", p.shape.n, p.shape.k, p.shape.kind, n, ways[p.name][0])
+					}
+				})
+			}
+		})
+	}
+}
+
+// compare times a step of n sequences with each way to make a product.
+func (m *benchModel) compare(b *testing.B, s gemmShape, ways []candidate, n, context int) []float64 {
+	batch, sample := m.spans(n, context, 1)
+	times := make([]float64, len(ways))
+	for i := range 2 * len(ways) {
+		at := min(i, 2*len(ways)-1-i)
+		m.pin(b, s, ways[at])
+		m.run(b, batch, sample, 2) // captures the graph
+		_, device, _ := m.run(b, batch, sample, 8)
+		times[at] += float64(device.Nanoseconds()) / 2e3
+	}
+	return times
+}
+
+// ranked orders ways by their times, the first of them before those that are not faster by
+// 0.2 %, and lists them.
+func ranked(ways []candidate, times []float64) string {
+	order, standing := make([]int, len(ways)), times[0]
+	for i := range order {
+		order[i] = i
+	}
+	key := func(i int) float64 {
+		if i == 0 {
+			return standing * 0.998
+		}
+		return times[i]
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(key(i), key(j)) })
+	var list []string
+	sorted := make([]candidate, len(ways))
+	for at, i := range order {
+		mark := ""
+		if i == 0 {
+			mark = "*"
+		}
+		sorted[at] = ways[i]
+		list = append(list, fmt.Sprintf("%s%s %.1f (model %.1f)", ways[i], mark, times[i], ways[i].us))
+	}
+	copy(ways, sorted)
+	return strings.Join(list, " | ")
+}

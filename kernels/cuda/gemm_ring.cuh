@@ -1,0 +1,156 @@
+// What gemm_stream.cu and gemm_wide.cu share: products whose weights stream through a ring
+// of steps, filled by a producer and emptied by two warpgroups; how tiles are dealt out to
+// CTAs; and the end of a tile that a cluster shares.
+#pragma once
+
+#include "gemm.cuh"
+#include "wgmma.cuh"
+
+struct StreamParams {
+	TensorMap x, w;
+	GemmParams g; // x, w, ldx and ldw unused; per: pieces of a cut tile, 0 in clusters
+	// gemm_wide.cu: steps of the ring; panels of a step; rows of a box of x; steps that may be requested and not there, 0 = any.
+	int32_t stages, panels, box, pace;
+};
+static_assert(sizeof(StreamParams) == 512 && offsetof(StreamParams, g) == 256 && offsetof(StreamParams, stages) == 456, "gemm_sm90.go: sm90Params");
+
+namespace {
+
+constexpr int CONSUMERS = 256;
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+constexpr int BK = 64; // columns of k of a panel; gemm_stream.cu: of a step
+
+// Part is a tile, or steps first … first+steps−1 of one.
+struct Part {
+	int column, row, first, steps; // of the tile, in tiles
+};
+
+// Parts deals them out, the same to producer and consumers: a piece of a cut tile,
+// then whole tiles; or the CTA's share of its cluster's tile.
+struct Parts {
+	int tiles, rows, steps, pieces, cut, at;
+
+	__device__ __forceinline__ Parts(const GemmParams &p, int mt, int panels = 1) {
+		rows = (p.m + mt - 1) / mt, tiles = p.tiles * rows, steps = (p.k / BK + panels - 1) / panels, pieces = p.per;
+		cut = pieces > 0 ? tiles % gridDim.x : 0;
+		at = pieces > 0 ? -1 : 0;
+	}
+	__device__ __forceinline__ Part part(int tile, int i, int of) const {
+		int first = steps * i / of;
+		return {tile / rows, tile % rows, first, steps * (i + 1) / of - first};
+	}
+	// cut_tile numbers the tile that the CTA has a piece of, if it has one.
+	__device__ __forceinline__ int cut_tile() const { return blockIdx.x / pieces; }
+
+	__device__ __forceinline__ bool next(Part &p) {
+		int now = at++;
+		if (pieces == 0) {
+			p = part(blockIdx.x / cluster_size(), cluster_rank(), cluster_size());
+			return now == 0;
+		}
+		if (now < 0) {
+			if (cut_tile() < cut) {
+				p = part(cut_tile(), blockIdx.x % pieces, pieces);
+				return true;
+			}
+			now = at++;
+		}
+		int tile = cut + now * gridDim.x + blockIdx.x;
+		p = part(tile, 0, 1);
+		return tile < tiles;
+	}
+};
+
+// Ring is a place in a ring of steps in shared memory. full[stage] completes when the
+// stage's bytes are there, empty[stage] when all warps are done with it.
+struct Ring {
+	char *memory;               // at a multiple of 1 KiB
+	uint32_t ring, full, empty; // in shared memory
+	int stage = 0, parity = 0;
+	bool first = true; // round
+
+	__device__ __forceinline__ void next(int stages) {
+		if (++stage == stages) stage = 0, parity ^= 1, first = false;
+	}
+	__device__ __forceinline__ void rewind() { stage = parity = 0, first = true; }
+
+	// place finds the ring, and the barriers `bytes` behind its beginning.
+	__device__ __forceinline__ void place(char *shared, int bytes, int stages) {
+		memory = reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(shared) + 1023) / 1024 * 1024);
+		ring = shared_address(memory);
+		full = ring + bytes, empty = full + 8 * stages;
+	}
+	// make_barriers is for all threads, stages at least.
+	__device__ __forceinline__ void make_barriers(int stages) {
+		int i = threadIdx.x;
+		if (i >= stages) return;
+		barrier_init(full + 8 * i, 1);
+		barrier_init(empty + 8 * i, CONSUMERS / 32);
+		barriers_ready();
+	}
+	// release lets the stage be filled again.
+	__device__ __forceinline__ void release(int stage) {
+		if (threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * stage);
+	}
+};
+
+__device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
+
+// share ends the CTA's part of the cluster's tile, which all left in their rings: groups of
+// eight weights' sums of a token. Most of its time is latency: a thread requests all of a
+// group at once, and lets the others go before it ends its last.
+template <int BN, int MT, class S> __device__ __forceinline__ void share(const GemmParams &p, const S &s, const Part &t) {
+	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
+	int rank = cluster_rank(), size = cluster_size(), all = min(MT, p.m - t.row * MT) * OF;
+	int groups = (all + size - 1) / size, end = min((rank + 1) * groups, all);
+	auto row = [&](int g) { return t.row * MT + g / OF; };
+	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
+	int g = rank * groups + threadIdx.x;
+	cluster_sync();
+	bool reads = true;
+	for (; g < end; g += CONSUMERS) {
+		uint32_t at = s.ring + (g / OF * S::TILE_LD + g % OF * 8) * 4;
+		float4 lo[MOST], hi[MOST];
+#pragma unroll
+		for (int from = 0; from < MOST; from++)
+			if (from < size) lo[from] = read_remote(at, from), hi[from] = read_remote(at + 16, from);
+		float sum[8] = {};
+#pragma unroll
+		for (int from = 0; from < MOST; from++)
+			if (from < size) add8(sum, lo[from], hi[from]);
+		if (reads = g + CONSUMERS < end; !reads) cluster_arrive(); // the others may go
+		end8(p.e, p.kind, row(g), column(g), sum);
+	}
+	if (reads) cluster_arrive();
+	cluster_wait();
+}
+
+// produce fills the ring, first with what weights may be requested before the kernel before
+// has finished.
+template <class S> __device__ __forceinline__ void produce(const StreamParams &p, S &s, Parts parts) {
+	uint64_t policy = evict_first_policy();
+	Parts ahead = parts;
+	Part t;
+	int early = 0;
+	bool more = true;
+	prefetch_map(p.x);
+	while (more && early < s.stages() && ahead.next(t))
+		for (int i = 0; i < t.steps && early < s.stages() && (more = s.may_request(early)); i++, early++, s.next(s.stages())) s.copy_weights(p, t, i, policy);
+	grid_wait();
+	s.rewind();
+	int done = 0;
+	while (parts.next(t))
+		for (int i = 0; i < t.steps; i++, done++, s.next(s.stages())) {
+			if (done >= early) {
+				if (done >= s.stages()) barrier_wait(s.empty + 8 * s.stage, s.parity ^ 1);
+				s.copy_weights(p, t, i, policy);
+			}
+			s.copy_tokens(p, t, i);
+		}
+}
+
+#endif
+
+} // namespace

@@ -1,0 +1,285 @@
+// Projection of few tokens on Hopper, with tiles as wide as it takes to give every
+// multiprocessor the same work: y = x·wᵀ.
+//
+// Layout: x [m][k] and w [n][k] bf16, k contiguous, read through tensor maps of panels of 64
+// columns (SWIZZLE_128B). A step of the ring is `panels` of them: one request brings a step's
+// tokens (boxes of `box` rows), and one its weights (of BN rows, or two of BN/2 where BN is
+// beyond 256). Small boxes one by one take the copy engine 0.2 µs each.
+//
+// Work: tokens are the M side of wgmma, 64 to a warpgroup, weights its N side: a tile is MT
+// tokens × BN weights, BN any multiple of 8, where gemm_stream.cu, which swaps the sides, has
+// only 128 and 256. (gate_up of the 7B is 132 tiles of 288.) Two ways to deal:
+//   - A CTA has whole tiles, of all of k.
+//   - A cluster of two to eight CTAs has a tile, each a share of k, and ends it as in
+//     gemm_stream.cu.
+// Sums are added in order of k, so that a result depends on the shape alone.
+//
+// CTA: two warpgroups, with 64 tokens × BN weights each, or, of a tile of 64 tokens, all of
+// them and half of the weights; where halves are not a multiple of 8 they overlap. Of a box
+// of fewer than 64 tokens, what wgmma reads beyond are other bytes of the ring, and the sums
+// of those rows are not used. So a stage takes no more than its bytes, and the ring has as
+// many as there is room for: of gate_up of the 0.5B, all weights are on their way before the
+// kernel before has finished. A warp is the producer. Stages' weights have a barrier of
+// their own in the first round, so that it can see them arrive: with `pace` it is at most so
+// many ahead of them until the kernel before has finished, lest a CTA that starts late has
+// its first tokens wait behind all of its weights.
+//
+// Bytes: 2·n·k of weights once; 2·m·k of tokens a tile, from L2. FLOPs: 2·m·n·k.
+#include "gemm_ring.cuh"
+
+namespace {
+
+constexpr int LENDS = 288 * 128; // sums of a tile for which a warp of producers becomes a warpgroup that lends registers
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+template <int BN, int MT> struct Wide : Ring {
+	static constexpr int WEIGHTS = BN * BK * 2, BOXES = BN > 256 ? 2 : 1;
+	static constexpr int COLUMNS = MT == 64 ? (BN / 2 + 7) / 8 * 8 : BN; // of a warpgroup
+	static constexpr int SECOND = MT == 64 ? BN - COLUMNS : 0;           // the first of the second one's
+	static constexpr int BLOCKS = COLUMNS > 256 ? 2 : 1, N = COLUMNS / BLOCKS; // of wgmma
+	static constexpr int GROUPS = COLUMNS / 8;
+	static constexpr int TILE_LD = BN % 16 ? BN : BN + 8; // floats between tokens of a tile left in the ring: 8 more than a multiple of 16
+
+	int count, panels, pace;  // stages; panels of each; steps under way
+	int panel, tokens, size;  // bytes of a panel of x, of a step's tokens and of a stage
+	int rank, ctas;           // of the cluster
+	uint32_t landed, begun;   // barriers: of weights of the first round; of the end of the kernel before
+	uint32_t received, sums;  // barrier of the cluster's sums, and where they arrive
+	float c[BLOCKS][N / 2];
+
+	__device__ __forceinline__ explicit Wide(const StreamParams &p, char *shared) {
+		count = p.stages, panels = p.panels, pace = p.pace;
+		panel = p.box * BK * 2, tokens = panels * panel, size = tokens + panels * WEIGHTS;
+		// wgmma reads 64 rows of the last panel, and at last the ring holds a tile's sums.
+		place(shared, max(max(count * size, count * size - panels * WEIGHTS - panel + 64 * BK * 2), p.box * TILE_LD * 4), count);
+		rank = cluster_rank(), ctas = cluster_size();
+		landed = empty + 8 * count, begun = landed + 8 * count, received = begun + 8, sums = (received + 8 + 15) / 16 * 16;
+		make_barriers(count);
+		if (threadIdx.x < count) barrier_init(landed + 8 * threadIdx.x, 1);
+		if (threadIdx.x == 0) barrier_init(begun, 1), barrier_init(received, 1);
+		barriers_ready();
+	}
+	__device__ __forceinline__ int stages() const { return count; }
+
+	// may_request says whether step i's weights may be requested before the kernel before has
+	// finished; it waits until that is known.
+	__device__ __forceinline__ bool may_request(int i) const {
+		if (pace == 0) return true;
+		while (i >= pace && !barrier_done(landed + 8 * (i - pace), 0))
+			if (barrier_done(begun, 0)) return false;
+		return !barrier_done(begun, 0);
+	}
+	__device__ __forceinline__ void copy_weights(const StreamParams &p, const Part &t, int i, uint64_t policy) {
+		uint32_t barrier = (first ? landed : full) + 8 * stage, to = ring + stage * size + tokens;
+		barrier_expect(barrier, first ? size - tokens : size);
+#pragma unroll
+		for (int b = 0; b < BOXES; b++) // panels of a box lie one behind the other
+			copy_panels_once(to + b * panels * (WEIGHTS / BOXES), p.w, (t.first + i) * panels, t.column * BN + b * (BN / BOXES), barrier, policy);
+	}
+	__device__ __forceinline__ void copy_tokens(const StreamParams &p, const Part &t, int i) {
+		if (first) barrier_expect(full + 8 * stage, tokens);
+		copy_panels(ring + stage * size, p.x, (t.first + i) * panels, t.row * MT, full + 8 * stage);
+	}
+
+	// multiply sums the steps of the ring into c.
+	__device__ __forceinline__ void multiply(int steps) {
+		int before = 0, group = uniform(threadIdx.x / 128);
+		int second = MT == 128 ? 0 : BOXES == 2 ? panels * (WEIGHTS / 2) : SECOND * BK * 2, block = panels * (WEIGHTS / 2) >> 4;
+		for (int i = 0; i < steps; i++, next(count)) {
+			if (first) barrier_wait(landed + 8 * stage, 0);
+			barrier_wait(full + 8 * stage, parity);
+			uint32_t at = ring + stage * size;
+			uint64_t a = operand(at + (MT == 128 ? group * 64 * BK * 2 : 0)), b = operand(at + tokens + group * second);
+#pragma unroll 1
+			for (int d = 0; d < panels; d++, a += panel >> 4, b += WEIGHTS / BOXES >> 4) {
+				wgmma_fence();
+#pragma unroll
+				for (int k = 0; k < BK / 16; k++)
+#pragma unroll
+					for (int j = 0; j < BLOCKS; j++) wgmma(c[j], a + 2 * k, b + j * block + 2 * k, i > 0 || d > 0 || k > 0);
+				wgmma_commit();
+				wgmma_wait<1>();
+				if (i > 0 && d == 0) release(before);
+			}
+			before = stage;
+		}
+		wgmma_wait<0>();
+		release(before);
+	}
+
+	// row and column are where the thread's first sums lie in the tile.
+	__device__ __forceinline__ int row() const { return (MT == 128 ? threadIdx.x / 128 * 64 : 0) + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4; }
+	__device__ __forceinline__ int column() const { return threadIdx.x / 128 * SECOND; }
+	// mine is false of columns that both warpgroups have, in the second.
+	__device__ __forceinline__ bool mine(int group) const { return 2 * COLUMNS == BN || MT == 128 || group > 0 || threadIdx.x < 128; }
+
+	// leave writes the sums of the tokens to the ring, [token][weight]: 16 threads' stores at a
+	// time fall into 32 banks.
+	__device__ __forceinline__ void leave(int rows) const {
+		float *to = reinterpret_cast<float *>(memory) + row() * TILE_LD + column() + threadIdx.x % 4 * 2;
+#pragma unroll
+		for (int h = 0; h < 2; h++) {
+			if (row() + 8 * h >= rows) break;
+#pragma unroll
+			for (int g = 0; g < GROUPS; g++)
+				if (mine(g)) *reinterpret_cast<float2 *>(to + 8 * h * TILE_LD + 8 * g) = make_float2(sum(g, 2 * h), sum(g, 2 * h + 1));
+		}
+	}
+	// spread sends them to the CTAs of the cluster, the tokens in turn: [CTA that sends][token][weight].
+	__device__ __forceinline__ void spread(int rows) const {
+		int each = (rows + ctas - 1) / ctas;
+#pragma unroll
+		for (int h = 0; h < 2; h++) {
+			int token = row() + 8 * h, to = token % ctas;
+			if (token >= rows) break;
+			uint32_t at = remote(sums + ((rank * each + token / ctas) * BN + column() + threadIdx.x % 4 * 2) * 4, to), barrier = remote(received, to);
+#pragma unroll
+			for (int g = 0; g < GROUPS; g++)
+				if (mine(g)) send(at + 32 * g, sum(g, 2 * h), sum(g, 2 * h + 1), barrier);
+		}
+	}
+	__device__ __forceinline__ float sum(int group, int i) const { return c[group / (N / 8)][group % (N / 8) * 4 + i]; }
+
+	// each gives the sums, eight weights of a token at a time, to fn(token, weight, values): of
+	// every 32 weights, four threads turn their pairs into eight for each. One body for all of
+	// them: it is long.
+	template <class F> __device__ __forceinline__ void each(F fn) {
+		int q = threadIdx.x % 4;
+#pragma unroll 1
+		for (int base = 0; base < GROUPS; base += 4) {
+			float v[4][4]; // of group base + i
+#pragma unroll
+			for (int g = 0; g < GROUPS; g++)
+				if (g / 4 * 4 == base)
+#pragma unroll
+					for (int i = 0; i < 4; i++) v[g % 4][i] = sum(g, i);
+			turn(v, q);
+#pragma unroll 1
+			for (int h = 0; h < 2; h++) {
+				float y[8];
+#pragma unroll
+				for (int i = 0; i < 8; i++) y[i] = h ? v[i / 2][2 + i % 2] : v[i / 2][i % 2];
+				if (base + q < GROUPS && mine(base + q)) fn(row() + 8 * h, column() + 8 * (base + q), y);
+			}
+		}
+	}
+	// turn exchanges v[i] of thread q of a quad for v[q] of thread i.
+	static __device__ __forceinline__ void turn(float (&v)[4][4], int q) {
+#pragma unroll
+		for (int bit = 1; bit < 4; bit *= 2)
+#pragma unroll
+			for (int i = 0; i < 4; i++)
+				if (!(i & bit))
+#pragma unroll
+					for (int e = 0; e < 4; e++) {
+						float other = __shfl_xor_sync(~0u, q & bit ? v[i][e] : v[i | bit][e], bit);
+						if (q & bit) v[i][e] = other;
+						else v[i | bit][e] = other;
+					}
+	}
+};
+
+// one makes the CTA's tile, or its share of the cluster's: sums go to the ring, or each to
+// the CTA that ends its token, without a barrier of the cluster: that would wait for memory.
+// What an output reads beside them is requested before they are made.
+template <int BN, int MT> __device__ __forceinline__ void one(const GemmParams &p, Wide<BN, MT> &s, const Part &t) {
+	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
+	int rows = min(MT, p.m - t.row * MT), all = (rows - s.rank + s.ctas - 1) / s.ctas * OF; // groups of eight
+	auto row = [&](int g) { return t.row * MT + g / OF * s.ctas + s.rank; };
+	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
+	bool several = s.ctas > 1, adds = p.kind == RESIDUAL;
+	int g = threadIdx.x, kind = adds ? STORE : p.kind;
+	if (several && g == 0) barrier_expect(s.received, s.ctas * all * 32);
+	float4 lo = {}, hi = {};
+	if (g < all) {
+		if (adds) residual8(p.e, row(g), column(g), lo, hi);
+		else prefetch_end(p.e, kind, row(g), column(g));
+	}
+	s.multiply(t.steps);
+	if (several) {
+		s.spread(rows);
+		barrier_wait(s.received, 0);
+	} else {
+		sync_consumers(); // all products with the ring are done
+		s.leave(rows);
+		sync_consumers();
+	}
+	uint32_t sums = several ? s.sums : s.ring;
+	int ld = (several ? BN : Wide<BN, MT>::TILE_LD) * 4, next = (rows + s.ctas - 1) / s.ctas * ld;
+	for (; g < all; g += CONSUMERS) {
+		uint32_t at = sums + g / OF * ld + g % OF * 32;
+		float y[8] = {};
+#pragma unroll
+		for (int from = 0; from < MOST; from++)
+			if (from < s.ctas) add8(y, read_shared(at + from * next), read_shared(at + from * next + 16));
+		if (adds) {
+			add8(y, lo, hi);
+			if (g + CONSUMERS < all) residual8(p.e, row(g + CONSUMERS), column(g + CONSUMERS), lo, hi);
+		}
+		end8(p.e, kind, row(g), column(g), y);
+	}
+}
+
+template <int BN, int MT> __device__ __forceinline__ void project(const StreamParams &p) {
+	grid_trigger(); // what does not depend on this may begin where there is room
+	extern __shared__ char memory[];
+	Wide<BN, MT> s(p, memory);
+	Parts parts(p.g, MT, s.panels);
+	__syncthreads();
+	if (s.ctas > 1) cluster_arrive_relaxed();
+
+	constexpr bool LEND = BN * MT >= LENDS;
+	if (threadIdx.x >= CONSUMERS) {
+		if constexpr (LEND) fewer_registers<40>();
+		if (threadIdx.x == CONSUMERS) produce(p, s, parts);
+		grid_wait();
+		__syncwarp();
+		if (s.ctas > 1) cluster_wait();
+		return;
+	}
+	if constexpr (LEND) more_registers<232>();
+	if (s.ctas > 1) cluster_wait(); // all have their barriers
+	grid_wait();
+	if (threadIdx.x == 0) barrier_arrive(s.begun);
+	Part t;
+	if (parts.pieces == 0) {
+		parts.next(t);
+		one(p.g, s, t);
+	} else {
+		while (parts.next(t)) {
+			s.multiply(t.steps);
+			s.each([&](int token, int weight, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * MT + token, t.column * BN + weight, y); });
+		}
+	}
+}
+
+#else
+
+template <int BN, int MT> __device__ void project(const StreamParams &) {}
+
+#endif
+
+} // namespace
+
+#define WIDE(BN, MT) \
+	PG_KERNEL void __launch_bounds__(CONSUMERS + (BN * MT >= LENDS ? 128 : 32), 1) gemm_wide_##BN##_##MT(const __grid_constant__ StreamParams p) { project<BN, MT>(p); }
+
+WIDE(32, 64)
+WIDE(32, 128)
+WIDE(56, 64)
+WIDE(56, 128)
+WIDE(64, 64)
+WIDE(64, 128)
+WIDE(72, 64)
+WIDE(72, 128)
+WIDE(80, 64)
+WIDE(80, 128)
+WIDE(112, 64)
+WIDE(112, 128)
+WIDE(120, 64)
+WIDE(120, 128)
+WIDE(136, 64)
+WIDE(136, 128)
+WIDE(288, 64)
+WIDE(288, 128)
