@@ -32,7 +32,7 @@ type Info struct {
 	Overlapped  bool // the overlapped loop runs
 
 	// For rooflines.
-	WeightBytes           int64 // on the device
+	WeightBytes           int64 // on the device, as far as loading knows (kernels.Completer)
 	StreamedWeightBytes   int64 // that a decode step reads: all but an embedding that is not the head
 	KVBytesPerToken       int64
 	LayerFLOPsPerToken    int64 // of all linear layers but the head

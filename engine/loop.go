@@ -20,6 +20,7 @@ type loop struct {
 
 	e          *Engine
 	backend    kernels.Backend
+	completer  kernels.Completer // nil = loading is complete
 	runner     *runner
 	guides     *guides
 	sched      *scheduler.Scheduler
@@ -177,7 +178,24 @@ func (l *loop) idle() {
 		return
 	}
 	l.trace.flush(l.e.cfg.Log)
-	l.sleep()
+	if !l.completeLoad() {
+		l.sleep()
+	}
+}
+
+// completeLoad does a little of what loading left; false: nothing is left.
+func (l *loop) completeLoad() bool {
+	if l.completer == nil {
+		return false
+	}
+	more, err := l.completer.CompleteLoad()
+	if err != nil {
+		l.fault = fmt.Errorf("%w: %w", ErrDevice, err)
+	}
+	if !more {
+		l.completer = nil
+	}
+	return true
 }
 
 // sleep waits until there is something to receive, and receives it.

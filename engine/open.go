@@ -269,6 +269,7 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 		records:  newRecords(), began: time.Now(),
 		trace: trace,
 	}
+	l.completer, _ = backend.(kernels.Completer)
 	l.runner.setRows(c.MaxNumSeqs)
 	l.hold.Lock()
 	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }

@@ -106,8 +106,8 @@ type Backend interface {
 	Close() error
 }
 
-// Loader takes weights. Calls copy: the HostTensor's memory may be unmapped
-// when they return. They fail with the tensor's name, on short data and parts
+// Loader takes weights. Calls copy: the HostTensor's memory may be unmapped and its File
+// closed when they return (a Completer may keep the file open by itself). They fail with the tensor's name, on short data and parts
 // that do not fit each other, too; with an UnreadableError where a file does.
 type Loader interface {
 	// LoadLinear packs the rows of all parts, one below the other.
@@ -116,6 +116,14 @@ type Loader interface {
 	LoadNorm(t HostTensor) (Weight, error)
 	// LoadEmbedding takes [vocab, hidden]. With tied, Head accepts it too.
 	LoadEmbedding(t HostTensor, tied bool) (Weight, error)
+}
+
+// Completer is a Backend that may leave a part of loading for later. Steps are right meanwhile, and
+// slower.
+type Completer interface {
+	// CompleteLoad does a little of what is left, and says whether there is more: for whoever
+	// has nothing else to do. No step is under way. An error is the Backend's.
+	CompleteLoad() (more bool, err error)
 }
 
 // Pool is the block-allocated KV cache's bytes. Block ids are those of package

@@ -18,7 +18,8 @@ func (e *UnreadableError) Error() string { return e.Tensor.Name + ": " + e.Reaso
 
 // Weight is a tensor on the device, packed as its Backend likes.
 type Weight interface {
-	// Bytes is the device memory it takes.
+	// Bytes is the device memory it takes. A Completer may find out while it completes the load
+	// that it is a little more.
 	Bytes() int64
 }
 

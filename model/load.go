@@ -94,7 +94,7 @@ func Load(be kernels.Backend, cfg *Config, source Source, progress func(done, to
 	if l.err != nil {
 		return nil, l.err
 	}
-	m.weightBytes = l.weightBytes
+	m.weights = l.weights
 	m.pass = m.forward
 	return m, nil
 }
@@ -112,7 +112,7 @@ type loader struct {
 	progress    func(done, total int64) error
 	done, total int64
 	staging     []byte // outside the Go heap, so that it is given back at once
-	weightBytes int64
+	weights     []kernels.Weight
 	err         error
 }
 
@@ -186,7 +186,7 @@ func (l *loader) load(w weightSpec) kernels.Weight {
 		l.err = fmt.Errorf("model: load %s: %w", w.parts[0].name, err)
 		return nil
 	}
-	l.weightBytes += weight.Bytes()
+	l.weights = append(l.weights, weight)
 	for _, t := range w.tensors() {
 		l.done += l.source.bytes(t)
 	}

@@ -10,17 +10,22 @@ type Model struct {
 	// rounded. Each names its file.
 	Notes []string
 
-	backend     kernels.Backend
-	embedding   kernels.Weight
-	layers      [][numLayerWeights]kernels.Weight
-	norm        kernels.Weight
-	head        kernels.Weight // = embedding when tied
-	weightBytes int64
-	pass        func() // forward, bound once: a method value allocates
+	backend   kernels.Backend
+	embedding kernels.Weight
+	layers    [][numLayerWeights]kernels.Weight
+	norm      kernels.Weight
+	head      kernels.Weight   // = embedding when tied
+	weights   []kernels.Weight // all of them
+	pass      func()           // forward, bound once: a method value allocates
 }
 
-// WeightBytes is the device memory that the weights take.
-func (m *Model) WeightBytes() int64 { return m.weightBytes }
+// WeightBytes is the device memory that the weights take (kernels.Weight.Bytes).
+func (m *Model) WeightBytes() (n int64) {
+	for _, w := range m.weights {
+		n += w.Bytes()
+	}
+	return n
+}
 
 // Forward launches the forward pass of b: its logits are in kernels.Logits
 // when Sample runs.

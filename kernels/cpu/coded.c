@@ -34,6 +34,7 @@ void pg_code_begin(struct pg_coder *c, struct pg_codes *codes, uint16_t largest,
 	}
 	codes->num_exceptions = 0;
 	codes->exceptions = NULL;
+	codes->kept = NULL;
 }
 
 // except lists the weights of a step that far says, half a's in its lower half.
@@ -42,6 +43,7 @@ static bool except(struct pg_coder *c, const char *lines, uint64_t far) {
 	for (; far; far &= far - 1) {
 		int at = __builtin_ctzll(far), half = at / 32, i = at % 32;
 		uint16_t bits = ((const uint16_t *)lines)[at];
+		if (codes->num_exceptions == c->most) return false;
 		if (codes->num_exceptions == c->room) {
 			int room = c->room ? 2 * c->room : 16;
 			struct pg_exception *more = realloc(codes->exceptions, room * sizeof *more);
@@ -70,7 +72,12 @@ PG_INLINE __mmask32 split(__m512i line, int base, __m512i *rest, __m512i *codes)
 	return far;
 }
 
-PG_AVX512 bool pg_code_steps(struct pg_coder *c, const char *lines, int steps) {
+PG_INLINE void put(char *out, __m512i line, bool cached) {
+	if (cached) _mm512_store_si512(out, line);
+	else _mm512_stream_si512((void *)out, line);
+}
+
+PG_INLINE bool code_steps(struct pg_coder *c, const char *lines, int steps, bool cached) {
 	for (int i = 0; i < steps; i += 2, lines += 2 * PG_STEP_BYTES, c->out += PG_PAIR_BYTES) {
 		__m512i codes[2];
 		for (int s = 0; s < 2; s++, c->step++) {
@@ -78,13 +85,17 @@ PG_AVX512 bool pg_code_steps(struct pg_coder *c, const char *lines, int steps) {
 			__m512i rest_a, rest_b, codes_a, codes_b;
 			uint64_t far = split(_mm512_loadu_si512(line), c->base, &rest_a, &codes_a);
 			far |= (uint64_t)split(_mm512_loadu_si512(line + 64), c->base, &rest_b, &codes_b) << 32;
-			_mm512_stream_si512((void *)(c->out + s * 64), _mm512_packus_epi16(rest_a, rest_b));
+			put(c->out + s * 64, _mm512_packus_epi16(rest_a, rest_b), cached);
 			codes[s] = _mm512_packus_epi16(codes_a, codes_b);
 			if (far && !except(c, line, far)) return false;
 		}
-		_mm512_stream_si512((void *)(c->out + 128), _mm512_or_si512(codes[0], _mm512_slli_epi16(codes[1], 4)));
+		put(c->out + 128, _mm512_or_si512(codes[0], _mm512_slli_epi16(codes[1], 4)), cached);
 	}
 	return true;
+}
+
+PG_AVX512 bool pg_code_steps(struct pg_coder *c, const char *lines, int steps) {
+	return c->cached ? code_steps(c, lines, steps, true) : code_steps(c, lines, steps, false);
 }
 
 void pg_code_end(struct pg_coder *c) {

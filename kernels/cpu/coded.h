@@ -14,13 +14,16 @@ struct pg_coder {
 	int base;    // exponent that code 0 stands for
 	int step;    // the next one's number
 	int room;    // for exceptions
+	int most;    // that there may be
+	bool cached; // the pairs stay in the cache
 };
 
 // pg_code_begin starts a panel whose greatest |w| has the bits largest, at out, which is
 // aligned to 64 bytes.
 void pg_code_begin(struct pg_coder *c, struct pg_codes *codes, uint16_t largest, char *out);
 // pg_code_steps codes steps of 128 bytes; they are an even number but at the end, where
-// another one, of zeros, must follow an odd one. false: no memory for exceptions.
+// another one, of zeros, must follow an odd one. false: there are too many
+// exceptions, or no memory for them.
 bool pg_code_steps(struct pg_coder *c, const char *lines, int steps);
 // pg_code_end gives back the memory that the panel's exceptions do not need, and makes
 // what was coded visible to other threads.

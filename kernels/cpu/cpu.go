@@ -12,7 +12,7 @@
 //     at most 20 µs, then sleep.
 //   - pg_weight (weight.h): bfloat16 or int8 packed in panels of 32 outputs, one
 //     layout for one token and for many. Where AVX-512 is, bfloat16 is coded in 12
-//     bits, without loss.
+//     bits, without loss, and what comes from files is packed after loading (deferred.h).
 //   - one C file an operation: embed, norm, qkv, gemm, attention, sample, kv.
 //
 // # Code paths
@@ -33,10 +33,10 @@
 // # Invariants
 //
 //  1. Results do not depend on the batch, the chunking, the number of threads or
-//     on which thread ran what: every sum has one fixed order. The Backend is
+//     on which thread ran what, nor on what is packed yet: every sum has one fixed order. The Backend is
 //     always batch-invariant, so Limits.BatchInvariant changes nothing.
-//  2. Nothing is allocated a step; Setup maps all of it, the system gives pages
-//     when they are first touched.
+//  2. Nothing is allocated a step, once the load is complete; Setup maps all of it, the
+//     system gives pages when they are first touched.
 //  3. Activations are float32. "avx512bf16" rounds what enters a matrix product to
 //     bfloat16, int8 weights to int8, for every batch alike.
 package cpu
@@ -92,6 +92,7 @@ type Backend struct {
 	workspace      unsafe.Pointer // pg_setup's mapping; nil before
 	workspaceBytes int64
 	weights        []*weight
+	deferred       deferred
 	rows           []row
 	acts           [kernels.Logits + 1]activation
 
@@ -117,7 +118,10 @@ type Backend struct {
 	bias    []kernels.TokenBias
 }
 
-var _ kernels.Backend = (*Backend)(nil)
+var (
+	_ kernels.Backend   = (*Backend)(nil)
+	_ kernels.Completer = (*Backend)(nil)
+)
 
 // New starts the worker threads.
 func New(cfg Config) (*Backend, error) {
@@ -279,6 +283,7 @@ func (b *Backend) Close() error {
 	}
 	b.drain()
 	C.pg_pool_free(b.device.pool)
+	b.deferred.close(b.device)
 	for _, w := range b.weights {
 		C.pg_weight_free(w.c)
 	}

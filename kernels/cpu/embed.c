@@ -5,16 +5,23 @@
 // 32-bit value lies in a cache line of its own: 32·hidden, 48·hidden of coded weights,
 // 16·hidden of int8), 4·hidden written.
 #include "coded.h"
+#include "deferred.h"
 
-static void embed_row(const struct pg_weight *w, int32_t id, float *out) {
+static void embed_row(const struct pg_device *d, const struct pg_weight *w, int32_t id, float *out, int worker) {
 	if (w->layout == PG_ROWS) {
 		const uint16_t *row = (const uint16_t *)w->data + (int64_t)id * w->cols;
 		for (int k = 0; k < w->cols; k++) out[k] = pg_from_bf16(row[k]);
 		return;
 	}
-	if (w->format == PG_BF16_CODED) return pg_coded_row(w, id / PG_COLUMNS, id % PG_COLUMNS, out);
+	if (id / PG_COLUMNS >= w->ready) return pg_deferred_row(d, w, id, out, worker);
+	const char *panel = w->data + id / PG_COLUMNS * pg_panel_bytes(w);
+	if (w->format == PG_BF16_CODED) {
+		const char *kept = w->codes[id / PG_COLUMNS].kept;
+		if (!kept) return pg_coded_row(w, id / PG_COLUMNS, id % PG_COLUMNS, out);
+		panel = kept;
+	}
 	// The id's lane of each step, 4 bytes.
-	const char *lane = w->data + id / PG_COLUMNS * pg_panel_bytes(w) + id % PG_COLUMNS * 4;
+	const char *lane = panel + id % PG_COLUMNS * 4;
 	if (w->format == PG_INT8) {
 		float scale = w->scales[id];
 		for (int k = 0; k < w->cols; k++)
@@ -30,7 +37,6 @@ static void embed_row(const struct pg_weight *w, int32_t id, float *out) {
 
 static void embed_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                         int first, int count, int worker) {
-	(void)worker;
 	int64_t ld = pg_stride(d->shape.hidden);
 	for (int t = first; t < first + count; t++) {
 		int32_t id = s->tokens[t];
@@ -38,7 +44,7 @@ static void embed_phase(const struct pg_device *d, struct pg_step *s, const stru
 		// A row that failed (InvalidToken) may be in a step that was launched before
 		// the host knew; what it computes is dropped.
 		if (id < 0) id = 0;
-		embed_row(op->w, id, d->hidden + t * ld);
+		embed_row(d, op->w, id, d->hidden + t * ld, worker);
 	}
 }
 

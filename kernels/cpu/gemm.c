@@ -25,6 +25,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "deferred.h"
+
 #ifdef __x86_64__
 #include "avx2.h"
 #include "avx512.h"
@@ -39,6 +41,11 @@
 struct gemm {
 	const struct pg_gemm_kernels *kernels;
 	const struct pg_weight *w;
+	int format;    // of the panels: the weight's, but of one that is kept
+	int from;      // number of the first panel at data and codes
+	const char *data;
+	int64_t apart; // bytes from a panel to the next
+	const struct pg_codes *codes;
 	const char *x; // rows as the kernels take them
 	int64_t ldx;   // bytes from one to the next
 	int rows;      // tokens
@@ -113,14 +120,14 @@ static void gate_up_epilogue(const struct pg_device *d, struct pg_step *s, const
 	for (int m = 0; m < rows; m++) row(tile + m * PG_COLUMNS, d->mlp + (row0 + m) * ld + panel * 16, n);
 }
 
-const struct pg_gemm_kernels *pg_gemm_kernels_of(const struct pg_device *d, const struct pg_weight *w) {
+const struct pg_gemm_kernels *pg_gemm_kernels_of(const struct pg_device *d, int format) {
 #ifdef __x86_64__
-	if (w->format == PG_INT8) {
+	if (format == PG_INT8) {
 		if (d->vnni) return &pg_gemm_int8_vnni;
 		if (d->isa >= PG_ISA_AVX2) return &pg_gemm_int8_avx2;
 		return &pg_gemm_int8_scalar;
 	}
-	if (w->format == PG_BF16_CODED)
+	if (format == PG_BF16_CODED)
 		return d->isa == PG_ISA_AVX512BF16 ? &pg_gemm_avx512bf16_coded : &pg_gemm_avx512_coded;
 	switch (d->isa) {
 	case PG_ISA_AVX512BF16: return &pg_gemm_avx512bf16;
@@ -130,7 +137,7 @@ const struct pg_gemm_kernels *pg_gemm_kernels_of(const struct pg_device *d, cons
 	}
 #endif
 	(void)d;
-	return w->format == PG_INT8 ? &pg_gemm_int8_scalar : &pg_gemm_scalar;
+	return format == PG_INT8 ? &pg_gemm_int8_scalar : &pg_gemm_scalar;
 }
 
 const float *pg_input(const struct pg_device *d, const struct pg_step *s, const struct pg_op *op, int *count) {
@@ -152,7 +159,7 @@ static pg_epilogue_fn epilogue_of(const struct pg_op *op) {
 }
 
 static struct gemm gemm_of(const struct pg_device *d, const struct pg_step *s, const struct pg_op *op) {
-	struct gemm g = {.w = op->w, .kernels = pg_gemm_kernels_of(d, op->w), .epilogue = epilogue_of(op)};
+	struct gemm g = {.w = op->w, .format = op->w->format, .data = op->w->data, .apart = pg_panel_bytes(op->w), .codes = op->w->codes, .kernels = pg_gemm_kernels_of(d, op->w->format), .epilogue = epilogue_of(op)};
 	const float *x = pg_input(d, s, op, &g.rows);
 	int mr = g.kernels->max_rows;
 	if (g.kernels->format == PG_ROWS_F32) {
@@ -164,6 +171,8 @@ static struct gemm gemm_of(const struct pg_device *d, const struct pg_step *s, c
 	}
 	g.block = (int)(TOKEN_BLOCK_BYTES / g.ldx) / mr * mr;
 	if (g.block < mr) g.block = mr;
+	// Each block of tokens would pack anew what is not packed.
+	if (g.w->ready < g.w->panels && g.block < g.rows) g.block = g.rows;
 	if (g.rows > 0) g.block = div_up(g.rows, div_up(g.rows, g.block)); // even blocks
 	g.group = g.w->panels >= 4 * FEW * d->threads ? 4 : 2;
 	g.groups = div_up(g.w->panels, g.group);
@@ -172,7 +181,7 @@ static struct gemm gemm_of(const struct pg_device *d, const struct pg_step *s, c
 
 // add_exceptions adds the products of what a coded panel's steps lack.
 static void add_exceptions(const struct gemm *g, float *tile, int row0, int rows, int panel) {
-	const struct pg_codes *codes = g->w->codes + panel;
+	const struct pg_codes *codes = g->codes + panel - g->from;
 	for (int i = 0; i < codes->num_exceptions; i++) {
 		const struct pg_exception *e = codes->exceptions + i;
 		for (int m = 0; m < rows; m++) {
@@ -186,8 +195,8 @@ static void add_exceptions(const struct gemm *g, float *tile, int row0, int rows
 // finish_tile hands a panel's sums on.
 static void finish_tile(const struct pg_device *d, struct pg_step *s, const struct pg_op *op, const struct gemm *g,
                         float *tile, int row0, int rows, int panel) {
-	if (g->w->format == PG_BF16_CODED) add_exceptions(g, tile, row0, rows, panel);
-	if (g->w->format == PG_INT8) {
+	if (g->format == PG_BF16_CODED) add_exceptions(g, tile, row0, rows, panel);
+	if (g->format == PG_INT8) {
 		const float *scales = g->w->scales + panel * PG_COLUMNS;
 		for (int m = 0; m < rows; m++)
 			for (int c = 0; c < PG_COLUMNS; c++) tile[m * PG_COLUMNS + c] *= scales[c];
@@ -199,8 +208,8 @@ static void finish_tile(const struct pg_device *d, struct pg_step *s, const stru
 // exceptions and the codes of the next, lies outside the streams and is asked for here:
 // waiting for both would take a tenth of the panel's time.
 static const struct pg_codes *codes_of(const struct gemm *g, int panel) {
-	if (g->w->format != PG_BF16_CODED) return NULL;
-	const struct pg_codes *codes = g->w->codes + panel;
+	if (g->format != PG_BF16_CODED) return NULL;
+	const struct pg_codes *codes = g->codes + panel - g->from;
 	__builtin_prefetch(codes + 1);
 	__builtin_prefetch(codes->exceptions);
 	return codes;
@@ -213,11 +222,11 @@ static void run_panel(const struct pg_device *d, struct pg_step *s, const struct
                       int row0, int rows, int panel, bool more) {
 	_Alignas(64) float out[PG_MR * PG_COLUMNS];
 	int tiles = div_up(rows, g->kernels->max_rows);
-	int64_t bytes = pg_panel_bytes(g->w);
+	int64_t bytes = g->apart;
 	// One round of a kernel's loop is a step, or a pair of coded ones; a tile fetches `share` bytes a round.
-	int round = g->w->format == PG_BF16_CODED ? PG_PAIR_BYTES : PG_STEP_BYTES, share = div_up(round / 64, tiles) * 64;
+	int round = g->format == PG_BF16_CODED ? PG_PAIR_BYTES : PG_STEP_BYTES, share = div_up(round / 64, tiles) * 64;
 	struct pg_tile tile = {
-		.ldx = g->ldx, .w = g->w->data + panel * bytes, .codes = {codes_of(g, panel)}, .steps = g->w->steps, .out = out,
+		.ldx = g->ldx, .w = g->data + (panel - g->from) * bytes, .codes = {codes_of(g, panel)}, .steps = g->w->steps, .out = out,
 	};
 	for (int t = 0; t < tiles; t++) {
 		int m = (int)((int64_t)rows * t / tiles), mr = (int)((int64_t)rows * (t + 1) / tiles) - m;
@@ -237,14 +246,14 @@ static void run_panel(const struct pg_device *d, struct pg_step *s, const struct
 static void run_few(const struct pg_device *d, struct pg_step *s, const struct pg_op *op, const struct gemm *g,
                     int row0, int rows, int panel, int n) {
 	_Alignas(64) float out[2 * PG_MR * PG_COLUMNS];
-	int64_t bytes = pg_panel_bytes(g->w);
+	int64_t bytes = g->apart;
 	for (int np = 2; np > 0 && n > 0; np /= 2) {
 		pg_panel_fn fn = g->kernels->panels(rows, np);
 		if (!fn) continue;
 		int each = n / np;
 		for (int i = 0; i < each; i++) {
 			fn(&(struct pg_tile){
-				.x = g->x + row0 * g->ldx, .ldx = g->ldx, .w = g->w->data + (panel + i) * bytes, .stride = each * bytes,
+				.x = g->x + row0 * g->ldx, .ldx = g->ldx, .w = g->data + (panel - g->from + i) * bytes, .stride = each * bytes,
 				.codes = {codes_of(g, panel + i), np > 1 ? codes_of(g, panel + i + each) : NULL}, .steps = g->w->steps, .out = out,
 			});
 			for (int p = 0; p < np; p++)
@@ -255,8 +264,8 @@ static void run_few(const struct pg_device *d, struct pg_step *s, const struct p
 	}
 }
 
-// run_block multiplies tokens row0 … row0+rows−1 with n panels from panel on.
-static void run_block(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
+// run_alike multiplies tokens row0 … row0+rows−1 with n panels from panel on, all in g's format.
+static void run_alike(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                       const struct gemm *g, int row0, int rows, int panel, int n) {
 	if (rows <= g->kernels->max_rows) {
 		run_few(d, s, op, g, row0, rows, panel, n);
@@ -265,9 +274,51 @@ static void run_block(const struct pg_device *d, struct pg_step *s, const struct
 	for (int p = panel; p < panel + n; p++) run_panel(d, s, op, g, row0, rows, p, p + 1 < panel + n);
 }
 
+// run_some does so where some of the panels may be kept as they are.
+static void run_some(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
+                     const struct gemm *g, int row0, int rows, int panel, int n) {
+	const struct pg_codes *codes = g->codes - g->from;
+	for (int end = panel + n, next; panel < end; panel = next) {
+		for (next = panel; next < end && !codes[next].kept; next++) {}
+		if (next > panel) {
+			run_alike(d, s, op, g, row0, rows, panel, next - panel);
+			continue;
+		}
+		struct gemm kept = *g;
+		kept.format = PG_BF16;
+		kept.kernels = pg_gemm_kernels_of(d, kept.format);
+		kept.data = codes[panel].kept;
+		kept.apart = pg_kept_bytes(g->w);
+		kept.from = panel;
+		run_panel(d, s, op, &kept, row0, rows, panel, false);
+		next = panel + 1;
+	}
+}
+
+// run_block does so where some are packed, and some are not yet.
+static void run_block(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
+                      const struct gemm *g, int row0, int rows, int panel, int n, int worker) {
+	int end = panel + n, ready = g->w->ready < end ? g->w->ready : end;
+	if (panel < ready) {
+		(g->w->num_kept > 0 ? run_some : run_alike)(d, s, op, g, row0, rows, panel, ready - panel);
+		panel = ready;
+	}
+	for (; panel < end; panel += n) {
+		struct pg_held_panels held;
+		struct gemm of = *g;
+		n = end - panel < PG_HELD ? end - panel : PG_HELD;
+		pg_hold(d, g->w, &held, panel, n, worker);
+		of.from = panel;
+		of.data = held.data;
+		of.apart = held.apart;
+		of.codes = held.codes;
+		run_some(d, s, op, &of, row0, rows, panel, n);
+		pg_hold_end(&held);
+	}
+}
+
 static void gemm_phase(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                        int first, int count, int worker) {
-	(void)worker;
 	struct gemm g = gemm_of(d, s, op);
 	while (count > 0) {
 		int b = first / g.groups, at = first % g.groups;
@@ -275,7 +326,7 @@ static void gemm_phase(const struct pg_device *d, struct pg_step *s, const struc
 		int row0 = b * g.block, rows = g.rows - row0 < g.block ? g.rows - row0 : g.block;
 		int panel = at * g.group, end = panel + n * g.group;
 		if (end > g.w->panels) end = g.w->panels;
-		run_block(d, s, op, &g, row0, rows, panel, end - panel);
+		run_block(d, s, op, &g, row0, rows, panel, end - panel, worker);
 		first += n;
 		count -= n;
 	}

@@ -40,8 +40,8 @@ extern const struct pg_gemm_kernels pg_gemm_avx512_coded, pg_gemm_avx512bf16_cod
 extern const struct pg_gemm_kernels pg_gemm_int8_avx2, pg_gemm_int8_vnni;
 #endif
 
-// pg_gemm_kernels_of chooses by the device and the weight.
-const struct pg_gemm_kernels *pg_gemm_kernels_of(const struct pg_device *d, const struct pg_weight *w);
+// pg_gemm_kernels_of chooses by the device and the format of the panels (enum pg_format).
+const struct pg_gemm_kernels *pg_gemm_kernels_of(const struct pg_device *d, int format);
 
 // pg_pack_rows_plan pushes the phase that brings the n rows of op's input into
 // d->packed; none if they are there or the format is float32. activations.c.

@@ -79,7 +79,7 @@ struct pg_row {
 	uint16_t *counts;  // [vocab]; kept up only while sampling.penalties
 };
 
-struct pg_op; struct pg_step; struct pg_device; struct pg_weight; struct pg_pool;
+struct pg_op; struct pg_step; struct pg_device; struct pg_weight; struct pg_pool; struct pg_held;
 
 typedef void (*pg_phase_fn)(const struct pg_device *d, struct pg_step *s, const struct pg_op *op,
                             int first, int count, int worker);
@@ -180,6 +180,7 @@ struct pg_device {
 	struct pg_blocks weights; // one behind the other, so that almost all pages are huge ones
 	uint16_t *kv_blocks; // device block 0, float16
 	float *attention_partials; // shared by the phases of one attention op, pg_attention_partials_bytes
+	struct pg_held *held;      // for panels that are not packed yet (deferred.h); NULL: there were none
 	char *scratch;             // per worker, see pg_scratch
 	int64_t scratch_stride;
 };

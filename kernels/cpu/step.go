@@ -65,6 +65,10 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 	if b.err != nil {
 		return
 	}
+	b.completeBusy()
+	if b.err != nil {
+		return
+	}
 	C.pg_wait(b.device.pool, s.done)
 	C.pg_program_quiet(&s.c.forward)
 	C.pg_program_quiet(&s.c.sample)
@@ -189,6 +193,10 @@ func (b *Backend) Wait(t kernels.Ticket) (*kernels.Result, error) {
 		panic(fmt.Sprintf("cpu: waiting for step %d; %d were launched", t, b.issued))
 	}
 	C.pg_wait(b.device.pool, s.done)
+	if err := b.deferred.unreadable(b.device); err != nil {
+		b.fail(err)
+		return nil, b.err
+	}
 	sample := &s.sampleOps[0]
 	s.result.Duration = nanoseconds(sample.end_ns - sample.start_ns)
 	if ops := s.forwardOps[:s.c.forward.num_ops]; len(ops) > 0 {

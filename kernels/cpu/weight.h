@@ -36,7 +36,7 @@
 // low half. A code is how many powers of two the weight lies below the panel's largest (or its bound);
 // 15 is the exponent 0 (zero, denormals). What lies further below is zero there and
 // stands in the panel's list of exceptions, whose products are added when its sums are
-// done. In each 16 bytes, 8 weights of a precede 8 of b, so that interleaving with the
+// done. A panel with many of those is kept as it is. In each 16 bytes, 8 weights of a precede 8 of b, so that interleaving with the
 // exponents makes the lines above. Nothing is lost: compare DFloat11 (Zhang et al.,
 // "70% Size, 100% Accuracy", 2025), which codes exponents by Huffman.
 #pragma once
@@ -60,6 +60,7 @@ struct pg_codes {
 	uint8_t low[PG_CODES];
 	int32_t num_exceptions;
 	struct pg_exception *exceptions; // a column's in ascending k
+	char *kept; // of a panel that is not coded: it, as bfloat16; otherwise NULL
 };
 
 enum pg_layout { PG_PLAIN, PG_GATE_UP_LAYOUT, PG_QKV_LAYOUT, PG_ROWS, PG_VECTOR };
@@ -70,18 +71,26 @@ struct pg_weight {
 	int32_t head_dim;   // PG_QKV_LAYOUT
 	int32_t format;     // enum pg_format
 	int32_t panels, steps; // steps of a panel
-	int64_t bytes;
+	int32_t ready;         // panels that are packed; what is behind is packed as it is used (deferred.h)
+	int32_t num_sources;
+	struct pg_source *sources; // of a weight that is not ready, in files
+	int64_t value_bytes, beside_bytes, bytes; // of data, of what is beside it, and of all
 	char *data;    // panels, or PG_ROWS: [rows][cols] bfloat16
+	char *beside;  // the memory of what follows
 	float *bias;   // [panels][32] as a0…a15 b0…b15, or NULL; PG_VECTOR: the vector
 	float *norms;  // qkv: RMSNorm of query and key heads, [2][head_dim], or NULL
 	float *scales; // int8: [panels][32]
 	struct pg_codes *codes; // coded: [panels]
+	int32_t num_kept;       // of the panels that are ready
 };
 
 static inline int64_t pg_panel_bytes(const struct pg_weight *w) {
 	if (w->format == PG_BF16_CODED) return (int64_t)(w->steps + 1) / 2 * PG_PAIR_BYTES;
 	return (int64_t)w->steps * PG_STEP_BYTES;
 }
+
+// pg_kept_bytes is what a panel takes that is not coded.
+static inline int64_t pg_kept_bytes(const struct pg_weight *w) { return (int64_t)w->steps * PG_STEP_BYTES; }
 
 // pg_head_panels is the number of panels of a head.
 static inline int pg_head_panels(int head_dim) { return (head_dim / 2 + 15) / 16; }
@@ -127,10 +136,15 @@ struct pg_source {
 // pg_weight_new packs the sources, one below the other, with the device's
 // threads. bias_sources is NULL or one vector a source, norm_sources NULL or the
 // two of norms; these are never in a file. NULL and errno: ENOMEM, or EIO for a file
-// that cannot be read, that of source *unreadable.
+// that cannot be read, that of source *unreadable. A weight whose panels are deferred wants its
+// sources' files to stay open: deferred.h.
 struct pg_weight *pg_weight_new(struct pg_device *d, int layout, int cols, int head_dim, int num,
                                 const struct pg_source *sources, const struct pg_source *bias_sources,
                                 const struct pg_source *norm_sources, int *unreadable);
+// pg_weight_count sets w->bytes and w->num_kept, which grow as panels are packed.
+void pg_weight_count(struct pg_weight *w);
+// pg_codes_clear frees what codes have.
+void pg_codes_clear(struct pg_codes *codes);
 // pg_weight_free leaves the weight's bytes to pg_blocks_free of the device's weights, which
 // comes after it.
 void pg_weight_free(struct pg_weight *w);

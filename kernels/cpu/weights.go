@@ -67,8 +67,8 @@ func (b *Backend) load(layout C.int32_t, cols int, parts, bias, norms []kernels.
 		defer C.free(unsafe.Pointer(cNorms))
 	}
 	var unreadable C.int
+	defer runtime.KeepAlive(parts) // a file that is collected is closed
 	c, err := C.pg_weight_new(b.device, C.int(layout), C.int(cols), C.int(b.shape.HeadDim), C.int(len(parts)), cParts, cBias, cNorms, &unreadable)
-	runtime.KeepAlive(parts) // a file that is collected is closed
 	switch {
 	case c == nil && errors.Is(err, syscall.ENOMEM):
 		return nil, fmt.Errorf("%s: no memory for the packed weight: %w: %w", parts[0].Name, kernels.ErrOutOfMemory, err)
@@ -77,6 +77,9 @@ func (b *Backend) load(layout C.int32_t, cols int, parts, bias, norms []kernels.
 	}
 	w := &weight{c: c, name: parts[0].Name, layout: layout, rows: int(c.rows), cols: cols}
 	b.weights = append(b.weights, w)
+	if c.ready < c.panels {
+		return w, b.deferred.add(b.device, w, parts)
+	}
 	return w, nil
 }
 
