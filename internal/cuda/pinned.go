@@ -30,8 +30,8 @@ func (p Pinned) Pointer() unsafe.Pointer { return unsafe.Pointer(&p.memory[0]) }
 
 const (
 	hugePage = 2 << 20
-	// populators make pages at a time: 8 make 35 GB/s, 16 little more (H100 machine of 16
-	// cores); one, as in cuMemHostAlloc, 2.5.
+	// populators make pages at a time; more of them hardly gain, and one, as in cuMemHostAlloc,
+	// takes many times as long.
 	populators = 8
 )
 
