@@ -52,12 +52,13 @@ func (o *OpStat) TFLOPs() float64 { return float64(o.FLOPs) / float64(max(o.Time
 // Intensity is FLOPs ÷ bytes.
 func (o *OpStat) Intensity() float64 { return float64(o.FLOPs) / float64(max(o.Bytes, 1)) }
 
-// KernelStat is a GPU's kernel over all steps of a profile.
+// KernelStat is a GPU's kernel over all steps of a profile, in all of its launches, as
+// TensorBoard's plugin counts.
 type KernelStat struct {
 	Name              string
 	Calls             int
 	Time              time.Duration
-	Registers, Shared int     // a thread; bytes a CTA
+	Registers, Shared int     // a thread; bytes a CTA, of the launch that has most
 	Occupancy         float64 // weighted by time, 0–1
 	CTAsPerSM         float64 // likewise
 }
@@ -251,11 +252,7 @@ func (s *ProfileStats) kernels(p *engine.Profile) {
 	if g == nil {
 		return
 	}
-	type key struct {
-		name              string
-		registers, shared int
-	}
-	at := map[key]int{}
+	at := map[string]int{}
 	var total time.Duration
 	var weighted float64
 	for i := range p.Steps {
@@ -266,17 +263,17 @@ func (s *ProfileStats) kernels(p *engine.Profile) {
 				if a.Kind != kernels.KernelActivity {
 					continue
 				}
-				id := key{a.Name, a.Registers, a.StaticShared + a.DynamicShared}
-				k, ok := at[id]
+				k, ok := at[a.Name]
 				if !ok {
 					k = len(s.Kernels)
-					at[id] = k
-					s.Kernels = append(s.Kernels, KernelStat{Name: id.name, Registers: id.registers, Shared: id.shared})
+					at[a.Name] = k
+					s.Kernels = append(s.Kernels, KernelStat{Name: a.Name})
 				}
 				occupancy := g.Occupancy(a) * float64(a.Duration)
 				st := &s.Kernels[k]
 				st.Calls++
 				st.Time += a.Duration
+				st.Registers, st.Shared = max(st.Registers, a.Registers), max(st.Shared, a.StaticShared+a.DynamicShared)
 				st.Occupancy += occupancy
 				st.CTAsPerSM += g.CTAsPerMultiprocessor(a) * float64(a.Duration)
 				total, weighted = total+a.Duration, weighted+occupancy

@@ -107,8 +107,9 @@ type Backend interface {
 }
 
 // Loader takes weights. Calls copy: the HostTensor's memory may be unmapped and its File
-// closed when they return (a Completer may keep the file open by itself). They fail with the tensor's name, on short data and parts
-// that do not fit each other, too; with an UnreadableError where a file does.
+// closed when they return (a Completer may keep the file open by itself). They fail with
+// the tensor's name, on short data and parts that do not fit each other, too; with an
+// UnreadableError where a file does.
 type Loader interface {
 	// LoadLinear packs the rows of all parts, one below the other.
 	LoadLinear(spec LinearSpec) (Weight, error)

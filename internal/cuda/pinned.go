@@ -10,9 +10,12 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pagoda-engine/pagoda/internal/machine"
 )
 
 // Pinned is pinned host memory in pages of 2 MiB where the system has them, for pools
@@ -27,13 +30,18 @@ func (p Pinned) Pointer() unsafe.Pointer { return unsafe.Pointer(&p.memory[0]) }
 
 const (
 	hugePage = 2 << 20
-	// populators make pages at a time: 8 make 35 GB/s, 16 little more (H100 machine of 16
-	// cores); one, as in cuMemHostAlloc, 2.5.
+	// populators make pages at a time; more of them hardly gain, and one, as in cuMemHostAlloc,
+	// takes many times as long.
 	populators = 8
 )
 
-// NewPinned reserves n pieces of so many bytes each, or, on an error, none.
+// NewPinned reserves n pieces of so many bytes each, or, on an error, none. More than the
+// machine or a cgroup has available is refused before any page is made: making them would end
+// the process.
 func NewPinned(n int, bytes int64) (pieces []Pinned, err error) {
+	if room := machine.AvailableMemory(); room > 0 && int64(n)*bytes > room {
+		return nil, fmt.Errorf("%d bytes of pinned host memory, %d are available: %w", int64(n)*bytes, room, unix.ENOMEM)
+	}
 	defer func() {
 		if err != nil {
 			_ = FreePinned(pieces) // the first error says more
@@ -48,12 +56,14 @@ func NewPinned(n int, bytes int64) (pieces []Pinned, err error) {
 		}
 		mapped = append(mapped, p)
 	}
-	made := populate(mapped)
+	var enough atomic.Bool
+	made := populate(mapped, &enough)
 	for i, p := range mapped {
 		if err = <-made[i]; err == nil {
 			err = p.register()
 		}
 		if err != nil {
+			enough.Store(true)
 			for _, other := range made[i+1:] {
 				<-other // nobody is making pages of what is unmapped
 			}
@@ -89,6 +99,7 @@ func mapPages(bytes int64) (Pinned, error) {
 	first := -uintptr(unsafe.Pointer(&pages[0])) % hugePage
 	p := Pinned{pages, pages[first : first+uintptr(bytes)]}
 	_ = unix.Madvise(p.memory, unix.MADV_HUGEPAGE) // small pages serve as well
+	_ = unix.Madvise(pages, unix.MADV_DONTFORK)    // the device writes to these pages, not to copies
 	return p, nil
 }
 
@@ -100,9 +111,9 @@ func unmap(pieces []Pinned) error {
 	return errors.Join(errs...)
 }
 
-// populate has all pages made by several threads, piece after piece; a piece's channel
-// gives its outcome.
-func populate(pieces []Pinned) []chan error {
+// populate has all pages made by several threads, piece after piece, until there are enough; a
+// piece's channel gives its outcome.
+func populate(pieces []Pinned, enough *atomic.Bool) []chan error {
 	made, next := make([]chan error, len(pieces)), make(chan int, len(pieces))
 	for i := range pieces {
 		made[i] = make(chan error, 1)
@@ -112,7 +123,11 @@ func populate(pieces []Pinned) []chan error {
 	for range min(populators, runtime.NumCPU(), len(pieces)) {
 		go func() {
 			for i := range next {
-				made[i] <- pieces[i].populate()
+				var err error
+				if !enough.Load() {
+					err = pieces[i].populate()
+				}
+				made[i] <- err
 			}
 		}()
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
@@ -32,7 +33,7 @@ func TestPagesAreMade(t *testing.T) {
 		require.Zero(t, uintptr(unsafe.Pointer(&p.memory[0]))%hugePage)
 		pieces = append(pieces, p)
 	}
-	for _, made := range populate(pieces) {
+	for _, made := range populate(pieces, new(atomic.Bool)) {
 		require.NoError(t, <-made)
 	}
 	require.Greater(t, resident()-before, n*bytes/2) // the system counts in batches
@@ -41,4 +42,12 @@ func TestPagesAreMade(t *testing.T) {
 	}
 	require.NoError(t, unmap(pieces))
 	require.Less(t, resident()-before, n*bytes/4)
+}
+
+// TestNoMorePagesThanThereAre: what the machine does not have is an error, and no page is made.
+func TestNoMorePagesThanThereAre(t *testing.T) {
+	pieces, err := NewPinned(1<<20, 64<<20)
+	require.Empty(t, pieces)
+	require.True(t, OutOfMemory(err))
+	require.ErrorContains(t, err, "70368744177664 bytes of pinned host memory")
 }

@@ -58,6 +58,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/pagoda-engine/pagoda/internal/machine"
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
@@ -135,11 +136,11 @@ func New(cfg Config) (*Backend, error) {
 	}
 	threads := cfg.Threads
 	if threads == 0 {
-		threads = availableProcessors()
+		threads = machine.Processors()
 	}
 	memory := cfg.MemoryLimit
 	if memory <= 0 {
-		memory = availableMemory()
+		memory = machine.AvailableMemory()
 	}
 	d := (*C.struct_pg_device)(C.calloc(1, C.sizeof_struct_pg_device))
 	d.isa, d.threads = isa, C.int32_t(threads)
@@ -159,7 +160,7 @@ func New(cfg Config) (*Backend, error) {
 	}
 	d.pool = pool
 	return &Backend{device: d, info: kernels.Info{
-		Backend: "cpu", Device: processorName(), Path: pathName(isa, cfg.Int8), Threads: threads, TotalMemory: memory, ReadsFiles: true,
+		Backend: "cpu", Device: machine.ProcessorName(), Path: pathName(isa, cfg.Int8), Threads: threads, TotalMemory: memory, ReadsFiles: true,
 	}}, nil
 }
 

@@ -7,6 +7,7 @@ import "C"
 import (
 	"fmt"
 
+	"github.com/pagoda-engine/pagoda/internal/machine"
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
@@ -195,7 +196,7 @@ func ProbeFMAPeak(threads int) float64 {
 
 func probeThreads(threads int) int {
 	if threads <= 0 {
-		return availableProcessors()
+		return machine.Processors()
 	}
 	return threads
 }

@@ -6,6 +6,8 @@ import "C"
 import (
 	"fmt"
 	"strings"
+
+	"github.com/pagoda-engine/pagoda/internal/machine"
 )
 
 // The code paths, slowest first; each needs what those before it need.
@@ -32,7 +34,7 @@ func choosePath(name string) (C.enum_pg_isa, error) {
 			continue
 		}
 		if !C.pg_has(p.isa) {
-			return 0, fmt.Errorf("cpu: code path %q needs %s, which %s lacks; leave it empty to choose", name, p.needs, processorName())
+			return 0, fmt.Errorf("cpu: code path %q needs %s, which %s lacks; leave it empty to choose", name, p.needs, machine.ProcessorName())
 		}
 		return p.isa, nil
 	}

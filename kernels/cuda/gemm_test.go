@@ -12,12 +12,16 @@ import (
 
 var archs = []arch{{sms: 132, shared: 227 << 10, hopper: true}, {sms: 108, shared: 163 << 10}, {sms: 84, shared: 99 << 10}}
 
-// gemmShapes are the projections of Qwen2.5 and awkward ones.
+// hoppers are cards of sm_90, and one that does not exist.
+var hoppers = []arch{archs[0], {sms: 114, shared: 227 << 10, hopper: true}, {sms: 78, shared: 227 << 10, hopper: true}, {sms: 16, shared: 227 << 10, hopper: true}}
+
+// gemmShapes are the projections of Qwen2.5, some of SmolLM2, and awkward ones.
 func gemmShapes() []gemmShape {
 	var shapes []gemmShape
 	for _, nk := range [][2]int{
 		{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}, {2048, 1536}, {1536, 1536}, {17920, 1536},
-		{1536, 8960}, {1152, 896}, {896, 896}, {9728, 896}, {896, 4864}, {151936, 896}, {8, 64}, {200, 128},
+		{1536, 8960}, {1152, 896}, {896, 896}, {9728, 896}, {896, 4864}, {151936, 896}, {2048, 11008}, {27648, 5120}, {5120, 13824},
+		{960, 576}, {3072, 576}, {576, 1536}, {8, 64}, {200, 128},
 	} {
 		for _, m := range []int{1, 2, 8, 9, 16, 17, 33, 64, 65, 128, 200, 256, 1000, 8192} {
 			shapes = append(shapes, gemmShape{m: m, n: nk[0], k: nk[1], kind: epilogueStore})
@@ -94,7 +98,12 @@ func TestPlanGemmSM90(t *testing.T) {
 // TestPlanGemmStream: a cluster a tile, each of its CTAs with some of k; or whole tiles
 // for all CTAs and pieces of the rest, for which partials and counters have room.
 func TestPlanGemmStream(t *testing.T) {
-	a := archs[0]
+	for _, a := range hoppers {
+		checkStreamPlans(t, a)
+	}
+}
+
+func checkStreamPlans(t *testing.T, a arch) {
 	_, scratch := layoutGemmScratch(a.sms, 0)
 	for _, s := range gemmShapes() {
 		all := streamCandidates(s, a)
@@ -128,7 +137,12 @@ func TestPlanGemmStream(t *testing.T) {
 // are such as a tensor map may have; and what wgmma reads and what a tile leaves lies in
 // shared memory, before the barriers.
 func TestPlanGemmWide(t *testing.T) {
-	a := archs[0]
+	for _, a := range hoppers {
+		checkWidePlans(t, a)
+	}
+}
+
+func checkWidePlans(t *testing.T, a arch) {
 	for _, s := range gemmShapes() {
 		all := wideCandidates(s, a)
 		require.False(t, len(all) > 0 && s.m > wideTokens, "%+v", s)
@@ -158,13 +172,13 @@ func TestPlanGemmWide(t *testing.T) {
 			}
 			require.LessOrEqual(t, min(s.m, mt)*ld*4, barriers, name)
 			require.GreaterOrEqual(t, r.stages, int32(1), name)
-			covered(t, name, g, int(g.tiles)*ceilDiv(s.m, mt), ceilDiv(s.k, int(r.panels)*sm90Step))
+			covered(t, name, a.sms, g, int(g.tiles)*ceilDiv(s.m, mt), ceilDiv(s.k, int(r.panels)*sm90Step))
 		}
 	}
 }
 
 // covered deals the tiles out as Parts does.
-func covered(t *testing.T, name string, g candidate, tiles, steps int) {
+func covered(t *testing.T, name string, sms int, g candidate, tiles, steps int) {
 	ctas, cluster, times := int(g.Grid[0]), int(g.Cluster), make([]int, tiles)
 	if g.per == 0 {
 		require.LessOrEqual(t, cluster, min(8, steps), "each CTA has some of k: %s", name)
@@ -172,7 +186,7 @@ func covered(t *testing.T, name string, g candidate, tiles, steps int) {
 		return
 	}
 	require.EqualValues(t, 1, g.per, name)
-	require.LessOrEqual(t, ctas, archs[0].sms, name)
+	require.LessOrEqual(t, ctas, sms, name)
 	for cta := range ctas {
 		cut := tiles % ctas
 		if cta < cut {
@@ -211,10 +225,11 @@ func TestMeasuredWays(t *testing.T) {
 	for s, way := range measured() {
 		i := slices.Index(measuredTokens, s.m)
 		require.GreaterOrEqual(t, i, 0, "%+v", s)
-		for _, m := range []int{s.m, s.m - 1} {
-			if s.m == 1 && m < 1 || m < s.m && m <= 8 {
-				continue
-			}
+		least := s.m // of the tokens that the way serves
+		if i > 0 {
+			least = max(measuredTokens[i-1]+1, 9)
+		}
+		for m := least; m <= s.m; m++ {
 			like := s
 			like.m = m
 			c, ok := measuredWay(like, a)

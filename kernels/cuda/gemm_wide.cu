@@ -10,8 +10,8 @@
 // tokens × BN weights, BN any multiple of 8, where gemm_stream.cu, which swaps the sides, has
 // only 128 and 256. (gate_up of the 7B is 132 tiles of 288.) Two ways to deal:
 //   - A CTA has whole tiles, of all of k.
-//   - A cluster of two to eight CTAs has a tile, each a share of k, and ends it as in
-//     gemm_stream.cu.
+//   - A cluster of two to eight CTAs has a tile, each a share of k, and each sends its sums
+//     to the one that ends the token.
 // Sums are added in order of k, so that a result depends on the shape alone.
 //
 // CTA: two warpgroups, with 64 tokens × BN weights each, or, of a tile of 64 tokens, all of

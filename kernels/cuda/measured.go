@@ -22,7 +22,8 @@ var measuredText string
 // that of one token itself alone.
 var measuredTokens = []int{1, 16, 32, 64, 128, 256}
 
-// measuredSMs is the multiprocessors of the cards that they were timed on.
+// measuredSMs is the multiprocessors of the card that they were timed on, an H100; an H200 has
+// as many.
 const measuredSMs = 132
 
 var measured = sync.OnceValue(func() map[gemmShape]string {

@@ -96,7 +96,7 @@ func (b *Backend) ResizePool(deviceBlocks, hostBlocks int) error {
 	return nil
 }
 
-// resizeHost pins or frees whole chunks; on an error none.
+// resizeHost pins or frees whole chunks; when pinning fails, none.
 func (p *pool) resizeHost(blocks int) error {
 	want, have := ceilDiv(blocks, p.hostPer), len(p.host)
 	if want > have {

@@ -18,9 +18,9 @@ static_assert(sizeof(RMSNormParams) == 56, "rmsnorm.go");
 // kernel before has any bearing, are requested before that has finished.
 constexpr int EACH = 4;
 
-// The next kernel of more than FEW rows may start at once: on Hopper it is gemm_stream.cu as
-// a rule. With few it is gemm_skinny.cu, whose CTAs would be in the way of the kernel before
-// (7B, one token: 4 %).
+// The next kernel of more than FEW rows may start at once: on Hopper it is gemm_wide.cu or
+// gemm_stream.cu as a rule. With few it is gemm_skinny.cu, whose CTAs would be in the way of the
+// kernel before (7B, one token: 4 %).
 constexpr int FEW = 8;
 
 PG_KERNEL void __launch_bounds__(512) rmsnorm(const __grid_constant__ RMSNormParams p) {

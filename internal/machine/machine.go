@@ -1,4 +1,6 @@
-package cpu
+// Package machine says what the process may really use of the machine: processors and memory
+// that affinity and cgroups leave to it.
+package machine
 
 import (
 	"io/fs"
@@ -9,12 +11,11 @@ import (
 	"strings"
 )
 
-// What the process may really use of the machine: Linux's files under "/", as
-// fs.FS so that tests can make their own.
+// Linux's files under "/" are read as fs.FS so that tests can make their own.
 
-// availableProcessors is the number of processors that affinity and the cgroup
+// Processors is the number of processors that affinity and the cgroup
 // leave to the process.
-func availableProcessors() int {
+func Processors() int {
 	n := runtime.NumCPU() // affinity
 	if quota := processorQuota(os.DirFS("/")); quota > 0 && quota < n {
 		n = quota
@@ -22,12 +23,13 @@ func availableProcessors() int {
 	return n
 }
 
-// availableMemory is the memory that the process could take without swapping,
-// in bytes: what the machine has available, or less by its cgroups' limits.
-func availableMemory() int64 { return memoryAvailable(os.DirFS("/")) }
+// AvailableMemory is the memory that the process could take without swapping,
+// in bytes: what the machine has available, or less by its cgroups' limits; 0 where that is not
+// known.
+func AvailableMemory() int64 { return memoryAvailable(os.DirFS("/")) }
 
-// processorName is the model name in /proc/cpuinfo.
-func processorName() string {
+// ProcessorName is the model name in /proc/cpuinfo.
+func ProcessorName() string {
 	b, _ := fs.ReadFile(os.DirFS("/"), "proc/cpuinfo")
 	for line := range strings.Lines(string(b)) {
 		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {

@@ -1,4 +1,4 @@
-package cpu
+package machine
 
 import (
 	"testing"
@@ -45,7 +45,7 @@ func TestMachineV1(t *testing.T) {
 }
 
 func TestMachineHere(t *testing.T) {
-	require.Positive(t, availableProcessors())
-	require.Positive(t, availableMemory())
-	require.NotEmpty(t, processorName())
+	require.Positive(t, Processors())
+	require.Positive(t, AvailableMemory())
+	require.NotEmpty(t, ProcessorName())
 }
