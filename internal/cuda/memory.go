@@ -190,7 +190,7 @@ const (
 	Swizzle128B = C.CU_TENSOR_MAP_SWIZZLE_128B
 )
 
-// NewTensorMap describes a bfloat16 matrix [rows, cols] whose rows lie stride
+// NewTensorMap describes a float16 matrix [rows, cols] whose rows lie stride
 // bytes apart (a multiple of 16), read in boxes of boxRows × boxCols; what is
 // outside reads as zero.
 func NewTensorMap(base Ptr, rows, cols int, stride int64, boxRows, boxCols, swizzle int) (TensorMap, error) {
