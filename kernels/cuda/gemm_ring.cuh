@@ -9,8 +9,8 @@
 struct StreamParams {
 	TensorMap x, w;
 	GemmParams g; // x, w, ldx and ldw unused; per: pieces of a cut tile, 0 in clusters
-	// gemm_wide.cu: steps of the ring; panels of a step; rows of a box of x; steps that may be requested and not there, 0 = any.
-	int32_t stages, panels, box, pace;
+	// gemm_wide.cu: steps of the ring; panels of a step; rows of a box of x.
+	int32_t stages, panels, box;
 };
 static_assert(sizeof(StreamParams) == 512 && offsetof(StreamParams, g) == 256 && offsetof(StreamParams, stages) == 456, "gemm_sm90.go: sm90Params");
 
@@ -69,12 +69,11 @@ struct Ring {
 	char *memory;               // at a multiple of 1 KiB
 	uint32_t ring, full, empty; // in shared memory
 	int stage = 0, parity = 0;
-	bool first = true; // round
 
 	__device__ __forceinline__ void next(int stages) {
-		if (++stage == stages) stage = 0, parity ^= 1, first = false;
+		if (++stage == stages) stage = 0, parity ^= 1;
 	}
-	__device__ __forceinline__ void rewind() { stage = parity = 0, first = true; }
+	__device__ __forceinline__ void rewind() { stage = parity = 0; }
 
 	// place finds the ring, and the barriers `bytes` behind its beginning.
 	__device__ __forceinline__ void place(char *shared, int bytes, int stages) {
@@ -127,17 +126,16 @@ template <int BN, int MT, class S> __device__ __forceinline__ void share(const G
 	cluster_wait();
 }
 
-// produce fills the ring, first with what weights may be requested before the kernel before
+// produce fills the ring, first with weights, which are requested before the kernel before
 // has finished.
 template <class S> __device__ __forceinline__ void produce(const StreamParams &p, S &s, Parts parts) {
 	uint64_t policy = evict_first_policy();
 	Parts ahead = parts;
 	Part t;
 	int early = 0;
-	bool more = true;
 	prefetch_map(p.x);
-	while (more && early < s.stages() && ahead.next(t))
-		for (int i = 0; i < t.steps && early < s.stages() && (more = s.may_request(early)); i++, early++, s.next(s.stages())) s.copy_weights(p, t, i, policy);
+	while (early < s.stages() && ahead.next(t))
+		for (int i = 0; i < t.steps && early < s.stages(); i++, early++, s.next(s.stages())) s.copy_weights(p, t, i, policy);
 	grid_wait();
 	s.rewind();
 	int done = 0;

@@ -41,7 +41,6 @@ template <int BN, int MT, int STAGES> struct Stream : Ring {
 	float c[BLOCKS][MT / 2];
 
 	static __device__ __forceinline__ constexpr int stages() { return STAGES; }
-	static __device__ __forceinline__ constexpr bool may_request(int) { return true; }
 	__device__ __forceinline__ void copy_weights(const StreamParams &p, const Part &t, int i, uint64_t policy) {
 		barrier_expect(full + 8 * stage, STAGE);
 #pragma unroll
