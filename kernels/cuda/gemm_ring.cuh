@@ -1,6 +1,6 @@
-// What gemm_stream.cu and gemm_wide.cu share: products whose weights stream through a ring
-// of steps, filled by a producer and emptied by two warpgroups; how tiles are dealt out to
-// CTAs; and the end of a tile that a cluster shares.
+// What gemm_stream.cu and gemm_wide.cu have in common: products whose weights stream through
+// a ring of steps, filled by a producer and emptied by two warpgroups; and how tiles are
+// dealt out to CTAs.
 #pragma once
 
 #include "gemm.cuh"
@@ -96,35 +96,6 @@ struct Ring {
 };
 
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
-
-// share ends the CTA's part of the cluster's tile, which all left in their rings: groups of
-// eight weights' sums of a token. Most of its time is latency: a thread requests all of a
-// group at once, and lets the others go before it ends its last.
-template <int BN, int MT, class S> __device__ __forceinline__ void share(const GemmParams &p, const S &s, const Part &t) {
-	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
-	int rank = cluster_rank(), size = cluster_size(), all = min(MT, p.m - t.row * MT) * OF;
-	int groups = (all + size - 1) / size, end = min((rank + 1) * groups, all);
-	auto row = [&](int g) { return t.row * MT + g / OF; };
-	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
-	int g = rank * groups + threadIdx.x;
-	cluster_sync();
-	bool reads = true;
-	for (; g < end; g += CONSUMERS) {
-		uint32_t at = s.ring + (g / OF * S::TILE_LD + g % OF * 8) * 4;
-		float4 lo[MOST], hi[MOST];
-#pragma unroll
-		for (int from = 0; from < MOST; from++)
-			if (from < size) lo[from] = read_remote(at, from), hi[from] = read_remote(at + 16, from);
-		float sum[8] = {};
-#pragma unroll
-		for (int from = 0; from < MOST; from++)
-			if (from < size) add8(sum, lo[from], hi[from]);
-		if (reads = g + CONSUMERS < end; !reads) cluster_arrive(); // the others may go
-		end8(p.e, p.kind, row(g), column(g), sum);
-	}
-	if (reads) cluster_arrive();
-	cluster_wait();
-}
 
 // produce fills the ring, first with weights, which are requested before the kernel before
 // has finished.
