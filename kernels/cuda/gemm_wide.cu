@@ -250,7 +250,6 @@ template <int BN, int MT> __device__ void project(const StreamParams &) {}
 	PG_KERNEL void __launch_bounds__(CONSUMERS + (BN * MT >= LENDS ? 128 : 32), 1) gemm_wide_##BN##_##MT(const __grid_constant__ StreamParams p) { project<BN, MT>(p); }
 
 WIDE(32, 64)
-WIDE(32, 128)
 WIDE(56, 64)
 WIDE(56, 128)
 WIDE(64, 64)

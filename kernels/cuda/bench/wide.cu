@@ -18,7 +18,7 @@ struct Variant {
 };
 
 #define VARIANT(BN) {BN, 64, gemm_wide_##BN##_64}, {BN, 128, gemm_wide_##BN##_128}
-const Variant variants[] = {VARIANT(32), VARIANT(56), VARIANT(64), VARIANT(72), VARIANT(80), VARIANT(112), VARIANT(120), VARIANT(136), VARIANT(288)};
+const Variant variants[] = {{32, 64, gemm_wide_32_64}, VARIANT(56), VARIANT(64), VARIANT(72), VARIANT(80), VARIANT(112), VARIANT(120), VARIANT(136), VARIANT(288)};
 
 constexpr int SMS = 132, SHARED = 227 << 10;
 
