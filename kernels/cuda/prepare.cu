@@ -119,6 +119,7 @@ static_assert(sizeof(FetchParams) == 24, "prepare.go");
 // fetch copies what the host has for a step: 16 bytes a thread. A copy engine would do it
 // only when the blocks that are on their way in are there, tens of milliseconds later.
 PG_KERNEL void __launch_bounds__(256) fetch(const __grid_constant__ FetchParams p) {
+	grid_wait();
 	int64_t at = ((int64_t)blockIdx.x * 256 + threadIdx.x) * 4;
 	if (at + 4 <= p.words) {
 		int4 v;
