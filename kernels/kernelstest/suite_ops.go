@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -276,6 +277,27 @@ func (s *suite) gateUp(t *testing.T) {
 		p.poison(kernels.MLP)
 		p.step(b, func(b kernels.Backend, ws []kernels.Weight) { b.GateUp(ws[w]) })
 		p.equal(kernels.MLP, n)
+	})
+	t.Run("large", s.largeGates)
+}
+
+// largeGates: the MLP's inner values, products of two, may be beyond what float16 holds (trained
+// models have such outliers), and enter the next product as they are.
+func (s *suite) largeGates(t *testing.T) {
+	s.runOps(t, cross([]geometry{tiny, qwen05}, 3, 16, 100), func(p *pair, b *kernels.Batch, n int) {
+		gates := p.linear(kernels.LinearGateUp,
+			fanIn("gate", p.shape.Intermediate, p.shape.Hidden), fanIn("up", p.shape.Intermediate, p.shape.Hidden))
+		down := p.linear(kernels.LinearDown, fanIn("down", p.shape.Hidden, p.shape.Intermediate))
+		p.random(kernels.Normed, n, 400)
+		p.random(kernels.Hidden, n, 1)
+		p.poison(kernels.MLP)
+		p.step(b, func(b kernels.Backend, ws []kernels.Weight) {
+			b.GateUp(ws[gates])
+			b.Linear(ws[down], kernels.MLP)
+		})
+		p.equal(kernels.MLP, n)
+		p.equal(kernels.Hidden, n)
+		require.Greater(t, slices.Max(p.want.ReadActivation(kernels.MLP, n)), float32(65504))
 	})
 }
 
