@@ -184,7 +184,7 @@ type TensorMap [128]byte
 
 var _ TensorMap = [C.sizeof_CUtensorMap]byte{}
 
-// NewTensorMap describes a bfloat16 matrix [rows, cols] whose rows lie stride
+// NewTensorMap describes a float16 matrix [rows, cols] whose rows lie stride
 // bytes apart (a multiple of 16), read in boxes of boxRows × boxCols, swizzled by 128 bytes;
 // what is outside reads as zero.
 func NewTensorMap(base Ptr, rows, cols int, stride int64, boxRows, boxCols int) (TensorMap, error) {

@@ -92,8 +92,8 @@ template <int D, int MI> struct Attention {
 				load_matrices(b, stage + swizzled<D>(8 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
 #pragma unroll
 				for (int i = 0; i < MI; i++) {
-					multiply_add_half(s[i][j], a[i], b[0], b[1]);
-					multiply_add_half(s[i][j + 1], a[i], b[2], b[3]);
+					multiply_add(s[i][j], a[i], b[0], b[1]);
+					multiply_add(s[i][j + 1], a[i], b[2], b[3]);
 				}
 			}
 		}
@@ -121,8 +121,8 @@ template <int D, int MI> struct Attention {
 				load_matrices_transposed(b, stage + TILE + swizzled<D>(16 * k + lane % 16, j + lane / 16));
 #pragma unroll
 				for (int i = 0; i < MI; i++) {
-					multiply_add_half(o[i][j], a[i], b[0], b[1]);
-					multiply_add_half(o[i][j + 1], a[i], b[2], b[3]);
+					multiply_add(o[i][j], a[i], b[0], b[1]);
+					multiply_add(o[i][j + 1], a[i], b[2], b[3]);
 				}
 			}
 		}
@@ -154,7 +154,7 @@ template <int D, int MI> struct Attention {
 	}
 
 	// store writes the warp's rows, through its part of the query tile.
-	__device__ __forceinline__ void store(const PrefillParams &p, const Item &it, bf16 *out, char *memory) {
+	__device__ __forceinline__ void store(const PrefillParams &p, const Item &it, half *out, char *memory) {
 		int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
 		char *mine = memory + warp * MI * 16 * D * 2;
 		__syncwarp();
@@ -168,7 +168,7 @@ template <int D, int MI> struct Attention {
 				int row = 16 * i + 8 * h + r;
 #pragma unroll
 				for (int j = 0; j < D / 8; j++)
-					*reinterpret_cast<uint32_t *>(mine + swizzled<D>(row, j) + q * 4) = pack_bf16(o[i][j][2 * h] * scale, o[i][j][2 * h + 1] * scale);
+					*reinterpret_cast<uint32_t *>(mine + swizzled<D>(row, j) + q * 4) = pack_half(o[i][j][2 * h] * scale, o[i][j][2 * h + 1] * scale);
 			}
 		__syncwarp();
 		for (int row = lane / CHUNKS; row < MI * 16; row += 32 / CHUNKS) {
@@ -188,7 +188,7 @@ template <int D, int MI> __device__ __forceinline__ void attend(const PrefillPar
 	if (item >= p.header[0]) return;
 	Item it = describe(p, item, head);
 	const half *query = p.query + head * p.group * D;
-	bf16 *out = p.out + head * p.group * D;
+	half *out = p.out + head * p.group * D;
 	uint32_t base = shared_address(memory), ring = base + A::QUERY, mine = base + warp * MI * 16 * D * 2;
 	A::copy_query(p, it, query, base);
 	A::copy_keys(p, it, 0, ring);

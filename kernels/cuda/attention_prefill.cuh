@@ -6,7 +6,7 @@
 
 struct PrefillParams {
 	const half *query; // [tokens][ld]
-	bf16 *out;         // [tokens][ld]
+	half *out;         // [tokens][ld]
 	PagedKV kv;
 	Batch batch;
 	const int32_t *header;

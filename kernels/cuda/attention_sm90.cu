@@ -164,7 +164,7 @@ template <int D> struct Consumer {
 	}
 
 	// store writes the warp's 16 rows, through its part of the query tile.
-	__device__ __forceinline__ void store(const PrefillParams &p, const Item &it, bf16 *out, char *query) {
+	__device__ __forceinline__ void store(const PrefillParams &p, const Item &it, half *out, char *query) {
 		int lane = threadIdx.x % 32, warp = threadIdx.x / 32 - 4, r = lane / 4, q = lane % 4;
 		__syncwarp();
 #pragma unroll
@@ -176,7 +176,7 @@ template <int D> struct Consumer {
 #pragma unroll
 			for (int j = 0; j < D / 8; j++)
 				*reinterpret_cast<uint32_t *>(query + paneled<ROWS>(warp * 16 + 8 * h + r, j) + q * 4) =
-				    pack_bf16(o[4 * j + 2 * h] * scale, o[4 * j + 2 * h + 1] * scale);
+				    pack_half(o[4 * j + 2 * h] * scale, o[4 * j + 2 * h + 1] * scale);
 		}
 		__syncwarp();
 		for (int i = lane; i < 16 * M::CHUNKS; i += 32) {

@@ -1,7 +1,7 @@
 // Projection of many tokens on Hopper: y = x·wᵀ by wgmma from tiles that the bulk
 // tensor copy engine brings.
 //
-// Layout: x [m][k] and w [n][k] bf16, k contiguous, read through tensor maps (box
+// Layout: x [m][k] and w [n][k] half, k contiguous, read through tensor maps (box
 // 64 columns × 128 rows, SWIZZLE_128B); what lies past the maps reads as zero.
 //
 // Work: tiles of 128 tokens × BN outputs, taken in turn by one CTA a multiprocessor,

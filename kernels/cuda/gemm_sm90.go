@@ -8,7 +8,7 @@ import (
 )
 
 // tensorMap is a CUtensorMap. Those of gemm_sm90.cu have boxes of 64 columns ×
-// 128 rows of bf16, with 128-byte swizzle.
+// 128 rows of float16, with 128-byte swizzle.
 type tensorMap [128]byte
 
 // sm90Params is Sm90Params and StreamParams. It must lie at a multiple of 64 bytes where the

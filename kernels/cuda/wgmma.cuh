@@ -1,7 +1,7 @@
 // Instructions of sm_90a: the bulk tensor copy, its barriers, and products of a
 // warpgroup (128 threads) straight from shared memory.
 //
-// Tiles in shared memory: rows of 64 bf16 (128 bytes), eight rows to a group of
+// Tiles in shared memory: rows of 64 half (128 bytes), eight rows to a group of
 // 1 KiB within which 16-byte chunks are permuted by the row (SWIZZLE_128B), groups
 // one after the other, aligned to 1 KiB.
 //
@@ -175,7 +175,7 @@ template <int Registers> __device__ __forceinline__ void fewer_registers() { asm
 #define PG_WGMMA(N, D, C, A, B, ADD)                                                                                     \
 	__device__ __forceinline__ void wgmma(float (&c)[N / 2], uint64_t a, uint64_t b, int add) {                          \
 		asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ADD ", 0;\n"                                                  \
-		             "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" D "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}\n" \
+		             "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.f16.f16 {" D "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}\n" \
 		             : C : "l"(a), "l"(b), "r"(add));                                                                    \
 	}
 #define PG_LIST(...) __VA_ARGS__

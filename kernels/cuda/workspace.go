@@ -14,7 +14,7 @@ import (
 //	└ unit                └ unit              ░ addresses alone
 type workspace struct {
 	hidden, normed, query, attn, mlp, logits ptr
-	headIn                                   ptr // normed rows of the head, bf16 [MaxLogitRows][stride(hidden)]
+	headIn                                   ptr // normed rows of the head, float16 [MaxLogitRows][stride(hidden)]
 	edited                                   ptr // logits after bias, masks and penalties, where they change
 	rope, invFreq                            ptr
 

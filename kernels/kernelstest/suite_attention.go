@@ -102,7 +102,7 @@ func (tol Tolerance) chained(by float64) Tolerance {
 	if tol.LossyWeights {
 		return tol.loosened(by)
 	}
-	return BFloat16().loosened(by)
+	return bfloat16().loosened(by)
 }
 
 // sharedBlocks lets two rows share their first blocks, as prefix hits do.

@@ -77,7 +77,7 @@ void check_invariant(int heads, int kv_heads, int d) {
 	Prefill prefill(whole, v, true);
 	prefill.plan(0);
 	prefill.run(0, 1);
-	std::vector<bf16> want = whole.out.download();
+	std::vector<half> want = whole.out.download();
 	int wrong = 0;
 	for (int at : {0, 1, 17, 63, 64, 200, 299}) {
 		Pages alone(heads, kv_heads, d, 16, 2, {{at, 1}}, 0, true);
@@ -88,7 +88,7 @@ void check_invariant(int heads, int kv_heads, int d) {
 		Prefill one(alone, v, true);
 		one.plan(0);
 		one.run(0, 1);
-		std::vector<bf16> got = alone.out.download();
+		std::vector<half> got = alone.out.download();
 		if (memcmp(got.data(), want.data() + at * whole.ld, heads * d * 2)) wrong++;
 	}
 	if (wrong) failures++;
