@@ -13,7 +13,7 @@ type prefillPlanParams struct {
 	header, items ptr
 	group, rows   int32
 	decodes       int32 // 1: decodes are items too
-	_             int32
+	per           int32 // tiles of keys of a piece at most, 0: nothing is cut
 }
 
 // prefillParams is PrefillParams.
@@ -22,6 +22,7 @@ type prefillParams struct {
 	kv                    pagedKV
 	batch                 batchPtrs
 	header, items         ptr
+	partials              ptr
 	ld                    int64
 	layer, kvHeads, group int32
 	scale                 float32
@@ -30,45 +31,57 @@ type prefillParams struct {
 var (
 	_ [120]byte = [unsafe.Sizeof(prefillPlanParams{})]byte{}
 	_ [104]byte = [unsafe.Offsetof(prefillPlanParams{}.group)]byte{}
-	_ [200]byte = [unsafe.Sizeof(prefillParams{})]byte{}
+	_ [208]byte = [unsafe.Sizeof(prefillParams{})]byte{}
 	_ [160]byte = [unsafe.Offsetof(prefillParams{}.header)]byte{}
-	_ [184]byte = [unsafe.Offsetof(prefillParams{}.layer)]byte{}
+	_ [192]byte = [unsafe.Offsetof(prefillParams{}.layer)]byte{}
 )
 
-// prefillPlan is the launches of a step's prefills: one a layer, and once the
-// list of items, each a tile of rows.
+// prefillPlan is the launches of a step's prefills: one or two a layer, and once the
+// list of items, each a tile of rows and the keys that they see, or a piece of these.
 type prefillPlan struct {
 	layer, plan launch
+	merge       launch // of the pieces; none where nothing is cut
 	items, rows int
+	per         int // tiles of keys of a piece at most, 0 where nothing is cut
 }
 
 // Rows of the tiles of attention_prefill.cu and attention_sm90.cu; a row is a query head of a token.
 const prefillRows = 128 // and prefillShort
 
-// planAttentionPrefill plans the sequences with the given prefix sums of query
-// tokens. Tiles are short where long ones would leave the device half empty, and
-// where results must not depend on the batch.
-func planAttentionPrefill(s attentionShape, a arch, queryStart []int32, invariant bool) (p prefillPlan, ok bool) {
+// prefillBatch is the sequences that the prefill kernels take: prefix sums of their query
+// tokens, and their lengths, nil where a graph will run for any.
+type prefillBatch struct{ queryStart, lens []int32 }
+
+// planAttentionPrefill plans the sequences. Tiles are short where long ones would leave
+// the device half empty, and where results must not depend on the batch; otherwise the
+// keys of short ones are cut into pieces where even they do.
+func planAttentionPrefill(s attentionShape, a arch, b prefillBatch, invariant bool) (p prefillPlan, ok bool) {
 	if s.headDim != 64 && s.headDim != 128 {
 		return prefillPlan{}, false
 	}
 	p.plan = grid("attention_prefill", "attention_prefill_plan", 1, 1, 1024)
 	p.rows = prefillRows
-	p.items = prefillItems(queryStart, s.group(), p.rows)
+	p.items = prefillItems(b.queryStart, s.group(), p.rows)
 	ctas := p.items * s.kvHeads
 	if a.hopper && !invariant && ctas >= a.sms/2 {
 		p.layer = grid("attention_sm90", fmt.Sprintf("attention_sm90_%d", s.headDim), ctas, 1, 384)
 		p.layer.Shared, p.layer.PDL = uint32(1024+(prefillRows+4*128)*s.headDim*2+72), 1
 		return p, int(p.layer.Shared) <= a.shared
 	}
-	kernel := fmt.Sprintf("attention_prefill_%d", s.headDim)
+	suffix := fmt.Sprint(s.headDim)
 	if invariant || ctas < slotsOf(a) {
-		kernel += "_short"
+		suffix += "_short"
 		p.rows = prefillShort
-		p.items = prefillItems(queryStart, s.group(), p.rows)
+		p.items = prefillItems(b.queryStart, s.group(), p.rows)
+		if !invariant {
+			p.cut(s, b, slotsOf(a))
+		}
 	}
-	p.layer = grid("attention_prefill", kernel, p.items*s.kvHeads, 1, 128)
+	p.layer = grid("attention_prefill", "attention_prefill_"+suffix, p.items*s.kvHeads, 1, 128)
 	p.layer.Shared, p.layer.PDL = uint32((p.rows+2*2*64)*s.headDim*2), 1
+	if p.per > 0 {
+		p.merge = grid("attention_prefill", "attention_prefill_merge_"+suffix, p.items*s.kvHeads, 1, 128).overlapped()
+	}
 	return p, int(p.layer.Shared) <= a.shared
 }
 
@@ -79,4 +92,43 @@ func prefillItems(queryStart []int32, group, rows int) int {
 		n += ceilDiv(int(queryStart[i+1]-queryStart[i])*group, rows)
 	}
 	return n
+}
+
+const (
+	prefillKeys = 64 // keys of a tile of attention_prefill.cu
+	leastPiece  = 2  // tiles
+	leastGain   = 4  // tiles that a CTA must be spared by cutting, for that costs a launch and the partial states
+)
+
+// cut cuts the keys of the plan's tiles of rows into pieces of as few tiles of keys as
+// give at most slots CTAs, where that spares the busiest enough.
+func (p *prefillPlan) cut(s attentionShape, b prefillBatch, slots int) {
+	if b.lens == nil {
+		return
+	}
+	longest, all := 0, 0
+	b.keyTiles(s.group(), p.rows, func(tiles int) {
+		longest = max(longest, tiles)
+		all += tiles
+	})
+	for per := max(leastPiece, ceilDiv(all*s.kvHeads, slots)); per+leastGain <= longest; per += max(1, per/16) {
+		items := 0
+		b.keyTiles(s.group(), p.rows, func(tiles int) { items += ceilDiv(tiles, per) })
+		if items*s.kvHeads <= slots {
+			p.items, p.per = items, per
+			return
+		}
+	}
+}
+
+// keyTiles calls fn with the tiles of keys that each tile of rows sees, as
+// attention_prefill_plan counts them.
+func (b prefillBatch) keyTiles(group, rows int, fn func(tiles int)) {
+	for i, length := range b.lens {
+		tokens := int(b.queryStart[i+1] - b.queryStart[i])
+		for end := rows; end < tokens*group+rows; end += rows {
+			last := int(length) - tokens + (min(end, tokens*group)-1)/group
+			fn(last/prefillKeys + 1)
+		}
+	}
 }

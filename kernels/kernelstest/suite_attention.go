@@ -18,7 +18,8 @@ type attentionCase struct {
 }
 
 // attentionCases covers head layouts × block sizes with lengths around a
-// block's end, then the mixes of prefill chunks and decodes, then long contexts.
+// block's end, then the mixes of prefill chunks and decodes, then long contexts, some
+// with few query tokens, whose keys a Backend may split.
 func attentionCases() []attentionCase {
 	var cases []attentionCase
 	for _, g := range []geometry{tiny, smol, qwen05, qwen15, qwen7, wideHead, oddHead, noGroup} {
@@ -42,6 +43,10 @@ func attentionCases() []attentionCase {
 			attentionCase{"long_decode", g, 16, []span{{2600, 1}}},
 			attentionCase{"long_mixed", g, 64, []span{{1023, 1}, {1024, 1}, {511, 3}, {1400, 12}}})
 	}
+	cases = append(cases,
+		attentionCase{"cached", smol, 16, []span{{1500, 16}}},
+		attentionCase{"cached_uneven", qwen05, 32, []span{{300, 1}, {1290, 9}, {703, 2}, {0, 5}, {130, 40}}},
+		attentionCase{"cached", qwen7, 64, []span{{40, 1}, {630, 16}}})
 	return append(cases, attentionCase{"long_prefill", tiny, 32, []span{{0, 700}}})
 }
 
