@@ -54,7 +54,7 @@ type prefillBatch struct{ queryStart, lens []int32 }
 
 // planAttentionPrefill plans the sequences. Tiles are short where long ones would leave
 // the device half empty, and where results must not depend on the batch; otherwise the
-// keys of short ones are cut into pieces where even they do.
+// keys that short ones see are cut into pieces where that is faster.
 func planAttentionPrefill(s attentionShape, a arch, b prefillBatch, invariant bool) (p prefillPlan, ok bool) {
 	if s.headDim != 64 && s.headDim != 128 {
 		return prefillPlan{}, false
@@ -73,7 +73,7 @@ func planAttentionPrefill(s attentionShape, a arch, b prefillBatch, invariant bo
 		suffix += "_short"
 		p.rows = prefillShort
 		p.items = prefillItems(b.queryStart, s.group(), p.rows)
-		if !invariant {
+		if !invariant && b.lens != nil {
 			p.cut(s, b, slotsOf(a))
 		}
 	}
@@ -94,29 +94,33 @@ func prefillItems(queryStart []int32, group, rows int) int {
 	return n
 }
 
+// Of attention_prefill.cu: keys of a tile, the fewest tiles of a piece, and what cutting
+// costs in the time of a tile: a launch, and the states of as many pieces as run at a time.
 const (
-	prefillKeys = 64 // keys of a tile of attention_prefill.cu
-	leastPiece  = 2  // tiles
-	leastGain   = 4  // tiles that a CTA must be spared by cutting, for that costs a launch and the partial states
+	prefillKeys = 64
+	leastPiece  = 2
+	mergeCost   = 1.5
+	statesCost  = 2.0
 )
 
-// cut cuts the keys of the plan's tiles of rows into pieces of as few tiles of keys as
-// give at most slots CTAs, where that spares the busiest enough.
+// cut cuts the keys of the plan's tiles of rows into pieces of so many tiles of keys that
+// the last CTA ends soonest, slots of them running at a time and prefillPieces times as
+// many at most in all.
 func (p *prefillPlan) cut(s attentionShape, b prefillBatch, slots int) {
-	if b.lens == nil {
-		return
-	}
 	longest, all := 0, 0
 	b.keyTiles(s.group(), p.rows, func(tiles int) {
 		longest = max(longest, tiles)
 		all += tiles
 	})
-	for per := max(leastPiece, ceilDiv(all*s.kvHeads, slots)); per+leastGain <= longest; per += max(1, per/16) {
+	share := float64(all*s.kvHeads) / float64(slots) // of a slot
+	best := max(float64(longest), share)
+	for per := max(leastPiece, ceilDiv(all*s.kvHeads, prefillPieces*slots)); float64(per) < best; per += max(1, per/16) {
 		items := 0
 		b.keyTiles(s.group(), p.rows, func(tiles int) { items += ceilDiv(tiles, per) })
-		if items*s.kvHeads <= slots {
-			p.items, p.per = items, per
-			return
+		ctas := items * s.kvHeads
+		time := min(float64(ceilDiv(ctas, slots)*per), share+float64(per)) + mergeCost + statesCost*float64(ctas)/float64(slots)
+		if ctas <= prefillPieces*slots && time < best {
+			best, p.items, p.per = time, items, per
 		}
 	}
 }

@@ -115,13 +115,16 @@ func layoutDecodeScratch(s attentionShape, sms int, base ptr) (d decodeScratch, 
 // head of a token.
 const prefillShort = 64
 
+// prefillPieces is how many times the resident CTAs the pieces of cut keys are at most.
+const prefillPieces = 2
+
 // prefillScratch is the memory of the prefill kernels.
 type prefillScratch struct{ header, partials, items ptr }
 
 // layoutPrefillScratch places header, partial states and items for steps of at most
 // maxTokens and maxSeqs from base on and gives their size.
 func layoutPrefillScratch(s attentionShape, maxTokens, maxSeqs, sms int, base ptr) (p prefillScratch, bytes int64) {
-	slots := residentCTAs(sms)
+	slots := prefillPieces * residentCTAs(sms)
 	partials := roundUp(slots*prefillShort*(s.headDim+2)*4, 256)
 	items := max(ceilDiv(maxTokens*s.group(), prefillShort)+maxSeqs, slots)
 	p = prefillScratch{header: base, partials: base + 256, items: base + 256 + ptr(partials)}
