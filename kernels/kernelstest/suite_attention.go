@@ -82,17 +82,22 @@ func (s *suite) attention(t *testing.T) {
 			p.equal(kernels.Attn, n)
 		})
 	}
-	t.Run("large_scores", func(t *testing.T) { // exp overflows without the maximum
-		spans := []span{{60, 1}, {0, 40}}
-		p := s.pairFor(t, tiny.shape(), 16, spans)
-		batch := p.batch(spans)
-		p.fillKV(batch, totals(spans))
-		p.random(kernels.Query, 41, 300)
-		p.poison(kernels.Attn)
-		p.step(batch, func(b kernels.Backend, _ []kernels.Weight) { b.PagedAttention(0) })
-		require.NoError(t, p.tol.loosened(30).compare(p.got.ReadActivation(kernels.Attn, 41),
-			p.want.ReadActivation(kernels.Attn, 41), p.shape.Width(kernels.Attn)))
-	})
+	for name, c := range map[string]attentionCase{ // exp overflows without the maximum
+		"large_scores":        {geometry: tiny, spans: []span{{60, 1}, {0, 40}}},
+		"large_scores_cached": {geometry: smol, spans: []span{{600, 16}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := s.pairFor(t, c.shape(), 16, c.spans)
+			batch := p.batch(c.spans)
+			n := batch.NumTokens()
+			p.fillKV(batch, totals(c.spans))
+			p.random(kernels.Query, n, 300)
+			p.poison(kernels.Attn)
+			p.step(batch, func(b kernels.Backend, _ []kernels.Weight) { b.PagedAttention(0) })
+			require.NoError(t, p.tol.loosened(30).compare(p.got.ReadActivation(kernels.Attn, n),
+				p.want.ReadActivation(kernels.Attn, n), p.shape.Width(kernels.Attn)))
+		})
+	}
 	t.Run("shared_blocks", s.sharedBlocks)
 }
 
