@@ -14,8 +14,7 @@
 // Where the items are few and see many keys, the keys of an item are cut into pieces,
 // items of their own: each leaves a partial state, and attention_prefill_merge folds
 // the rows of a tile in the order of the pieces, each CTA as many rows as its piece's
-// share. What a step writes are an item's last keys: the others are asked for before
-// the kernel before has ended.
+// share.
 //
 // CTA: 4 warps of ROWS/4 rows each walk the keys in tiles of 64 tokens, two tiles
 // in shared memory (cp.async), with an online softmax (Milakov and Gimelshein,
@@ -221,24 +220,18 @@ template <int D, int MI> struct Attention {
 template <int D, int MI> __device__ __forceinline__ void attend(const PrefillParams &p) {
 	using A = Attention<D, MI>;
 	extern __shared__ __align__(128) char memory[];
+	grid_wait();
+	grid_trigger();
 	int item = blockIdx.x / p.kv_heads, head = blockIdx.x % p.kv_heads, warp = threadIdx.x / 32;
-	if (item >= p.header[0]) { // what a plan is made of is complete before the layers begin (see common.cuh)
-		grid_wait();
-		grid_trigger();
-		return;
-	}
+	if (item >= p.header[0]) return;
 	Item it = describe(p, item, head);
 	uint32_t base = shared_address(memory), ring = base + A::QUERY, mine = base + warp * MI * 16 * D * 2;
 	int row = it.first + warp * MI * 16, warp_first = it.before + row / p.group; // position of the first row
 	int warp_last = row < it.rows ? it.before + (min(row + MI * 16, it.rows) - 1) / p.group : -1;
 	int tiles = (it.before + (min(it.first + A::ROWS, it.rows) - 1) / p.group) / KEYS + 1; // of keys that the item sees
-	int tile = tiles * it.piece / it.pieces, end = tiles * (it.piece + 1) / it.pieces, ahead = (tile + 1) * KEYS <= it.before;
-
-	if (ahead) A::copy_keys(p, it, tile * KEYS, ring);
-	grid_wait();
-	grid_trigger();
+	int tile = tiles * it.piece / it.pieces, end = tiles * (it.piece + 1) / it.pieces;
 	A::copy_query(p, it, p.query + head * p.group * D, base);
-	if (!ahead) A::copy_keys(p, it, tile * KEYS, ring);
+	A::copy_keys(p, it, tile * KEYS, ring);
 	copy_commit();
 
 	A a;

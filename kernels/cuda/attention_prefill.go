@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"math"
 	"unsafe"
 )
 
@@ -53,8 +54,8 @@ const prefillRows = 128 // and prefillShort
 type prefillBatch struct{ queryStart, lens []int32 }
 
 // planAttentionPrefill plans the sequences. Tiles are short where long ones would leave
-// the device half empty, and where results must not depend on the batch; otherwise the
-// keys that short ones see are cut into pieces where that is faster.
+// the device half empty, and where results must not depend on the batch; but where
+// cutting the keys into pieces is faster, they are what is best for that.
 func planAttentionPrefill(s attentionShape, a arch, b prefillBatch, invariant bool) (p prefillPlan, ok bool) {
 	if s.headDim != 64 && s.headDim != 128 {
 		return prefillPlan{}, false
@@ -68,22 +69,27 @@ func planAttentionPrefill(s attentionShape, a arch, b prefillBatch, invariant bo
 		p.layer.Shared, p.layer.PDL = uint32(1024+(prefillRows+4*128)*s.headDim*2+72), 1
 		return p, int(p.layer.Shared) <= a.shared
 	}
-	suffix := fmt.Sprint(s.headDim)
 	if invariant || ctas < slotsOf(a) {
-		suffix += "_short"
 		p.rows = prefillShort
 		p.items = prefillItems(b.queryStart, s.group(), p.rows)
 		if !invariant && b.lens != nil {
-			p.cut(s, b, slotsOf(a))
+			p.cut(s, a, b)
 		}
 	}
+	suffix := fmt.Sprint(s.headDim)
+	if p.rows == prefillShort {
+		suffix += "_short"
+	}
 	p.layer = grid("attention_prefill", "attention_prefill_"+suffix, p.items*s.kvHeads, 1, 128)
-	p.layer.Shared, p.layer.PDL = uint32((p.rows+2*2*64)*s.headDim*2), 1
+	p.layer.Shared, p.layer.PDL = prefillShared(s.headDim, p.rows), 1
 	if p.per > 0 {
 		p.merge = grid("attention_prefill", "attention_prefill_merge_"+suffix, p.items*s.kvHeads, 1, 128).overlapped()
 	}
 	return p, int(p.layer.Shared) <= a.shared
 }
+
+// prefillShared is the shared memory of attention_prefill.cu: queries, two tiles of keys and values.
+func prefillShared(headDim, rows int) uint32 { return uint32((rows + 2*2*prefillKeys) * headDim * 2) }
 
 // prefillItems counts the tiles of the sequences.
 func prefillItems(queryStart []int32, group, rows int) int {
@@ -94,33 +100,52 @@ func prefillItems(queryStart []int32, group, rows int) int {
 	return n
 }
 
-// Of attention_prefill.cu: keys of a tile, the fewest tiles of a piece, and what cutting
-// costs in the time of a tile: a launch, and the states of as many pieces as run at a time.
-const (
-	prefillKeys = 64
-	leastPiece  = 2
-	mergeCost   = 1.5
-	statesCost  = 2.0
-)
+const prefillKeys = 64 // keys of a tile of attention_prefill.cu
 
-// cut cuts the keys of the plan's tiles of rows into pieces of so many tiles of keys that
-// the last CTA ends soonest, slots of them running at a time and prefillPieces times as
-// many at most in all.
-func (p *prefillPlan) cut(s attentionShape, b prefillBatch, slots int) {
-	longest, all := 0, 0
-	b.keyTiles(s.group(), p.rows, func(tiles int) {
-		longest = max(longest, tiles)
-		all += tiles
-	})
-	share := float64(all*s.kvHeads) / float64(slots) // of a slot
-	best := max(float64(longest), share)
-	for per := max(leastPiece, ceilDiv(all*s.kvHeads, prefillPieces*slots)); float64(per) < best; per += max(1, per/16) {
-		items := 0
-		b.keyTiles(s.group(), p.rows, func(tiles int) { items += ceilDiv(tiles, per) })
-		ctas := items * s.kvHeads
-		time := min(float64(ceilDiv(ctas, slots)*per), share+float64(per)) + mergeCost + statesCost*float64(ctas)/float64(slots)
-		if ctas <= prefillPieces*slots && time < best {
-			best, p.items, p.per = time, items, per
+// prefillTiles is what attention_prefill.cu does with tiles of some rows: CTAs on a
+// multiprocessor as far as registers go, µs that each takes for a tile of keys then, and alone.
+type prefillTiles struct {
+	rows, ctas      int
+	crowded, lonely float64
+}
+
+// prefillTimes are measured (kernels-test time prefill, H100): by head size. So is what pieces
+// cost: the merge, and the states of as many rows as two CTAs of short tiles a multiprocessor have.
+var prefillTimes = map[int][]prefillTiles{
+	64:  {{prefillShort, 3, 1.7, 1}, {prefillRows, 2, 2, 1.5}},
+	128: {{prefillShort, 2, 2.1, 1.6}, {prefillRows, 2, 3.6, 2.4}},
+}
+
+const mergeTime, statesTime = 3, 3
+
+// cut cuts the keys that tiles of rows see into pieces of so many tiles of keys that the
+// last CTA ends soonest, if that is sooner than the plan's short tiles would end uncut.
+func (p *prefillPlan) cut(s attentionShape, a arch, b prefillBatch) {
+	best := math.Inf(1)
+	for _, t := range prefillTimes[s.headDim] {
+		longest, all := 0, 0
+		b.keyTiles(s.group(), t.rows, func(tiles int) {
+			longest = max(longest, tiles)
+			all += tiles * s.kvHeads
+		})
+		fit := (a.shared + 1024) / (int(prefillShared(s.headDim, t.rows)) + 1024) // the device reserves 1 KiB a CTA
+		slots, most := max(1, min(t.ctas, fit))*a.sms, pieceRows(a.sms)/t.rows
+		share := float64(all) / float64(slots) // of a slot
+		if t.rows == prefillShort {
+			best = min(best, max(float64(longest)*t.lonely, share*t.crowded))
+		}
+		for per := max(1, ceilDiv(all, most)); float64(per)*t.lonely < best; per += max(1, per/16) {
+			items := 0
+			b.keyTiles(s.group(), t.rows, func(tiles int) { items += ceilDiv(tiles, per) })
+			ctas := items * s.kvHeads
+			time := min(float64(ceilDiv(ctas, slots)*per), share+float64(per)) * t.crowded
+			if ctas <= a.sms {
+				time = float64(per) * t.lonely
+			}
+			states := float64(ctas*t.rows) / float64(slotsOf(a)*prefillShort)
+			if time += mergeTime + statesTime*states; ctas <= most && time < best {
+				best, p.rows, p.items, p.per = time, t.rows, items, per
+			}
 		}
 	}
 }

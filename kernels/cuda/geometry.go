@@ -115,8 +115,8 @@ func layoutDecodeScratch(s attentionShape, sms int, base ptr) (d decodeScratch, 
 // head of a token.
 const prefillShort = 64
 
-// prefillPieces is how many times the resident CTAs the pieces of cut keys are at most.
-const prefillPieces = 2
+// pieceRows is the most rows that pieces of keys leave states of.
+func pieceRows(sms int) int { return 2 * residentCTAs(sms) * prefillShort }
 
 // prefillScratch is the memory of the prefill kernels.
 type prefillScratch struct{ header, partials, items ptr }
@@ -124,9 +124,8 @@ type prefillScratch struct{ header, partials, items ptr }
 // layoutPrefillScratch places header, partial states and items for steps of at most
 // maxTokens and maxSeqs from base on and gives their size.
 func layoutPrefillScratch(s attentionShape, maxTokens, maxSeqs, sms int, base ptr) (p prefillScratch, bytes int64) {
-	slots := prefillPieces * residentCTAs(sms)
-	partials := roundUp(slots*prefillShort*(s.headDim+2)*4, 256)
-	items := max(ceilDiv(maxTokens*s.group(), prefillShort)+maxSeqs, slots)
+	partials := roundUp(pieceRows(sms)*(s.headDim+2)*4, 256)
+	items := max(ceilDiv(maxTokens*s.group(), prefillShort)+maxSeqs, pieceRows(sms)/prefillShort)
 	p = prefillScratch{header: base, partials: base + 256, items: base + 256 + ptr(partials)}
 	return p, 256 + int64(partials) + int64(roundUp(16*items, 256))
 }
