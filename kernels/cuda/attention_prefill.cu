@@ -19,8 +19,8 @@
 // CTA: 4 warps of ROWS/4 rows each walk the keys in tiles of 64 tokens, two tiles
 // in shared memory (cp.async), with an online softmax (Milakov and Gimelshein,
 // 2018; Dao, FlashAttention-2, 2023). P stays in registers: the accumulator of
-// Q·Kᵀ is the operand of P·V, in half. Where nothing is cut a row's arithmetic depends on its own keys
-// alone, in order: the same bits whatever the tile, chunk or batch.
+// Q·Kᵀ is the operand of P·V, in half. Where nothing is cut a row's arithmetic depends
+// on its own keys alone, in order: the same bits whatever the tile, chunk or batch.
 //
 // FLOPs: 4·d a query head and visible key. Bytes: 4·d a key, KV head and tile of rows,
 // and of a cut one 4·(d + 2) a row and piece, written and read. 16 tokens of the 7B (H100,
