@@ -15,15 +15,16 @@ struct Variant {
 	void (*kernel)(PrefillParams);
 	size_t shared;
 	int threads = 128;
+	void (*merge)(PrefillParams) = nullptr;
 };
 
 template <int D, int MI> constexpr size_t shared_bytes() { return Attention<D, MI>::QUERY + 2 * Attention<D, MI>::STAGE; }
 
 const Variant variants[] = {
-	{64, 128, attention_prefill_64, shared_bytes<64, 2>()},
-	{128, 128, attention_prefill_128, shared_bytes<128, 2>()},
-	{64, 64, attention_prefill_64_short, shared_bytes<64, 1>()},
-	{128, 64, attention_prefill_128_short, shared_bytes<128, 1>()},
+	{64, 128, attention_prefill_64, shared_bytes<64, 2>(), 128, attention_prefill_merge_64},
+	{128, 128, attention_prefill_128, shared_bytes<128, 2>(), 128, attention_prefill_merge_128},
+	{64, 64, attention_prefill_64_short, shared_bytes<64, 1>(), 128, attention_prefill_merge_64_short},
+	{128, 64, attention_prefill_128_short, shared_bytes<128, 1>(), 128, attention_prefill_merge_128_short},
 	{64, 128, attention_sm90_64, 1024 + (128 + 4 * 128) * 64 * 2 + 72, 384},
 	{128, 128, attention_sm90_128, 1024 + (128 + 4 * 128) * 128 * 2 + 72, 384},
 };
@@ -32,23 +33,44 @@ struct Prefill {
 	Pages &pages;
 	const Variant &v;
 	bool decodes;
-	int items = 0;
+	int per, items = 0; // tiles of keys of a piece, 0 = nothing is cut
 	Memory<int32_t> header;
-	Memory<int2> list;
+	Memory<int4> list;
+	Memory<float> partials;
 
-	Prefill(Pages &pages, const Variant &v, bool decodes) : pages(pages), v(v), decodes(decodes), header(4) {
-		int group = pages.heads / pages.kv_heads;
-		for (size_t s = decodes ? 0 : pages.decodes; s < pages.spans.size(); s++) items += (pages.spans[s].query * group + v.rows - 1) / v.rows;
+	Prefill(Pages &pages, const Variant &v, bool decodes, int per = 0) : pages(pages), v(v), decodes(decodes), per(per), header(4) {
+		items = count(per);
 		list.resize(items + 1);
+		if (per) partials.resize((size_t)ctas() * v.rows * (v.head_dim + 2));
 	}
+	int count(int per) const {
+		int group = pages.heads / pages.kv_heads, n = 0;
+		for (size_t s = decodes ? 0 : pages.decodes; s < pages.spans.size(); s++) {
+			int rows = pages.spans[s].query * group;
+			for (int row = 0; row < rows; row += v.rows) {
+				int tiles = (pages.spans[s].context + (std::min(row + v.rows, rows) - 1) / group) / KEYS + 1;
+				n += per ? (tiles + per - 1) / per : 1;
+			}
+		}
+		return n;
+	}
+	// cut cuts into pieces of at least `least` tiles that are at most `slots` CTAs.
+	int cut(int slots, int least) const {
+		for (int n = least; n < 1000; n++)
+			if (count(n) * pages.kv_heads <= slots) return n;
+		return 0;
+	}
+	int ctas() const { return (items + 2) * pages.kv_heads; } // two items too many, as under a graph
 	void plan(cudaStream_t stream) {
-		PrefillPlanParams p{pages.batch, header.data, list.data, pages.heads / pages.kv_heads, v.rows, decodes, 0};
+		PrefillPlanParams p{pages.batch, header.data, list.data, pages.heads / pages.kv_heads, v.rows, decodes, per};
 		launch(attention_prefill_plan, dim3(1), 1024, 0, p, stream);
 	}
-	void run(cudaStream_t stream, int layer) {
-		PrefillParams p{pages.query.data, pages.out.data, pages.kv, pages.batch, header.data, list.data, pages.ld, layer, pages.kv_heads,
+	// run may overlap with what it follows (pdl) if that is not the plan, which it reads at once.
+	void run(cudaStream_t stream, int layer, bool pdl = false) {
+		PrefillParams p{pages.query.data, pages.out.data, pages.kv, pages.batch, header.data, list.data, partials.data, pages.ld, layer, pages.kv_heads,
 		                pages.heads / pages.kv_heads, (float)(M_LOG2E / sqrt((double)pages.head_dim))};
-		launch(v.kernel, dim3((items + 2) * pages.kv_heads), v.threads, v.shared, p, stream); // two items too many, as under a graph
+		launch(v.kernel, dim3(ctas()), v.threads, v.shared, p, stream, pdl);
+		if (per) launch(v.merge, dim3(ctas()), 128, 0, p, stream, true);
 	}
 };
 
@@ -59,13 +81,17 @@ void check_case(int heads, int kv_heads, int d, int block, std::vector<Span> spa
 		for (bool decodes : {false, true}) {
 			int first = decodes ? 0 : pages.decodes;
 			pages.reference(first, pages.tokens - first);
-			Prefill prefill(pages, v, decodes);
-			pages.out.set(0xFF);
-			prefill.plan(0);
-			prefill.run(0, pages.layer);
-			CHECK(cudaDeviceSynchronize());
-			compare("prefill " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + (v.threads == 128 ? " mma " : " sm90 ") + std::to_string(v.rows),
-			        pages.out.download(), pages.want, 6e-3);
+			for (int per : {0, 1, 3}) {
+				if (per && !v.merge) continue;
+				Prefill prefill(pages, v, decodes, per);
+				if (per) prefill.partials.set(0xFF);
+				pages.out.set(0xFF);
+				prefill.plan(0);
+				prefill.run(0, pages.layer);
+				CHECK(cudaDeviceSynchronize());
+				compare("prefill " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + (v.threads == 128 ? " mma " : " sm90 ") + std::to_string(v.rows) + " pieces of " + std::to_string(per),
+				        pages.out.download(), pages.want, 6e-3);
+			}
 		}
 	}
 }
@@ -95,6 +121,35 @@ void check_invariant(int heads, int kv_heads, int d) {
 	printf("%s prefill invariance %d/%d/%d: %d of 7 tokens differ\n", wrong ? "FAIL" : "ok  ", heads, kv_heads, d, wrong);
 }
 
+// time_chunks times short chunks after long contexts, their keys whole and in pieces.
+void time_chunks(int heads, int kv_heads, int d) {
+	const struct {
+		int seqs;
+		Span span;
+	} cases[] = {{1, {1024, 16}}, {1, {4080, 16}}, {1, {30000, 1}}, {1, {29984, 16}}, {1, {29984, 64}}, {1, {29984, 256}}, {8, {4080, 16}}};
+	for (auto &c : cases) {
+		int64_t bytes = (int64_t)c.seqs * (c.span.context + c.span.query) * kv_heads * d * 4;
+		int layers = std::max<int64_t>(2, std::min<int64_t>(28, 200e6 / bytes + 1)), n = std::max(8, layers);
+		Pages pages(heads, kv_heads, d, 16, layers, std::vector<Span>(c.seqs, c.span), 0, true);
+		printf("%d/%d/%d %d × %d after %d, floor %.1f |", heads, kv_heads, d, c.seqs, c.span.query, c.span.context, bytes / READ_BYTES * 1e6);
+		for (const Variant &v : variants) {
+			if (v.head_dim != d || !v.merge) continue;
+			auto one = [&](int per) {
+				Prefill prefill(pages, v, false, per);
+				prefill.plan(0);
+				double us = time(n, [&](int i, cudaStream_t s) { prefill.run(s, i % layers, true); }, 5);
+				printf(" %d rows in %d %.1f |", v.rows, per, us);
+			};
+			one(0);
+			Prefill whole(pages, v, false);
+			for (int slots : {132, 264, 396})
+				if (int per = whole.cut(slots, 1); per > 0 && (v.rows == 64 || slots < 396)) one(per);
+		}
+		printf("\n");
+		fflush(stdout);
+	}
+}
+
 } // namespace
 
 void bench_prefill(bool check, bool times) {
@@ -111,6 +166,9 @@ void bench_prefill(bool check, bool times) {
 		printf("prefill: checked, %d failures\n", failures);
 	}
 	if (!times) return;
+	printf("prefill: µs of short chunks, their keys whole (in 0) and in pieces of some tiles\n");
+	for (auto &g : geometries)
+		if (g[0] >= 12 && g[1] > 1) time_chunks(g[0], g[1], g[2]);
 	printf("prefill: µs (TFLOP/s)\n");
 	for (auto &g : geometries) {
 		if (g[0] < 12 || g[1] == 1) continue;
