@@ -26,7 +26,7 @@ constexpr int WARPS = 4, KEYS = 64;
 
 struct PrefillPlanParams {
 	Batch batch;
-	int32_t *header;         // {items}
+	int32_t *header;         // {items, 0: those that attention_sm90.cu has dealt}
 	int2 *items;             // {sequence, first row}
 	int32_t group, rows;     // rows of a tile
 	int32_t decodes;         // whether decodes are items too
@@ -246,7 +246,7 @@ PG_KERNEL void __launch_bounds__(1024) attention_prefill_plan(const __grid_const
 				for (int i = 0; i < tiles; i++) p.items[total - 1 - (before + sum - tiles + i)] = make_int2(s, i * p.rows);
 			__syncthreads();
 		}
-		if (pass == 0 && t == 0) p.header[0] = total = carry;
+		if (pass == 0 && t == 0) p.header[0] = total = carry, p.header[1] = 0;
 		__syncthreads();
 	}
 }

@@ -2,20 +2,28 @@
 // CTA works on, a tile of packed rows (row = token · group + head) of one sequence.
 #pragma once
 
-#include "mma.cuh"
+#include "wgmma.cuh"
 
 struct PrefillParams {
 	const half *query; // [tokens][ld]
 	bf16 *out;         // [tokens][ld]
 	PagedKV kv;
 	Batch batch;
-	const int32_t *header;
+	int32_t *header; // {items, those that attention_sm90.cu has dealt}
 	const int2 *items;
 	int64_t ld;
 	int32_t layer, kv_heads, group;
 	float scale; // log2(e) / √d
 };
 static_assert(sizeof(PrefillParams) == 200 && offsetof(PrefillParams, header) == 160 && offsetof(PrefillParams, layer) == 184, "attention_prefill.go: prefillParams");
+
+// Sm90PrefillParams is for attention_sm90.cu: to the bulk copy engine the pool is groups of
+// eight tokens of a head, in panels of 64 columns, and a box is a block's (or 128) tokens.
+struct Sm90PrefillParams {
+	TensorMap pool;
+	PrefillParams p;
+};
+static_assert(sizeof(Sm90PrefillParams) == 384 && offsetof(Sm90PrefillParams, p) == 128, "attention_prefill.go: sm90PrefillParams");
 
 // Item is what a CTA works on.
 struct Item {

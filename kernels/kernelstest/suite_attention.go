@@ -42,7 +42,20 @@ func attentionCases() []attentionCase {
 			attentionCase{"long_decode", g, 16, []span{{2600, 1}}},
 			attentionCase{"long_mixed", g, 64, []span{{1023, 1}, {1024, 1}, {511, 3}, {1400, 12}}})
 	}
-	return append(cases, attentionCase{"long_prefill", tiny, 32, []span{{0, 700}}})
+	return append(cases,
+		attentionCase{"long_prefill", tiny, 32, []span{{0, 700}}},
+		// Chunks enough for kernels that want some for every multiprocessor.
+		attentionCase{"many_chunks", qwen05, 16, chunks(34)},
+		attentionCase{"many_chunks", qwen7, 64, chunks(17)})
+}
+
+// chunks is n chunks of prompts, one of them long, with up to 250 tokens before them.
+func chunks(n int) []span {
+	spans := []span{{70, 60}}
+	for i := range n - 1 {
+		spans = append(spans, span{i * 61 % 250, 2 + i%7})
+	}
+	return spans
 }
 
 // pairFor makes the pair of a batch's case, with a few blocks to spare.
