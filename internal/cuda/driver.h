@@ -39,3 +39,6 @@ int pg_tensor_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64
 
 // The same as panels of 64 columns, [cols / 64][rows][64].
 int pg_panel_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_panels);
+
+// Rows without gaps as groups of eight, [rows / 8][cols / 64][8][64]; a box is whole groups.
+int pg_group_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint32_t box_groups);

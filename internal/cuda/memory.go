@@ -203,3 +203,12 @@ func NewPanelMap(base Ptr, rows, cols int, stride int64, boxRows, boxPanels int)
 		C.uint64_t(stride), C.uint32_t(boxRows), C.uint32_t(boxPanels)))
 	return m, err
 }
+
+// NewGroupMap describes rows of cols 16-bit values without gaps, cols a multiple of 64, as
+// groups of eight rows: a box is boxGroups groups, each the panels of 64 columns of its rows,
+// one behind the other, swizzled by 128 bytes. What is not read need not be backed.
+func NewGroupMap(base Ptr, rows int64, cols, boxGroups int) (TensorMap, error) {
+	var m TensorMap
+	err := check("cuTensorMapEncodeTiled", C.pg_group_map(unsafe.Pointer(&m), C.uint64_t(base), C.uint64_t(rows), C.uint64_t(cols), C.uint32_t(boxGroups)))
+	return m, err
+}

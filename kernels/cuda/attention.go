@@ -91,6 +91,11 @@ func (b *Backend) attention(layer int) {
 			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, batch: b.ws.batch, header: b.ws.prefill.header, items: b.ws.prefill.items,
 			partials: b.ws.prefill.partials, ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads), group: int32(shape.group()), scale: shape.scale(),
 		}
+		if a.prefills.sm90 {
+			tiled := sm90PrefillParams{pool: b.pool.tokens, p: p}
+			b.launch(kernels.OpAttention, a.prefills.layer, unsafe.Pointer(&tiled))
+			return
+		}
 		b.launch(kernels.OpAttention, a.prefills.layer, unsafe.Pointer(&p))
 		if a.prefills.per > 0 {
 			b.launch(kernels.OpAttention, a.prefills.merge, unsafe.Pointer(&p))

@@ -35,7 +35,7 @@ constexpr float LOWEST = -1e30f; // below every score, and finite: a row may see
 
 struct PrefillPlanParams {
 	Batch batch;
-	int32_t *header;         // {items}
+	int32_t *header;         // {items, 0: those that attention_sm90.cu has dealt}
 	int4 *items;             // as in PrefillParams
 	int32_t group, rows;     // rows of a tile
 	int32_t decodes;         // whether decodes are items too
@@ -341,7 +341,7 @@ PG_KERNEL void __launch_bounds__(1024) attention_prefill_plan(const __grid_const
 					for (int all = pieces(i), piece = all; piece-- > 0; at++) p.items[total - 1 - at] = make_int4(s, i * p.rows, piece, all);
 			__syncthreads();
 		}
-		if (pass == 0 && t == 0) p.header[0] = total = carry;
+		if (pass == 0 && t == 0) p.header[0] = total = carry, p.header[1] = 0;
 		__syncthreads();
 	}
 }

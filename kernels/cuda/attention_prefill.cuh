@@ -3,14 +3,14 @@
 // the keys that they see, or a piece of these.
 #pragma once
 
-#include "mma.cuh"
+#include "wgmma.cuh"
 
 struct PrefillParams {
 	const half *query; // [tokens][ld]
 	half *out;         // [tokens][ld]
 	PagedKV kv;
 	Batch batch;
-	const int32_t *header;
+	int32_t *header;   // {items, those that attention_sm90.cu has dealt}
 	const int4 *items; // {sequence, first packed row, piece of the keys, pieces}
 	float *partials;   // [grid][rows of a tile][d] sums, then [grid][rows] maxima and weights (float2)
 	int64_t ld;
@@ -18,6 +18,14 @@ struct PrefillParams {
 	float scale; // log2(e) / √d
 };
 static_assert(sizeof(PrefillParams) == 208 && offsetof(PrefillParams, header) == 160 && offsetof(PrefillParams, layer) == 192, "attention_prefill.go: prefillParams");
+
+// Sm90PrefillParams is for attention_sm90.cu: to the bulk copy engine the pool is groups of
+// eight tokens of a head, in panels of 64 columns, and a box is a block's (or 128) tokens.
+struct Sm90PrefillParams {
+	TensorMap pool;
+	PrefillParams p;
+};
+static_assert(sizeof(Sm90PrefillParams) == 384 && offsetof(Sm90PrefillParams, p) == 128, "attention_prefill.go: sm90PrefillParams");
 
 // Item is what a CTA works on.
 struct Item {

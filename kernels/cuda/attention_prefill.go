@@ -29,12 +29,21 @@ type prefillParams struct {
 	scale                 float32
 }
 
+// sm90PrefillParams is Sm90PrefillParams.
+type sm90PrefillParams struct {
+	pool tensorMap
+	p    prefillParams
+	_    [48]byte
+}
+
 var (
 	_ [120]byte = [unsafe.Sizeof(prefillPlanParams{})]byte{}
 	_ [104]byte = [unsafe.Offsetof(prefillPlanParams{}.group)]byte{}
 	_ [208]byte = [unsafe.Sizeof(prefillParams{})]byte{}
 	_ [160]byte = [unsafe.Offsetof(prefillParams{}.header)]byte{}
 	_ [192]byte = [unsafe.Offsetof(prefillParams{}.layer)]byte{}
+	_ [384]byte = [unsafe.Sizeof(sm90PrefillParams{})]byte{}
+	_ [128]byte = [unsafe.Offsetof(sm90PrefillParams{}.p)]byte{}
 )
 
 // prefillPlan is the launches of a step's prefills: one or two a layer, and once the
@@ -43,11 +52,35 @@ type prefillPlan struct {
 	layer, plan launch
 	merge       launch // of the pieces; none where nothing is cut
 	items, rows int
-	per         int // tiles of keys of a piece at most, 0 where nothing is cut
+	per         int  // tiles of keys of a piece at most, 0 where nothing is cut
+	sm90        bool // the parameters are sm90PrefillParams
 }
 
-// Rows of the tiles of attention_prefill.cu and attention_sm90.cu; a row is a query head of a token.
-const prefillRows = 128 // and prefillShort
+// prefillRows is the rows of attention_prefill.cu's tiles, beside prefillShort; a row is a query
+// head of a token.
+const prefillRows = 128
+
+// sm90Tiles is how attention_sm90.cu goes about heads of a size: rows of an item, 64 to a
+// warpgroup, and tiles of 128 keys, and of as many values, in shared memory.
+type sm90Tiles struct{ rows, stages int }
+
+// sm90Attention is none for heads that the kernel does not take.
+func sm90Attention(headDim int) sm90Tiles {
+	switch headDim {
+	case 64:
+		return sm90Tiles{192, 4}
+	case 128:
+		return sm90Tiles{128, 3}
+	}
+	return sm90Tiles{}
+}
+
+// shared is the shared memory: queries (of two items, for heads of 64), keys and values, barriers,
+// items dealt.
+func (t sm90Tiles) shared(headDim int) int {
+	queries := t.rows * 128 / headDim
+	return 1024 + (queries+t.stages*2*128)*headDim*2 + t.stages*32 + queries/64*16 + 8*(8+32)
+}
 
 // prefillBatch is the sequences that the prefill kernels take: prefix sums of their query
 // tokens, and their lengths, nil where a graph will run for any.
@@ -65,8 +98,11 @@ func planAttentionPrefill(s attentionShape, a arch, b prefillBatch, invariant bo
 	p.items = prefillItems(b.queryStart, s.group(), p.rows)
 	ctas := p.items * s.kvHeads
 	if a.hopper && !invariant && ctas >= a.sms/2 {
-		p.layer = grid("attention_sm90", fmt.Sprintf("attention_sm90_%d", s.headDim), ctas, 1, 384)
-		p.layer.Shared, p.layer.PDL = uint32(1024+(prefillRows+4*128)*s.headDim*2+72), 1
+		tiles := sm90Attention(s.headDim)
+		p.rows, p.sm90 = tiles.rows, true
+		p.items = prefillItems(b.queryStart, s.group(), p.rows)
+		p.layer = grid("attention_sm90", fmt.Sprintf("attention_sm90_%d", s.headDim), min(p.items*s.kvHeads, a.sms), 1, 128+2*tiles.rows)
+		p.layer.Shared, p.layer.PDL = uint32(tiles.shared(s.headDim)), 1
 		return p, int(p.layer.Shared) <= a.shared
 	}
 	if invariant || ctas < slotsOf(a) {

@@ -46,7 +46,19 @@ func TestPlanAttentionPrefill(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, "attention_sm90_128", p.layer.kernel)
 	require.Equal(t, 1+448, p.items)
-	require.LessOrEqual(t, int(p.layer.Shared), archs[0].shared)
+	require.EqualValues(t, 132, p.layer.Grid[0], "a CTA a multiprocessor, item after item")
+	few, ok := planAttentionPrefill(qwen, archs[0], chunks([2]int{0, 320}), false)
+	require.True(t, ok)
+	require.Equal(t, "attention_sm90_128", few.layer.kernel)
+	require.EqualValues(t, 4*18, few.layer.Grid[0], "no more CTAs than items of a KV head")
+	for _, s := range []attentionShape{qwen, {14, 2, 64}} {
+		for _, a := range hoppers {
+			p, ok := planAttentionPrefill(s, a, long, false)
+			require.True(t, ok)
+			require.LessOrEqual(t, int(p.layer.Shared), a.shared)
+			require.Equal(t, prefillItems(long.queryStart, s.group(), p.rows), p.items, "the list is in the kernel's rows")
+		}
+	}
 	for _, a := range archs[1:] {
 		p, ok := planAttentionPrefill(qwen, a, long, false)
 		require.True(t, ok)

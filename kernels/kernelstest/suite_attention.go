@@ -47,7 +47,20 @@ func attentionCases() []attentionCase {
 		attentionCase{"cached", smol, 16, []span{{1500, 16}}},
 		attentionCase{"cached_uneven", qwen05, 32, []span{{300, 1}, {1290, 9}, {703, 2}, {0, 5}, {130, 40}}},
 		attentionCase{"cached", qwen7, 64, []span{{40, 1}, {630, 16}}})
-	return append(cases, attentionCase{"long_prefill", tiny, 32, []span{{0, 700}}})
+	return append(cases,
+		attentionCase{"long_prefill", tiny, 32, []span{{0, 700}}},
+		// Chunks enough for kernels that want some for every multiprocessor.
+		attentionCase{"many_chunks", qwen05, 16, chunks(34)},
+		attentionCase{"many_chunks", qwen7, 64, chunks(17)})
+}
+
+// chunks is n chunks of prompts, one of them long, with up to 250 tokens before them.
+func chunks(n int) []span {
+	spans := []span{{70, 60}}
+	for i := range n - 1 {
+		spans = append(spans, span{i * 61 % 250, 2 + i%7})
+	}
+	return spans
 }
 
 // pairFor makes the pair of a batch's case, with a few blocks to spare.

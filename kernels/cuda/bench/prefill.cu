@@ -1,12 +1,13 @@
-// Checks and times attention_prefill.cu.
+// Checks and times attention_prefill.cu and attention_sm90.cu.
 #include "../attention_prefill.cu"
 #include "attention_case.cuh"
+#include "tensor_map.cuh"
 
 using namespace bench;
 
 // Of attention_sm90.cu, a translation unit of its own.
-PG_KERNEL void attention_sm90_64(const __grid_constant__ PrefillParams p);
-PG_KERNEL void attention_sm90_128(const __grid_constant__ PrefillParams p);
+PG_KERNEL void attention_sm90_64(const __grid_constant__ Sm90PrefillParams p);
+PG_KERNEL void attention_sm90_128(const __grid_constant__ Sm90PrefillParams p);
 
 namespace {
 
@@ -14,20 +15,26 @@ struct Variant {
 	int head_dim, rows;
 	void (*kernel)(PrefillParams);
 	size_t shared;
+	void (*sm90)(Sm90PrefillParams) = nullptr;
 	int threads = 128;
 	void (*merge)(PrefillParams) = nullptr;
+	std::string name() const { return (sm90 ? "sm90 " : "mma ") + std::to_string(rows); }
 };
 
 template <int D, int MI> constexpr size_t shared_bytes() { return Attention<D, MI>::QUERY + 2 * Attention<D, MI>::STAGE; }
 
+constexpr size_t sm90_bytes(int d, int queries, int stages) { return 1024 + (queries + stages * 2 * 128) * d * 2 + stages * 32 + queries / 4 + 8 * 40; }
+
 const Variant variants[] = {
-	{64, 128, attention_prefill_64, shared_bytes<64, 2>(), 128, attention_prefill_merge_64},
-	{128, 128, attention_prefill_128, shared_bytes<128, 2>(), 128, attention_prefill_merge_128},
-	{64, 64, attention_prefill_64_short, shared_bytes<64, 1>(), 128, attention_prefill_merge_64_short},
-	{128, 64, attention_prefill_128_short, shared_bytes<128, 1>(), 128, attention_prefill_merge_128_short},
-	{64, 128, attention_sm90_64, 1024 + (128 + 4 * 128) * 64 * 2 + 72, 384},
-	{128, 128, attention_sm90_128, 1024 + (128 + 4 * 128) * 128 * 2 + 72, 384},
+	{64, 128, attention_prefill_64, shared_bytes<64, 2>(), nullptr, 128, attention_prefill_merge_64},
+	{128, 128, attention_prefill_128, shared_bytes<128, 2>(), nullptr, 128, attention_prefill_merge_128},
+	{64, 64, attention_prefill_64_short, shared_bytes<64, 1>(), nullptr, 128, attention_prefill_merge_64_short},
+	{128, 64, attention_prefill_128_short, shared_bytes<128, 1>(), nullptr, 128, attention_prefill_merge_128_short},
+	{64, 192, nullptr, sm90_bytes(64, 384, 4), attention_sm90_64, 512},
+	{128, 128, nullptr, sm90_bytes(128, 128, 3), attention_sm90_128, 384},
 };
+
+constexpr int SMS = 132;
 
 struct Prefill {
 	Pages &pages;
@@ -67,8 +74,15 @@ struct Prefill {
 	}
 	// run may overlap with what it follows (pdl) if that is not the plan, which it reads at once.
 	void run(cudaStream_t stream, int layer, bool pdl = false) {
-		PrefillParams p{pages.query.data, pages.out.data, pages.kv, pages.batch, header.data, list.data, partials.data, pages.ld, layer, pages.kv_heads,
-		                pages.heads / pages.kv_heads, (float)(M_LOG2E / sqrt((double)pages.head_dim))};
+		Sm90PrefillParams sm90{};
+		PrefillParams &p = sm90.p;
+		p = {pages.query.data, pages.out.data, pages.kv, pages.batch, header.data, list.data, partials.data, pages.ld, layer, pages.kv_heads,
+		     pages.heads / pages.kv_heads, (float)(M_LOG2E / sqrt((double)pages.head_dim))};
+		if (v.sm90) {
+			sm90.pool = group_map(pages.kv.base, pages.pool.size, pages.head_dim, pages.kv.block_size / 8);
+			launch(v.sm90, dim3(std::min(SMS, items * pages.kv_heads)), v.threads, v.shared, sm90, stream, pdl);
+			return;
+		}
 		launch(v.kernel, dim3(ctas()), v.threads, v.shared, p, stream, pdl);
 		if (per) launch(v.merge, dim3(ctas()), 128, 0, p, stream, true);
 	}
@@ -89,7 +103,7 @@ void check_case(int heads, int kv_heads, int d, int block, std::vector<Span> spa
 				prefill.plan(0);
 				prefill.run(0, pages.layer);
 				CHECK(cudaDeviceSynchronize());
-				compare("prefill " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + (v.threads == 128 ? " mma " : " sm90 ") + std::to_string(v.rows) + " pieces of " + std::to_string(per),
+				compare("prefill " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + " " + v.name() + " pieces of " + std::to_string(per),
 				        pages.out.download(), pages.want, 6e-3);
 			}
 		}
@@ -184,7 +198,7 @@ void bench_prefill(bool check, bool times) {
 				prefill.plan(0);
 				double us = time(3, [&](int, cudaStream_t s) { prefill.run(s, 1); }, 5);
 				double plan = time(3, [&](int, cudaStream_t s) { prefill.plan(s); }, 5);
-				printf(" %s%d %.1f (%.0f) plan %.1f |", v.threads == 128 ? "mma " : "sm90 ", v.rows, us, flops / us / 1e6, plan);
+				printf(" %s %.1f (%.0f) plan %.1f |", v.name().c_str(), us, flops / us / 1e6, plan);
 			}
 			printf("\n");
 			fflush(stdout);
