@@ -65,13 +65,21 @@ func (l *loop) deliver(s *step, device time.Duration) {
 		}
 	}
 	l.publish()
+	woken := l.waker.list(len(s.verdicts))
 	for i, v := range s.verdicts {
 		switch q := s.requests[i]; {
 		case v.finish != FinishNone:
 			q.finish(v)
+		case v.keep && woken != nil:
+			q.stream.show(q.outputs())
+			woken = append(woken, &q.stream)
 		case v.keep:
-			q.stream.publish(q.outputs())
+			q.stream.show(q.outputs())
+			q.stream.poke()
 		}
+	}
+	if woken != nil {
+		l.waker.wake(woken)
 	}
 }
 

@@ -34,6 +34,7 @@ type loop struct {
 	stats      Stats
 	records    records
 	trace      *trace
+	waker      waker
 	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
 

@@ -125,11 +125,9 @@ func (s *Stream) putLogprobs(i int, logprob float32, rank int32, topIDs []int32,
 	copy(seg.topLogprobs[j*s.top:(j+1)*s.top], topLogprobs)
 }
 
-// publish shows the first n tokens. Engine goroutine.
-func (s *Stream) publish(n int) {
-	s.state.Store(int64(n) << 1)
-	s.poke()
-}
+// show makes the first n tokens readable; its reader, who may wait, is to be poked. Engine
+// goroutine.
+func (s *Stream) show(n int) { s.state.Store(int64(n) << 1) }
 
 // finish publishes the first n tokens and the final event, whose token, if it
 // has one, is token n−1. Engine goroutine, once.
@@ -139,6 +137,7 @@ func (s *Stream) finish(n int, last Event) {
 	s.poke()
 }
 
+// poke wakes the reader. Any goroutine.
 func (s *Stream) poke() {
 	select {
 	case s.notify <- struct{}{}:

@@ -23,7 +23,7 @@ func TestNoDriver(t *testing.T) {
 	_, err = Malloc(1 << 20)
 	require.ErrorContains(t, err, "cuMemAlloc")
 	require.False(t, OutOfMemory(err))
-	_, err = NewStream(0)
+	_, err = NewStream()
 	require.Error(t, err)
 	_, err = LoadModule("x")
 	require.Error(t, err)
@@ -58,7 +58,7 @@ func TestDevice(t *testing.T) {
 // fails to grow past the card without losing what it had.
 func TestRange(t *testing.T) {
 	d := device(t)
-	s, err := NewStream(0)
+	s, err := NewStream()
 	require.NoError(t, err)
 	r, err := d.NewRange(4*d.TotalMemory, ChunkBytes)
 	require.NoError(t, err)
@@ -93,7 +93,7 @@ func TestRange(t *testing.T) {
 // memory of what goes really returns.
 func TestBack(t *testing.T) {
 	d := device(t)
-	s, err := NewStream(0)
+	s, err := NewStream()
 	require.NoError(t, err)
 	r, err := d.NewRange(300*PatchBytes, PatchBytes)
 	require.NoError(t, err)

@@ -27,11 +27,10 @@ int pg_launch(uintptr_t function, uintptr_t stream, const struct pg_launch *l, v
 
 int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t function, const struct pg_launch *l, void *params, uintptr_t start, uintptr_t end) {
 	CUstream s = (CUstream)stream;
-	int r = CUDA_SUCCESS;
-	if (start) r = cuEventRecord((CUevent)start, s);
+	int r = cuEventRecord((CUevent)start, s);
 	if (!r) r = pg_launch(function, stream, l, params);
 	if (!r) r = cuGraphLaunch(exec, s);
-	if (!r && end) r = cuEventRecord((CUevent)end, s);
+	if (!r) r = cuEventRecord((CUevent)end, s);
 	return r;
 }
 
@@ -100,23 +99,23 @@ int pg_copy_batch(uint64_t *dst, uint64_t *src, size_t *sizes, size_t n, uintptr
 	return CUDA_SUCCESS;
 }
 
-static int tensor_map(void *map, uint64_t base, int rank, const cuuint64_t *dims, const cuuint64_t *strides, const cuuint32_t *box, int swizzle) {
+static int tensor_map(void *map, uint64_t base, int rank, const cuuint64_t *dims, const cuuint64_t *strides, const cuuint32_t *box) {
 	CUtensorMap local; // aligned to 64 bytes, which the caller's need not be
 	cuuint32_t steps[] = {1, 1, 1};
 	CUresult r = cuTensorMapEncodeTiled(&local, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)base, dims, strides, box, steps,
-		CU_TENSOR_MAP_INTERLEAVE_NONE, (CUtensorMapSwizzle)swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+		CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 	if (!r) __builtin_memcpy(map, &local, sizeof local);
 	return r;
 }
 
-int pg_tensor_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_cols, int swizzle) {
+int pg_tensor_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_cols) {
 	cuuint64_t dims[] = {cols, rows}, strides[] = {stride};
 	cuuint32_t box[] = {box_cols, box_rows};
-	return tensor_map(map, base, 2, dims, strides, box, swizzle);
+	return tensor_map(map, base, 2, dims, strides, box);
 }
 
 int pg_panel_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_panels) {
 	cuuint64_t dims[] = {64, rows, cols / 64}, strides[] = {stride, 128};
 	cuuint32_t box[] = {64, box_rows, box_panels};
-	return tensor_map(map, base, 3, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_128B);
+	return tensor_map(map, base, 3, dims, strides, box);
 }

@@ -16,8 +16,7 @@ struct pg_launch {
 };
 
 int pg_launch(uintptr_t function, uintptr_t stream, const struct pg_launch *l, void *params);
-// pg_replay launches a kernel and a graph behind it, between two events (0 = none), all in
-// one call.
+// pg_replay launches a kernel and a graph behind it, between two events, all in one call.
 int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t function, const struct pg_launch *l, void *params, uintptr_t start, uintptr_t end);
 
 // pg_elapsed is the time between two events in ms.
@@ -35,8 +34,8 @@ int pg_range_unmap(uint64_t base, uint64_t chunk, uint64_t index, uint64_t handl
 // uses one batched copy where the driver has it.
 int pg_copy_batch(uint64_t *dst, uint64_t *src, size_t *sizes, size_t n, uintptr_t stream);
 
-// A tiled tensor map of bfloat16 rows: [rows][cols], row stride in bytes.
-int pg_tensor_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_cols, int swizzle);
+// A tiled tensor map of bfloat16 rows: [rows][cols], row stride in bytes, with 128-byte swizzle.
+int pg_tensor_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_cols);
 
-// The same as panels of 64 columns, [cols / 64][rows][64], with 128-byte swizzle.
+// The same as panels of 64 columns, [cols / 64][rows][64].
 int pg_panel_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_panels);

@@ -76,7 +76,7 @@ func Fault() error {
 	if err != nil {
 		return err
 	}
-	s, err := NewStream(0)
+	s, err := NewStream()
 	if err != nil {
 		return err
 	}

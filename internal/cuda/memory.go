@@ -184,19 +184,13 @@ type TensorMap [128]byte
 
 var _ TensorMap = [C.sizeof_CUtensorMap]byte{}
 
-// Swizzles of a tensor map's box in shared memory.
-const (
-	SwizzleNone = C.CU_TENSOR_MAP_SWIZZLE_NONE
-	Swizzle128B = C.CU_TENSOR_MAP_SWIZZLE_128B
-)
-
 // NewTensorMap describes a bfloat16 matrix [rows, cols] whose rows lie stride
-// bytes apart (a multiple of 16), read in boxes of boxRows × boxCols; what is
-// outside reads as zero.
-func NewTensorMap(base Ptr, rows, cols int, stride int64, boxRows, boxCols, swizzle int) (TensorMap, error) {
+// bytes apart (a multiple of 16), read in boxes of boxRows × boxCols, swizzled by 128 bytes;
+// what is outside reads as zero.
+func NewTensorMap(base Ptr, rows, cols int, stride int64, boxRows, boxCols int) (TensorMap, error) {
 	var m TensorMap
 	err := check("cuTensorMapEncodeTiled", C.pg_tensor_map(unsafe.Pointer(&m), C.uint64_t(base), C.uint64_t(rows), C.uint64_t(cols),
-		C.uint64_t(stride), C.uint32_t(boxRows), C.uint32_t(boxCols), C.int(swizzle)))
+		C.uint64_t(stride), C.uint32_t(boxRows), C.uint32_t(boxCols)))
 	return m, err
 }
 

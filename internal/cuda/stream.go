@@ -24,9 +24,9 @@ import (
 // Stream is a queue of device work, not ordered with the default stream.
 type Stream struct{ cu.Stream }
 
-// NewStream makes one. A larger number is a lower priority, 0 the lowest.
-func NewStream(priority int) (Stream, error) {
-	s, err := cu.MakeStreamWithPriority(priority, cu.NonBlocking)
+// NewStream makes one.
+func NewStream() (Stream, error) {
+	s, err := cu.MakeStream(cu.NonBlocking)
 	return Stream{s}, err
 }
 
@@ -183,11 +183,6 @@ func (s *Stream) EndCapture() (Graph, error) {
 	}
 	g.Nodes = int(nodes)
 	return g, nil
-}
-
-// Launch queues the graph.
-func (g *Graph) Launch(s *Stream) error {
-	return check("cuGraphLaunch", C.int(C.cuGraphLaunch(g.exec, s.c())))
 }
 
 // Replay launches a kernel, as Launch does one of little shared memory, and the graph behind

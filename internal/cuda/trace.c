@@ -84,6 +84,7 @@ static int decode(const CUpti_Activity *record, struct pg_activity *a) {
 			.device = k->deviceId, .context = k->contextId, .stream = k->streamId,
 			.grid = {k->gridX, k->gridY, k->gridZ}, .cta = {k->blockX, k->blockY, k->blockZ},
 			.registers = k->registersPerThread, .static_shared = k->staticSharedMemory, .dynamic_shared = k->dynamicSharedMemory,
+			.in_graph = k->graphNodeId != 0,
 		};
 		snprintf(a->name, sizeof a->name, "%s", k->name ? k->name : "kernel");
 		return 1;

@@ -40,6 +40,7 @@ type Record struct {
 	Grid, CTA                   [3]int32
 	Registers                   int
 	StaticShared, DynamicShared int
+	InGraph                     bool // of a kernel: the call launched a graph, which has it
 }
 
 // Tracer times what the GPU runs, by CUPTI. There is one in a process; its calls
@@ -114,6 +115,7 @@ func record(a *C.struct_pg_activity, names map[string]string) Record {
 		Kind: RecordKind(a.kind), Start: uint64(a.start), End: uint64(a.end), Correlation: uint32(a.correlation),
 		Device: uint32(a.device), Context: uint32(a.context), Stream: uint32(a.stream), External: uint64(a.external), Bytes: int64(a.bytes),
 		Registers: int(a.registers), StaticShared: int(a.static_shared), DynamicShared: int(a.dynamic_shared),
+		InGraph: a.in_graph != 0,
 	}
 	for i := range r.Grid {
 		r.Grid[i], r.CTA[i] = int32(a.grid[i]), int32(a.cta[i])

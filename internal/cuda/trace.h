@@ -18,6 +18,7 @@ struct pg_activity {
 	uint32_t copy; // PG_COPY: CUpti_ActivityMemcpyKind
 	int32_t grid[3], cta[3];
 	int32_t registers, static_shared, dynamic_shared;
+	int32_t in_graph; // PG_KERNEL: the call launched a graph, which has it
 	char name[128]; // PG_KERNEL; cut where it is longer
 };
 

@@ -57,7 +57,7 @@ func TestTracer(t *testing.T) {
 			{Kind: CallRecord, Correlation: c + 1, Start: begin + 10, End: begin + 13},
 			{
 				Kind: KernelRecord, Name: "gemm", Correlation: c + 1, Start: begin + 20, End: begin + 120, Device: 1, Context: 2, Stream: 7,
-				Grid: [3]int32{132, 2, 1}, CTA: [3]int32{384, 1, 1}, Registers: 168, StaticShared: 1024, DynamicShared: 200000,
+				Grid: [3]int32{132, 2, 1}, CTA: [3]int32{384, 1, 1}, Registers: 168, StaticShared: 1024, DynamicShared: 200000, InGraph: true,
 			},
 			{Kind: CallRecord, Correlation: c + 2, Start: begin + 20, End: begin + 23},
 			{Kind: SetRecord, Correlation: c + 2, Start: begin + 30, End: begin + 31, Device: 1, Stream: 7, Bytes: 64},

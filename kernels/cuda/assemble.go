@@ -16,7 +16,9 @@ import (
 // a correlation to its operation, and the call's activities have its correlation.
 // Operations for which nothing ran keep the time of their issue. clock is the
 // tracer's time at 0. The kernels of graphs, which have one correlation, are told apart
-// by their order; strange counts the graphs whose kernels are not those expected.
+// by their order; strange counts the graphs whose kernels are not those expected. fetch,
+// which is launched before a graph and of the same operation as its first kernels, has a call
+// of its own.
 func assemble(ops []kernels.OpRecord, graphs map[uint64][]graphKernel, records []cuda.Record, clock uint64) (out []kernels.OpRecord, strange int) {
 	since := func(ns uint64) time.Duration { return time.Duration(int64(ns - clock)) }
 	links, calls := map[uint32]uint64{}, map[uint32]*cuda.Record{}
@@ -40,7 +42,7 @@ func assemble(ops []kernels.OpRecord, graphs map[uint64][]graphKernel, records [
 		if r.Kind == cuda.LinkRecord || r.Kind == cuda.CallRecord || id < 1 || id > uint64(len(ops)) || r.End < r.Start || r.Start == 0 {
 			continue
 		}
-		if r.Kind == cuda.KernelRecord && graphs[id] != nil {
+		if r.InGraph {
 			replayed[id] = append(replayed[id], r)
 			continue
 		}
@@ -109,7 +111,7 @@ func distribute(ops []kernels.OpRecord, want []graphKernel, got []*cuda.Record, 
 		a.Correlation = *own
 		*own++
 		op.Activities = append(op.Activities, a)
-		op.Issued = op.Activities[0].Issued // of the first operation: with the message's copy
+		op.Issued = op.Activities[0].Issued // of the first operation: the call of its fetch
 		op.IssueTime = a.Issued + a.IssueTime - op.Issued
 	}
 	return true

@@ -207,7 +207,8 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 // A kernel that triggers before it waits lets those behind it begin while several kernels
 // still run. So what a kernel of the layers reads before its wait (weights; in decode
 // attention the plan, tables, and KV of earlier steps) must be older than the layers: embed
-// waits and only then triggers. Nothing is written before a wait. Every kernel waits.
+// waits and only then triggers. Nothing is written before a wait. Every kernel of a step
+// waits; what is launched between steps (counts, load) does not have the attribute.
 
 static __device__ __forceinline__ void grid_wait() {
 #if __CUDA_ARCH__ >= 900

@@ -160,10 +160,10 @@ func (b *Backend) init() error {
 	}
 	b.info = kernels.Info{Backend: "cuda", Device: b.device.Name, Path: path, TotalMemory: memory, Overlap: true}
 	b.arch = arch{sms: b.device.SMs, shared: b.device.SharedBytes, hopper: path == pathHopper}
-	if b.compute, err = cuda.NewStream(0); err != nil {
+	if b.compute, err = cuda.NewStream(); err != nil {
 		return err
 	}
-	if b.swap, err = cuda.NewStream(0); err != nil {
+	if b.swap, err = cuda.NewStream(); err != nil {
 		return err
 	}
 	if b.swapAfter, err = cuda.NewEvent(); err != nil {

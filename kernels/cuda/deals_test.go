@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kernels"
 )
 
 // product is a product of a decode step, by name.
@@ -18,9 +20,8 @@ type product struct {
 	shape gemmShape
 }
 
-// products are those of a step of n sequences.
-func (m *benchModel) products(n int) []product {
-	s := &m.be.shape
+// productsOf are those of a step of n sequences.
+func productsOf(s *kernels.Shape, n int) []product {
 	of := func(name string, rows, cols int, kind epilogueKind) product {
 		return product{name, gemmShape{m: n, n: rows, k: stride(cols), kind: kind}}
 	}
@@ -66,7 +67,7 @@ func BenchmarkDeals(b *testing.B) {
 			m := newBenchModel(b, model, measuredTokens[len(measuredTokens)-1], context)
 			for _, n := range measuredTokens {
 				b.Run(fmt.Sprint(n), func(b *testing.B) {
-					products, ways := m.products(n), map[string][]candidate{}
+					products, ways := productsOf(&m.be.shape, n), map[string][]candidate{}
 					for _, p := range products {
 						ways[p.name] = sensible(p.shape, m.be.arch)
 						m.pin(b, p.shape, ways[p.name][0])

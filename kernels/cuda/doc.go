@@ -8,10 +8,11 @@
 //     and grid from shape and architecture.
 //   - common.cuh, layout.go: what all kernels share, from both sides: strides of
 //     the paged KV pool, the step's arrays, the epilogues of the projections.
-//   - message: a step as the host sends it, one packed copy: new block ids,
-//     sampling parameters and the batch. prepare.cu unpacks it on the device,
-//     where the row state (tables, last tokens, penalty counts) lives.
-//   - graphs: a decode step captured by batch bucket and replayed as one launch.
+//   - message: a step as the host sends it, packed: new block ids, sampling parameters
+//     and the batch. prepare.cu fetches it from pinned memory and unpacks it on the
+//     device, where the row state (tables, last tokens, penalty counts) lives.
+//   - graphs: a decode step captured by batch bucket, which is launched behind the
+//     fetch of its message.
 //   - package internal/cuda: driver calls that gorgonia.org/cu lacks.
 //
 // # Layouts
@@ -32,7 +33,7 @@
 // # Life of a step
 //
 // UpdateRows appends to the message under way. Launch appends the batch. A decode
-// step whose bucket has a graph waits for Sample, which sends message and graph
+// step whose bucket has a graph waits for Sample, which launches fetch and graph
 // in one crossing to C; other steps are launched at once, op by op, on the same
 // stream. Sample's kernels write the results into mapped host memory; Wait waits
 // for the step's event.

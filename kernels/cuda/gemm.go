@@ -4,7 +4,7 @@ package cuda
 
 import "unsafe"
 
-// gemmParams is GemmParams, of gemm_skinny.cu and gemm_mma.cu.
+// gemmParams is GemmParams.
 type gemmParams struct {
 	x, w               ptr
 	ldX, ldW           int64

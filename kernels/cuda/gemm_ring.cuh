@@ -1,6 +1,6 @@
-// What gemm_stream.cu and gemm_wide.cu share: products whose weights stream through a ring
-// of steps, filled by a producer and emptied by two warpgroups; how tiles are dealt out to
-// CTAs; and the end of a tile that a cluster shares.
+// What gemm_stream.cu and gemm_wide.cu have in common: products whose weights stream through
+// a ring of steps, filled by a producer and emptied by two warpgroups; and how tiles are
+// dealt out to CTAs.
 #pragma once
 
 #include "gemm.cuh"
@@ -9,8 +9,8 @@
 struct StreamParams {
 	TensorMap x, w;
 	GemmParams g; // x, w, ldx and ldw unused; per: pieces of a cut tile, 0 in clusters
-	// gemm_wide.cu: steps of the ring; panels of a step; rows of a box of x; steps that may be requested and not there, 0 = any.
-	int32_t stages, panels, box, pace;
+	// gemm_wide.cu: steps of the ring; panels of a step; rows of a box of x.
+	int32_t stages, panels, box;
 };
 static_assert(sizeof(StreamParams) == 512 && offsetof(StreamParams, g) == 256 && offsetof(StreamParams, stages) == 456, "gemm_sm90.go: sm90Params");
 
@@ -69,12 +69,11 @@ struct Ring {
 	char *memory;               // at a multiple of 1 KiB
 	uint32_t ring, full, empty; // in shared memory
 	int stage = 0, parity = 0;
-	bool first = true; // round
 
 	__device__ __forceinline__ void next(int stages) {
-		if (++stage == stages) stage = 0, parity ^= 1, first = false;
+		if (++stage == stages) stage = 0, parity ^= 1;
 	}
-	__device__ __forceinline__ void rewind() { stage = parity = 0, first = true; }
+	__device__ __forceinline__ void rewind() { stage = parity = 0; }
 
 	// place finds the ring, and the barriers `bytes` behind its beginning.
 	__device__ __forceinline__ void place(char *shared, int bytes, int stages) {
@@ -98,46 +97,16 @@ struct Ring {
 
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
 
-// share ends the CTA's part of the cluster's tile, which all left in their rings: groups of
-// eight weights' sums of a token. Most of its time is latency: a thread requests all of a
-// group at once, and lets the others go before it ends its last.
-template <int BN, int MT, class S> __device__ __forceinline__ void share(const GemmParams &p, const S &s, const Part &t) {
-	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
-	int rank = cluster_rank(), size = cluster_size(), all = min(MT, p.m - t.row * MT) * OF;
-	int groups = (all + size - 1) / size, end = min((rank + 1) * groups, all);
-	auto row = [&](int g) { return t.row * MT + g / OF; };
-	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
-	int g = rank * groups + threadIdx.x;
-	cluster_sync();
-	bool reads = true;
-	for (; g < end; g += CONSUMERS) {
-		uint32_t at = s.ring + (g / OF * S::TILE_LD + g % OF * 8) * 4;
-		float4 lo[MOST], hi[MOST];
-#pragma unroll
-		for (int from = 0; from < MOST; from++)
-			if (from < size) lo[from] = read_remote(at, from), hi[from] = read_remote(at + 16, from);
-		float sum[8] = {};
-#pragma unroll
-		for (int from = 0; from < MOST; from++)
-			if (from < size) add8(sum, lo[from], hi[from]);
-		if (reads = g + CONSUMERS < end; !reads) cluster_arrive(); // the others may go
-		end8(p.e, p.kind, row(g), column(g), sum);
-	}
-	if (reads) cluster_arrive();
-	cluster_wait();
-}
-
-// produce fills the ring, first with what weights may be requested before the kernel before
+// produce fills the ring, first with weights, which are requested before the kernel before
 // has finished.
 template <class S> __device__ __forceinline__ void produce(const StreamParams &p, S &s, Parts parts) {
 	uint64_t policy = evict_first_policy();
 	Parts ahead = parts;
 	Part t;
 	int early = 0;
-	bool more = true;
 	prefetch_map(p.x);
-	while (more && early < s.stages() && ahead.next(t))
-		for (int i = 0; i < t.steps && early < s.stages() && (more = s.may_request(early)); i++, early++, s.next(s.stages())) s.copy_weights(p, t, i, policy);
+	while (early < s.stages() && ahead.next(t))
+		for (int i = 0; i < t.steps && early < s.stages(); i++, early++, s.next(s.stages())) s.copy_weights(p, t, i, policy);
 	grid_wait();
 	s.rewind();
 	int done = 0;

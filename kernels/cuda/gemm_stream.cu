@@ -41,7 +41,6 @@ template <int BN, int MT, int STAGES> struct Stream : Ring {
 	float c[BLOCKS][MT / 2];
 
 	static __device__ __forceinline__ constexpr int stages() { return STAGES; }
-	static __device__ __forceinline__ constexpr bool may_request(int) { return true; }
 	__device__ __forceinline__ void copy_weights(const StreamParams &p, const Part &t, int i, uint64_t policy) {
 		barrier_expect(full + 8 * stage, STAGE);
 #pragma unroll
@@ -106,6 +105,35 @@ template <class S> __device__ __forceinline__ void leave_tile(S &s) {
 		for (int j = 0; j < S::TOKENS / 8; j++)
 			for (int i = 0; i < 4; i++) to[(8 * j + i % 2) * S::TILE_LD + i / 2 * 8] = s.c[block][j * 4 + i];
 	}
+}
+
+// share ends the CTA's part of the cluster's tile, which all left in their rings: groups of
+// eight weights' sums of a token. Most of its time is latency: a thread requests all of a
+// group at once, and lets the others go before it ends its last.
+template <int BN, int MT, class S> __device__ __forceinline__ void share(const GemmParams &p, const S &s, const Part &t) {
+	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
+	int rank = cluster_rank(), size = cluster_size(), all = min(MT, p.m - t.row * MT) * OF;
+	int groups = (all + size - 1) / size, end = min((rank + 1) * groups, all);
+	auto row = [&](int g) { return t.row * MT + g / OF; };
+	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
+	int g = rank * groups + threadIdx.x;
+	cluster_sync();
+	bool reads = true;
+	for (; g < end; g += CONSUMERS) {
+		uint32_t at = s.ring + (g / OF * S::TILE_LD + g % OF * 8) * 4;
+		float4 lo[MOST], hi[MOST];
+#pragma unroll
+		for (int from = 0; from < MOST; from++)
+			if (from < size) lo[from] = read_remote(at, from), hi[from] = read_remote(at + 16, from);
+		float sum[8] = {};
+#pragma unroll
+		for (int from = 0; from < MOST; from++)
+			if (from < size) add8(sum, lo[from], hi[from]);
+		if (reads = g + CONSUMERS < end; !reads) cluster_arrive(); // the others may go
+		end8(p.e, p.kind, row(g), column(g), sum);
+	}
+	if (reads) cluster_arrive();
+	cluster_wait();
 }
 
 // leave_piece writes the sums of the CTA's piece of a cut tile, [token][row], and counts it.
@@ -214,7 +242,4 @@ STREAM(128, 32, 10, 32)
 STREAM(128, 64, 8, 32)
 STREAM(128, 128, 6, 32)
 STREAM(128, 256, 4, 128)
-STREAM(256, 16, 6, 32)
-STREAM(256, 32, 5, 32)
 STREAM(256, 64, 5, 32)
-STREAM(256, 128, 4, 128)

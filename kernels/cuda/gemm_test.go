@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kernels"
 )
 
 var archs = []arch{{sms: 132, shared: 227 << 10, hopper: true}, {sms: 108, shared: 163 << 10}, {sms: 84, shared: 99 << 10}}
@@ -165,7 +167,7 @@ func checkWidePlans(t *testing.T, a arch) {
 			require.True(t, g.wBox <= 256 && g.wBox%8 == 0, name)
 			require.LessOrEqual(t, int(g.Shared), a.shared, name)
 			panel := 2 * sm90Step
-			barriers := int(g.Shared) - 1024 - 24*int(r.stages) - 32
+			barriers := int(g.Shared) - 1024 - 16*int(r.stages) - 32
 			if g.Cluster > 1 {
 				barriers -= ceilDiv(min(s.m, mt), int(g.Cluster)) * int(g.Cluster) * bn * 4
 			}
@@ -257,6 +259,41 @@ func TestMeasuredWays(t *testing.T) {
 		_, ok = measuredWay(s, other)
 		require.False(t, ok)
 	}
+}
+
+// TestVariantsAreChosen: no kernel of the tables is there for nothing. Each is what some product
+// of a model that fits a card, with its tokens, is planned with.
+func TestVariantsAreChosen(t *testing.T) {
+	left := map[string]bool{}
+	for _, v := range skinnyVariants {
+		left[v.kernel()] = true
+	}
+	for _, v := range streamVariants {
+		left[v.kernel()] = true
+	}
+	for _, v := range wideVariants {
+		left[v.kernel()] = true
+	}
+	models := []kernels.Shape{ // 3B, 14B, 32B
+		{Hidden: 2048, Intermediate: 11008, Heads: 16, KVHeads: 2, HeadDim: 128, Vocab: 151936},
+		{Hidden: 5120, Intermediate: 13824, Heads: 40, KVHeads: 8, HeadDim: 128, Vocab: 152064},
+		{Hidden: 5120, Intermediate: 27648, Heads: 40, KVHeads: 8, HeadDim: 128, Vocab: 152064},
+	}
+	for _, m := range trueShapes {
+		models = append(models, m.shape)
+	}
+	for _, a := range []arch{archs[0], archs[1]} {
+		for i := range models {
+			for _, p := range productsOf(&models[i], 1) {
+				for s := p.shape; s.m <= streamTokens; s.m++ {
+					plan, ok := planProduct(s, a)
+					require.True(t, ok, "%+v", s)
+					delete(left, plan.kernel)
+				}
+			}
+		}
+	}
+	require.Empty(t, left)
 }
 
 // TestPlanGemmRefuses: widths that the kernels' 16-byte accesses do not cover.

@@ -19,10 +19,8 @@
 // of fewer than 64 tokens, what wgmma reads beyond are other bytes of the ring, and the sums
 // of those rows are not used. So a stage takes no more than its bytes, and the ring has as
 // many as there is room for: of gate_up of the 0.5B, all weights are on their way before the
-// kernel before has finished. A warp is the producer. Stages' weights have a barrier of
-// their own in the first round, so that it can see them arrive: with `pace` it is at most so
-// many ahead of them until the kernel before has finished, lest a CTA that starts late has
-// its first tokens wait behind all of its weights.
+// kernel before has finished. A warp is the producer. (Fewer weights ahead of a CTA's first
+// tokens, lest those wait behind them, cost 3 to 9 % of a step.)
 //
 // Bytes: 2·n·k of weights once; 2·m·k of tokens a tile, from L2. FLOPs: 2·m·n·k.
 #include "gemm_ring.cuh"
@@ -41,44 +39,32 @@ template <int BN, int MT> struct Wide : Ring {
 	static constexpr int GROUPS = COLUMNS / 8;
 	static constexpr int TILE_LD = BN % 16 ? BN : BN + 8; // floats between tokens of a tile left in the ring: 8 more than a multiple of 16
 
-	int count, panels, pace;  // stages; panels of each; steps under way
+	int count, panels;        // stages; panels of each
 	int panel, tokens, size;  // bytes of a panel of x, of a step's tokens and of a stage
 	int rank, ctas;           // of the cluster
-	uint32_t landed, begun;   // barriers: of weights of the first round; of the end of the kernel before
 	uint32_t received, sums;  // barrier of the cluster's sums, and where they arrive
 	float c[BLOCKS][N / 2];
 
 	__device__ __forceinline__ explicit Wide(const StreamParams &p, char *shared) {
-		count = p.stages, panels = p.panels, pace = p.pace;
+		count = p.stages, panels = p.panels;
 		panel = p.box * BK * 2, tokens = panels * panel, size = tokens + panels * WEIGHTS;
 		// wgmma reads 64 rows of the last panel, and at last the ring holds a tile's sums.
 		place(shared, max(max(count * size, count * size - panels * WEIGHTS - panel + 64 * BK * 2), p.box * TILE_LD * 4), count);
 		rank = cluster_rank(), ctas = cluster_size();
-		landed = empty + 8 * count, begun = landed + 8 * count, received = begun + 8, sums = (received + 8 + 15) / 16 * 16;
+		received = empty + 8 * count, sums = (received + 8 + 15) / 16 * 16;
 		make_barriers(count);
-		if (threadIdx.x < count) barrier_init(landed + 8 * threadIdx.x, 1);
-		if (threadIdx.x == 0) barrier_init(begun, 1), barrier_init(received, 1);
+		if (threadIdx.x == 0) barrier_init(received, 1);
 		barriers_ready();
 	}
 	__device__ __forceinline__ int stages() const { return count; }
-
-	// may_request says whether step i's weights may be requested before the kernel before has
-	// finished; it waits until that is known.
-	__device__ __forceinline__ bool may_request(int i) const {
-		if (pace == 0) return true;
-		while (i >= pace && !barrier_done(landed + 8 * (i - pace), 0))
-			if (barrier_done(begun, 0)) return false;
-		return !barrier_done(begun, 0);
-	}
 	__device__ __forceinline__ void copy_weights(const StreamParams &p, const Part &t, int i, uint64_t policy) {
-		uint32_t barrier = (first ? landed : full) + 8 * stage, to = ring + stage * size + tokens;
-		barrier_expect(barrier, first ? size - tokens : size);
+		uint32_t barrier = full + 8 * stage, to = ring + stage * size + tokens;
+		barrier_expect(barrier, size);
 #pragma unroll
 		for (int b = 0; b < BOXES; b++) // panels of a box lie one behind the other
 			copy_panels_once(to + b * panels * (WEIGHTS / BOXES), p.w, (t.first + i) * panels, t.column * BN + b * (BN / BOXES), barrier, policy);
 	}
 	__device__ __forceinline__ void copy_tokens(const StreamParams &p, const Part &t, int i) {
-		if (first) barrier_expect(full + 8 * stage, tokens);
 		copy_panels(ring + stage * size, p.x, (t.first + i) * panels, t.row * MT, full + 8 * stage);
 	}
 
@@ -87,7 +73,6 @@ template <int BN, int MT> struct Wide : Ring {
 		int before = 0, group = uniform(threadIdx.x / 128);
 		int second = MT == 128 ? 0 : BOXES == 2 ? panels * (WEIGHTS / 2) : SECOND * BK * 2, block = panels * (WEIGHTS / 2) >> 4;
 		for (int i = 0; i < steps; i++, next(count)) {
-			if (first) barrier_wait(landed + 8 * stage, 0);
 			barrier_wait(full + 8 * stage, parity);
 			uint32_t at = ring + stage * size;
 			uint64_t a = operand(at + (MT == 128 ? group * 64 * BK * 2 : 0)), b = operand(at + tokens + group * second);
@@ -241,7 +226,6 @@ template <int BN, int MT> __device__ __forceinline__ void project(const StreamPa
 	if constexpr (LEND) more_registers<232>();
 	if (s.ctas > 1) cluster_wait(); // all have their barriers
 	grid_wait();
-	if (threadIdx.x == 0) barrier_arrive(s.begun);
 	Part t;
 	if (parts.pieces == 0) {
 		parts.next(t);
@@ -266,7 +250,6 @@ template <int BN, int MT> __device__ void project(const StreamParams &) {}
 	PG_KERNEL void __launch_bounds__(CONSUMERS + (BN * MT >= LENDS ? 128 : 32), 1) gemm_wide_##BN##_##MT(const __grid_constant__ StreamParams p) { project<BN, MT>(p); }
 
 WIDE(32, 64)
-WIDE(32, 128)
 WIDE(56, 64)
 WIDE(56, 128)
 WIDE(64, 64)

@@ -12,19 +12,17 @@ type wideVariant struct{ bn, mt int }
 
 var wideVariants = []wideVariant{
 	{32, 64}, {56, 64}, {64, 64}, {72, 64}, {80, 64}, {112, 64}, {120, 64}, {136, 64}, {288, 64},
-	{32, 128}, {56, 128}, {64, 128}, {72, 128}, {80, 128}, {112, 128}, {120, 128}, {136, 128}, {288, 128},
+	{56, 128}, {64, 128}, {72, 128}, {80, 128}, {112, 128}, {120, 128}, {136, 128}, {288, 128},
 }
 
 // wideRing is what StreamParams says of gemm_wide.cu's ring: its stages, the panels of 64
-// columns of k in each, the rows of a box of x, and the stages whose weights may be requested
-// and not there before the kernel before has finished, 0 = all.
-type wideRing struct{ stages, panels, box, pace int32 }
+// columns of k in each, and the rows of a box of x.
+type wideRing struct{ stages, panels, box int32 }
 
 const (
 	wideTokens = 256
 	wideStages = 32       // at most: more would not make a difference
 	wideStep   = 40 << 10 // bytes of a stage of several panels at most
-	widePace   = 0        // bytes of weights under way in a CTA that is not released, 0 = any
 )
 
 func (v wideVariant) kernel() string { return fmt.Sprintf("gemm_wide_%d_%d", v.bn, v.mt) }
@@ -66,7 +64,7 @@ func (v wideVariant) shared(m int, r wideRing, cluster int) int {
 		ld += 8
 	}
 	ring := stages * v.stage(box, panels)
-	bytes := 1024 + max(ring, ring-(panels*v.bn+box-64)*sm90Step*2, box*ld*4) + 24*stages + 32
+	bytes := 1024 + max(ring, ring-(panels*v.bn+box-64)*sm90Step*2, box*ld*4) + 16*stages + 32
 	if cluster > 1 {
 		bytes += ceilDiv(min(m, v.mt), cluster) * cluster * v.bn * 4
 	}
@@ -134,9 +132,6 @@ func (d *wideDeal) fill(s gemmShape, a arch) {
 	d.ring.box, d.ring.stages = int32(d.box(s.m)), int32(min(d.steps, wideStages))
 	for d.ring.stages > 0 && d.shared(s.m, d.ring, d.cluster) > a.shared {
 		d.ring.stages--
-	}
-	if widePace > 0 {
-		d.ring.pace = int32(max(1, widePace/(int(d.ring.panels)*d.bn*sm90Step*2)))
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
-// graph is a decode step of one size: message, forward pass and sampler.
+// graph is a decode step of one size, from the message on the device: its unpacking, forward
+// pass and sampler.
 type graph struct {
 	size    int    // tokens, sequences and logit rows
 	forward func() // that was captured; keeps its address from being used again
@@ -176,7 +177,7 @@ func (g *graphs) destroy() error {
 	return errors.Join(errs...)
 }
 
-// replay launches a step's graph behind its message.
+// replay launches a step's graph behind the fetch of its message.
 func (b *Backend) replay(s *step, g *graph) {
 	l := planFetch(s.message.n)
 	k, err := b.kernel(l.image, l.kernel)

@@ -40,10 +40,7 @@ type epilogue struct {
 	kv                             pagedKV
 }
 
-const (
-	splitIDs = 8192 // ids of a CTA of the sampler
-	inPrompt = 0x8000
-)
+const splitIDs = 8192 // ids of a CTA of the sampler
 
 var (
 	_ [56]byte                = [unsafe.Sizeof(pagedKV{})]byte{}

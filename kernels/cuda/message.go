@@ -54,8 +54,6 @@ func newUpdates(limits kernels.Limits) updates {
 	}
 }
 
-func (u *updates) empty() bool { return len(u.writes)+len(u.resets) == 0 }
-
 // fits says whether the update may join those that wait: there is room, and it
 // changes nothing that one of them changed, since they are applied in any order.
 func (u *updates) fits(r *kernels.RowUpdate) bool {

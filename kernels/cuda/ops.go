@@ -211,7 +211,7 @@ func (c candidate) String() string {
 func candidates(s gemmShape, a arch) []candidate {
 	all := bulkCandidates(s, a)
 	if len(all) > 0 && s.m <= 16 {
-		all = append(all, skinnyCandidates(s, a)...)
+		all = append(all, skinnyCandidates(s, a, true)...)
 	}
 	return all
 }

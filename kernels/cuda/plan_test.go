@@ -175,7 +175,8 @@ func TestMessage(t *testing.T) {
 	require.Equal(t, []int32{-1, 4, 5, 1, 2, 0, 1, 3, 9, 2, 0, 2}, section(w[mBatch], 12))
 	require.Equal(t, []int32{0, 1, 9, -1, 1, 2, 2, 0}, section(w[mSample], 8))
 	require.EqualValues(t, 3, w[mSlot])
-	require.True(t, u.empty())
+	require.Empty(t, u.writes)
+	require.Empty(t, u.resets)
 }
 
 // TestUpdatesFit: updates whose order matters do not share a message, nor do more

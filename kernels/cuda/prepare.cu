@@ -1,5 +1,6 @@
-// The head of a step: unpacks the host's message (message.go) into the step's
-// arrays and the row state. One CTA of 1,024 threads:
+// The head of a step: fetch brings the host's message (message.go) into device memory, a
+// CTA for 4 KiB; prepare unpacks it into the step's arrays and the row state, one CTA of
+// 1,024 threads:
 //
 //   1. block ids into the rows' tables, sampling parameters into reset rows
 //   2. for each token: sequence, position, slot = table[position / size]·size +
@@ -8,7 +9,7 @@
 //   4. the sample entries
 //
 // A message may have any of: updates, a batch, sample entries. Bytes: the message
-// once, about 16 a token.
+// over PCIe and once, about 16 a token.
 #include "sampling.cuh"
 
 enum {
@@ -119,6 +120,7 @@ static_assert(sizeof(FetchParams) == 24, "prepare.go");
 // fetch copies what the host has for a step: 16 bytes a thread. A copy engine would do it
 // only when the blocks that are on their way in are there, tens of milliseconds later.
 PG_KERNEL void __launch_bounds__(256) fetch(const __grid_constant__ FetchParams p) {
+	grid_wait();
 	int64_t at = ((int64_t)blockIdx.x * 256 + threadIdx.x) * 4;
 	if (at + 4 <= p.words) {
 		int4 v;

@@ -79,7 +79,8 @@ func TestAssembleOverlapping(t *testing.T) {
 
 // TestAssembleGraph: the kernels of a replay, which one call launched, go to their
 // operations in the order in which they began, dependent ones before their predecessors'
-// ends; the call's time is shared. A graph that ran others than expected has no times.
+// ends; the call's time is shared. The message, whose fetch is launched before, keeps its own
+// call and is none of them, whatever the graph ran. A graph that ran others than expected has no times.
 func TestAssembleGraph(t *testing.T) {
 	ops := []kernels.OpRecord{
 		{Op: kernels.OpPrepare, Issued: 400}, {Op: kernels.OpQKV, Issued: 401}, {Op: kernels.OpSample, Issued: 402}, // the first step
@@ -93,13 +94,14 @@ func TestAssembleGraph(t *testing.T) {
 		return list
 	}
 	kernel := func(correlation uint32, name string, start, end uint64) cuda.Record {
-		return cuda.Record{Kind: cuda.KernelRecord, Name: name, Correlation: correlation, Start: start, End: end, Stream: 7}
+		return cuda.Record{Kind: cuda.KernelRecord, Name: name, Correlation: correlation, Start: start, End: end, Stream: 7, InGraph: name != "fetch"}
 	}
 	got, strange := assemble(ops, map[uint64][]graphKernel{1: of(0), 4: of(3)}, []cuda.Record{
 		{Kind: cuda.LinkRecord, Correlation: 20, External: 1}, {Kind: cuda.CallRecord, Correlation: 20, Start: 100, End: 110},
-		{Kind: cuda.CopyRecord, Name: "HtoD", Correlation: 20, Start: 200, End: 210, Bytes: 64, Stream: 7},
+		kernel(20, "fetch", 200, 210),
 		{Kind: cuda.LinkRecord, Correlation: 21, External: 1}, {Kind: cuda.CallRecord, Correlation: 21, Start: 120, End: 170},
 		kernel(21, "draw", 295, 310), kernel(21, "prepare", 220, 230), kernel(21, "gemm", 250, 290), kernel(21, "decode_plan", 225, 245), kernel(21, "edit", 280, 300),
+		{Kind: cuda.LinkRecord, Correlation: 30, External: 4}, kernel(30, "fetch", 910, 915),
 		{Kind: cuda.LinkRecord, Correlation: 31, External: 4}, kernel(31, "prepare", 920, 930), kernel(31, "gemm", 940, 950),
 	}, 0)
 	require.Equal(t, 1, strange)
@@ -111,21 +113,26 @@ func TestAssembleGraph(t *testing.T) {
 		start, end     time.Duration
 		issued, called time.Duration
 	}{
-		{prepare, []string{"HtoD", "prepare", "decode_plan"}, 200, 245, 100, 40},
+		{prepare, []string{"fetch", "prepare", "decode_plan"}, 200, 245, 100, 40},
 		{qkv, []string{"gemm"}, 250, 290, 140, 10},
 		{sample, []string{"edit", "draw"}, 290, 310, 150, 20},
 	} {
 		var have []string
 		for _, a := range want.op.Activities {
 			have = append(have, a.Name)
-			require.Equal(t, a.Name != "HtoD", a.InGraph)
+			require.Equal(t, a.Name != "fetch", a.InGraph)
 		}
 		require.Equal(t, want.activities, have, i)
 		require.Equal(t, [2]time.Duration{want.start, want.end}, [2]time.Duration{want.op.Start, want.op.Start + want.op.Duration}, i)
 		require.Equal(t, [2]time.Duration{want.issued, want.called}, [2]time.Duration{want.op.Issued, want.op.IssueTime}, i)
 	}
+	fetch := prepare.Activities[0]
+	require.EqualValues(t, 20, fetch.Correlation)
+	require.Equal(t, [2]time.Duration{100, 10}, [2]time.Duration{fetch.Issued, fetch.IssueTime})
 	require.NotEqual(t, sample.Activities[0].Correlation, sample.Activities[1].Correlation)
-	for _, op := range got[3:] {
+	require.Len(t, got[5].Activities, 1, "the message's fetch")
+	require.Equal(t, kernels.OpPrepare, got[5].Op)
+	for _, op := range got[3:5] {
 		require.Empty(t, op.Activities)
 	}
 }

@@ -150,7 +150,7 @@ func (b *Backend) flush() {
 	}
 }
 
-// send copies a message to the device and unpacks it there.
+// send makes the device fetch a message and unpack it.
 func (b *Backend) send(m *message) {
 	if b.err != nil {
 		return

@@ -270,7 +270,7 @@ func (b *Backend) tilesOf(data ptr, rows, ld, boxRows int) (tensorMap, error) {
 	if !b.arch.hopper {
 		return tensorMap{}, nil
 	}
-	m, err := cuda.NewTensorMap(data, rows, ld, int64(2*ld), boxRows, sm90BoxColumns, cuda.Swizzle128B)
+	m, err := cuda.NewTensorMap(data, rows, ld, int64(2*ld), boxRows, sm90BoxColumns)
 	return tensorMap(m), err
 }
 

@@ -45,15 +45,6 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, int parity) {
 	             "@!done bra again;\n}\n" ::"r"(barrier), "r"(parity) : "memory");
 }
 
-// barrier_done says whether the barrier's phase of the given parity is complete.
-__device__ __forceinline__ bool barrier_done(uint32_t barrier, int parity) {
-	uint32_t done;
-	asm volatile("{\n.reg .pred p;\n"
-	             "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-	             "selp.u32 %0, 1, 0, p;\n}\n" : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
-	return done;
-}
-
 // copy_box starts the copy of a box of the tensor, its corner at (column, row).
 __device__ __forceinline__ void copy_box(uint32_t to, const TensorMap &map, int column, int row, uint32_t barrier) {
 	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"

@@ -78,7 +78,7 @@ CUptiResult cuptiActivityPushExternalCorrelationId(CUpti_ExternalCorrelationKind
 	CUpti_ActivityKernel10 kernel = {
 		.kind = CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, .registersPerThread = 168, .start = now, .end = now + 100, .deviceId = 1, .contextId = 2, .streamId = 7,
 		.gridX = 132, .gridY = 2, .gridZ = 1, .blockX = 384, .blockY = 1, .blockZ = 1, .staticSharedMemory = 1024, .dynamicSharedMemory = 200000,
-		.correlationId = correlation, .name = "gemm",
+		.correlationId = correlation, .name = "gemm", .graphNodeId = 5ull << 32,
 	};
 	emit(&kernel);
 	return CUPTI_SUCCESS;

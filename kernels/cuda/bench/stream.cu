@@ -14,9 +14,8 @@ struct Variant {
 };
 
 const Variant variants[] = {
-	{128, 16, 11, gemm_stream_128_16}, {128, 32, 10, gemm_stream_128_32},   {128, 64, 8, gemm_stream_128_64},
-	{128, 128, 6, gemm_stream_128_128}, {128, 256, 4, gemm_stream_128_256}, {256, 16, 6, gemm_stream_256_16},
-	{256, 32, 5, gemm_stream_256_32},  {256, 64, 5, gemm_stream_256_64},    {256, 128, 4, gemm_stream_256_128},
+	{128, 16, 11, gemm_stream_128_16},  {128, 32, 10, gemm_stream_128_32},   {128, 64, 8, gemm_stream_128_64},
+	{128, 128, 6, gemm_stream_128_128}, {128, 256, 4, gemm_stream_128_256}, {256, 64, 5, gemm_stream_256_64},
 };
 
 constexpr int SMS = 132;

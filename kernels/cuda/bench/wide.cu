@@ -13,12 +13,12 @@ struct Variant {
 	size_t shared(int m, int box, int panels, int stages, int cluster) const {
 		int panel = box * 128, size = panels * (panel + bn * 128), tile = box * (bn % 16 ? bn : bn + 8) * 4;
 		int sums = cluster > 1 ? (std::min(m, mt) + cluster - 1) / cluster * cluster * bn * 4 : 0;
-		return 1024 + std::max({stages * size, stages * size - panels * bn * 128 - panel + 8192, tile}) + 24 * stages + 32 + sums;
+		return 1024 + std::max({stages * size, stages * size - panels * bn * 128 - panel + 8192, tile}) + 16 * stages + 32 + sums;
 	}
 };
 
 #define VARIANT(BN) {BN, 64, gemm_wide_##BN##_64}, {BN, 128, gemm_wide_##BN##_128}
-const Variant variants[] = {VARIANT(32), VARIANT(56), VARIANT(64), VARIANT(72), VARIANT(80), VARIANT(112), VARIANT(120), VARIANT(136), VARIANT(288)};
+const Variant variants[] = {{32, 64, gemm_wide_32_64}, VARIANT(56), VARIANT(64), VARIANT(72), VARIANT(80), VARIANT(112), VARIANT(120), VARIANT(136), VARIANT(288)};
 
 constexpr int SMS = 132, SHARED = 227 << 10;
 
@@ -28,10 +28,10 @@ int box_of(int m, const Variant &v) { return v.mt == 128 ? 128 : m <= 16 ? 16 : 
 
 // run launches with clusters of that size, 1: one tile a CTA, 0: several. It is false where
 // the deal is none.
-bool run(Projection &t, const Variant &v, int cluster, int panels, int pace, int c, cudaStream_t stream, bool pdl) {
+bool run(Projection &t, const Variant &v, int cluster, int panels, int c, cudaStream_t stream, bool pdl) {
 	StreamParams p{};
 	p.g = t.p;
-	p.panels = panels, p.box = box_of(p.g.m, v), p.pace = pace;
+	p.panels = panels, p.box = box_of(p.g.m, v);
 	int steps = (p.g.k / 64 + panels - 1) / panels, tiles = tiles_of(p.g, v), grid = tiles * std::max(cluster, 1), most = (steps + std::max(cluster, 1) - 1) / std::max(cluster, 1);
 	if (cluster > steps) return false;
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
@@ -57,7 +57,7 @@ void check_case(int m, int n, int k, int kind, int head_dim, int largest = 8) {
 			for (int panels : {1, 2, 4}) {
 				if (cluster > largest || panels > largest) continue;
 				t.poison();
-				if (!run(t, v, cluster, panels, cluster % 3, 0, 0, panels != 2)) continue;
+				if (!run(t, v, cluster, panels, 0, 0, panels != 2)) continue;
 				t.check("wide " + std::to_string(v.bn) + "x" + std::to_string(v.mt) + " cluster " + std::to_string(cluster) + " panels " + std::to_string(panels) + " " + t.name());
 			}
 	}
@@ -83,8 +83,7 @@ void bench_wide(bool check, bool times) {
 		printf("wide: checked, %d failures\n", failures);
 	}
 	if (!times) return;
-	const int pace = getenv("PACE") ? atoi(getenv("PACE")) : 0; // KiB of weights
-	printf("wide: µs with dependent launch, the fastest of gemm_stream.cu, then by tile: size of cluster, panels of a step (pace %d KiB)\n", pace);
+	printf("wide: µs with dependent launch, the fastest of gemm_stream.cu, then by tile: size of cluster, panels of a step\n");
 	for (const Shape &s : shapes)
 		for (int m : {16, 32, 64, 128}) {
 			int copies = rotation(s.n, s.k), n = std::max(copies, 8);
@@ -102,8 +101,8 @@ void bench_wide(bool check, bool times) {
 					if (cluster == 0 && (tiles <= SMS || v.bn < 112) || !fits(tiles, cluster)) continue;
 					if (tiles * std::max(cluster, 1) < 60) continue; // others have more CTAs
 					for (int panels : {1, 2, 4}) {
-						if (panels > 1 && panels * (box_of(m, v) + v.bn) * 128 > 48 << 10 || !run(t, v, cluster, panels, 0, 0, 0, true)) continue;
-						double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, cluster, panels, pace * 8 / v.bn / panels, i % copies, stream, true); }, 7);
+						if (panels > 1 && panels * (box_of(m, v) + v.bn) * 128 > 48 << 10 || !run(t, v, cluster, panels, 0, 0, true)) continue;
+						double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, cluster, panels, i % copies, stream, true); }, 7);
 						if (!any) printf(" %dx%d", v.bn, v.mt);
 						any = true;
 						printf(" %d,%d: %.1f", cluster, panels, us);
