@@ -76,8 +76,8 @@ func BenchmarkDecode(b *testing.B) {
 	const context = 1183
 	for _, model := range trueShapes {
 		b.Run(model.name, func(b *testing.B) {
-			m := newBenchModel(b, model, 256, context)
-			for _, n := range []int{1, 16, 32, 64, 128, 256} {
+			m := newBenchModel(b, model, 512, context)
+			for _, n := range []int{1, 16, 32, 64, 128, 256, 512} {
 				b.Run(fmt.Sprint(n), func(b *testing.B) {
 					batch, sample := m.spans(n, context, 1)
 					m.run(b, batch, sample, 6) // captures the graph

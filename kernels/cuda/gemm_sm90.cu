@@ -1,22 +1,24 @@
 // Projection of many tokens on Hopper: y = x·wᵀ by wgmma from tiles that the bulk
 // tensor copy engine brings.
 //
-// Layout: x [m][k] and w [n][k] half, k contiguous, read through tensor maps (box
-// 64 columns × 128 rows, SWIZZLE_128B); what lies past the maps reads as zero.
+// Layout: x [m][k] and w [n][k] half, k contiguous, read through tensor maps of panels of 64
+// columns, in boxes of 128 rows of x and half a tile's of w (SWIZZLE_128B); what lies past the
+// maps reads as zero.
 //
-// Work: tiles of 128 tokens × BN outputs, taken in turn by one CTA a multiprocessor,
-// n-major within groups of 8 tiles of tokens, so that those under way at a time share
-// rows in L2.
+// Work: tiles of 128 tokens × BN outputs, taken in turn by one CTA a multiprocessor, n-major
+// within groups of 8 tiles of tokens, so that those under way at a time share rows in L2. In
+// clusters of two, CTAs have tiles one above the other, and each brings half of the weights for
+// both. BN is any that gives the last round much to do.
 //
-// CTA: a producer warpgroup, one thread of which fills a ring of four or more steps,
-// and two consumer warpgroups of 64 tokens × BN outputs in registers. They keep one
-// step of products in flight. Outputs pass through shared memory to reach memory
-// in wide stores; the producer is filling the next tile's ring meanwhile. Weights do
+// CTA: a producer warpgroup, one thread of which fills a ring of four or more steps, and two
+// consumer warpgroups. These have a tile together, 64 tokens × BN outputs in registers each; or
+// (TURNS) 128 × BN by turns, so that one ends its tile beside the other's products: for tiles of
+// little k. They keep one step of products in flight. Outputs pass through shared memory to
+// reach memory in wide stores; the producer is filling the next tile's ring meanwhile. Weights do
 // not depend on the kernel before: they are requested before it has finished.
 //
-// Bytes: 2·m·n·k·(1/128 + 1/BN) from L2. FLOPs: 2·m·n·k.
-#include "gemm.cuh"
-#include "wgmma.cuh"
+// Bytes: 2·m·n·k·(1/128 + 1/BN) from L2; in clusters, 2·m·n·k·(1/256 + 1/BN). FLOPs: 2·m·n·k.
+#include "gemm_out.cuh"
 
 struct Sm90Params {
 	TensorMap x, w;
@@ -31,30 +33,33 @@ constexpr int CONSUMERS = 2, THREADS = (CONSUMERS + 1) * 128; // warpgroups, and
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 constexpr int BM = 128, BK = 64;
-constexpr int BOX = 128 * BK * 2; // bytes
 
-// Tiles deals the tiles out to the CTAs: the same to producer and consumers. row and
-// column are the one under way.
+// Tiles deals the tiles out to the clusters, a column's tiles one above the other to the CTAs
+// of one: the same to producer and consumers. row and column are the one under way.
 struct Tiles {
-	static constexpr int GROUP = 8; // rows of tiles
-	int rows, columns, at, row, column;
+	static constexpr int GROUP = 8;
+	int rows, columns, group, ctas, rank, at, row, column; // rows and group: of the cluster's tiles
 
 	__device__ __forceinline__ explicit Tiles(const GemmParams &p) {
-		rows = (p.m + BM - 1) / BM, columns = p.tiles, at = blockIdx.x;
+		ctas = cluster_size(), rank = cluster_rank(), at = blockIdx.x / ctas;
+		rows = ((p.m + BM - 1) / BM + ctas - 1) / ctas, columns = p.tiles, group = GROUP / ctas;
 	}
+	__device__ __forceinline__ bool more() const { return at < rows * columns; }
 	__device__ __forceinline__ bool next() {
-		if (at >= rows * columns) return false;
-		int above = at / (GROUP * columns) * GROUP, height = min(GROUP, rows - above), rest = at - above * columns;
-		row = above + rest % height;
+		if (!more()) return false;
+		int above = at / (group * columns) * group, height = min(group, rows - above), rest = at - above * columns;
+		row = (above + rest % height) * ctas + rank;
 		column = rest / height;
-		at += gridDim.x;
+		at += gridDim.x / ctas;
 		return true;
 	}
 };
 
 template <int BN> struct Ring {
-	static constexpr int STAGE = BOX + BN * BK * 2, STAGES = BN == 256 ? 4 : 6;
-	static constexpr int LD = 40, OUT = 16 * LD * 4; // a warp's 16 rows × 32 columns on their way out
+	static constexpr int HALF = BN / 2; // rows of a box of weights
+	static constexpr int TOKENS = BM * BK * 2, WEIGHTS = HALF * BK * 2, STAGE = TOKENS + 2 * WEIGHTS;
+	static constexpr int OUT = OUT_BYTES * CONSUMERS * 4;
+	static constexpr int ROOM = (227 * 1024 - OUT - 128) / STAGE, STAGES = ROOM < 8 ? ROOM : 8;
 };
 
 // Place is a position in the ring, and the parity of its round.
@@ -63,6 +68,10 @@ template <int BN> struct Place {
 	__device__ __forceinline__ void next() {
 		if (++stage == Ring<BN>::STAGES) stage = 0, parity ^= 1;
 	}
+	__device__ __forceinline__ void skip(int steps) {
+		stage += steps;
+		parity ^= stage / Ring<BN>::STAGES & 1, stage %= Ring<BN>::STAGES;
+	}
 };
 
 template <int BN> __device__ __forceinline__ void produce(const Sm90Params &p, uint32_t ring, uint32_t full, uint32_t empty) {
@@ -70,10 +79,12 @@ template <int BN> __device__ __forceinline__ void produce(const Sm90Params &p, u
 	Tiles t(p.g);
 	int steps = p.g.k / BK;
 	auto weights = [&](int step, int stage) {
-		barrier_expect(full + 8 * stage, R::STAGE);
-		for (int i = 0; i < BN / 128; i++) copy_box(ring + stage * R::STAGE + (1 + i) * BOX, p.w, step * BK, t.column * BN + i * 128, full + 8 * stage);
+		uint32_t to = ring + stage * R::STAGE + R::TOKENS, barrier = full + 8 * stage;
+		barrier_expect(barrier, R::STAGE);
+		if (t.ctas > 1) return copy_panels_to(3, to + t.rank * R::WEIGHTS, p.w, step, t.column * BN + t.rank * R::HALF, barrier);
+		for (int i = 0; i < 2; i++) copy_panels(to + i * R::WEIGHTS, p.w, step, t.column * BN + i * R::HALF, barrier);
 	};
-	auto tokens = [&](int step, int stage) { copy_box(ring + stage * R::STAGE, p.x, step * BK, t.row * BM, full + 8 * stage); };
+	auto tokens = [&](int step, int stage) { copy_panels(ring + stage * R::STAGE, p.x, step, t.row * BM, full + 8 * stage); };
 	prefetch_map(p.x);
 	prefetch_map(p.w);
 	if (!t.next()) return;
@@ -94,97 +105,129 @@ template <int BN> __device__ __forceinline__ void produce(const Sm90Params &p, u
 	} while (t.next());
 }
 
-// each gives the warpgroup's outputs, eight columns at a time, to fn(row, column,
-// values), through the warp's part of shared memory.
-template <int BN, class F> __device__ __forceinline__ void each(const float (&c)[BN / 2], float *mine, int group, F fn) {
-	constexpr int LD = Ring<BN>::LD;
-	int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, r = lane / 4, q = lane % 4;
+__device__ __forceinline__ void wait_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory"); }
+__device__ __forceinline__ void pass_turn(int group) { asm volatile("bar.arrive %0, 256;" ::"r"(1 + group) : "memory"); }
+
+template <int BN, bool TURNS> struct Consumer {
+	using R = Ring<BN>;
+	static constexpr int BLOCKS = TURNS ? 2 : 1; // of 64 tokens
+	const Sm90Params &p;
+	uint32_t ring, full, empty;
+	float *mine;
+	int group; // of consumers
+	float c[BLOCKS][BN / 2];
+
+	// release lets a stage be filled again, here and at the other CTA.
+	__device__ __forceinline__ void release(int stage, int ctas) const {
+		int lane = threadIdx.x % 32;
+		if (ctas > 1) {
+			if (lane < 2) barrier_arrive_remote(remote(empty + 8 * stage, lane));
+		} else if (lane == 0) barrier_arrive(empty + 8 * stage);
+	}
+	__device__ __forceinline__ void multiply(int stage, bool add) {
+		uint32_t tile = uniform(ring + stage * R::STAGE);
+		uint64_t a = operand(tile + (TURNS ? 0 : group * 64 * BK * 2)), b = operand(tile + R::TOKENS);
+		wgmma_fence();
 #pragma unroll
-	for (int base = 0; base < BN; base += 32) {
-		__syncwarp();
+		for (int k = 0; k < BK / 16; k++)
 #pragma unroll
-		for (int j = 0; j < 4; j++)
-			for (int h = 0; h < 2; h++) {
-				int i = (base / 8 + j) * 4 + 2 * h;
-				*reinterpret_cast<float2 *>(mine + (r + 8 * h) * LD + 8 * j + 2 * q) = make_float2(c[i], c[i + 1]);
+			for (int i = 0; i < BLOCKS; i++) {
+				uint64_t rows = a + i * (64 * BK * 2 >> 4) + 2 * k;
+				if constexpr (BN <= 256) wgmma(c[i], rows, b + 2 * k, add || k > 0);
+				else {
+					wgmma(reinterpret_cast<float(&)[BN / 4]>(c[i]), rows, b + 2 * k, add || k > 0);
+					wgmma(reinterpret_cast<float(&)[BN / 4]>(c[i][BN / 4]), rows, b + (R::WEIGHTS >> 4) + 2 * k, add || k > 0);
+				}
 			}
-		__syncwarp();
-#pragma unroll
-		for (int half = 0; half < 2; half++) {
-			int row = half * 8 + lane / 4, column = lane % 4 * 8;
-			const float4 *from = reinterpret_cast<const float4 *>(mine + row * LD + column);
-			float4 lo = from[0], hi = from[1];
-			float y[8] = {lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w};
-			fn(group * 64 + warp * 16 + row, base + column, y);
+		wgmma_commit();
+	}
+	template <int I> __device__ __forceinline__ void end(int row, int column) {
+		Out<BN> out{p.g.e, mine, row * BM + (TURNS ? I : group) * 64 + (int)threadIdx.x / 32 % 4 * 16, column * BN};
+		switch (p.g.kind) {
+		case SWIGLU: return out.swiglu(c[I]);
+		case QKV: return out.qkv(c[I]);
+		case STORE: return out.template store<false>(c[I]);
+		default: return out.template store<true>(c[I]);
 		}
 	}
-}
-
-template <int BN> __device__ __forceinline__ void consume(const Sm90Params &p, uint32_t ring, float *out, uint32_t full, uint32_t empty) {
-	using R = Ring<BN>;
-	int group = threadIdx.x / 128 - 1; // of consumers
-	float *mine = out + (threadIdx.x / 32 - 4) * 16 * R::LD;
-	grid_wait();
-	Tiles t(p.g);
-	int steps = p.g.k / BK;
-	Place<BN> at;
-	auto release = [&](int stage) { // of this warp
-		if (threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * stage);
-	};
-	float c[BN / 2];
-	while (t.next()) {
-		int before = 0; // the stage whose products may be under way
-		for (int step = 0; step < steps; step++, at.next()) {
-			barrier_wait(full + 8 * at.stage, at.parity);
-			uint32_t stage = ring + at.stage * R::STAGE;
-			uint64_t a = operand(stage + group * 64 * BK * 2), b = operand(stage + BOX);
-			wgmma_fence();
-#pragma unroll
-			for (int k = 0; k < BK / 16; k++) wgmma(c, a + 2 * k, b + 2 * k, step > 0 || k > 0);
-			wgmma_commit();
-			wgmma_wait<1>();
-			if (step > 0) release(before);
-			before = at.stage;
+	__device__ __forceinline__ void consume() {
+		Tiles t(p.g);
+		int steps = p.g.k / BK;
+		Place<BN> at;
+		for (int tile = 0; t.next(); tile++) {
+			if (TURNS && tile % 2 != group) {
+				at.skip(steps);
+				continue;
+			}
+			if (TURNS && tile > 0) wait_turn(group); // a stage's barrier tells a round from the next alone
+			int before = 0;                          // the stage whose products may be under way
+#pragma unroll 1
+			for (int i = 0; i < steps; i++, at.next()) {
+				barrier_wait(full + 8 * at.stage, at.parity);
+				multiply(at.stage, i > 0);
+				wgmma_wait<1>();
+				if (i > 0) release(before, t.ctas);
+				before = at.stage;
+			}
+			if (TURNS && t.more()) pass_turn(1 - group);
+			wgmma_wait<0>();
+			release(before, t.ctas);
+			end<0>(t.row, t.column);
+			if constexpr (TURNS) end<1>(t.row, t.column);
 		}
-		wgmma_wait<0>();
-		release(before);
-		each<BN>(c, mine, group, [&](int m, int n, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * BM + m, t.column * BN + n, y); });
 	}
-}
+};
 
-template <int BN> __device__ __forceinline__ void project(const Sm90Params &p) {
+template <int BN, bool TURNS> __device__ __forceinline__ void project(const Sm90Params &p) {
 	using R = Ring<BN>;
-	extern __shared__ char memory[];
-	char *ring = reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(memory) + 1023) / 1024 * 1024);
-	float *out = reinterpret_cast<float *>(ring + R::STAGES * R::STAGE);
-	uint32_t full = shared_address(out) + CONSUMERS * 4 * R::OUT, empty = full + 8 * R::STAGES;
+	extern __shared__ __align__(1024) char memory[];
+	float *out = reinterpret_cast<float *>(memory + R::STAGES * R::STAGE);
+	uint32_t ring = shared_address(memory), full = shared_address(out) + R::OUT, empty = full + 8 * R::STAGES;
+	bool several = cluster_size() > 1;
 	if (threadIdx.x == 0) {
 		for (int i = 0; i < R::STAGES; i++) {
 			barrier_init(full + 8 * i, 1);
-			barrier_init(empty + 8 * i, CONSUMERS * 4);
+			barrier_init(empty + 8 * i, (TURNS ? 4 : CONSUMERS * 4) * cluster_size());
 		}
 		barriers_ready();
 	}
-	__syncthreads();
+	if (several) cluster_sync();
+	else __syncthreads();
 	if (threadIdx.x < 128) {
 		fewer_registers<40>();
-		if (threadIdx.x == 0) produce<BN>(p, shared_address(ring), full, empty);
+		if (threadIdx.x == 0) produce<BN>(p, ring, full, empty);
 		grid_wait();
 		grid_trigger();
 		__syncwarp();
 	} else {
 		more_registers<232>();
-		consume<BN>(p, shared_address(ring), out, full, empty);
+		grid_wait();
+		Consumer<BN, TURNS> s{p, ring, full, empty, out + (threadIdx.x / 32 - 4) * (OUT_BYTES / 4), (int)uniform(threadIdx.x / 128 - 1)};
+		s.consume();
+	}
+	if (several) { // neither leaves while the other may write to it
+		cluster_arrive();
+		cluster_wait();
 	}
 }
 
 #else
 
-template <int BN> __device__ void project(const Sm90Params &) {}
+template <int BN, bool TURNS> __device__ void project(const Sm90Params &) {}
 
 #endif
 
 } // namespace
 
-PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_256(const __grid_constant__ Sm90Params p) { project<256>(p); }
-PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_128(const __grid_constant__ Sm90Params p) { project<128>(p); }
+#define SM90(NAME, BN, TURNS) \
+	PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_##NAME(const __grid_constant__ Sm90Params p) { project<BN, TURNS>(p); }
+
+SM90(64, 64, false)
+SM90(96, 96, false)
+SM90(128, 128, false)
+SM90(144, 144, false)
+SM90(192, 192, false)
+SM90(224, 224, false)
+SM90(256, 256, false)
+SM90(288, 288, false)
+SM90(turns_128, 128, true)

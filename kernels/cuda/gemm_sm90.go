@@ -7,8 +7,7 @@ import (
 	"unsafe"
 )
 
-// tensorMap is a CUtensorMap. Those of gemm_sm90.cu have boxes of 64 columns ×
-// 128 rows of float16, with 128-byte swizzle.
+// tensorMap is a CUtensorMap.
 type tensorMap [128]byte
 
 // sm90Params is Sm90Params and StreamParams. It must lie at a multiple of 64 bytes where the
@@ -28,41 +27,80 @@ var (
 
 const (
 	sm90BoxRows, sm90BoxColumns = 128, 64
-	sm90Step                    = 64 // columns of k of a step
+	sm90Step                    = 64  // columns of k of a step
+	sm90Rows                    = 128 // tokens of a tile of gemm_sm90.cu
 )
 
-// sm90Shared is the shared memory of gemm_sm90_<bn>: ring, outputs, barriers.
-func sm90Shared(bn int) int {
-	stages := 6
-	if bn == 256 {
-		stages = 4
-	}
-	return 1024 + stages*(sm90BoxRows+bn)*sm90Step*2 + 8*16*40*4 + 16*stages
+// sm90Variant is a kernel of gemm_sm90.cu: tiles of bn outputs, of both warpgroups together or,
+// by turns, of one.
+type sm90Variant struct {
+	bn    int
+	turns bool
 }
 
-// planGemmSM90 takes more than 64 tokens on Hopper, one CTA a multiprocessor, each
-// tile after tile: narrow tiles where wide ones leave much of the last of few rounds
-// idle.
-func planGemmSM90(s gemmShape, a arch) (gemmPlan, bool) {
-	if !a.hopper || s.invariant || s.m <= 64 || s.n%8 != 0 || s.k%sm90Step != 0 || sm90Shared(256) > a.shared {
-		return gemmPlan{}, false
+var sm90Variants = []sm90Variant{{64, false}, {96, false}, {128, false}, {144, false}, {192, false}, {224, false}, {256, false}, {288, false}, {128, true}}
+
+func (v sm90Variant) kernel() string {
+	if v.turns {
+		return fmt.Sprintf("gemm_sm90_turns_%d", v.bn)
 	}
-	rows, bn := ceilDiv(s.m, sm90BoxRows), 256
-	if sm90Cost(s, 128, a) < sm90Cost(s, 256, a) {
-		bn = 128
-	}
-	columns := ceilDiv(s.n, bn)
-	l := grid("gemm_sm90", fmt.Sprintf("gemm_sm90_%d", bn), min(rows*columns, a.sms), 1, 384)
-	l.Shared, l.PDL = uint32(sm90Shared(bn)), 1
-	return gemmPlan{launch: l, tiles: int32(columns)}, true
+	return fmt.Sprintf("gemm_sm90_%d", v.bn)
 }
 
-// sm90Cost is a kernel's time in µs as measured on an H200: rounds of tiles, by the
-// time of a step and of a tile's end.
-func sm90Cost(s gemmShape, bn int, a arch) float64 {
-	step, end := 0.71, 4.2
-	if bn == 128 {
-		step, end = 0.37, 2.4
+// shared is the ring, the outputs of eight warps on their way, and the barriers.
+func (v sm90Variant) shared() int {
+	const most, out = 227 << 10, 8 * 16 * 36 * 4
+	stage := (sm90Rows + v.bn) * sm90Step * 2
+	return min(8, (most-out-128)/stage)*(stage+16) + out
+}
+
+// sm90Candidates are the ways of gemm_sm90.cu, for more than 64 tokens on Hopper: one CTA a
+// multiprocessor, alone or in clusters of two, tile after tile.
+func sm90Candidates(s gemmShape, a arch) (all []candidate) {
+	if !streams(s, a) || s.m <= 64 {
+		return nil
 	}
-	return 1 + float64(ceilDiv(ceilDiv(s.m, sm90BoxRows)*ceilDiv(s.n, bn), a.sms))*(float64(s.k/sm90Step)*step+end)
+	for _, v := range sm90Variants {
+		if v.shared() > a.shared {
+			continue
+		}
+		for cluster := 1; cluster <= 2 && cluster <= ceilDiv(s.m, sm90Rows); cluster++ {
+			columns := ceilDiv(s.n, v.bn)
+			tiles := roundUp(ceilDiv(s.m, sm90Rows), cluster) * columns
+			l := grid("gemm_sm90", v.kernel(), min(tiles, a.sms/cluster*cluster), 1, 384)
+			l.Shared, l.PDL, l.Cluster = uint32(v.shared()), 1, uint32(cluster)
+			plan := productPlan{gemmPlan: gemmPlan{launch: l, tiles: int32(columns)}, xBox: sm90Rows, wBox: v.bn / 2, ring: wideRing{panels: 1}}
+			all = append(all, candidate{plan, v.cost(s, tiles, cluster, a)})
+		}
+	}
+	return all
+}
+
+// cost is the time in µs, fitted to kernels-test's table of an H100: rounds of tiles, by the time
+// of a step (products, what a multiprocessor can pull alone and all of them from L2) and of a
+// tile's end; or what the card's power allows, which is the less the narrower tiles are.
+// Clusters begin later, and need less power.
+func (v sm90Variant) cost(s gemmShape, tiles, cluster int, a arch) float64 {
+	bn, steps, active := float64(v.bn), float64(s.k/sm90Step), float64(min(tiles, a.sms))
+	bytes := func(rows float64) float64 { return (sm90Rows + rows) * 2 * sm90Step }
+	step := steps * max(0.00277*bn, bytes(bn)/0.11e6, bytes(bn/float64(cluster))*active/11.5e6)
+	end := 0.8 + 0.009*bn
+	switch {
+	case s.kind == epilogueResidual && v.bn%32 != 0:
+		end += 0.08 * bn // lines of memory written by halves
+	case s.kind == epilogueResidual:
+		end += 0.012 * bn
+	case s.kind == epilogueQKV:
+		end += 0.006 * bn
+	}
+	rounds := float64(ceilDiv(tiles, a.sms/cluster*cluster))
+	us := 2.5 + rounds*(step+end)
+	if v.turns {
+		us = 2.5 + rounds*(step+0.5) + end
+	}
+	power := float64(tiles) * sm90Rows * bn * float64(s.k) / 345e6 * measuredSMs / float64(a.sms) * (1 + 0.08*(256/bn-1))
+	if cluster > 1 {
+		us, power = us+1, 0.95*power+1
+	}
+	return max(us, power, 2*float64(s.n)*float64(s.k)/5.2e6)
 }

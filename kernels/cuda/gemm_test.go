@@ -5,6 +5,7 @@ package cuda
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -72,29 +73,34 @@ func TestPlanGemm(t *testing.T) {
 	}
 }
 
-// TestPlanGemmSM90: tiles enough for the device, or all of them.
+// TestPlanGemmSM90: as many CTAs as there are tiles, or as multiprocessors; clusters have tiles
+// one above the other, and shared memory suffices.
 func TestPlanGemmSM90(t *testing.T) {
-	a := archs[0]
-	for _, s := range gemmShapes() {
-		name := fmt.Sprintf("%+v", s)
-		g, ok := planGemmSM90(s, a)
-		require.Equal(t, s.m > 64, ok, name)
-		if !ok {
-			continue
+	for _, a := range hoppers {
+		for _, s := range gemmShapes() {
+			all := sm90Candidates(s, a)
+			require.Equal(t, s.m > 64, len(all) > 0, "%+v", s)
+			for _, g := range all {
+				name := fmt.Sprintf("%+v %s", s, g)
+				var bn int
+				_, err := fmt.Sscanf(strings.Replace(g.kernel, "_turns", "", 1), "gemm_sm90_%d", &bn)
+				require.NoError(t, err, name)
+				require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
+				require.Equal(t, bn, 2*g.wBox, name)
+				require.Zero(t, g.wBox%8, name)
+				require.Contains(t, []uint32{1, 2}, g.Cluster, name)
+				require.Zero(t, g.Grid[0]%g.Cluster, name)
+				require.Positive(t, g.us, name)
+				require.LessOrEqual(t, int(g.Shared), a.shared, name)
+				rows := roundUp(ceilDiv(s.m, 128), int(g.Cluster))
+				require.EqualValues(t, min(a.sms, rows*int(g.tiles)), g.Grid[0], name)
+			}
 		}
-		var bn int
-		_, err := fmt.Sscanf(g.kernel, "gemm_sm90_%d", &bn)
-		require.NoError(t, err, name)
-		require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
-		require.LessOrEqual(t, int(g.Shared), a.shared, name)
-		require.EqualValues(t, min(a.sms, ceilDiv(s.m, 128)*int(g.tiles)), g.Grid[0], name)
 	}
 	for _, s := range []gemmShape{{m: 128, n: 256, k: 64, invariant: true}, {m: 128, n: 257, k: 64}} {
-		_, ok := planGemmSM90(s, a)
-		require.False(t, ok, "%+v", s)
+		require.Empty(t, sm90Candidates(s, archs[0]), "%+v", s)
 	}
-	_, ok := planGemmSM90(gemmShape{m: 128, n: 256, k: 64}, archs[1])
-	require.False(t, ok, "not on an A100")
+	require.Empty(t, sm90Candidates(gemmShape{m: 128, n: 256, k: 64}, archs[1]), "not on an A100")
 }
 
 // TestPlanGemmStream: a cluster a tile, each of its CTAs with some of k; or whole tiles

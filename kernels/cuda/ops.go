@@ -126,8 +126,7 @@ type operandX struct {
 	tiles *xMaps
 }
 
-// boxRows are the rows of the boxes of a left side: those of the tiles of gemm_stream.cu;
-// gemm_sm90.cu takes 128.
+// boxRows are the rows of the boxes of a left side: those of the tiles of gemm_stream.cu.
 var boxRows = [...]int{16, 32, 64, 128, 256}
 
 // xMaps are the tensor maps of a left side on Hopper, one for each of boxRows.
@@ -182,7 +181,7 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 }
 
 // productPlan is a planned product; xBox is the rows of a box of x's tensor map, 0
-// for kernels that take addresses. For gemm_wide.cu, wBox is the rows of a box of w, and
+// for kernels that take addresses. For gemm_wide.cu and gemm_sm90.cu, wBox is the rows of a box of w, and
 // maps are of panels.
 type productPlan struct {
 	gemmPlan
@@ -219,11 +218,7 @@ func candidates(s gemmShape, a arch) []candidate {
 
 // bulkCandidates are those of the kernels that take tiles by the bulk copy engine.
 func bulkCandidates(s gemmShape, a arch) []candidate {
-	all := append(streamCandidates(s, a), wideCandidates(s, a)...)
-	if g, ok := planGemmSM90(s, a); ok {
-		all = append(all, candidate{productPlan{gemmPlan: g, xBox: sm90BoxRows}, min(sm90Cost(s, 128, a), sm90Cost(s, 256, a))})
-	}
-	return all
+	return slices.Concat(streamCandidates(s, a), wideCandidates(s, a), sm90Candidates(s, a))
 }
 
 // fastest is the one of some candidates that their models find fastest.

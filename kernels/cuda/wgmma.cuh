@@ -68,6 +68,13 @@ __device__ __forceinline__ void copy_panels_once(uint32_t to, const TensorMap &m
 	             ::"r"(to), "l"(&map), "r"(0), "r"(row), "r"(panel), "r"(barrier), "l"(policy) : "memory");
 }
 
+// copy_panels_to does so to the same place of several CTAs of the cluster, those of the bits of
+// `ctas`, and counts the bytes to the barrier at the same place of each.
+__device__ __forceinline__ void copy_panels_to(uint16_t ctas, uint32_t to, const TensorMap &map, int panel, int row, uint32_t barrier) {
+	asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;"
+	             ::"r"(to), "l"(&map), "r"(0), "r"(row), "r"(panel), "r"(barrier), "h"(ctas) : "memory");
+}
+
 __device__ __forceinline__ void prefetch_map(const TensorMap &map) {
 	asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
@@ -134,6 +141,12 @@ __device__ __forceinline__ uint32_t remote(uint32_t address, int rank) {
 	return there;
 }
 
+// barrier_arrive_remote is barrier_arrive for a barrier of another CTA, at a remote address. It
+// orders nothing there: a release for the cluster compiles to a fence of all of memory.
+__device__ __forceinline__ void barrier_arrive_remote(uint32_t barrier) {
+	asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
 // send writes 8 bytes to a remote address, and counts them to the barrier there.
 __device__ __forceinline__ void send(uint32_t to, float a, float b, uint32_t barrier) {
 	asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(to), "f"(a), "f"(b), "r"(barrier) : "memory");
@@ -198,11 +211,15 @@ PG_WGMMA(56, PG_D24 ", %24, %25, %26, %27", PG_LIST(PG_C16(0), PG_C8(16), PG_C4(
 PG_WGMMA(64, PG_D32, PG_C32(0), 32, 33, 34)
 PG_WGMMA(72, PG_D32 ", %32, %33, %34, %35", PG_LIST(PG_C32(0), PG_C4(32)), 36, 37, 38)
 PG_WGMMA(80, PG_D40, PG_LIST(PG_C32(0), PG_C8(32)), 40, 41, 42)
+PG_WGMMA(96, PG_D48, PG_LIST(PG_C32(0), PG_C16(32)), 48, 49, 50)
 PG_WGMMA(112, PG_D56, PG_LIST(PG_C32(0), PG_C16(32), PG_C8(48)), 56, 57, 58)
 PG_WGMMA(120, PG_D56 ", %56, %57, %58, %59", PG_LIST(PG_C32(0), PG_C16(32), PG_C8(48), PG_C4(56)), 60, 61, 62)
 PG_WGMMA(128, PG_D64, PG_C64(0), 64, 65, 66)
 PG_WGMMA(136, PG_D64 ", %64, %65, %66, %67", PG_LIST(PG_C64(0), PG_C4(64)), 68, 69, 70)
 PG_WGMMA(144, PG_D72, PG_LIST(PG_C64(0), PG_C8(64)), 72, 73, 74)
+PG_WGMMA(160, PG_D80, PG_LIST(PG_C64(0), PG_C16(64)), 80, 81, 82)
+PG_WGMMA(192, PG_D96, PG_LIST(PG_C64(0), PG_C32(64)), 96, 97, 98)
+PG_WGMMA(224, PG_D112, PG_LIST(PG_C64(0), PG_C32(64), PG_C16(96)), 112, 113, 114)
 PG_WGMMA(256, PG_D128, PG_C128(0), 128, 129, 130)
 #undef PG_WGMMA
 

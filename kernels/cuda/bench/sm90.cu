@@ -8,33 +8,38 @@ using namespace bench;
 namespace {
 
 struct Variant {
-	int bn, stages;
+	const char *name;
+	int bn, cluster;
 	void (*kernel)(Sm90Params);
-	size_t shared() const { return 1024 + stages * (128 + bn) * 128 + 8 * 16 * 40 * 4 + 16 * stages; }
+	size_t shared() const {
+		int stage = (128 + bn) * 128, stages = std::min(8, (227 * 1024 - 8 * OUT_BYTES - 128) / stage);
+		return stages * (stage + 16) + 8 * OUT_BYTES;
+	}
 };
 
-const Variant variants[] = {{256, 4, gemm_sm90_256}, {128, 6, gemm_sm90_128}};
+#define VARIANT(NAME, BN) {#NAME, BN, 1, gemm_sm90_##NAME}, {#NAME "x2", BN, 2, gemm_sm90_##NAME}
+const Variant variants[] = {VARIANT(64, 64), VARIANT(96, 96), VARIANT(128, 128), VARIANT(144, 144), VARIANT(192, 192),
+                            VARIANT(224, 224), VARIANT(256, 256), VARIANT(288, 288), VARIANT(turns_128, 128)};
 
 void run(Projection &t, const Variant &v, int sms, int c, cudaStream_t stream, bool pdl) {
 	Sm90Params p{};
 	p.g = t.p;
-	p.x = tensor_map(t.p.x, up(t.p.m, 256), t.p.ldx, 128);
-	p.w = tensor_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, 128);
+	p.x = panel_map(t.p.x, up(t.p.m, 256), t.p.ldx, 128, 1);
+	p.w = panel_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, v.bn / 2, 1);
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
-	int rows = (p.g.m + 127) / 128;
-	int grid = std::min(rows * p.g.tiles, sms);
-	launch(v.kernel, dim3(grid), THREADS, v.shared(), p, stream, pdl);
+	int tiles = up((p.g.m + 127) / 128, v.cluster) * p.g.tiles;
+	launch(v.kernel, dim3(std::min(tiles, std::max(1, sms / v.cluster) * v.cluster)), THREADS, v.shared(), p, stream, pdl, v.cluster);
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {
 	Projection t(m, n, k, kind, head_dim, 1);
 	t.reference();
 	for (const Variant &v : variants)
-		for (int sms : {132, 13, 1})
+		for (int sms : {132, 13})
 			for (int again = 0; again < 2; again++) {
 				t.poison();
 				run(t, v, sms, 0, 0, again);
-				t.check("sm90 " + std::to_string(v.bn) + " " + std::to_string(sms) + " " + t.name());
+				t.check(std::string("sm90 ") + v.name + " " + std::to_string(sms) + " " + t.name());
 			}
 }
 
@@ -52,18 +57,17 @@ void bench_sm90(bool check, bool times) {
 		printf("sm90: checked, %d failures\n", failures);
 	}
 	if (!times) return;
-	printf("sm90: µs (TFLOP/s)\n");
+	printf("sm90: µs (TFLOP/s) by columns of a tile, x2 in clusters of two\n");
 	for (const Shape &s : shapes)
-		for (int m : {64, 128, 256, 512, 1024, 2048, 8192}) {
-			if (s.kind == STORE && m > 256) continue;
-			int copies = m > 512 ? 2 : rotation(s.n, s.k), n = m > 512 ? 4 : std::max(copies, 8);
+		for (int m : {256, 512, 1024, 2048, 8192}) {
+			if (s.kind == STORE) continue;
+			int copies = std::min(rotation(s.n, s.k), m > 4096 ? 4 : 16), n = m > 4096 ? 4 : std::max(copies, 8);
 			Projection t(m, s.n, s.k, s.kind, s.head_dim, copies);
 			t.poison();
-			double flops = 2.0 * m * s.n * s.k;
 			printf("%-12s m %-4d |", s.name, m);
 			for (const Variant &v : variants) {
-				double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, 132, i % copies, stream, true); }, 7);
-				printf(" %d %.1f (%.0f) |", v.bn, us, flops / us / 1e6);
+				double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, 132, i % copies, stream, true); }, 5);
+				printf(" %s %.1f (%.0f)", v.name, us, 2.0 * m * s.n * s.k / us / 1e6);
 			}
 			printf("\n");
 			fflush(stdout);

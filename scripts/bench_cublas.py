@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Times cuBLASLt (torch.mm, bfloat16 in and out) on the products of Qwen2.5, to compare with
+`kernels-test time sm90`: graphs of products with weights in turn, so that no cache holds them.
+Prints µs and TFLOP/s for each number of tokens."""
+import sys
+
+import torch
+
+SHAPES = {
+    "7B qkv": (4608, 3584), "7B o": (3584, 3584), "7B gate_up": (37888, 3584), "7B down": (3584, 18944),
+    "1.5B qkv": (2048, 1536), "1.5B o": (1536, 1536), "1.5B gate_up": (17920, 1536), "1.5B down": (1536, 8960),
+    "0.5B qkv": (1152, 896), "0.5B o": (896, 896), "0.5B gate_up": (9728, 896), "0.5B down": (896, 4864),
+}
+TOKENS = (256, 512, 1024, 2048, 8192)
+
+
+def noise(rows, cols, scale=1.0):
+    return ((torch.rand(rows, cols, device="cuda") * 2 - 1) * scale).bfloat16()
+
+
+def median_us(product, count, replays=5):
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for i in range(count):
+            product(i)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            for i in range(count):
+                product(i)
+        times = []
+        for _ in range(replays + 2):
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record(stream)
+            graph.replay()
+            stop.record(stream)
+            stop.synchronize()
+            times.append(start.elapsed_time(stop) * 1e3 / count)
+    return sorted(times[2:])[replays // 2]
+
+
+def main():
+    print(torch.cuda.get_device_name(), "torch", torch.__version__)
+    for name, (n, k) in SHAPES.items():
+        if not any(name.startswith(model) for model in sys.argv[1:] or [""]):
+            continue
+        weights = [noise(n, k, (3 / k) ** 0.5) for _ in range(max(2, min(16, int(400e6 / (2 * n * k)) + 1)))]
+        line = f"{name:12}"
+        for m in TOKENS:
+            x, out = noise(m, k), torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
+            us = median_us(lambda i: torch.mm(x, weights[i % len(weights)].t(), out=out), max(len(weights), 8) if m <= 4096 else 4)
+            line += f" | {m}: {us:.1f} ({2 * m * n * k / us / 1e6:.0f})"
+        print(line, flush=True)
+        del weights
+
+
+if __name__ == "__main__":
+    main()
