@@ -12,8 +12,8 @@
 //
 // CTA: a producer warpgroup, one thread of which fills a ring of four or more steps, and two
 // consumer warpgroups. These have a tile together, 64 tokens × BN outputs in registers each; or
-// (TURNS) 128 × BN by turns, so that one ends its tile beside the other's products: for tiles of
-// little k. They keep one step of products in flight. Outputs pass through shared memory to
+// (TURNS) 128 × BN by turns, so that one ends its tile beside the other's products: for SWIGLU,
+// whose end is work, and little k. They keep one step of products in flight. Outputs pass through shared memory to
 // reach memory in wide stores; the producer is filling the next tile's ring meanwhile. Weights do
 // not depend on the kernel before: they are requested before it has finished.
 //
@@ -143,6 +143,7 @@ template <int BN, bool TURNS> struct Consumer {
 	}
 	template <int I> __device__ __forceinline__ void end(int row, int column) {
 		Out<BN> out{p.g.e, mine, row * BM + (TURNS ? I : group) * 64 + (int)threadIdx.x / 32 % 4 * 16, column * BN};
+		if (TURNS) return out.swiglu(c[I]);
 		switch (p.g.kind) {
 		case SWIGLU: return out.swiglu(c[I]);
 		case QKV: return out.qkv(c[I]);

@@ -11,6 +11,7 @@ struct Variant {
 	const char *name;
 	int bn, cluster;
 	void (*kernel)(Sm90Params);
+	bool takes(int kind) const { return kind == SWIGLU || *name != 't'; }
 	size_t shared() const {
 		int stage = (128 + bn) * 128, stages = std::min(8, (227 * 1024 - 8 * OUT_BYTES - 128) / stage);
 		return stages * (stage + 16) + 8 * OUT_BYTES;
@@ -34,13 +35,15 @@ void run(Projection &t, const Variant &v, int sms, int c, cudaStream_t stream, b
 void check_case(int m, int n, int k, int kind, int head_dim) {
 	Projection t(m, n, k, kind, head_dim, 1);
 	t.reference();
-	for (const Variant &v : variants)
+	for (const Variant &v : variants) {
+		if (!v.takes(kind)) continue;
 		for (int sms : {132, 13})
 			for (int again = 0; again < 2; again++) {
 				t.poison();
 				run(t, v, sms, 0, 0, again);
 				t.check(std::string("sm90 ") + v.name + " " + std::to_string(sms) + " " + t.name());
 			}
+	}
 }
 
 } // namespace
@@ -66,6 +69,7 @@ void bench_sm90(bool check, bool times) {
 			t.poison();
 			printf("%-12s m %-4d |", s.name, m);
 			for (const Variant &v : variants) {
+				if (!v.takes(s.kind)) continue;
 				double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, 132, i % copies, stream, true); }, 5);
 				printf(" %s %.1f (%.0f)", v.name, us, 2.0 * m * s.n * s.k / us / 1e6);
 			}
