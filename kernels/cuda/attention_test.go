@@ -186,6 +186,7 @@ func TestAttentionPieces(t *testing.T) {
 						difference += math.Pow(float64(first[i]-w), 2)
 						norm += math.Pow(float64(w), 2)
 					}
+					require.Positive(t, norm)
 					require.Less(t, math.Sqrt(difference/norm), 6e-3)
 				})
 			}
@@ -206,7 +207,7 @@ func newAttention(t *testing.T, path string, s kernels.Shape, seqs int) attentio
 	per := ceilDiv(length, 16)
 	require.NoError(t, m.ResizePool(1+per*seqs, 0))
 	fill := loadParams{
-		dst: m.pool.kv.base, ld: m.pool.kv.block, rowStep: 1, rows: int32(m.pool.blocks), cols: int32(m.kv.BlockElems()), dtype: loadDummy, seed: 7, scale: 1,
+		dst: m.pool.kv.base, ld: m.pool.kv.block, rowStep: 1, rows: int32(m.pool.blocks), cols: int32(m.kv.BlockElems()), dtype: loadDummy, seed: 7, scale: 1, gain: 1,
 	}
 	m.launch("test", planLoad(m.pool.blocks, m.kv.BlockElems()), unsafe.Pointer(&fill))
 	for row := range seqs {
