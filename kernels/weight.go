@@ -79,7 +79,8 @@ type LinearKind int
 
 // The kinds of linear weights.
 const (
-	LinearPlain  LinearKind = iota // attention output, MLP down: [hidden, width]
+	LinearPlain  LinearKind = iota // attention output: [hidden, width]
+	LinearDown                     // MLP down: [hidden, intermediate]
 	LinearQKV                      // parts q, k, v; bias parts likewise or none
 	LinearGateUp                   // parts gate, up of equal shape
 	LinearHead                     // [vocab, hidden]
@@ -112,7 +113,7 @@ func (s *LinearSpec) Check(shape *Shape) (cols int, err error) {
 		rows, names = []int{shape.Heads * shape.HeadDim, kv, kv}, "query, key and value"
 	case LinearGateUp:
 		rows, names = []int{shape.Intermediate, shape.Intermediate}, "gate and up"
-	case LinearPlain:
+	case LinearPlain, LinearDown:
 		if first := s.Parts[0].Shape; len(first) == 2 {
 			cols = first[1]
 		}

@@ -191,7 +191,7 @@ func element(t kernels.HostTensor, i int) float32 {
 }
 
 var linearKinds = map[kernels.LinearKind]string{
-	kernels.LinearPlain: "linear", kernels.LinearQKV: "qkv", kernels.LinearGateUp: "gate_up", kernels.LinearHead: "head",
+	kernels.LinearPlain: "linear", kernels.LinearDown: "down", kernels.LinearQKV: "qkv", kernels.LinearGateUp: "gate_up", kernels.LinearHead: "head",
 }
 
 func (r *recorder) LoadLinear(s kernels.LinearSpec) (kernels.Weight, error) {

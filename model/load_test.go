@@ -102,7 +102,7 @@ func TestLoadGivesEveryWeightOnce(t *testing.T) {
 				kinds = append(kinds, w.kind)
 				names = append(names, w.names...)
 			}
-			layer := []string{"norm", "qkv", "linear", "norm", "gate_up", "linear"}
+			layer := []string{"norm", "qkv", "linear", "norm", "gate_up", "down"}
 			want := slices.Concat([]string{"embedding"}, layer, layer, []string{"norm", "head"})
 			if tied {
 				want = slices.Concat([]string{"tied embedding"}, layer, layer, []string{"norm"})

@@ -76,7 +76,7 @@ func (c *Config) layerTable(i int) [numLayerWeights]weightSpec {
 		mlpGateUp: linear(kernels.LinearGateUp,
 			tensor("mlp.gate_proj.weight", c.IntermediateSize, c.HiddenSize),
 			tensor("mlp.up_proj.weight", c.IntermediateSize, c.HiddenSize)),
-		mlpDown: linear(kernels.LinearPlain, tensor("mlp.down_proj.weight", c.HiddenSize, c.IntermediateSize)),
+		mlpDown: linear(kernels.LinearDown, tensor("mlp.down_proj.weight", c.HiddenSize, c.IntermediateSize)),
 	}
 	if c.QKVBias {
 		table[attnQKV].bias = []tensorSpec{

@@ -101,8 +101,8 @@ int pg_copy_batch(uint64_t *dst, uint64_t *src, size_t *sizes, size_t n, uintptr
 
 static int tensor_map(void *map, uint64_t base, int rank, const cuuint64_t *dims, const cuuint64_t *strides, const cuuint32_t *box) {
 	CUtensorMap local; // aligned to 64 bytes, which the caller's need not be
-	cuuint32_t steps[] = {1, 1, 1};
-	CUresult r = cuTensorMapEncodeTiled(&local, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)base, dims, strides, box, steps,
+	cuuint32_t steps[] = {1, 1, 1, 1};
+	CUresult r = cuTensorMapEncodeTiled(&local, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, rank, (void *)base, dims, strides, box, steps,
 		CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 	if (!r) __builtin_memcpy(map, &local, sizeof local);
 	return r;
@@ -118,4 +118,10 @@ int pg_panel_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_
 	cuuint64_t dims[] = {64, rows, cols / 64}, strides[] = {stride, 128};
 	cuuint32_t box[] = {64, box_rows, box_panels};
 	return tensor_map(map, base, 3, dims, strides, box);
+}
+
+int pg_group_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint32_t box_groups) {
+	cuuint64_t dims[] = {64, 8, cols / 64, rows / 8}, strides[] = {2 * cols, 128, 16 * cols};
+	cuuint32_t box[] = {64, 8, cols / 64, box_groups};
+	return tensor_map(map, base, 4, dims, strides, box);
 }

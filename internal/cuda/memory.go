@@ -184,7 +184,7 @@ type TensorMap [128]byte
 
 var _ TensorMap = [C.sizeof_CUtensorMap]byte{}
 
-// NewTensorMap describes a bfloat16 matrix [rows, cols] whose rows lie stride
+// NewTensorMap describes a float16 matrix [rows, cols] whose rows lie stride
 // bytes apart (a multiple of 16), read in boxes of boxRows × boxCols, swizzled by 128 bytes;
 // what is outside reads as zero.
 func NewTensorMap(base Ptr, rows, cols int, stride int64, boxRows, boxCols int) (TensorMap, error) {
@@ -201,5 +201,14 @@ func NewPanelMap(base Ptr, rows, cols int, stride int64, boxRows, boxPanels int)
 	var m TensorMap
 	err := check("cuTensorMapEncodeTiled", C.pg_panel_map(unsafe.Pointer(&m), C.uint64_t(base), C.uint64_t(rows), C.uint64_t(cols),
 		C.uint64_t(stride), C.uint32_t(boxRows), C.uint32_t(boxPanels)))
+	return m, err
+}
+
+// NewGroupMap describes rows of cols 16-bit values without gaps, cols a multiple of 64, as
+// groups of eight rows: a box is boxGroups groups, each the panels of 64 columns of its rows,
+// one behind the other, swizzled by 128 bytes. What is not read need not be backed.
+func NewGroupMap(base Ptr, rows int64, cols, boxGroups int) (TensorMap, error) {
+	var m TensorMap
+	err := check("cuTensorMapEncodeTiled", C.pg_group_map(unsafe.Pointer(&m), C.uint64_t(base), C.uint64_t(rows), C.uint64_t(cols), C.uint32_t(boxGroups)))
 	return m, err
 }

@@ -57,7 +57,7 @@ func newBench(b *testing.B, cfg Config, tokens int) *bench {
 		m.qkv = append(m.qkv, load(kernels.LinearQKV, q, kv, kv))
 		m.out = append(m.out, load(kernels.LinearPlain, tensor(s.Hidden, s.Heads*s.HeadDim)))
 		m.gateUp = append(m.gateUp, load(kernels.LinearGateUp, ffn, ffn))
-		m.down = append(m.down, load(kernels.LinearPlain, tensor(s.Hidden, s.Intermediate)))
+		m.down = append(m.down, load(kernels.LinearDown, tensor(s.Hidden, s.Intermediate)))
 	}
 	return m
 }

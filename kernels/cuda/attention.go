@@ -19,8 +19,8 @@ type attentionPlan struct {
 }
 
 // planAttention chooses for a step of the sequences, and issues what the kernels
-// need once a step.
-func (b *Backend) planAttention(queryStart []int32, decodes int) {
+// need once a step. lens is nil where a graph is captured.
+func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 	a := &b.run.attention
 	*a = attentionPlan{plain: true}
 	shape, invariant := shapeOfHeads(b.shape), b.limits.BatchInvariant
@@ -34,7 +34,11 @@ func (b *Backend) planAttention(queryStart []int32, decodes int) {
 		first = 0
 	}
 	if first < seqs {
-		if a.prefills, a.prefill = planAttentionPrefill(shape, b.arch, queryStart[first:], invariant); !a.prefill {
+		prefills := prefillBatch{queryStart: queryStart[first:]}
+		if lens != nil {
+			prefills.lens = lens[first:]
+		}
+		if a.prefills, a.prefill = planAttentionPrefill(shape, b.arch, prefills, invariant); !a.prefill {
 			return
 		}
 	}
@@ -44,7 +48,10 @@ func (b *Backend) planAttention(queryStart []int32, decodes int) {
 		b.launch(kernels.OpAttention, b.decode.plan, unsafe.Pointer(&p))
 	}
 	if a.prefill {
-		p := prefillPlanParams{batch: b.ws.batch, header: b.ws.prefillHeader, items: b.ws.prefillItems, group: int32(shape.group()), rows: int32(a.prefills.rows)}
+		p := prefillPlanParams{
+			batch: b.ws.batch, header: b.ws.prefill.header, items: b.ws.prefill.items,
+			group: int32(shape.group()), rows: int32(a.prefills.rows), per: int32(a.prefills.per),
+		}
 		if a.withDecodes {
 			p.decodes = 1
 		}
@@ -81,9 +88,17 @@ func (b *Backend) attention(layer int) {
 	}
 	if a.prefill {
 		p := prefillParams{
-			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, batch: b.ws.batch, header: b.ws.prefillHeader, items: b.ws.prefillItems,
-			ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads), group: int32(shape.group()), scale: shape.scale(),
+			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, batch: b.ws.batch, header: b.ws.prefill.header, items: b.ws.prefill.items,
+			partials: b.ws.prefill.partials, ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads), group: int32(shape.group()), scale: shape.scale(),
+		}
+		if a.prefills.sm90 {
+			tiled := sm90PrefillParams{pool: b.pool.tokens, p: p}
+			b.launch(kernels.OpAttention, a.prefills.layer, unsafe.Pointer(&tiled))
+			return
 		}
 		b.launch(kernels.OpAttention, a.prefills.layer, unsafe.Pointer(&p))
+		if a.prefills.per > 0 {
+			b.launch(kernels.OpAttention, a.prefills.merge, unsafe.Pointer(&p))
+		}
 	}
 }

@@ -33,7 +33,7 @@ __device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor &c
 	constexpr int N = Sum<D>::N;
 	__shared__ bool last;
 	int head = threadIdx.x / 16, dim = threadIdx.x % 16 * N, end = c.tile + 1;
-	bf16 *out = p.out + c.token * p.ld + (c.head * p.group + head) * D + dim;
+	half *out = p.out + c.token * p.ld + (c.head * p.group + head) * D + dim;
 	bool mine = head < p.group;
 	__syncthreads();
 	Sum<D> sum;

@@ -25,7 +25,7 @@ static_assert(sizeof(DecodePlanParams) == 120 && offsetof(DecodePlanParams, kv_h
 
 struct DecodeParams {
 	const half *query; // [tokens][ld]
-	bf16 *out;         // [tokens][ld]
+	half *out;         // [tokens][ld]
 	PagedKV kv;
 	const int32_t *tables;
 	DecodePlan plan;
@@ -116,7 +116,7 @@ template <int D> __device__ __forceinline__ void step(State<D> &s, uint32_t stag
 	for (int j = 0; j < D / 16; j++) { // two chains: half the latency
 		uint32_t a[4];
 		load_matrices(a, stage + swizzled<D>(row, 2 * j + half));
-		multiply_add_half(c[j & 1], a, s.q[2 * j], s.q[2 * j + 1]);
+		multiply_add(c[j & 1], a, s.q[2 * j], s.q[2 * j + 1]);
 	}
 	float score[4], high[2];
 #pragma unroll
@@ -154,7 +154,7 @@ template <int D> __device__ __forceinline__ void step(State<D> &s, uint32_t stag
 	for (int j = 0; j < D / 16; j++) {
 		uint32_t a[4];
 		load_matrices_transposed(a, stage + STEP * D * 2 + swizzled<D>(token, 2 * j + chunk));
-		multiply_add_half(s.o[j], a, b0, b1);
+		multiply_add(s.o[j], a, b0, b1);
 	}
 }
 
@@ -190,11 +190,11 @@ template <int D> struct Sum {
 #pragma unroll
 		for (int i = 0; i < N; i++) o[i] = o[i] * a + other[i] * b;
 	}
-	__device__ __forceinline__ void store(bf16 *out) const {
+	__device__ __forceinline__ void store(half *out) const {
 		float scale = 1 / sum;
 #pragma unroll
 		for (int i = 0; i < N; i += 4)
-			*reinterpret_cast<uint2 *>(out + i) = make_uint2(pack_bf16(o[i] * scale, o[i + 1] * scale), pack_bf16(o[i + 2] * scale, o[i + 3] * scale));
+			*reinterpret_cast<uint2 *>(out + i) = make_uint2(pack_half(o[i] * scale, o[i + 1] * scale), pack_half(o[i + 2] * scale, o[i + 3] * scale));
 	}
 };
 

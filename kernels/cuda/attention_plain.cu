@@ -10,7 +10,7 @@
 
 struct AttentionPlainParams {
 	const half *query; // [tokens][ld]
-	bf16 *attn;        // [tokens][ld]
+	half *attn;        // [tokens][ld]
 	int64_t ld;
 	Batch batch;
 	PagedKV kv;
@@ -76,5 +76,5 @@ PG_KERNEL void __launch_bounds__(KEYS) attention_plain(const __grid_constant__ A
 		}
 	}
 	for (int i = 0; i < MAX_DIM / KEYS; i++)
-		if (int d = threadIdx.x + i * KEYS; d < p.head_dim) p.attn[at + d] = __float2bfloat16(acc[i] / sum);
+		if (int d = threadIdx.x + i * KEYS; d < p.head_dim) p.attn[at + d] = to_half(acc[i] / sum);
 }

@@ -11,31 +11,52 @@
 // a CTA takes one (item, KV head). attention_prefill_plan lists the items, late
 // ones first, as they see the most keys.
 //
+// Where the items are few and see many keys, the keys of an item are cut into pieces,
+// items of their own: each leaves a partial state, and attention_prefill_merge folds
+// the rows of a tile in the order of the pieces, each CTA as many rows as its piece's
+// share.
+//
 // CTA: 4 warps of ROWS/4 rows each walk the keys in tiles of 64 tokens, two tiles
 // in shared memory (cp.async), with an online softmax (Milakov and Gimelshein,
 // 2018; Dao, FlashAttention-2, 2023). P stays in registers: the accumulator of
-// Q·Kᵀ is the operand of P·V, in half. A row's arithmetic depends on its own keys alone,
-// in order: the same bits whatever the tile, chunk or batch.
+// Q·Kᵀ is the operand of P·V, in half. Where nothing is cut a row's arithmetic depends
+// on its own keys alone, in order: the same bits whatever the tile, chunk or batch.
 //
-// FLOPs: 4·d a query head and visible key. Bytes: 4·d a key, KV head and item.
+// FLOPs: 4·d a query head and visible key. Bytes: 4·d a key, KV head and tile of rows,
+// and of a cut one 4·(d + 2) a row and piece, written and read. 16 tokens of the 7B (H100,
+// 2026-11-26): behind 4,080 keys 13.6 µs, of which merging is 4.9, 20 % of the bytes at
+// 3.05 TB/s; behind 29,984, 41 µs, 49 %.
 #include "attention_prefill.cuh"
 
 namespace {
 
 constexpr int WARPS = 4, KEYS = 64;
+constexpr float LOWEST = -1e30f; // below every score, and finite: a row may see no key of a piece
 
 struct PrefillPlanParams {
 	Batch batch;
-	int32_t *header;         // {items}
-	int2 *items;             // {sequence, first row}
+	int32_t *header;         // {items, 0: those that attention_sm90.cu has dealt}
+	int4 *items;             // as in PrefillParams
 	int32_t group, rows;     // rows of a tile
 	int32_t decodes;         // whether decodes are items too
-	int32_t reserved;
+	int32_t per;             // tiles of KEYS keys of a piece at most, 0 = nothing is cut
 };
 static_assert(sizeof(PrefillPlanParams) == 120 && offsetof(PrefillPlanParams, group) == 104, "attention_prefill.go: prefillPlanParams");
 
 // Offset of 16 bytes in a tile with rows of D values.
 template <int D> __device__ __forceinline__ uint32_t swizzled(int row, int chunk) { return row * (D * 2) + (chunk ^ (row & 7)) * 16; }
+
+// Partials are the states that pieces leave, by CTA and row of the tile: sums, then
+// maximum (an exponent of 2) and weight.
+template <int D> struct Partials {
+	float *base;
+	int rows;
+	__device__ __forceinline__ Partials(const PrefillParams &p, int rows) : base(p.partials), rows(rows) {}
+	__device__ __forceinline__ float *sums(int cta, int row) const { return base + (int64_t)(cta * rows + row) * D; }
+	__device__ __forceinline__ float2 *weight(int cta, int row) const {
+		return reinterpret_cast<float2 *>(sums(gridDim.x, 0)) + cta * rows + row;
+	}
+};
 
 template <int D, int MI> struct Attention {
 	static constexpr int ROWS = WARPS * MI * 16, CHUNKS = D / 8;
@@ -72,7 +93,7 @@ template <int D, int MI> struct Attention {
 		for (int i = 0; i < MI; i++) {
 			for (int j = 0; j < D / 8; j++)
 				for (int l = 0; l < 4; l++) o[i][j][l] = 0;
-			for (int h = 0; h < 2; h++) max[i][h] = -INFINITY, sum[i][h] = 0;
+			for (int h = 0; h < 2; h++) max[i][h] = LOWEST, sum[i][h] = 0;
 		}
 	}
 
@@ -92,8 +113,8 @@ template <int D, int MI> struct Attention {
 				load_matrices(b, stage + swizzled<D>(8 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
 #pragma unroll
 				for (int i = 0; i < MI; i++) {
-					multiply_add_half(s[i][j], a[i], b[0], b[1]);
-					multiply_add_half(s[i][j + 1], a[i], b[2], b[3]);
+					multiply_add(s[i][j], a[i], b[0], b[1]);
+					multiply_add(s[i][j + 1], a[i], b[2], b[3]);
 				}
 			}
 		}
@@ -121,8 +142,8 @@ template <int D, int MI> struct Attention {
 				load_matrices_transposed(b, stage + TILE + swizzled<D>(16 * k + lane % 16, j + lane / 16));
 #pragma unroll
 				for (int i = 0; i < MI; i++) {
-					multiply_add_half(o[i][j], a[i], b[0], b[1]);
-					multiply_add_half(o[i][j + 1], a[i], b[2], b[3]);
+					multiply_add(o[i][j], a[i], b[0], b[1]);
+					multiply_add(o[i][j + 1], a[i], b[2], b[3]);
 				}
 			}
 		}
@@ -154,7 +175,7 @@ template <int D, int MI> struct Attention {
 	}
 
 	// store writes the warp's rows, through its part of the query tile.
-	__device__ __forceinline__ void store(const PrefillParams &p, const Item &it, bf16 *out, char *memory) {
+	__device__ __forceinline__ void store(const PrefillParams &p, const Item &it, half *out, char *memory) {
 		int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
 		char *mine = memory + warp * MI * 16 * D * 2;
 		__syncwarp();
@@ -168,7 +189,7 @@ template <int D, int MI> struct Attention {
 				int row = 16 * i + 8 * h + r;
 #pragma unroll
 				for (int j = 0; j < D / 8; j++)
-					*reinterpret_cast<uint32_t *>(mine + swizzled<D>(row, j) + q * 4) = pack_bf16(o[i][j][2 * h] * scale, o[i][j][2 * h + 1] * scale);
+					*reinterpret_cast<uint32_t *>(mine + swizzled<D>(row, j) + q * 4) = pack_half(o[i][j][2 * h] * scale, o[i][j][2 * h + 1] * scale);
 			}
 		__syncwarp();
 		for (int row = lane / CHUNKS; row < MI * 16; row += 32 / CHUNKS) {
@@ -176,6 +197,25 @@ template <int D, int MI> struct Attention {
 			if (at < it.rows)
 				*reinterpret_cast<uint4 *>(out + row_at<D>(p, it, at) + chunk * 8) = *reinterpret_cast<uint4 *>(mine + swizzled<D>(row, chunk));
 		}
+	}
+
+	// leave writes the state of the warp's rows.
+	__device__ __forceinline__ void leave(const PrefillParams &p, const Item &it) {
+		int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
+		Partials<D> to(p, ROWS);
+#pragma unroll
+		for (int i = 0; i < MI; i++)
+			for (int h = 0; h < 2; h++) {
+				float all = sum[i][h];
+				all += __shfl_xor_sync(~0u, all, 1);
+				all += __shfl_xor_sync(~0u, all, 2);
+				int row = (warp * MI + i) * 16 + 8 * h + r;
+				if (it.first + row >= it.rows) continue;
+				float *sums = to.sums(blockIdx.x, row) + 2 * q;
+#pragma unroll
+				for (int j = 0; j < D / 8; j++) *reinterpret_cast<float2 *>(sums + 8 * j) = make_float2(o[i][j][2 * h], o[i][j][2 * h + 1]);
+				if (q == 0) *to.weight(blockIdx.x, row) = make_float2(max[i][h] * p.scale, all);
+			}
 	}
 };
 
@@ -187,28 +227,68 @@ template <int D, int MI> __device__ __forceinline__ void attend(const PrefillPar
 	int item = blockIdx.x / p.kv_heads, head = blockIdx.x % p.kv_heads, warp = threadIdx.x / 32;
 	if (item >= p.header[0]) return;
 	Item it = describe(p, item, head);
-	const half *query = p.query + head * p.group * D;
-	bf16 *out = p.out + head * p.group * D;
 	uint32_t base = shared_address(memory), ring = base + A::QUERY, mine = base + warp * MI * 16 * D * 2;
-	A::copy_query(p, it, query, base);
-	A::copy_keys(p, it, 0, ring);
-	copy_commit();
-
 	int row = it.first + warp * MI * 16, warp_first = it.before + row / p.group; // position of the first row
 	int warp_last = row < it.rows ? it.before + (min(row + MI * 16, it.rows) - 1) / p.group : -1;
-	int end = it.before + (min(it.first + A::ROWS, it.rows) - 1) / p.group + 1; // keys that the item sees
+	int tiles = (it.before + (min(it.first + A::ROWS, it.rows) - 1) / p.group) / KEYS + 1; // of keys that the item sees
+	int tile = tiles * it.piece / it.pieces, end = tiles * (it.piece + 1) / it.pieces;
+	A::copy_query(p, it, p.query + head * p.group * D, base);
+	A::copy_keys(p, it, tile * KEYS, ring);
+	copy_commit();
 
 	A a;
 	a.clear();
-	for (int first = 0; first < end; first += KEYS) {
-		uint32_t stage = ring + first / KEYS % 2 * A::STAGE;
+	for (int stage = 0; tile < end; tile++, stage ^= 1) {
 		copy_wait<0>();
 		__syncthreads();
-		if (first + KEYS < end) A::copy_keys(p, it, first + KEYS, ring + (first / KEYS + 1) % 2 * A::STAGE);
+		if (tile + 1 < end) A::copy_keys(p, it, (tile + 1) * KEYS, ring + (stage ^ 1) * A::STAGE);
 		copy_commit();
-		if (first <= warp_last) a.step(p, it, mine, stage, first, row, first + KEYS - 1 > warp_first);
+		int first = tile * KEYS;
+		if (first <= warp_last) a.step(p, it, mine, ring + stage * A::STAGE, first, row, first + KEYS - 1 > warp_first);
 	}
-	a.store(p, describe(p, item, head), out, memory); // read again, to hold no registers in the loop
+	it = describe(p, item, head); // read again, to hold no registers in the loop
+	if (it.pieces == 1) a.store(p, it, p.out + head * p.group * D, memory);
+	else a.leave(p, it);
+}
+
+// merge folds the partial states of a tile: a warp a row, D/32 dims a lane.
+template <int D, int ROWS> __device__ __forceinline__ void merge(const PrefillParams &p) {
+	constexpr int N = D / 32, AHEAD = 16;
+	struct alignas(4 * N) Dims {
+		float x[N];
+	};
+	grid_wait();
+	grid_trigger();
+	int item = blockIdx.x / p.kv_heads, head = blockIdx.x % p.kv_heads, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+	if (item >= p.header[0]) return;
+	Item it = describe(p, item, head);
+	if (it.pieces == 1) return;
+	int rows = min(ROWS, it.rows - it.first), cta = blockIdx.x - it.piece * p.kv_heads; // of the first piece
+	Partials<D> from(p, ROWS);
+	for (int row = rows * it.piece / it.pieces + warp; row < rows * (it.piece + 1) / it.pieces; row += WARPS) {
+		float high = LOWEST, all = 0, o[N] = {};
+		for (int i = lane; i < it.pieces; i += 32) high = fmaxf(high, from.weight(cta + i * p.kv_heads, row)->x);
+		high = warp_max(high);
+		for (int base = 0; base < it.pieces; base += 32) {
+			float2 w = base + lane < it.pieces ? *from.weight(cta + (base + lane) * p.kv_heads, row) : make_float2(LOWEST, 0);
+			float share = exp2_fast(w.x - high);
+			all += share * w.y;
+			for (int i = base; i < min(base + 32, it.pieces); i += AHEAD) {
+				Dims d[AHEAD];
+#pragma unroll
+				for (int j = 0; j < AHEAD; j++)
+					d[j] = *reinterpret_cast<const Dims *>(from.sums(cta + min(i + j, it.pieces - 1) * p.kv_heads, row) + lane * N);
+#pragma unroll
+				for (int j = 0; j < AHEAD; j++) {
+					float by = __shfl_sync(~0u, share, i - base + j);
+					for (int k = 0; k < N; k++) o[k] += d[j].x[k] * by;
+				}
+			}
+		}
+		float scale = 1 / warp_sum(all);
+		half *out = p.out + row_at<D>(p, it, it.first + row) + head * p.group * D + lane * N;
+		for (int k = 0; k < N; k += 2) *reinterpret_cast<uint32_t *>(out + k) = pack_half(o[k] * scale, o[k + 1] * scale);
+	}
 }
 
 } // namespace
@@ -217,9 +297,14 @@ PG_KERNEL void __launch_bounds__(128, 2) attention_prefill_64(const __grid_const
 PG_KERNEL void __launch_bounds__(128, 2) attention_prefill_128(const __grid_constant__ PrefillParams p) { attend<128, 2>(p); }
 PG_KERNEL void __launch_bounds__(128, 2) attention_prefill_64_short(const __grid_constant__ PrefillParams p) { attend<64, 1>(p); }
 PG_KERNEL void __launch_bounds__(128, 2) attention_prefill_128_short(const __grid_constant__ PrefillParams p) { attend<128, 1>(p); }
+PG_KERNEL void __launch_bounds__(128) attention_prefill_merge_64(const __grid_constant__ PrefillParams p) { merge<64, 128>(p); }
+PG_KERNEL void __launch_bounds__(128) attention_prefill_merge_128(const __grid_constant__ PrefillParams p) { merge<128, 128>(p); }
+PG_KERNEL void __launch_bounds__(128) attention_prefill_merge_64_short(const __grid_constant__ PrefillParams p) { merge<64, 64>(p); }
+PG_KERNEL void __launch_bounds__(128) attention_prefill_merge_128_short(const __grid_constant__ PrefillParams p) { merge<128, 64>(p); }
 
-// attention_prefill_plan: one CTA of 1,024 threads. Prefix sums of tiles over the
-// sequences; item 0 is the last tile of the last sequence.
+// attention_prefill_plan: one CTA of 1,024 threads. Prefix sums of items over the
+// sequences; item 0 is the last tile of the last sequence. The pieces of a tile are
+// neighbours, in order.
 PG_KERNEL void __launch_bounds__(1024) attention_prefill_plan(const __grid_constant__ PrefillPlanParams p) {
 	__shared__ int32_t warp_total[32], carry, total;
 	grid_wait();
@@ -231,22 +316,32 @@ PG_KERNEL void __launch_bounds__(1024) attention_prefill_plan(const __grid_const
 		__syncthreads();
 		for (int base = first; base < n; base += 1024) {
 			int s = base + t, tokens = s < n ? p.batch.query_start[s + 1] - p.batch.query_start[s] : 0;
-			int tiles = (tokens * p.group + p.rows - 1) / p.rows, sum = tiles;
+			int rows = tokens * p.group, tiles = (rows + p.rows - 1) / p.rows, before = s < n ? p.batch.seq_lens[s] - tokens : 0;
+			auto pieces = [&](int tile) {
+				int last = before + (min((tile + 1) * p.rows, rows) - 1) / p.group; // key
+				return p.per ? (last / KEYS + p.per) / p.per : 1;
+			};
+			int items = p.per ? 0 : tiles;
+			if (p.per)
+				for (int i = 0; i < tiles; i++) items += pieces(i);
+			int sum = items;
 			for (int d = 1; d < 32; d *= 2) {
 				int below = __shfl_up_sync(~0u, sum, d);
 				if (lane >= d) sum += below;
 			}
 			if (lane == 31) warp_total[warp] = sum;
 			__syncthreads();
-			int before = carry;
-			for (int w = 0; w < warp; w++) before += warp_total[w];
+			int at = carry;
+			for (int w = 0; w < warp; w++) at += warp_total[w];
 			__syncthreads();
-			if (t == 1023) carry = before + sum;
+			if (t == 1023) carry = at + sum;
+			at += sum - items;
 			if (pass == 1)
-				for (int i = 0; i < tiles; i++) p.items[total - 1 - (before + sum - tiles + i)] = make_int2(s, i * p.rows);
+				for (int i = 0; i < tiles; i++)
+					for (int all = pieces(i), piece = all; piece-- > 0; at++) p.items[total - 1 - at] = make_int4(s, i * p.rows, piece, all);
 			__syncthreads();
 		}
-		if (pass == 0 && t == 0) p.header[0] = total = carry;
+		if (pass == 0 && t == 0) p.header[0] = total = carry, p.header[1] = 0;
 		__syncthreads();
 	}
 }

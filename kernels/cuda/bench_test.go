@@ -138,6 +138,27 @@ func BenchmarkPrefill(b *testing.B) {
 	}
 }
 
+// BenchmarkCached is a step of short chunks whose context is in the prefix cache.
+func BenchmarkCached(b *testing.B) {
+	for _, model := range trueShapes {
+		b.Run(model.name, func(b *testing.B) {
+			m := newBenchModel(b, model, 8, 30016)
+			for _, c := range []struct{ seqs, context, query int }{
+				{1, 0, 16}, {1, 1008, 16}, {1, 4080, 16}, {1, 29984, 16}, {1, 29984, 64}, {1, 29744, 256}, {1, 29488, 512}, {8, 4080, 16},
+			} {
+				b.Run(fmt.Sprintf("%dx%d after %d", c.seqs, c.query, c.context), func(b *testing.B) {
+					batch, sample := m.spans(c.seqs, c.context, c.query)
+					m.run(b, batch, sample, 2)
+					b.ResetTimer()
+					wall, device, _ := m.run(b, batch, sample, b.N)
+					b.ReportMetric(float64(wall.Microseconds())/1e3, "ms/step")
+					b.ReportMetric(float64(device.Microseconds())/1e3, "gpu-ms/step")
+				})
+			}
+		})
+	}
+}
+
 // BenchmarkProfile prints the time of each operation of a decode step of the 7B,
 // summed over layers.
 func BenchmarkProfile(b *testing.B) {

@@ -4,27 +4,28 @@
 //
 // Layouts (W = row stride in elements):
 //   hidden   float  [tokens][W]   residual stream, never rounded
-//   normed   bf16   [tokens][W]   so are attn and mlp
-//   query    half   [tokens][W]   so are keys and values: three bits more than bf16, at
-//                                 the same speed; beyond ±65504 they are clamped
+//   normed   half   [tokens][W]   so are attn, query, keys and values: three bits more than
+//                                 half, at the same speed; beyond ±65504 they are clamped
+//   mlp      half   [tokens][W]   times MLP_SCALE, so that it holds up to ±4·10⁶
 //   logits   float  [rows][W]
-//   weights  bf16   [N][W], row-major as in the checkpoint, except
+//   weights  half   [N][W], row-major as in the checkpoint, rounded to half first: what half
+//                   holds of 2⁻¹⁷ to 65504 half holds, too; except
 //              qkv:     in each head of q, k and v, row 2i is i, row 2i+1 is
 //                       i + headDim/2: a pair that RoPE rotates is two columns
 //              gate_up: row 2i is gate i, row 2i+1 is up i
+//              down:    over MLP_SCALE
 //            biases are permuted alike, float [N]
 //   W is the width rounded up to 64 elements. What lies past the width is zero in
-//   weights and in bf16 activations, and stays so: K may be taken as W. Weights
+//   weights and in half activations, and stays so: K may be taken as W. Weights
 //   have rows up to a multiple of 128, the surplus zero; activations have rows up
 //   to a multiple of 256: tiles may read, not write, past M.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-typedef __nv_bfloat16 bf16;
+constexpr float MLP_SCALE = 1.0f / 64; // weights.go: mlpScale
 
 #define PG_KERNEL extern "C" __global__
 
@@ -73,7 +74,7 @@ static __device__ __forceinline__ const half *key_at(const PagedKV &kv, const in
 enum EpilogueKind {
 	STORE,    // logits[m][n] = y, float
 	RESIDUAL, // hidden[m][n] += y, float
-	SWIGLU,   // mlp[m][n/2] = silu(y[n])·y[n+1], bf16
+	SWIGLU,   // mlp[m][n/2] = silu(y[n])·y[n+1]·MLP_SCALE, half
 	QKV,      // + bias, RoPE; q → query[m], k and v → the token's slot, half
 };
 
@@ -98,6 +99,9 @@ static __device__ __forceinline__ float silu(float x) {
 	asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + e));
 	return x * inverse;
 }
+
+// gated is what SWIGLU keeps of a gate and its up.
+static __device__ __forceinline__ float gated(float gate, float up) { return silu(gate) * (up * MLP_SCALE); }
 
 // Where the first element of the pair (n, n+1) goes; the second is head_dim/2
 // further.
@@ -158,7 +162,7 @@ template <int KIND> static __device__ __forceinline__ void epilogue2(const Epilo
 		out[0] += a;
 		if (n + 1 < e.cols) out[1] += b;
 	} else if constexpr (KIND == SWIGLU) {
-		static_cast<bf16 *>(e.out)[m * e.ld + n / 2] = __float2bfloat16(silu(a) * b);
+		static_cast<half *>(e.out)[m * e.ld + n / 2] = to_half(gated(a, b));
 	} else {
 		float x[1] = {a}, y[1] = {b};
 		half *out = qkv_destination(e, m, n);
@@ -166,11 +170,6 @@ template <int KIND> static __device__ __forceinline__ void epilogue2(const Epilo
 		out[0] = to_half(x[0]);
 		out[e.head_dim / 2] = to_half(y[0]);
 	}
-}
-
-static __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
-	__nv_bfloat162 v = __floats2bfloat162_rn(lo, hi);
-	return *reinterpret_cast<uint32_t *>(&v);
 }
 
 // epilogue8 ends columns n … n+7 (n a multiple of 8) of row m, with wide stores;
@@ -189,8 +188,8 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 		out[0] = lo;
 		out[1] = hi;
 	} else if constexpr (KIND == SWIGLU) {
-		uint2 v = {pack_bf16(silu(y[0]) * y[1], silu(y[2]) * y[3]), pack_bf16(silu(y[4]) * y[5], silu(y[6]) * y[7])};
-		*reinterpret_cast<uint2 *>(static_cast<bf16 *>(e.out) + m * e.ld + n / 2) = v;
+		uint2 v = {pack_half(gated(y[0], y[1]), gated(y[2], y[3])), pack_half(gated(y[4], y[5]), gated(y[6], y[7]))};
+		*reinterpret_cast<uint2 *>(static_cast<half *>(e.out) + m * e.ld + n / 2) = v;
 	} else {
 		float a[4] = {y[0], y[2], y[4], y[6]}, b[4] = {y[1], y[3], y[5], y[7]};
 		half *out = qkv_destination(e, m, n);

@@ -19,7 +19,7 @@ import (
 var cpuCases = []struct{ seqs, first, second int }{{3, 70, 23}, {16, 9, 4}, {100, 2, 1}}
 
 // TestAgainstCPU runs true shapes on both Backends, with the same random weights.
-// Activations in bfloat16 may move a log probability by a little.
+// Activations in float16 may move a log probability by a little.
 func TestAgainstCPU(t *testing.T) {
 	for _, path := range paths(t) {
 		for i, model := range trueShapes {

@@ -63,7 +63,7 @@ func newBackend(t testing.TB, cfg Config) *Backend {
 }
 
 func TestConformance(t *testing.T) {
-	tolerance := kernelstest.BFloat16()
+	tolerance := kernelstest.Float16()
 	tolerance.NoQKNorm = true
 	for _, path := range paths(t) {
 		t.Run(path, func(t *testing.T) {

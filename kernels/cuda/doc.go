@@ -17,14 +17,18 @@
 //
 // # Layouts
 //
-// The residual stream (Hidden) and Logits are float32, Query and the KV pool
-// float16, the other activations bfloat16. Row strides are the width rounded up to 64 elements; the padding is
-// zero in weights and in bfloat16 activations, so that products may run over it.
-// Weights are bfloat16 [out, in] row-major as in the checkpoint, with rows up to a
+// The residual stream (Hidden) and Logits are float32, the other activations and the KV
+// pool float16. Row strides are the width rounded up to 64 elements; the padding is
+// zero in weights and in activations, so that products may run over it.
+// Weights are rounded to bfloat16, as in every backend, and kept as float16, which holds
+// those values exactly from 2⁻¹⁷ to 65,504 (what is smaller is 2⁻²⁵ off at most, what is
+// larger is refused): tensor cores multiply equal types, and activations get three bits
+// more than in bfloat16. [out, in] row-major as in the checkpoint, with rows up to a
 // multiple of 128, except
 //
 //	LinearQKV     in each head of q, k and v: rows 0, h, 1, h+1, … with h = headDim/2
 //	LinearGateUp  rows gate 0, up 0, gate 1, up 1, …
+//	LinearDown    times 64, and MLP over 64: the products of gates and ups reach further
 //
 // so that the two values that RoPE rotates, and the two that SwiGLU multiplies,
 // are neighbouring columns of a product, in one thread's registers. Biases are

@@ -1,10 +1,10 @@
-// hidden[t] = w[tokens[t]], bf16 widened to float. One CTA a token. Bytes: 6 an
+// hidden[t] = w[tokens[t]], half widened to float. One CTA a token. Bytes: 6 an
 // element.
 #include "common.cuh"
 
 struct EmbedParams {
 	const int32_t *tokens; // [tokens]
-	const bf16 *w;         // [vocab][ld_w]
+	const half *w;         // [vocab][ld_w]
 	float *hidden;         // [tokens][ld]
 	int64_t ld_w, ld;
 	int32_t width, pad;
@@ -14,10 +14,10 @@ static_assert(sizeof(EmbedParams) == 48, "embed.go");
 PG_KERNEL void embed(const __grid_constant__ EmbedParams p) {
 	grid_wait();
 	grid_trigger(); // not earlier: the layers read the plans without waiting
-	const bf16 *w = p.w + p.tokens[blockIdx.x] * p.ld_w;
+	const half *w = p.w + p.tokens[blockIdx.x] * p.ld_w;
 	float *out = p.hidden + blockIdx.x * p.ld;
 	for (int i = threadIdx.x * 2; i < p.width; i += blockDim.x * 2) {
-		float2 v = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(w + i));
+		float2 v = __half22float2(*reinterpret_cast<const half2 *>(w + i));
 		out[i] = v.x;
 		if (i + 1 < p.width) out[i + 1] = v.y;
 	}

@@ -6,7 +6,7 @@
 // GemmParams: y [m, n] = x [m, k] · w [n, k]ᵀ, ended by the
 // epilogue of `kind`.
 struct GemmParams {
-	const bf16 *x, *w;
+	const half *x, *w;
 	int64_t ldx, ldw;      // row strides in elements, multiples of 8
 	float *partials;       // of tiles that several CTAs share
 	int32_t *counters;     // one a tile, zero between launches

@@ -1,6 +1,6 @@
 // Projection of many tokens on mma.sync: y = x·wᵀ, every card from sm_80 on.
 //
-// Layout: x [m][k] and w [n][k] bf16, k contiguous, both with rows up to a whole
+// Layout: x [m][k] and w [n][k] half, k contiguous, both with rows up to a whole
 // tile, so nothing is masked but the stores.
 //
 // Work: tiles of BM tokens × BN outputs. With few tiles k is cut as well: all
@@ -36,7 +36,7 @@ template <int BM, int BN, int WM, int WN, int STAGES> struct Tile {
 	uint32_t a[2][TM / 16][4], b[2][TN / 8][2];
 
 	// copy starts one of the PARTS parts of a step's copy.
-	static __device__ __forceinline__ void copy(const bf16 *x, const bf16 *w, int64_t ldx, int64_t ldw, uint32_t stage, int part) {
+	static __device__ __forceinline__ void copy(const half *x, const half *w, int64_t ldx, int64_t ldw, uint32_t stage, int part) {
 		constexpr int ROWS = THREADS / 8, X = (BM + ROWS - 1) / ROWS, ALL = X + BN / ROWS, EACH = (ALL + PARTS - 1) / PARTS;
 		static_assert(BN % ROWS == 0, "whole copies");
 		int chunk = threadIdx.x % 8, row = threadIdx.x / 8;
@@ -74,7 +74,7 @@ template <int BM, int BN, int WM, int WN, int STAGES> struct Tile {
 	}
 
 	// run multiplies `steps` steps of k from x and w on into c.
-	__device__ __forceinline__ void run(const bf16 *x, const bf16 *w, int64_t ldx, int64_t ldw, int steps, uint32_t ring) {
+	__device__ __forceinline__ void run(const half *x, const half *w, int64_t ldx, int64_t ldw, int steps, uint32_t ring) {
 #pragma unroll
 		for (int i = 0; i < TM / 16; i++)
 			for (int j = 0; j < TN / 8; j++)

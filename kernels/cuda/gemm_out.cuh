@@ -31,16 +31,16 @@ template <int N> struct Out {
 #pragma unroll
 			for (int j = 0; j < groups; j++) {
 				const float *y = c + 4 * (first + j);
-				words[lane / 4 * LD + 4 * j + lane % 4] = pack_bf16(silu(y[0]) * y[1], silu(y[2]) * y[3]);
+				words[lane / 4 * LD + 4 * j + lane % 4] = pack_half(gated(y[0], y[1]), gated(y[2], y[3]));
 			}
 			__syncwarp();
-			bf16 *out = static_cast<bf16 *>(e.out) + row * e.ld + column / 2 + 4 * first;
+			half *out = static_cast<half *>(e.out) + row * e.ld + column / 2 + 4 * first;
 #pragma unroll
 			for (int i = lane; i < 8 * groups; i += 32) {
 				int r = i / groups, j = i % groups;
 				if (column + 8 * (first + j) >= e.cols) continue;
 				uint4 v = *reinterpret_cast<const uint4 *>(words + r * LD + 4 * j);
-				bf16 *to = out + r * e.ld + 4 * j;
+				half *to = out + r * e.ld + 4 * j;
 				if (row + r < e.rows) *reinterpret_cast<uint2 *>(to) = upper(v);
 				if (row + r + 8 < e.rows) *reinterpret_cast<uint2 *>(to + 8 * e.ld) = lower(v);
 			}

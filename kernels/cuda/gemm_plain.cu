@@ -7,8 +7,8 @@
 #include "common.cuh"
 
 struct GemmPlainParams {
-	const bf16 *x; // [M][ld_x]
-	const bf16 *w; // [N][ld_w]
+	const half *x; // [M][ld_x]
+	const half *w; // [N][ld_w]
 	int64_t ld_x, ld_w;
 	int32_t k, pad[3]; // a multiple of 32
 	Epilogue e;
@@ -25,11 +25,11 @@ template <int KIND> static __device__ __forceinline__ void gemm(const GemmPlainP
 	float acc[4][4] = {};
 	for (int k0 = 0; k0 < p.k; k0 += STEP) {
 		bool inside = n0 + row < p.e.cols; // rows of x past M are readable
-		const bf16 *x = p.x + (m0 + row) * p.ld_x + k0 + col, *w = p.w + (n0 + row) * p.ld_w + k0 + col;
+		const half *x = p.x + (m0 + row) * p.ld_x + k0 + col, *w = p.w + (n0 + row) * p.ld_w + k0 + col;
 #pragma unroll
 		for (int i = 0; i < 8; i++) {
-			xs[col + i][row] = __bfloat162float(x[i]);
-			ws[col + i][row] = inside ? __bfloat162float(w[i]) : 0;
+			xs[col + i][row] = __half2float(x[i]);
+			ws[col + i][row] = inside ? __half2float(w[i]) : 0;
 		}
 		__syncthreads();
 #pragma unroll 8

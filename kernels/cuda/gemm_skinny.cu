@@ -1,6 +1,6 @@
 // Skinny projection, m ≤ 64 tokens: y = x·wᵀ at the speed the weights stream.
 //
-// Layout: w [n][k] and x [m][k] bf16, k contiguous. Products are swapped: the
+// Layout: w [n][k] and x [m][k] half, k contiguous. Products are swapped: the
 // weights are the 16-row operand of mma.m16n8k16, tokens its 8 columns, so a
 // single token wastes no row.
 //
@@ -46,7 +46,7 @@ template <int BN, int MT, int STAGES> struct Skinny {
 	static __device__ __forceinline__ void copy_weights(const GemmParams &p, int tile, int k, uint32_t stage, uint64_t policy) {
 		constexpr int CHUNKS = KS / 8;
 		int lane = threadIdx.x % 32, chunk = lane % CHUNKS, row = lane / CHUNKS;
-		const bf16 *from = p.w + (int64_t)(tile * BN + row) * p.ldw + k + chunk * 8;
+		const half *from = p.w + (int64_t)(tile * BN + row) * p.ldw + k + chunk * 8;
 		bool valid = k + chunk * 8 < p.k;
 #pragma unroll
 		for (int i = 0; i < BN; i += 32 / CHUNKS)
@@ -57,7 +57,7 @@ template <int BN, int MT, int STAGES> struct Skinny {
 	static __device__ __forceinline__ void copy_tokens(const GemmParams &p, int k, uint32_t stage) {
 		constexpr int CHUNKS = KS / 8;
 		int lane = threadIdx.x % 32, chunk = lane % CHUNKS, row = lane / CHUNKS;
-		const bf16 *from = p.x + row * p.ldx + k + chunk * 8;
+		const half *from = p.x + row * p.ldx + k + chunk * 8;
 		bool valid = k + chunk * 8 < p.k;
 #pragma unroll
 		for (int i = 0; i < MT; i += 32 / CHUNKS)

@@ -1,7 +1,7 @@
 // Projection of many tokens on Hopper: y = x·wᵀ by wgmma from tiles that the bulk
 // tensor copy engine brings.
 //
-// Layout: x [m][k] and w [n][k] bf16, k contiguous, read through tensor maps of panels of 64
+// Layout: x [m][k] and w [n][k] half, k contiguous, read through tensor maps of panels of 64
 // columns, in boxes of 128 rows of x and half a tile's of w (SWIZZLE_128B); what lies past the
 // maps reads as zero.
 //

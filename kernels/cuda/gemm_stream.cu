@@ -1,6 +1,6 @@
 // Projection of few tokens on Hopper: y = x·wᵀ at the speed the weights stream.
 //
-// Layout: x [m][k] and w [n][k] bf16, k contiguous, read through tensor maps
+// Layout: x [m][k] and w [n][k] half, k contiguous, read through tensor maps
 // (SWIZZLE_128B; w: box 64 columns × 128 rows; x: 64 × MT, since several small boxes a
 // step take the copy engine longer).
 //

@@ -1,14 +1,14 @@
 // Projection of few tokens on Hopper, with tiles as wide as it takes to give every
 // multiprocessor the same work: y = x·wᵀ.
 //
-// Layout: x [m][k] and w [n][k] bf16, k contiguous, read through tensor maps of panels of 64
+// Layout: x [m][k] and w [n][k] half, k contiguous, read through tensor maps of panels of 64
 // columns (SWIZZLE_128B). A step of the ring is `panels` of them: one request brings a step's
 // tokens (boxes of `box` rows), and one its weights (of BN rows, or two of BN/2 where BN is
 // beyond 256). Small boxes one by one take the copy engine 0.2 µs each.
 //
 // Work: tokens are the M side of wgmma, 64 to a warpgroup, weights its N side: a tile is MT
 // tokens × BN weights, BN any multiple of 8, where gemm_stream.cu, which swaps the sides, has
-// only 128 and 256. (gate_up of the 7B is 132 tiles of 288.) Two ways to deal:
+// only 128 and 256. (gate_up of the 1.5B is 132 tiles of 136.) Two ways to deal:
 //   - A CTA has whole tiles, of all of k.
 //   - A cluster of two to eight CTAs has a tile, each a share of k, and each sends its sums
 //     to the one that ends the token.
@@ -27,15 +27,12 @@
 
 namespace {
 
-constexpr int LENDS = 288 * 128; // sums of a tile for which a warp of producers becomes a warpgroup that lends registers
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 template <int BN, int MT> struct Wide : Ring {
 	static constexpr int WEIGHTS = BN * BK * 2, BOXES = BN > 256 ? 2 : 1;
 	static constexpr int COLUMNS = MT == 64 ? (BN / 2 + 7) / 8 * 8 : BN; // of a warpgroup
 	static constexpr int SECOND = MT == 64 ? BN - COLUMNS : 0;           // the first of the second one's
-	static constexpr int BLOCKS = COLUMNS > 256 ? 2 : 1, N = COLUMNS / BLOCKS; // of wgmma
 	static constexpr int GROUPS = COLUMNS / 8;
 	static constexpr int TILE_LD = BN % 16 ? BN : BN + 8; // floats between tokens of a tile left in the ring: 8 more than a multiple of 16
 
@@ -43,7 +40,7 @@ template <int BN, int MT> struct Wide : Ring {
 	int panel, tokens, size;  // bytes of a panel of x, of a step's tokens and of a stage
 	int rank, ctas;           // of the cluster
 	uint32_t received, sums;  // barrier of the cluster's sums, and where they arrive
-	float c[BLOCKS][N / 2];
+	float c[COLUMNS / 2];
 
 	__device__ __forceinline__ explicit Wide(const StreamParams &p, char *shared) {
 		count = p.stages, panels = p.panels;
@@ -71,7 +68,7 @@ template <int BN, int MT> struct Wide : Ring {
 	// multiply sums the steps of the ring into c.
 	__device__ __forceinline__ void multiply(int steps) {
 		int before = 0, group = uniform(threadIdx.x / 128);
-		int second = MT == 128 ? 0 : BOXES == 2 ? panels * (WEIGHTS / 2) : SECOND * BK * 2, block = panels * (WEIGHTS / 2) >> 4;
+		int second = MT == 128 ? 0 : BOXES == 2 ? panels * (WEIGHTS / 2) : SECOND * BK * 2;
 		for (int i = 0; i < steps; i++, next(count)) {
 			barrier_wait(full + 8 * stage, parity);
 			uint32_t at = ring + stage * size;
@@ -80,9 +77,7 @@ template <int BN, int MT> struct Wide : Ring {
 			for (int d = 0; d < panels; d++, a += panel >> 4, b += WEIGHTS / BOXES >> 4) {
 				wgmma_fence();
 #pragma unroll
-				for (int k = 0; k < BK / 16; k++)
-#pragma unroll
-					for (int j = 0; j < BLOCKS; j++) wgmma(c[j], a + 2 * k, b + j * block + 2 * k, i > 0 || d > 0 || k > 0);
+				for (int k = 0; k < BK / 16; k++) wgmma(c, a + 2 * k, b + 2 * k, i > 0 || d > 0 || k > 0);
 				wgmma_commit();
 				wgmma_wait<1>();
 				if (i > 0 && d == 0) release(before);
@@ -124,7 +119,7 @@ template <int BN, int MT> struct Wide : Ring {
 				if (mine(g)) send(at + 32 * g, sum(g, 2 * h), sum(g, 2 * h + 1), barrier);
 		}
 	}
-	__device__ __forceinline__ float sum(int group, int i) const { return c[group / (N / 8)][group % (N / 8) * 4 + i]; }
+	__device__ __forceinline__ float sum(int group, int i) const { return c[4 * group + i]; }
 
 	// each gives the sums, eight weights of a token at a time, to fn(token, weight, values): of
 	// every 32 weights, four threads turn their pairs into eight for each. One body for all of
@@ -214,16 +209,13 @@ template <int BN, int MT> __device__ __forceinline__ void project(const StreamPa
 	__syncthreads();
 	if (s.ctas > 1) cluster_arrive_relaxed();
 
-	constexpr bool LEND = BN * MT >= LENDS;
 	if (threadIdx.x >= CONSUMERS) {
-		if constexpr (LEND) fewer_registers<40>();
 		if (threadIdx.x == CONSUMERS) produce(p, s, parts);
 		grid_wait();
 		__syncwarp();
 		if (s.ctas > 1) cluster_wait();
 		return;
 	}
-	if constexpr (LEND) more_registers<232>();
 	if (s.ctas > 1) cluster_wait(); // all have their barriers
 	grid_wait();
 	Part t;
@@ -247,7 +239,7 @@ template <int BN, int MT> __device__ void project(const StreamParams &) {}
 } // namespace
 
 #define WIDE(BN, MT) \
-	PG_KERNEL void __launch_bounds__(CONSUMERS + (BN * MT >= LENDS ? 128 : 32), 1) gemm_wide_##BN##_##MT(const __grid_constant__ StreamParams p) { project<BN, MT>(p); }
+	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_wide_##BN##_##MT(const __grid_constant__ StreamParams p) { project<BN, MT>(p); }
 
 WIDE(32, 64)
 WIDE(56, 64)
@@ -260,9 +252,7 @@ WIDE(80, 64)
 WIDE(80, 128)
 WIDE(112, 64)
 WIDE(112, 128)
-WIDE(120, 64)
 WIDE(120, 128)
 WIDE(136, 64)
 WIDE(136, 128)
 WIDE(288, 64)
-WIDE(288, 128)

@@ -11,8 +11,8 @@ import (
 type wideVariant struct{ bn, mt int }
 
 var wideVariants = []wideVariant{
-	{32, 64}, {56, 64}, {64, 64}, {72, 64}, {80, 64}, {112, 64}, {120, 64}, {136, 64}, {288, 64},
-	{56, 128}, {64, 128}, {72, 128}, {80, 128}, {112, 128}, {120, 128}, {136, 128}, {288, 128},
+	{32, 64}, {56, 64}, {64, 64}, {72, 64}, {80, 64}, {112, 64}, {136, 64}, {288, 64},
+	{56, 128}, {64, 128}, {72, 128}, {80, 128}, {112, 128}, {120, 128}, {136, 128},
 }
 
 // wideRing is what StreamParams says of gemm_wide.cu's ring: its stages, the panels of 64
@@ -26,14 +26,6 @@ const (
 )
 
 func (v wideVariant) kernel() string { return fmt.Sprintf("gemm_wide_%d_%d", v.bn, v.mt) }
-
-// threads is the two warpgroups and the producer, which may lend its registers.
-func (v wideVariant) threads() int {
-	if v.bn*v.mt >= 288*128 {
-		return 384
-	}
-	return 288
-}
 
 // box is the rows of a box of x: those of a tile that are used, as far as boxRows go.
 func (v wideVariant) box(m int) int {
@@ -90,7 +82,7 @@ func wideCandidates(s gemmShape, a arch) (all []candidate) {
 			continue
 		}
 		for _, d := range v.deals(s, a) {
-			g := gemmPlan{launch: grid("gemm_wide", v.kernel(), d.ctas, 1, v.threads()), tiles: int32(ceilDiv(s.n, v.bn))}
+			g := gemmPlan{launch: grid("gemm_wide", v.kernel(), d.ctas, 1, 288), tiles: int32(ceilDiv(s.n, v.bn))}
 			g.Shared, g.PDL, g.Cluster = uint32(v.shared(s.m, d.ring, d.cluster)), 1, uint32(d.cluster)
 			if d.ends > 1 {
 				g.per = 1

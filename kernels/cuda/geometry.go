@@ -115,9 +115,17 @@ func layoutDecodeScratch(s attentionShape, sms int, base ptr) (d decodeScratch, 
 // head of a token.
 const prefillShort = 64
 
-// layoutPrefillScratch places header and items for steps of at most maxTokens and
-// maxSeqs from base on and gives their size.
-func layoutPrefillScratch(s attentionShape, maxTokens, maxSeqs int, base ptr) (header, items ptr, bytes int64) {
-	room := ceilDiv(maxTokens*s.group(), prefillShort) + maxSeqs
-	return base, base + 256, 256 + int64(roundUp(8*room, 256))
+// pieceRows is the most rows that pieces of keys leave states of.
+func pieceRows(sms int) int { return 2 * residentCTAs(sms) * prefillShort }
+
+// prefillScratch is the memory of the prefill kernels.
+type prefillScratch struct{ header, partials, items ptr }
+
+// layoutPrefillScratch places header, partial states and items for steps of at most
+// maxTokens and maxSeqs from base on and gives their size.
+func layoutPrefillScratch(s attentionShape, maxTokens, maxSeqs, sms int, base ptr) (p prefillScratch, bytes int64) {
+	partials := roundUp(pieceRows(sms)*(s.headDim+2)*4, 256)
+	items := max(ceilDiv(maxTokens*s.group(), prefillShort)+maxSeqs, pieceRows(sms)/prefillShort)
+	p = prefillScratch{header: base, partials: base + 256, items: base + 256 + ptr(partials)}
+	return p, 256 + int64(partials) + int64(roundUp(16*items, 256))
 }

@@ -128,7 +128,7 @@ func (g *graphs) captureWanted(b *Backend) {
 	}
 	b.beginPrepare()
 	b.prepare()
-	b.issue(shape.step, b.identity[:e.size+1], e.size, e.size, e.forward)
+	b.issue(shape.step, b.identity[:e.size+1], nil, e.size, e.size, e.forward)
 	b.runSample(e.size)
 	exec, err := b.compute.EndCapture()
 	if err != nil { // memory may be short: the size stays eager

@@ -15,6 +15,7 @@ type activation struct {
 	data                ptr
 	rows, width, stride int
 	dtype               kernels.DType
+	scale               float32 // that values lie multiplied by
 }
 
 func (a *activation) rowBytes() int { return a.dtype.Size() * a.stride }
@@ -25,14 +26,14 @@ func (b *Backend) initActivations() {
 		if at == kernels.Logits {
 			rows = b.now.MaxLogitRows
 		}
-		width, dtype := b.shape.Width(at), kernels.BF16
+		width, dtype, scale := b.shape.Width(at), kernels.FP16, float32(1)
 		switch at {
 		case kernels.Hidden, kernels.Logits:
 			dtype = kernels.FP32
-		case kernels.Query:
-			dtype = b.kv.DType
+		case kernels.MLP:
+			scale = mlpScale
 		}
-		b.acts[a] = activation{data, rows, width, stride(width), dtype}
+		b.acts[a] = activation{data, rows, width, stride(width), dtype, scale}
 	}
 }
 
@@ -67,7 +68,7 @@ func (b *Backend) readActivation(out []float32, a kernels.Activation, rows int) 
 			continue
 		}
 		for i := range act.width {
-			out = append(out, act.dtype.Float(*(*uint16)(unsafe.Pointer(&line[2*i]))))
+			out = append(out, act.dtype.Float(*(*uint16)(unsafe.Pointer(&line[2*i])))/act.scale)
 		}
 	}
 	return out
@@ -87,7 +88,7 @@ func (b *Backend) WriteActivation(a kernels.Activation, values []float32) {
 			if act.dtype == kernels.FP32 {
 				*(*float32)(unsafe.Pointer(&line[4*i])) = v
 			} else {
-				*(*uint16)(unsafe.Pointer(&line[2*i])) = act.dtype.Bits(v)
+				*(*uint16)(unsafe.Pointer(&line[2*i])) = act.dtype.Bits(v * act.scale)
 			}
 		}
 	}

@@ -1,28 +1,34 @@
-// Weights into their final place: conversion to bf16, the order of rows that
-// common.cuh fixes, padding left as it is (zero). One thread a value pair.
+// Weights into their final place: rounded to bf16, as every backend has them, and kept as
+// half; in the order of rows that common.cuh fixes, padding left as it is (zero). Values
+// that half cannot hold are counted. One thread a value.
 //
-//   dst[row(i)][k] = bf16(src[i][k]), or of kernels.Dummy·scale + offset
+//   dst[row(i)][k] = half(bf16(src[i][k])·gain), or of kernels.Dummy·scale + offset
 //
 // rope_table makes cos and sin of position·inv_freq (a float32 product) by scale.
 #include "common.cuh"
+
+#include <cuda_bf16.h>
 
 enum { LOAD_BF16, LOAD_FP16, LOAD_FP32, LOAD_DUMMY };
 
 struct LoadParams {
 	const void *src; // rows of [cols]
-	bf16 *dst;       // [·][ld]
+	half *dst;       // [·][ld]
 	int64_t ld, first; // first: row of the part that src starts with
 	uint64_t seed;
 	float scale, offset;
 	int32_t rows, cols, dtype;
 	int32_t head_dim;         // > 0: pairs of a head's halves are neighbours
 	int32_t row_step, row_at; // else row i goes to i·row_step + row_at
+	float gain;               // a power of two
+	int32_t pad;
+	int32_t *beyond; // counts what half cannot hold; NULL: nothing to count
 };
-static_assert(sizeof(LoadParams) == 72, "load.go");
+static_assert(sizeof(LoadParams) == 88 && offsetof(LoadParams, beyond) == 80, "load.go");
 
-#include <cuda_fp16.h>
+constexpr float MOST = 65504; // that half holds
 
-static __device__ __forceinline__ bf16 dummy(const LoadParams &p, uint64_t i) {
+static __device__ __forceinline__ __nv_bfloat16 dummy(const LoadParams &p, uint64_t i) {
 	uint64_t z = p.seed + (i + 1) * 0x9E3779B97F4A7C15ull;
 	z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
 	z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
@@ -36,19 +42,21 @@ PG_KERNEL void load(const __grid_constant__ LoadParams p) {
 	if (row >= p.rows) return;
 	int64_t to = i * p.row_step + p.row_at;
 	if (p.head_dim) {
-		int64_t in_head = i % p.head_dim, half = p.head_dim / 2;
-		to = p.row_at + i - in_head + (in_head < half ? 2 * in_head : 2 * (in_head - half) + 1);
+		int64_t in_head = i % p.head_dim, middle = p.head_dim / 2;
+		to = p.row_at + i - in_head + (in_head < middle ? 2 * in_head : 2 * (in_head - middle) + 1);
 	}
 	for (int k = blockIdx.x * blockDim.x + threadIdx.x; k < p.cols; k += gridDim.x * blockDim.x) {
 		int64_t at = row * p.cols + k;
-		bf16 v;
+		__nv_bfloat16 v;
 		switch (p.dtype) {
-		case LOAD_BF16: v = static_cast<const bf16 *>(p.src)[at]; break;
+		case LOAD_BF16: v = static_cast<const __nv_bfloat16 *>(p.src)[at]; break;
 		case LOAD_FP16: v = __float2bfloat16(__half2float(static_cast<const __half *>(p.src)[at])); break;
 		case LOAD_FP32: v = __float2bfloat16(static_cast<const float *>(p.src)[at]); break;
 		default: v = dummy(p, i * p.cols + k);
 		}
-		p.dst[to * p.ld + k] = v;
+		float x = __bfloat162float(v) * p.gain;
+		if (p.beyond && fabsf(x) > MOST) atomicAdd(p.beyond, 1);
+		p.dst[to * p.ld + k] = to_half(x);
 	}
 }
 

@@ -13,6 +13,9 @@ type loadParams struct {
 	rows, cols     int32
 	dtype, headDim int32
 	rowStep, rowAt int32
+	gain           float32
+	_              int32
+	beyond         ptr
 }
 
 // loadDummy is the dtype of values that the device makes; the others are
@@ -28,7 +31,8 @@ type ropeTableParams struct {
 }
 
 var (
-	_ [72]byte = [unsafe.Sizeof(loadParams{})]byte{}
+	_ [88]byte = [unsafe.Sizeof(loadParams{})]byte{}
+	_ [80]byte = [unsafe.Offsetof(loadParams{}.beyond)]byte{}
 	_ [32]byte = [unsafe.Sizeof(ropeTableParams{})]byte{}
 )
 

@@ -78,7 +78,7 @@ func loadTrue(t testing.TB, b kernels.Backend, s kernels.Shape, tied bool) *true
 			})),
 			linear(kernels.LinearPlain, fanIn(s.Hidden, q)),
 			linear(kernels.LinearGateUp, fanIn(s.Intermediate, s.Hidden), fanIn(s.Intermediate, s.Hidden)),
-			linear(kernels.LinearPlain, fanIn(s.Hidden, s.Intermediate)),
+			linear(kernels.LinearDown, fanIn(s.Hidden, s.Intermediate)),
 		})
 	}
 	m.pass = m.forward

@@ -78,17 +78,17 @@ func (b *Backend) setLayer(op kernels.Op, layer int) {
 
 // Linear implements kernels.Backend. The one that reads MLP ends a layer.
 func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
-	x := operandX{b.ws.attn, src, &b.maps.attn}
+	x, kind := operandX{b.ws.attn, src, &b.maps.attn}, weightPlain
 	b.run.part = "attn"
 	switch src {
 	case kernels.Attn:
 	case kernels.MLP:
 		b.run.part = "mlp"
-		x.data, x.tiles = b.ws.mlp, &b.maps.mlp
+		x.data, x.tiles, kind = b.ws.mlp, &b.maps.mlp, weightDown
 	default:
 		panic(fmt.Sprintf("cuda: linear: source %d, want Attn or MLP", src))
 	}
-	w := b.operand(kernels.OpLinear, weight, weightPlain, b.shape.Hidden, b.shape.Width(src))
+	w := b.operand(kernels.OpLinear, weight, kind, b.shape.Hidden, b.shape.Width(src))
 	b.begin(kernels.OpLinear)
 	b.gemm(kernels.OpLinear, epilogueResidual, x, b.run.tokens, w, epilogue{out: b.ws.hidden, ld: int64(stride(b.shape.Hidden))})
 	b.finishProduct(kernels.OpLinear, kernels.Hidden, b.run.tokens, w, 8*b.shape.Hidden)

@@ -16,6 +16,7 @@ import (
 // pool is the KV cache's blocks on the device and on the host.
 type pool struct {
 	kv     pagedKV
+	tokens tensorMap // of groups of eight tokens, for attention_sm90.cu
 	device *cuda.Range
 	blocks int // device blocks
 
@@ -44,6 +45,13 @@ func (b *Backend) initPool() (err error) {
 		return fmt.Errorf("reserving addresses for the KV pool: %w", err)
 	}
 	p.kv = newPagedKV(b.kv, p.device.Base)
+	if b.arch.hopper && sm90Attention(b.kv.HeadDim).rows > 0 {
+		m, err := cuda.NewGroupMap(p.device.Base, p.device.Reserved()/int64(2*b.kv.HeadDim), b.kv.HeadDim, b.kv.BlockSize/8)
+		if err != nil {
+			return fmt.Errorf("describing the KV pool to the copy engine: %w", err)
+		}
+		p.tokens = tensorMap(m)
+	}
 	p.hostPer = int(max(1, hostChunk/b.kv.BlockBytes()))
 	for i := range p.tickets {
 		if p.began[i], err = cuda.NewEvent(); err != nil {

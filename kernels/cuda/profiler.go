@@ -305,7 +305,7 @@ func (b *Backend) describe(s *step, g *graph, samples int) {
 	b.run.step = s
 	b.beginPrepare()
 	b.prepare()
-	b.issue(s, b.identity[:g.size+1], g.size, g.size, g.forward)
+	b.issue(s, b.identity[:g.size+1], nil, g.size, g.size, g.forward)
 	b.begin(kernels.OpSample)
 	b.runSample(g.size)
 	b.end(kernels.OpSample, sampleBytes(samples, b.shape.Vocab), 0)

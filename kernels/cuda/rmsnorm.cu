@@ -1,5 +1,5 @@
 // out[i] = x / sqrt(mean(x²) + eps) · w with x = hidden[rows[i]], or hidden[i]
-// without rows; float32, rounded to bf16 at the end (Zhang and Sennrich, 2019).
+// without rows; float32, rounded to half at the end (Zhang and Sennrich, 2019).
 // One CTA a row; the sum has one order whatever the batch. Bytes: 4 in, 2 out an element.
 #include "common.cuh"
 
@@ -7,7 +7,7 @@ struct RMSNormParams {
 	const float *hidden;  // [tokens][ld]
 	const float *w;       // [width]
 	const int32_t *rows;  // [grid] or NULL
-	bf16 *out;            // [grid][ld_out]
+	half *out;            // [grid][ld_out]
 	int64_t ld, ld_out;
 	int32_t width;
 	float eps;
@@ -53,7 +53,7 @@ PG_KERNEL void __launch_bounds__(512) rmsnorm(const __grid_constant__ RMSNormPar
 	for (int i = 0; i < blockDim.x / 32; i++) sum += sums[i];
 	float scale = rsqrtf(sum / p.width + p.eps);
 	uint2 *out = reinterpret_cast<uint2 *>(p.out + blockIdx.x * p.ld_out);
-	auto put = [&](int at, float4 v, float4 g) { out[at] = {pack_bf16(v.x * scale * g.x, v.y * scale * g.y), pack_bf16(v.z * scale * g.z, v.w * scale * g.w)}; };
+	auto put = [&](int at, float4 v, float4 g) { out[at] = {pack_half(v.x * scale * g.x, v.y * scale * g.y), pack_half(v.z * scale * g.z, v.w * scale * g.w)}; };
 #pragma unroll
 	for (int i = 0; i < EACH; i++)
 		if (int at = threadIdx.x + i * blockDim.x; at < n) put(at, v[i], g[i]);

@@ -93,7 +93,7 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 	if b.err != nil {
 		return
 	}
-	b.loader.done()
+	b.loaded()
 	b.ranges.Push("step")
 	if s.used {
 		b.fail("launch", s.end.Sync())
@@ -109,17 +109,17 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 	b.updates.take(&s.message)
 	s.message.batch(batch, tokens, seqs)
 	if s.graph == nil {
-		b.runForward(s, batch.QueryStart, batch.NumDecodes, forward)
+		b.runForward(s, batch.QueryStart, batch.SeqLens, batch.NumDecodes, forward)
 	}
 }
 
 // runForward issues the step op by op.
-func (b *Backend) runForward(s *step, queryStart []int32, decodes int, forward func()) {
+func (b *Backend) runForward(s *step, queryStart, lens []int32, decodes int, forward func()) {
 	b.fail("launch", s.start.Record(&b.compute))
 	b.run.step = s
 	b.beginPrepare()
 	b.send(&s.message)
-	b.issue(s, queryStart, decodes, s.logits, forward)
+	b.issue(s, queryStart, lens, decodes, s.logits, forward)
 }
 
 // beginPrepare starts the operation that ends in issue.
@@ -128,11 +128,12 @@ func (b *Backend) beginPrepare() {
 	b.profiler.begin(b)
 }
 
-// issue ends the operation that prepares a step of the sequences, and calls forward.
-func (b *Backend) issue(s *step, queryStart []int32, decodes, logits int, forward func()) {
+// issue ends the operation that prepares a step of the sequences, and calls forward. The
+// lengths may be nil: those of a graph's are not known.
+func (b *Backend) issue(s *step, queryStart, lens []int32, decodes, logits int, forward func()) {
 	seqs := len(queryStart) - 1
 	b.run = runState{issuing: true, layer: -1, tokens: int(queryStart[seqs]), seqs: seqs, logits: logits, step: s}
-	b.planAttention(queryStart, decodes)
+	b.planAttention(queryStart, lens, decodes)
 	b.end(kernels.OpPrepare, 4*int64(s.message.n), 0)
 	forward()
 	b.run.issuing = false
@@ -146,7 +147,7 @@ func (b *Backend) flush() {
 		s.graph, s.forward = nil, nil
 		s.message.set(mTokens, s.tokens)
 		s.message.set(mSeqs, s.seqs)
-		b.runForward(s, b.identity[:s.seqs+1], s.seqs, forward)
+		b.runForward(s, b.identity[:s.seqs+1], nil, s.seqs, forward)
 	}
 }
 

@@ -19,13 +19,17 @@ type weightKind int
 
 const (
 	weightPlain weightKind = iota
+	weightDown             // over mlpScale
 	weightQKV
 	weightGateUp
 	weightHead // embedding, too
 	weightNorm // float32 [rows]
 )
 
-// weight implements kernels.Weight: [rows, cols] at data, bfloat16 with row
+// mlpScale is MLP_SCALE of common.cuh.
+const mlpScale = 1.0 / 64
+
+// weight implements kernels.Weight: [rows, cols] at data, float16 with row
 // stride ld elements, in the order that common.cuh says.
 type weight struct {
 	name       string
@@ -62,6 +66,7 @@ type loader struct {
 	device [2]ptr
 	copied [2]cuda.Event // the pinned buffer was copied
 	turn   int
+	beyond ptr // int32: values that float16 cannot hold
 }
 
 // stageBytes is the size of a staging buffer.
@@ -88,7 +93,8 @@ func (b *Backend) reserve(bytes int64) (ptr, error) {
 }
 
 // stage makes the staging buffers.
-func (l *loader) stage() (err error) {
+func (b *Backend) stage() (err error) {
+	l := &b.loader
 	if l.pinned[0] != nil {
 		return nil
 	}
@@ -105,14 +111,27 @@ func (l *loader) stage() (err error) {
 			return err
 		}
 	}
+	if l.beyond == 0 {
+		if l.beyond, err = b.reserve(4); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// done frees the staging buffers: the weights are loaded.
-func (l *loader) done() {
-	if l.pinned[0] != nil {
-		_ = l.unstage() // a failure here shows in the next call that matters
+// loaded ends loading: it frees the staging buffers, and fails the Backend where weights did not fit.
+func (b *Backend) loaded() {
+	l := &b.loader
+	if l.pinned[0] == nil {
+		return
 	}
+	var beyond int32
+	b.fail("load", b.compute.ToHost(unsafe.Pointer(&beyond), l.beyond, 4))
+	b.fail("load", b.compute.Sync())
+	if beyond > 0 {
+		b.fail("load", fmt.Errorf("%d weights are beyond what float16 holds (65,504; of down projections 1,023): use --device cpu", beyond))
+	}
+	_ = l.unstage() // a failure here shows in the next call that matters
 }
 
 func (l *loader) unstage() error {
@@ -147,6 +166,8 @@ func kindOf(kind kernels.LinearKind) weightKind {
 		return weightGateUp
 	case kernels.LinearHead:
 		return weightHead
+	case kernels.LinearDown:
+		return weightDown
 	}
 	return weightPlain
 }
@@ -244,12 +265,14 @@ func (b *Backend) loadMatrix(kind weightKind, cols int, parts, bias []kernels.Ho
 	}
 	first := 0
 	for i, part := range parts {
-		p := loadParams{dst: w.data, ld: int64(w.ld), rowStep: 1, rowAt: int32(first), cols: int32(cols)}
+		p := loadParams{dst: w.data, ld: int64(w.ld), rowStep: 1, rowAt: int32(first), cols: int32(cols), gain: 1}
 		switch kind {
 		case weightGateUp:
 			p.rowStep, p.rowAt = 2, int32(i)
 		case weightQKV:
 			p.headDim = int32(b.shape.HeadDim)
+		case weightDown:
+			p.gain = 1 / mlpScale
 		}
 		if err := b.loadRows(part, p); err != nil {
 			return nil, fmt.Errorf("%s: %w", part.Name, err)
@@ -264,7 +287,7 @@ func (b *Backend) loadMatrix(kind weightKind, cols int, parts, bias []kernels.Ho
 	return w, b.err
 }
 
-// tilesOf is the tensor map of rows of bfloat16 in boxes of boxRows × 64, for the kernels that use the
+// tilesOf is the tensor map of rows of float16 in boxes of boxRows × 64, for the kernels that use the
 // bulk copy engine.
 func (b *Backend) tilesOf(data ptr, rows, ld, boxRows int) (tensorMap, error) {
 	if !b.arch.hopper {
@@ -318,11 +341,11 @@ func (b *Backend) loadRows(t kernels.HostTensor, p loadParams) error {
 		return b.err
 	}
 	l := &b.loader
-	if err := l.stage(); err != nil {
+	if err := b.stage(); err != nil {
 		return err
 	}
 	rowBytes := int(p.cols) * t.DType.Size()
-	p.dtype = int32(t.DType)
+	p.dtype, p.beyond = int32(t.DType), l.beyond
 	for first := 0; first < rows; {
 		n := min(rows-first, stageBytes/rowBytes)
 		i := l.turn

@@ -1,7 +1,7 @@
 // Instructions of sm_90a: the bulk tensor copy, its barriers, and products of a
 // warpgroup (128 threads) straight from shared memory.
 //
-// Tiles in shared memory: rows of 64 bf16 (128 bytes), eight rows to a group of
+// Tiles in shared memory: rows of 64 half (128 bytes), eight rows to a group of
 // 1 KiB within which 16-byte chunks are permuted by the row (SWIZZLE_128B), groups
 // one after the other, aligned to 1 KiB.
 //
@@ -79,15 +79,27 @@ __device__ __forceinline__ void prefetch_map(const TensorMap &map) {
 	asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
-// operand describes a tile to wgmma.
-__device__ __forceinline__ uint64_t operand(uint32_t tile) {
-	return (tile & 0x3FFFF) >> 4 | 1ull << 16 | (1024ull >> 4) << 32 | 1ull << 62;
+// copy_groups starts the copy of a box of a tensor of groups of eight rows, each of them
+// panels of 64 columns, its corner at the group.
+__device__ __forceinline__ void copy_groups(uint32_t to, const TensorMap &map, int group, uint32_t barrier) {
+	asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %2, %2, %3}], [%4];"
+	             ::"r"(to), "l"(&map), "r"(0), "r"(group), "r"(barrier) : "memory");
+}
+
+// operand describes a tile to wgmma, its groups of eight rows `group` bytes apart.
+__device__ __forceinline__ uint64_t operand(uint32_t tile, int group = 1024) {
+	return (tile & 0x3FFFF) >> 4 | 1ull << 16 | (uint64_t)(group >> 4) << 32 | 1ull << 62;
 }
 
 // operand_rows describes a tile of 64-column panels, `panel` bytes apart, whose rows
 // are the inner dimension of the product.
-__device__ __forceinline__ uint64_t operand_rows(uint32_t tile, int panel) {
-	return (tile & 0x3FFFF) >> 4 | (uint64_t)(panel >> 4) << 16 | (1024ull >> 4) << 32 | 1ull << 62;
+__device__ __forceinline__ uint64_t operand_rows(uint32_t tile, int panel, int group = 1024) {
+	return (tile & 0x3FFFF) >> 4 | (uint64_t)(panel >> 4) << 16 | (uint64_t)(group >> 4) << 32 | 1ull << 62;
+}
+
+// further is an operand some bytes on; its other half stays a constant.
+__device__ __forceinline__ uint64_t further(uint64_t operand, int bytes) {
+	return (operand & 0xFFFFFFFF00000000) | (uint32_t)((uint32_t)operand + bytes / 16);
 }
 
 // uniform is x, which is the same in a warp, where the compiler sees it: then operands stay in
@@ -188,7 +200,7 @@ template <int Registers> __device__ __forceinline__ void fewer_registers() { asm
 #define PG_WGMMA(N, D, C, A, B, ADD)                                                                                     \
 	__device__ __forceinline__ void wgmma(float (&c)[N / 2], uint64_t a, uint64_t b, int add) {                          \
 		asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ADD ", 0;\n"                                                  \
-		             "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" D "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}\n" \
+		             "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.f16.f16 {" D "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}\n" \
 		             : C : "l"(a), "l"(b), "r"(add));                                                                    \
 	}
 #define PG_LIST(...) __VA_ARGS__
@@ -230,6 +242,13 @@ __device__ __forceinline__ void wgmma_scores(float (&c)[64], uint64_t a, uint64_
 	               "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
 	               "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
 	             : "l"(a), "l"(b), "r"(add));
+}
+
+// The same with A in registers, as mma.m16n8k16 has it.
+__device__ __forceinline__ void wgmma_scores(float (&c)[64], const uint32_t *a, uint64_t b, int add) {
+	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+	             "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" PG_D64 "}, {%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}\n"
+	             : PG_C64(0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
 // wgmma_values is C [64, 64] = A·B, plus C if add, over 16 rows of B; A in registers,

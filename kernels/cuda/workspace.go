@@ -14,7 +14,7 @@ import (
 //	└ unit                └ unit              ░ addresses alone
 type workspace struct {
 	hidden, normed, query, attn, mlp, logits ptr
-	headIn                                   ptr // normed rows of the head, bf16 [MaxLogitRows][stride(hidden)]
+	headIn                                   ptr // normed rows of the head, float16 [MaxLogitRows][stride(hidden)]
 	edited                                   ptr // logits after bias, masks and penalties, where they change
 	rope, invFreq                            ptr
 
@@ -28,9 +28,9 @@ type workspace struct {
 	state, stopIDs, bias, counts ptr // by row
 	ids                          ptr // of a row whose penalty state is made
 
-	gemm                        gemmScratch
-	decode                      decodeScratch
-	prefillHeader, prefillItems ptr
+	gemm    gemmScratch
+	decode  decodeScratch
+	prefill prefillScratch
 
 	areas []cuda.Span // of the arrays, in the order of layoutWorkspace
 	bytes int64       // whole units
@@ -94,7 +94,7 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) works
 	take(int(n), 1)
 	w.decode.plan.seqs = take(seqs, 16)
 	w.decode.counters = take(seqs*s.KVHeads, 4)
-	w.prefillHeader, w.prefillItems, n = layoutPrefillScratch(heads, l.MaxBatchedTokens, seqs, base+ptr(w.bytes))
+	w.prefill, n = layoutPrefillScratch(heads, l.MaxBatchedTokens, seqs, sms, base+ptr(w.bytes))
 	take(int(n), 1)
 	return w
 }

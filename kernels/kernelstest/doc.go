@@ -6,7 +6,7 @@
 //     is slow and meant to be read; everything else is compared with it.
 //   - Draw: one row's token, in the exact order of kernels.Sampling's doc, with
 //     the margin by which it was decided.
-//   - Tolerance: how far a Backend may be from the Oracle. Float32 and BFloat16
+//   - Tolerance: how far a Backend may be from the Oracle. Float32 and Float16
 //     are those of Backends that keep activations in these types.
 //   - Run: the conformance suite, in the manner of testing/fstest.
 //

@@ -36,7 +36,7 @@ func (p *pair) loadMini(name string, tied bool) miniModel {
 			norm2: p.norm(normWeight(prefix+"norm2", s.Hidden)),
 			gateUp: p.linear(kernels.LinearGateUp,
 				fanIn(prefix+"gate", s.Intermediate, s.Hidden), fanIn(prefix+"up", s.Intermediate, s.Hidden)),
-			down: p.linear(kernels.LinearPlain, fanIn(prefix+"down", s.Hidden, s.Intermediate)),
+			down: p.linear(kernels.LinearDown, fanIn(prefix+"down", s.Hidden, s.Intermediate)),
 		})
 	}
 	return m

@@ -120,8 +120,8 @@ func (p *pair) random(a kernels.Activation, rows int, deviation float64) []float
 	v := make([]float32, rows*p.shape.Width(a))
 	for i := range v {
 		v[i] = float32(p.rng.NormFloat64() * deviation)
-		if p.tol.BF16 && a != kernels.Logits {
-			v[i] = kernels.BF16ToFloat(kernels.FloatToBF16(v[i]))
+		if as := p.tol.Activations; as != kernels.FP32 && a != kernels.Logits {
+			v[i] = as.Float(as.Bits(v[i]))
 		}
 	}
 	p.each(func(b kernels.Backend, _ []kernels.Weight) { b.WriteActivation(a, v) })

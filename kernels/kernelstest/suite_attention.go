@@ -18,7 +18,8 @@ type attentionCase struct {
 }
 
 // attentionCases covers head layouts × block sizes with lengths around a
-// block's end, then the mixes of prefill chunks and decodes, then long contexts.
+// block's end, then the mixes of prefill chunks and decodes, then long contexts, some
+// with few query tokens, whose keys a Backend may split.
 func attentionCases() []attentionCase {
 	var cases []attentionCase
 	for _, g := range []geometry{tiny, smol, qwen05, qwen15, qwen7, wideHead, oddHead, noGroup} {
@@ -42,7 +43,24 @@ func attentionCases() []attentionCase {
 			attentionCase{"long_decode", g, 16, []span{{2600, 1}}},
 			attentionCase{"long_mixed", g, 64, []span{{1023, 1}, {1024, 1}, {511, 3}, {1400, 12}}})
 	}
-	return append(cases, attentionCase{"long_prefill", tiny, 32, []span{{0, 700}}})
+	cases = append(cases,
+		attentionCase{"cached", smol, 16, []span{{1500, 16}}},
+		attentionCase{"cached_uneven", qwen05, 32, []span{{300, 1}, {1290, 9}, {703, 2}, {0, 5}, {130, 40}}},
+		attentionCase{"cached", qwen7, 64, []span{{40, 1}, {630, 16}}})
+	return append(cases,
+		attentionCase{"long_prefill", tiny, 32, []span{{0, 700}}},
+		// Chunks enough for kernels that want some for every multiprocessor.
+		attentionCase{"many_chunks", qwen05, 16, chunks(34)},
+		attentionCase{"many_chunks", qwen7, 64, chunks(17)})
+}
+
+// chunks is n chunks of prompts, one of them long, with up to 250 tokens before them.
+func chunks(n int) []span {
+	spans := []span{{70, 60}}
+	for i := range n - 1 {
+		spans = append(spans, span{i * 61 % 250, 2 + i%7})
+	}
+	return spans
 }
 
 // pairFor makes the pair of a batch's case, with a few blocks to spare.
@@ -77,17 +95,22 @@ func (s *suite) attention(t *testing.T) {
 			p.equal(kernels.Attn, n)
 		})
 	}
-	t.Run("large_scores", func(t *testing.T) { // exp overflows without the maximum
-		spans := []span{{60, 1}, {0, 40}}
-		p := s.pairFor(t, tiny.shape(), 16, spans)
-		batch := p.batch(spans)
-		p.fillKV(batch, totals(spans))
-		p.random(kernels.Query, 41, 300)
-		p.poison(kernels.Attn)
-		p.step(batch, func(b kernels.Backend, _ []kernels.Weight) { b.PagedAttention(0) })
-		require.NoError(t, p.tol.loosened(30).compare(p.got.ReadActivation(kernels.Attn, 41),
-			p.want.ReadActivation(kernels.Attn, 41), p.shape.Width(kernels.Attn)))
-	})
+	for name, c := range map[string]attentionCase{ // exp overflows without the maximum
+		"large_scores":        {geometry: tiny, spans: []span{{60, 1}, {0, 40}}},
+		"large_scores_cached": {geometry: smol, spans: []span{{600, 16}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := s.pairFor(t, c.shape(), 16, c.spans)
+			batch := p.batch(c.spans)
+			n := batch.NumTokens()
+			p.fillKV(batch, totals(c.spans))
+			p.random(kernels.Query, n, 300)
+			p.poison(kernels.Attn)
+			p.step(batch, func(b kernels.Backend, _ []kernels.Weight) { b.PagedAttention(0) })
+			require.NoError(t, p.tol.loosened(30).compare(p.got.ReadActivation(kernels.Attn, n),
+				p.want.ReadActivation(kernels.Attn, n), p.shape.Width(kernels.Attn)))
+		})
+	}
 	t.Run("shared_blocks", s.sharedBlocks)
 }
 
@@ -102,7 +125,7 @@ func (tol Tolerance) chained(by float64) Tolerance {
 	if tol.LossyWeights {
 		return tol.loosened(by)
 	}
-	return BFloat16().loosened(by)
+	return bfloat16().loosened(by)
 }
 
 // sharedBlocks lets two rows share their first blocks, as prefix hits do.

@@ -102,7 +102,7 @@ func (s *suite) batchInvariance(t *testing.T, g geometry) {
 	w := projectionWeights{
 		norm:   p.norm(normWeight("norm", g.hidden)),
 		gateUp: p.linear(kernels.LinearGateUp, fanIn("gate", g.intermediate, g.hidden), fanIn("up", g.intermediate, g.hidden)),
-		down:   p.linear(kernels.LinearPlain, fanIn("down", g.hidden, g.intermediate)),
+		down:   p.linear(kernels.LinearDown, fanIn("down", g.hidden, g.intermediate)),
 		head:   p.linear(kernels.LinearHead, fanIn("head", g.vocab, g.hidden)),
 	}
 	hidden := p.random(kernels.Hidden, total, 1)

@@ -49,7 +49,7 @@ func LoadTiny(t testing.TB, b kernels.Backend, s kernels.Shape) Tiny {
 		QKV:       linear(kernels.LinearQKV, tensor(q, s.Hidden), tensor(kv, s.Hidden), tensor(kv, s.Hidden)),
 		Out:       linear(kernels.LinearPlain, tensor(s.Hidden, q)),
 		GateUp:    linear(kernels.LinearGateUp, tensor(s.Intermediate, s.Hidden), tensor(s.Intermediate, s.Hidden)),
-		Down:      linear(kernels.LinearPlain, tensor(s.Hidden, s.Intermediate)),
+		Down:      linear(kernels.LinearDown, tensor(s.Hidden, s.Intermediate)),
 	}
 }
 

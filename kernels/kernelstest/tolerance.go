@@ -23,8 +23,9 @@ type Tolerance struct {
 	// LossyWeights says that weights are coarser than bfloat16: a look-up in a tied
 	// embedding is not exact, and whole passes choose other tokens than the Oracle.
 	LossyWeights bool
-	// BF16 says that activations are bfloat16: inputs are rounded to it.
-	BF16 bool
+	// Activations is what inputs are rounded to: the type that activations have, or enter
+	// products in. FP32: they are not.
+	Activations kernels.DType
 	// NoQKNorm says that the Backend refuses LinearSpec.QKNorm.
 	NoQKNorm bool
 }
@@ -32,26 +33,31 @@ type Tolerance struct {
 // Float32 is for Backends that keep activations in float32: what is left is the
 // rounding of sums of up to 5,000 products.
 func Float32() Tolerance {
-	return Tolerance{Rel: 1e-5, Abs: 2e-5, Diff: 1e-10, Flips: 0.01, Margin: 0.05}
+	return Tolerance{Rel: 1e-5, Abs: 2e-5, Diff: 1e-10, Flips: 0.01, Margin: 0.05, Activations: kernels.FP32}
 }
 
-// BFloat16 is for Backends that round activations, and probabilities before the
-// product with V, to bfloat16 (8 bits of mantissa).
-func BFloat16() Tolerance {
-	return Tolerance{Rel: 1.0 / 128, Abs: 1.0 / 64, Diff: 5e-5, Flips: 0.02, Margin: 0.1, BF16: true}
+// Float16 is for Backends that round activations, and probabilities before the
+// product with V, to float16 (11 bits of mantissa).
+func Float16() Tolerance {
+	return Tolerance{Rel: 1.0 / 1024, Abs: 1.0 / 512, Diff: 1e-6, Flips: 0.02, Margin: 0.05, Activations: kernels.FP16}
+}
+
+// bfloat16 is what one rounding to bfloat16 (8 bits of mantissa) moves.
+func bfloat16() Tolerance {
+	return Tolerance{Rel: 1.0 / 128, Abs: 1.0 / 64, Diff: 5e-5}
 }
 
 // BFloat16Products is for Backends that keep activations in float32 and round what
 // enters a matrix product to bfloat16.
 func BFloat16Products() Tolerance {
-	return Tolerance{Rel: 1.0 / 256, Abs: 1.0 / 128, Diff: 1e-5, Flips: 0.02, Margin: 0.1, BF16: true}
+	return Tolerance{Rel: 1.0 / 256, Abs: 1.0 / 128, Diff: 1e-5, Flips: 0.02, Margin: 0.1, Activations: kernels.BF16}
 }
 
 // Int8Weights is for Backends that keep linear weights and what enters a product
 // with them as int8: 7 bits below the largest of a row and of a group. What a whole
 // model loses by it, its perplexity tells.
 func Int8Weights() Tolerance {
-	return Tolerance{Rel: 1.0 / 32, Abs: 1.0 / 8, Diff: 1e-3, Flips: 1, LossyWeights: true}
+	return Tolerance{Rel: 1.0 / 32, Abs: 1.0 / 8, Diff: 1e-3, Flips: 1, LossyWeights: true, Activations: kernels.FP32}
 }
 
 // compare returns what is wrong with the rows of got, or nil.

@@ -78,8 +78,8 @@ def half(t: torch.Tensor) -> torch.Tensor:
 # products and logits are float32 everywhere.
 PLACES = ("layers' norms", "last norm", "queries", "keys", "values", "attention's weights", "attention's output", "MLP's inner")
 KEPT = {
-    "cuda": dict.fromkeys(PLACES, bf16) | dict.fromkeys(("queries", "keys", "values", "attention's weights"), half),
-    "cpu": {"keys": bf16, "values": bf16},  # and what enters products, where the processor multiplies bfloat16
+    "cuda": dict.fromkeys(PLACES, half) | {"MLP's inner": lambda t: 64 * half(t / 64)},
+    "cpu": {"keys": half, "values": half},  # and what enters products, where the processor multiplies bfloat16
 }
 
 

@@ -12,7 +12,7 @@ struct Span {
 
 struct ReferenceParams {
 	const half *query;
-	bf16 *out;
+	half *out;
 	PagedKV kv;
 	Batch batch;
 	int64_t ld;
@@ -43,7 +43,7 @@ static __global__ void attention_reference(ReferenceParams p) {
 	for (int d = threadIdx.x; d < p.head_dim; d += blockDim.x) {
 		double o = 0;
 		for (int j = 0; j <= last; j++) o += scores[j] * (double)__half2float((key_at(p.kv, table, p.layer, head, j) + p.kv.value)[d]);
-		p.out[t * p.ld + h * p.head_dim + d] = __float2bfloat16((float)(o / sum));
+		p.out[t * p.ld + h * p.head_dim + d] = __float2half((float)(o / sum));
 	}
 }
 
@@ -54,11 +54,10 @@ struct Pages {
 	int64_t kv_tokens = 0, ld;
 	PagedKV kv{};
 	Batch batch{};
-	Memory<half> pool, query;
-	Memory<bf16> out;
+	Memory<half> pool, query, out;
 	Memory<int32_t> header, token_seq, positions, rows, query_start, seq_lens, tables;
 	std::vector<Span> spans;
-	std::vector<bf16> want;
+	std::vector<half> want;
 
 	Pages(int heads, int kv_heads, int head_dim, int block_size, int layers, std::vector<Span> spans, int padding = 0, bool dense = false)
 	    : heads(heads), kv_heads(kv_heads), head_dim(head_dim), layers(layers), layer(layers - 1), spans(spans) {
@@ -121,7 +120,7 @@ struct Pages {
 		attention_reference<<<dim3(tokens, heads), 128, longest * 8>>>(p);
 		CHECK(cudaDeviceSynchronize());
 		want = out.download();
-		std::vector<bf16> nan(1);
+		std::vector<half> nan(1);
 		memset(nan.data(), 0xFF, 2);
 		for (int64_t i = 0; i < (int64_t)want.size(); i++)
 			if (i / ld < first || i / ld >= first + count || i % ld >= heads * head_dim) want[i] = nan[0];

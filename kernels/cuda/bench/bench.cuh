@@ -76,7 +76,6 @@ template <class T> void fill(T *to, size_t n, float scale) {
 }
 
 inline double value(float x) { return x; }
-inline double value(bf16 x) { return __bfloat162float(x); }
 inline double value(half x) { return __half2float(x); }
 
 // compare fails on a relative error of the whole beyond `limit`, an element off by more

@@ -13,7 +13,7 @@ template <int KIND> __global__ void reference_kernel(GemmParams p) {
 	if (n >= p.n) return;
 	double y[2] = {};
 	for (int k = 0; k < p.k; k++)
-		for (int i = 0; i < 2; i++) y[i] += (double)__bfloat162float(p.x[m * p.ldx + k]) * (double)__bfloat162float(p.w[(n + i) * p.ldw + k]);
+		for (int i = 0; i < 2; i++) y[i] += (double)__half2float(p.x[m * p.ldx + k]) * (double)__half2float(p.w[(n + i) * p.ldw + k]);
 	epilogue2<KIND>(p.e, m, n, (float)y[0], (float)y[1]);
 }
 
@@ -23,7 +23,7 @@ inline int up(int n, int to) { return (n + to - 1) / to * to; }
 struct Projection {
 	GemmParams p{};
 	int copies;
-	Memory<bf16> w, x, out_bf16;
+	Memory<half> w, x, out_half;
 	Memory<half> query, kv;
 	Memory<float> out_float, bias, partials;
 	Memory<float2> rope;
@@ -39,7 +39,7 @@ struct Projection {
 		fill(w.data, w.size, scale);
 		if (n != np || k != kp) { // padding is zero
 			for (int c = 0; c < copies; c++) {
-				bf16 *at = w.data + c * weight_elems;
+				half *at = w.data + c * weight_elems;
 				CHECK(cudaMemset(at + (int64_t)n * kp, 0, (int64_t)(np - n) * kp * 2));
 				if (k != kp) CHECK(cudaMemset2D(at + k, kp * 2, 0, (kp - k) * 2, n));
 			}
@@ -69,10 +69,10 @@ struct Projection {
 			p.e.kv.layer = 2 * p.e.kv.value, p.e.kv.block = 2 * p.e.kv.layer;
 			kv.resize(p.e.kv.block * (up(m, 16) * 5 / 16 + 2));
 		}
-		out_bf16.resize(kind == SWIGLU ? m * p.e.ld : 0);
+		out_half.resize(kind == SWIGLU ? m * p.e.ld : 0);
 		query.resize(kind == QKV ? m * p.e.ld : 0);
 		out_float.resize(kind == STORE || kind == RESIDUAL ? m * p.e.ld : 0);
-		p.e.out = out_bf16.size ? (void *)out_bf16.data : query.size ? (void *)query.data : out_float.data;
+		p.e.out = out_half.size ? (void *)out_half.data : query.size ? (void *)query.data : out_float.data;
 		p.e.kv.base = kv.data;
 	}
 
@@ -84,7 +84,7 @@ struct Projection {
 	}
 
 	void poison() {
-		out_bf16.set(0xFF), out_float.set(0xFF), query.set(0xFF), kv.set(0xFF);
+		out_half.set(0xFF), out_float.set(0xFF), query.set(0xFF), kv.set(0xFF);
 		if (p.kind == RESIDUAL) {
 			if (out_before.empty()) {
 				fill(out_float.data, out_float.size, 1);
@@ -104,12 +104,12 @@ struct Projection {
 		default: reference_kernel<QKV><<<grid, 128>>>(p);
 		}
 		CHECK(cudaDeviceSynchronize());
-		want_bf16 = out_bf16.download(), want_float = out_float.download(), want_query = query.download(), want_kv = kv.download();
+		want_half = out_half.download(), want_float = out_float.download(), want_query = query.download(), want_kv = kv.download();
 	}
 
 	void check(const std::string &what) {
 		CHECK(cudaDeviceSynchronize());
-		compare(what, out_bf16.download(), want_bf16, 4e-3);
+		compare(what, out_half.download(), want_half, 5e-4);
 		compare(what, out_float.download(), want_float, 1e-5);
 		compare(what + " query", query.download(), want_query, 5e-4);
 		compare(what + " kv", kv.download(), want_kv, 5e-4);
@@ -122,8 +122,7 @@ struct Projection {
 	}
 
 private:
-	std::vector<bf16> want_bf16;
-	std::vector<half> want_query, want_kv;
+	std::vector<half> want_half, want_query, want_kv;
 	std::vector<float> want_float;
 };
 

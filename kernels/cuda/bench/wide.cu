@@ -18,7 +18,7 @@ struct Variant {
 };
 
 #define VARIANT(BN) {BN, 64, gemm_wide_##BN##_64}, {BN, 128, gemm_wide_##BN##_128}
-const Variant variants[] = {{32, 64, gemm_wide_32_64}, VARIANT(56), VARIANT(64), VARIANT(72), VARIANT(80), VARIANT(112), VARIANT(120), VARIANT(136), VARIANT(288)};
+const Variant variants[] = {{32, 64, gemm_wide_32_64}, VARIANT(56), VARIANT(64), VARIANT(72), VARIANT(80), VARIANT(112), {120, 128, gemm_wide_120_128}, VARIANT(136), {288, 64, gemm_wide_288_64}};
 
 constexpr int SMS = 132, SHARED = 227 << 10;
 
@@ -43,7 +43,7 @@ bool run(Projection &t, const Variant &v, int cluster, int panels, int c, cudaSt
 	if (p.stages < std::min(2, most)) return false;
 	p.x = panel_map(t.p.x, up(t.p.m, 256), t.p.ldx, p.box, panels);
 	p.w = panel_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, v.bn > 256 ? v.bn / 2 : v.bn, panels);
-	launch(v.kernel, dim3(grid), v.bn * v.mt >= LENDS ? 384 : 288, v.shared(p.g.m, p.box, panels, p.stages, cluster), p, stream, pdl, std::max(cluster, 1));
+	launch(v.kernel, dim3(grid), 288, v.shared(p.g.m, p.box, panels, p.stages, cluster), p, stream, pdl, std::max(cluster, 1));
 	return true;
 }
 
