@@ -69,3 +69,20 @@ func TestLoadCannotBeCompleted(t *testing.T) {
 		require.ErrorContains(t, e.Err(), "no file")
 	})
 }
+
+// unfit is a fake that cannot hold the weights.
+type unfit struct{ *fake }
+
+func (unfit) CheckLoad() error { return errors.New("3 weights are too large: use --device cpu") }
+
+// TestWeightsThatDoNotFit: an engine whose backend cannot hold the weights does not start, and says
+// that it is the model.
+func TestWeightsThatDoNotFit(t *testing.T) {
+	c := quiet(Config{})
+	require.NoError(t, c.validate())
+	src := fakeSource(&fake{}, 1<<12)
+	src.open = func(*Config) (kernels.Backend, error) { return unfit{&fake{}}, nil }
+	_, err := start(c, src)
+	require.ErrorIs(t, err, ErrModel)
+	require.ErrorContains(t, err, "3 weights are too large: use --device cpu")
+}

@@ -147,6 +147,7 @@ func (l *loop) stop(cause error) {
 	if err := l.backend.Close(); err != nil && cause == nil {
 		cause = errors.Join(ErrDevice, err)
 	}
+	l.waker.close()
 	e.err = cause
 	close(e.done)
 }

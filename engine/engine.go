@@ -140,7 +140,6 @@ func start(cfg Config, src source) (*Engine, error) {
 		ready <- err
 		if err == nil {
 			l.stop(l.run())
-			l.waker.close()
 			l.hold.Unlock()
 		}
 	}()

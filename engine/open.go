@@ -176,6 +176,11 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if c, ok := backend.(kernels.LoadChecker); ok {
+		if err := c.CheckLoad(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrModel, err)
+		}
+	}
 	for _, text := range append(m.notes, plan.warnings...) {
 		c.Log.Warn(text)
 	}

@@ -127,6 +127,13 @@ type Completer interface {
 	CompleteLoad() (more bool, err error)
 }
 
+// LoadChecker is a Backend that knows only at the end of loading whether its number format holds
+// what it was given.
+type LoadChecker interface {
+	// CheckLoad ends loading; an error says what does not fit, and what to do.
+	CheckLoad() error
+}
+
 // Pool is the block-allocated KV cache's bytes. Block ids are those of package
 // kvcache; block 0 is reserved for padding writes.
 type Pool interface {

@@ -30,8 +30,8 @@
 //
 // # Numerics
 //
-// Weights are bfloat16, KV float16 (PagedKV.DType); accumulation,
-// softmax, RMSNorm, RoPE and logits are float32. A Backend may keep activations in
+// Weights are rounded to bfloat16 (a Backend may keep these numbers in another type), KV is
+// float16 (PagedKV.DType); accumulation, softmax, RMSNorm, RoPE and logits are float32. A Backend may keep activations in
 // float32 or 16 bits. Package kernelstest holds a float64 oracle and the conformance suite that every
 // Backend passes.
 //

@@ -20,7 +20,7 @@ struct PrefillParams {
 static_assert(sizeof(PrefillParams) == 208 && offsetof(PrefillParams, header) == 160 && offsetof(PrefillParams, layer) == 192, "attention_prefill.go: prefillParams");
 
 // Sm90PrefillParams is for attention_sm90.cu: to the bulk copy engine the pool is groups of
-// eight tokens of a head, in panels of 64 columns, and a box is a block's (or 128) tokens.
+// eight tokens of a head, in panels of 64 columns, and a box is a block's tokens.
 struct Sm90PrefillParams {
 	TensorMap pool;
 	PrefillParams p;

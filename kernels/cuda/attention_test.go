@@ -206,9 +206,7 @@ func newAttention(t *testing.T, path string, s kernels.Shape, seqs int) attentio
 	require.NoError(t, m.Setup(s, limits, limits))
 	per := ceilDiv(length, 16)
 	require.NoError(t, m.ResizePool(1+per*seqs, 0))
-	fill := loadParams{
-		dst: m.pool.kv.base, ld: m.pool.kv.block, rowStep: 1, rows: int32(m.pool.blocks), cols: int32(m.kv.BlockElems()), dtype: loadDummy, seed: 7, scale: 1, gain: 1,
-	}
+	fill := loadTo(m.pool.kv.base, m.pool.kv.block, int(m.kv.BlockElems())).dummies(m.pool.blocks, 7, 1, 0)
 	m.launch("test", planLoad(m.pool.blocks, m.kv.BlockElems()), unsafe.Pointer(&fill))
 	for row := range seqs {
 		u := kernels.RowUpdate{Row: int32(row), Reset: true, Sampling: kernels.Sampling{Logprobs: -1}}

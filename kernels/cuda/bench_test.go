@@ -33,9 +33,7 @@ func newBenchModel(b *testing.B, model trueShape, seqs, context int) *benchModel
 	require.NoError(b, be.Setup(s, limits, limits))
 	per := ceilDiv(context+512, 16)
 	require.NoError(b, be.ResizePool(1+per*seqs, 0))
-	fill := loadParams{
-		dst: be.pool.kv.base, ld: be.pool.kv.block, rowStep: 1, rows: int32(be.pool.blocks), cols: int32(be.kv.BlockElems()), dtype: loadDummy, seed: 7, scale: 1,
-	}
+	fill := loadTo(be.pool.kv.base, be.pool.kv.block, int(be.kv.BlockElems())).dummies(be.pool.blocks, 7, 1, 0)
 	be.launch("bench", planLoad(be.pool.blocks, be.kv.BlockElems()), unsafe.Pointer(&fill))
 	m := &benchModel{loadTrue(b, be, s, model.tied), be}
 	m.resetRows(seqs, per)

@@ -5,10 +5,10 @@
 // Layouts (W = row stride in elements):
 //   hidden   float  [tokens][W]   residual stream, never rounded
 //   normed   half   [tokens][W]   so are attn, query, keys and values: three bits more than
-//                                 half, at the same speed; beyond ±65504 they are clamped
+//                                 bf16, at the same speed; beyond ±65504 they are clamped
 //   mlp      half   [tokens][W]   times MLP_SCALE, so that it holds up to ±4·10⁶
 //   logits   float  [rows][W]
-//   weights  half   [N][W], row-major as in the checkpoint, rounded to half first: what half
+//   weights  half   [N][W], row-major as in the checkpoint, rounded to bf16 first: what bf16
 //                   holds of 2⁻¹⁷ to 65504 half holds, too; except
 //              qkv:     in each head of q, k and v, row 2i is i, row 2i+1 is
 //                       i + headDim/2: a pair that RoPE rotates is two columns

@@ -115,12 +115,12 @@ __device__ __forceinline__ void pass_turn(int group) { asm volatile("bar.arrive 
 
 template <int BN, bool TURNS> struct Consumer {
 	using R = Ring<BN>;
-	static constexpr int BLOCKS = TURNS ? 2 : 1; // of 64 tokens
+	static constexpr int SLABS = TURNS ? 2 : 1; // of 64 tokens
 	const Sm90Params &p;
 	uint32_t ring, full, empty;
 	float *mine;
 	int group; // of consumers
-	float c[BLOCKS][BN / 2];
+	float c[SLABS][BN / 2];
 
 	// release lets a stage be filled again, here and at the other CTA.
 	__device__ __forceinline__ void release(int stage, int ctas) const {
@@ -136,7 +136,7 @@ template <int BN, bool TURNS> struct Consumer {
 #pragma unroll
 		for (int k = 0; k < BK / 16; k++)
 #pragma unroll
-			for (int i = 0; i < BLOCKS; i++) {
+			for (int i = 0; i < SLABS; i++) {
 				uint64_t rows = a + i * (64 * BK * 2 >> 4) + 2 * k;
 				if constexpr (BN <= 256) wgmma(c[i], rows, b + 2 * k, add || k > 0);
 				else {

@@ -32,13 +32,13 @@ constexpr int BOX = 128 * BK * 2; // bytes of a box of weights
 
 template <int BN, int MT, int STAGES> struct Stream : Ring {
 	static constexpr int WEIGHTS = BN * BK * 2, STAGE = WEIGHTS + MT * BK * 2;
-	static constexpr int BLOCKS = BN / 128, TOKENS = MT; // blocks: of 64 rows of a warpgroup
+	static constexpr int SLABS = BN / 128, TOKENS = MT; // slabs: of 64 rows of a warpgroup
 	static constexpr int LD = 20, OUT = 16 * LD * 4; // a warp's 16 tokens × 16 rows on their way out
 	static constexpr int TILE_LD = BN + 4;           // floats between tokens of a tile left in the ring
 	static_assert(MT * TILE_LD * 4 <= STAGES * STAGE, "the ring holds a tile");
 
 	float *mine; // the warp's OUT bytes
-	float c[BLOCKS][MT / 2];
+	float c[SLABS][MT / 2];
 
 	static __device__ __forceinline__ constexpr int stages() { return STAGES; }
 	__device__ __forceinline__ void copy_weights(const StreamParams &p, const Part &t, int i, uint64_t policy) {
@@ -57,12 +57,12 @@ template <int BN, int MT, int STAGES> struct Stream : Ring {
 		for (int i = 0; i < steps; i++, next(STAGES)) {
 			barrier_wait(full + 8 * stage, parity);
 			uint32_t at = uniform(ring + stage * STAGE);
-			uint64_t a = operand(at + group * BLOCKS * 64 * BK * 2), b = operand(at + WEIGHTS);
+			uint64_t a = operand(at + group * SLABS * 64 * BK * 2), b = operand(at + WEIGHTS);
 			wgmma_fence();
 #pragma unroll
 			for (int k = 0; k < BK / 16; k++)
 #pragma unroll
-				for (int j = 0; j < BLOCKS; j++) wgmma(c[j], a + j * (64 * BK * 2 >> 4) + 2 * k, b + 2 * k, i > 0 || k > 0);
+				for (int j = 0; j < SLABS; j++) wgmma(c[j], a + j * (64 * BK * 2 >> 4) + 2 * k, b + 2 * k, i > 0 || k > 0);
 			wgmma_commit();
 			wgmma_wait<1>();
 			if (i > 0) release(before);
@@ -77,18 +77,18 @@ template <int BN, int MT, int STAGES> struct Stream : Ring {
 	template <class F> __device__ __forceinline__ void each(F fn) {
 		int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4, warp = threadIdx.x / 32;
 #pragma unroll
-		for (int block = 0; block < BLOCKS; block++)
+		for (int slab = 0; slab < SLABS; slab++)
 #pragma unroll
 			for (int base = 0; base < MT; base += 16) {
 				__syncwarp();
 #pragma unroll
 				for (int j = 0; j < 2; j++)
-					for (int i = 0; i < 4; i++) mine[(8 * j + 2 * q + i % 2) * LD + r + i / 2 * 8] = c[block][(base / 8 + j) * 4 + i];
+					for (int i = 0; i < 4; i++) mine[(8 * j + 2 * q + i % 2) * LD + r + i / 2 * 8] = c[slab][(base / 8 + j) * 4 + i];
 				__syncwarp();
 				const float4 *from = reinterpret_cast<const float4 *>(mine + lane % 16 * LD + lane / 16 * 8);
 				float4 lo = from[0], hi = from[1];
 				float y[8] = {lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w};
-				fn(base + lane % 16, (warp / 4 * BLOCKS + block) * 64 + warp % 4 * 16 + lane / 16 * 8, y);
+				fn(base + lane % 16, (warp / 4 * SLABS + slab) * 64 + warp % 4 * 16 + lane / 16 * 8, y);
 			}
 	}
 };
@@ -99,11 +99,11 @@ template <class S> __device__ __forceinline__ void leave_tile(S &s) {
 	int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4, warp = threadIdx.x / 32;
 	float *tile = reinterpret_cast<float *>(s.memory);
 #pragma unroll
-	for (int block = 0; block < S::BLOCKS; block++) {
-		float *to = tile + 2 * q * S::TILE_LD + (warp / 4 * S::BLOCKS + block) * 64 + warp % 4 * 16 + r;
+	for (int slab = 0; slab < S::SLABS; slab++) {
+		float *to = tile + 2 * q * S::TILE_LD + (warp / 4 * S::SLABS + slab) * 64 + warp % 4 * 16 + r;
 #pragma unroll
 		for (int j = 0; j < S::TOKENS / 8; j++)
-			for (int i = 0; i < 4; i++) to[(8 * j + i % 2) * S::TILE_LD + i / 2 * 8] = s.c[block][j * 4 + i];
+			for (int i = 0; i < 4; i++) to[(8 * j + i % 2) * S::TILE_LD + i / 2 * 8] = s.c[slab][j * 4 + i];
 	}
 }
 

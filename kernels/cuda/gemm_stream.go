@@ -46,7 +46,7 @@ func streamCandidates(s gemmShape, a arch) (all []candidate) {
 	return all
 }
 
-// streams says whether a product is one of those that gemm_stream.cu and gemm_wide.cu are for.
+// streams says whether a product is one of those that gemm_stream.cu, gemm_wide.cu and gemm_sm90.cu are for.
 func streams(s gemmShape, a arch) bool {
 	return a.hopper && !s.invariant && s.n%8 == 0 && s.k%sm90Step == 0
 }

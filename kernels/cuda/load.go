@@ -36,6 +36,17 @@ var (
 	_ [32]byte = [unsafe.Sizeof(ropeTableParams{})]byte{}
 )
 
+// loadTo is for rows of cols values as they are, ld elements apart.
+func loadTo(dst ptr, ld int64, cols int) loadParams {
+	return loadParams{dst: dst, ld: ld, cols: int32(cols), rowStep: 1, gain: 1}
+}
+
+// dummies are for that many rows that the device makes.
+func (p loadParams) dummies(rows int, seed uint64, scale, offset float32) loadParams {
+	p.rows, p.dtype, p.seed, p.scale, p.offset = int32(rows), loadDummy, seed, scale, offset
+	return p
+}
+
 // planLoad is a CTA for up to 4 Ki elements of a row.
 func planLoad(rows, cols int) launch {
 	l := grid("load", "load", ceilDiv(cols, 4096), min(rows, 65535), 256)

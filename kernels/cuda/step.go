@@ -93,7 +93,7 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 	if b.err != nil {
 		return
 	}
-	b.loaded()
+	b.fail("load", b.CheckLoad())
 	b.ranges.Push("step")
 	if s.used {
 		b.fail("launch", s.end.Sync())

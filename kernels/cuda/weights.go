@@ -119,19 +119,19 @@ func (b *Backend) stage() (err error) {
 	return nil
 }
 
-// loaded ends loading: it frees the staging buffers, and fails the Backend where weights did not fit.
-func (b *Backend) loaded() {
+// CheckLoad implements kernels.LoadChecker: it frees the staging buffers, and fails where weights did
+// not fit. Where nobody calls it, the next step does.
+func (b *Backend) CheckLoad() error {
 	l := &b.loader
-	if l.pinned[0] == nil {
-		return
+	if b.err != nil || l.pinned[0] == nil {
+		return b.err
 	}
 	var beyond int32
-	b.fail("load", b.compute.ToHost(unsafe.Pointer(&beyond), l.beyond, 4))
-	b.fail("load", b.compute.Sync())
-	if beyond > 0 {
-		b.fail("load", fmt.Errorf("%d weights are beyond what float16 holds (65,504; of down projections 1,023): use --device cpu", beyond))
+	err := errors.Join(b.compute.ToHost(unsafe.Pointer(&beyond), l.beyond, 4), b.compute.Sync())
+	if err == nil && beyond > 0 {
+		err = fmt.Errorf("%d weights are beyond what float16 holds (65,504; of down projections 1,023): use --device cpu", beyond)
 	}
-	_ = l.unstage() // a failure here shows in the next call that matters
+	return errors.Join(err, l.unstage())
 }
 
 func (l *loader) unstage() error {
@@ -265,7 +265,8 @@ func (b *Backend) loadMatrix(kind weightKind, cols int, parts, bias []kernels.Ho
 	}
 	first := 0
 	for i, part := range parts {
-		p := loadParams{dst: w.data, ld: int64(w.ld), rowStep: 1, rowAt: int32(first), cols: int32(cols), gain: 1}
+		p := loadTo(w.data, int64(w.ld), cols)
+		p.rowAt = int32(first)
 		switch kind {
 		case weightGateUp:
 			p.rowStep, p.rowAt = 2, int32(i)
@@ -303,7 +304,7 @@ type panelMap struct {
 	rows, ld, boxRows, boxPanels int
 }
 
-// panelsOf is tilesOf for gemm_wide.cu, whose boxes are of many sizes: each map is made once.
+// panelsOf is tilesOf for gemm_wide.cu and gemm_sm90.cu, whose boxes are of many sizes: each map is made once.
 func (b *Backend) panelsOf(op kernels.Op, data ptr, rows, ld, boxRows, boxPanels int) tensorMap {
 	key := panelMap{data, rows, ld, boxRows, boxPanels}
 	m, ok := b.panels[key]
@@ -336,7 +337,7 @@ func (b *Backend) loadBias(w *weight, bias []kernels.HostTensor) (err error) {
 func (b *Backend) loadRows(t kernels.HostTensor, p loadParams) error {
 	rows := t.Shape[0]
 	if t.Data == nil {
-		p.rows, p.dtype, p.seed, p.scale, p.offset = int32(rows), loadDummy, t.Seed, t.Scale, t.Offset
+		p = p.dummies(rows, t.Seed, t.Scale, t.Offset)
 		b.launch("load", planLoad(rows, int(p.cols)), unsafe.Pointer(&p))
 		return b.err
 	}
