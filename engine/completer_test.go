@@ -80,8 +80,9 @@ func (unfit) CheckLoad() error { return errors.New("3 weights are too large: use
 func TestWeightsThatDoNotFit(t *testing.T) {
 	c := quiet(Config{})
 	require.NoError(t, c.validate())
-	src := fakeSource(&fake{}, 1<<12)
-	src.open = func(*Config) (kernels.Backend, error) { return unfit{&fake{}}, nil }
+	f := &fake{}
+	src := fakeSource(f, 1<<12)
+	src.open = func(*Config) (kernels.Backend, error) { return unfit{f}, nil }
 	_, err := start(c, src)
 	require.ErrorIs(t, err, ErrModel)
 	require.ErrorContains(t, err, "3 weights are too large: use --device cpu")
