@@ -174,6 +174,13 @@ template <int D, int MI> struct Attention {
 			}
 	}
 
+	// total is the sum of a row's weights, of which four lanes have parts.
+	__device__ __forceinline__ float total(int i, int h) const {
+		float all = sum[i][h];
+		all += __shfl_xor_sync(~0u, all, 1);
+		return all + __shfl_xor_sync(~0u, all, 2);
+	}
+
 	// store writes the warp's rows, through its part of the query tile.
 	__device__ __forceinline__ void store(const PrefillParams &p, const Item &it, half *out, char *memory) {
 		int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, q = lane % 4;
@@ -182,10 +189,7 @@ template <int D, int MI> struct Attention {
 #pragma unroll
 		for (int i = 0; i < MI; i++)
 			for (int h = 0; h < 2; h++) {
-				float all = sum[i][h];
-				all += __shfl_xor_sync(~0u, all, 1);
-				all += __shfl_xor_sync(~0u, all, 2);
-				float scale = 1 / all;
+				float scale = 1 / total(i, h);
 				int row = 16 * i + 8 * h + r;
 #pragma unroll
 				for (int j = 0; j < D / 8; j++)
@@ -206,9 +210,7 @@ template <int D, int MI> struct Attention {
 #pragma unroll
 		for (int i = 0; i < MI; i++)
 			for (int h = 0; h < 2; h++) {
-				float all = sum[i][h];
-				all += __shfl_xor_sync(~0u, all, 1);
-				all += __shfl_xor_sync(~0u, all, 2);
+				float all = total(i, h);
 				int row = (warp * MI + i) * 16 + 8 * h + r;
 				if (it.first + row >= it.rows) continue;
 				float *sums = to.sums(blockIdx.x, row) + 2 * q;
