@@ -7,12 +7,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestManyReadersAreWoken: readers that wait for every token of hundreds of streams get all
-// of them, and Close ends the goroutine that wakes them.
+// TestManyReadersAreWoken: readers that wait for every token of hundreds of streams get them as
+// they come, not at the end alone, and Close ends the goroutine that wakes them.
 func TestManyReadersAreWoken(t *testing.T) {
-	const n, tokens = 200, 40
-	e := startFake(t, &fake{}, Config{MaxNumSeqs: n, MaxNumBatchedTokens: 2048, NumGPUBlocksOverride: 2000, MaxModelLen: 256})
-	var readers sync.WaitGroup
+	const n, tokens, some = 200, 40, 20
+	var began, had, readers sync.WaitGroup
+	began.Add(1)
+	had.Add(n)
+	f, step := &fake{}, 0
+	f.onStep = func() {
+		began.Wait() // all requests are there
+		if step++; step == some+10 {
+			had.Wait() // the engine goes no further until all readers have some tokens
+		}
+	}
+	e := startFake(t, f, Config{MaxNumSeqs: n, MaxNumBatchedTokens: 2048, NumGPUBlocksOverride: 2000, MaxModelLen: 256})
 	got := make([]int, n)
 	for i := range n {
 		s, err := e.Submit(t.Context(), Request{Prompt: []int32{int32(i%50 + 1), 2, 3}, MaxTokens: tokens, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}})
@@ -24,11 +33,14 @@ func TestManyReadersAreWoken(t *testing.T) {
 					return
 				}
 				if ev.HasToken {
-					got[i]++
+					if got[i]++; got[i] == some {
+						had.Done()
+					}
 				}
 			}
 		})
 	}
+	began.Done()
 	readers.Wait()
 	for i := range got {
 		require.Equal(t, tokens, got[i], "stream %d", i)
