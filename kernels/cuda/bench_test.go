@@ -98,9 +98,9 @@ func BenchmarkWithout(b *testing.B) {
 	for _, model := range trueShapes {
 		b.Run(model.name, func(b *testing.B) {
 			for _, omit := range []string{"", "rmsnorm", "qkv", "attention", "linearattn", "gate_up", "linearmlp", "head", "sample"} {
-				m := newBenchModel(b, model, 256, context)
+				m := newBenchModel(b, model, 512, context)
 				m.be.omit = omit
-				for _, n := range []int{1, 16, 64, 256} {
+				for _, n := range []int{1, 16, 64, 256, 512} {
 					b.Run(fmt.Sprintf("%s/%d", cmp.Or(omit, "nothing"), n), func(b *testing.B) {
 						batch, sample := m.spans(n, context, 1)
 						m.run(b, batch, sample, 6)

@@ -36,7 +36,7 @@ func productsOf(s *kernels.Shape, n int) []product {
 func sensible(s gemmShape, a arch) []candidate {
 	all := candidates(s, a)
 	slices.SortStableFunc(all, func(x, y candidate) int { return cmp.Compare(x.us, y.us) })
-	left := map[string]int{"gemm_stream": 3, "gemm_wide": 7, "gemm_sm90": 3, "gemm_skinny": 4}
+	left := map[string]int{"gemm_stream": 3, "gemm_wide": 7, "gemm_sm90": 5, "gemm_skinny": 4}
 	all = slices.DeleteFunc(all, func(c candidate) bool {
 		left[c.image]--
 		return left[c.image] < 0

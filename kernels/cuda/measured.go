@@ -20,7 +20,7 @@ var measuredText string
 
 // measuredTokens are the batches that were timed; a way serves those down to the one before,
 // that of one token itself alone.
-var measuredTokens = []int{1, 16, 32, 64, 128, 256}
+var measuredTokens = []int{1, 16, 32, 64, 128, 256, 512}
 
 // measuredSMs is the multiprocessors of the card that they were timed on, an H100; an H200 has
 // as many.
