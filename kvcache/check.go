@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 )
 
@@ -143,11 +144,19 @@ func (p *hostPool) check(hosts []*HostTable, c *checkScratch) error {
 			}
 		}
 	}
-	for _, id := range p.free {
-		if free[id] || int(id) >= p.limit {
-			return fmt.Errorf("host block %d is free twice, or beyond the limit %d", id, p.limit)
+	count := 0
+	for i, word := range p.free {
+		for ; word != 0; word &= word - 1 {
+			id := 64*i + bits.TrailingZeros64(word)
+			if id >= p.limit || i < p.lowest {
+				return fmt.Errorf("host block %d is free beyond the limit %d, or where none is looked for", id, p.limit)
+			}
+			free[id] = true
+			count++
 		}
-		free[id] = true
+	}
+	if count != p.numFree {
+		return fmt.Errorf("%d host blocks are free; counted %d", count, p.numFree)
 	}
 	var used, inFlight int
 	for id, b := range p.blocks {

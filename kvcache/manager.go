@@ -90,6 +90,8 @@ type Manager struct {
 	now     time.Duration
 
 	scratch checkScratch
+	order   []moved   // of a SwapOut or SwapIn
+	fresh   []BlockID // of a SwapIn
 
 	used, inFlight, shared, extra int
 	excess, leaving               int       // beyond the limit: blocks in use, and of these in flight

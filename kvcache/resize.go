@@ -1,9 +1,6 @@
 package kvcache
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // SetLimits changes the size of the pools: blocks, the reserved block 0 included,
 // and host blocks. Growing takes effect at once. Shrinking takes the ids beyond
@@ -69,10 +66,10 @@ func (p *hostPool) setLimit(limit int) {
 		p.blocks = append(p.blocks, make([]hostBlock, more)...)
 	}
 	p.limit = limit
-	p.free = slices.Grow(p.free[:0], limit)
-	for id := limit - 1; id >= 0; id-- {
+	p.free, p.lowest, p.numFree = make([]uint64, (limit+63)/64), 0, 0
+	for id := range HostID(limit) {
 		if b := p.blocks[id]; !b.held && b.copies == 0 {
-			p.free = append(p.free, HostID(id))
+			p.put(id)
 		}
 	}
 	p.excess = p.beyond()

@@ -142,7 +142,7 @@ func TestCheckSees(t *testing.T) {
 		"wrong excess":      {func(m *Manager, _ *BlockTable) { m.excess++ }, "in use beyond the limit"},
 		"wrong host excess": {func(m *Manager, _ *BlockTable) { m.host.excess++ }, "host blocks are in use beyond the limit"},
 		"no such block":     {func(_ *Manager, t *BlockTable) { t.ids[1] = 99 }, "names block 99"},
-		"lost host block":   {func(m *Manager, _ *BlockTable) { m.host.free = m.host.free[:1] }, "host block 0 is lost"},
+		"lost host block":   {func(m *Manager, _ *BlockTable) { m.host.take(); m.host.blocks[0].held = false; m.host.used-- }, "host block 0 is lost"},
 		"queue link":        {func(m *Manager, _ *BlockTable) { m.blocks[m.blocks[0].next].prev = 7 }, "links back"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,16 +1,23 @@
 package kvcache
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"slices"
+)
 
 // hostPool is the swap pool: which host blocks are held, by tables, and which a
 // copy under way names. Host blocks are never shared.
 type hostPool struct {
 	blocks   []hostBlock
-	free     []HostID // a stack
-	limit    int      // ids from here on are retired
-	used     int      // held
-	inFlight int      // not held, but named by a copy
-	excess   int      // beyond the limit, held or named by a copy
+	free     []uint64 // a bit an id: the lowest goes first, so that blocks which leave together lie together
+	lowest   int      // words of free before this one are 0
+	numFree  int
+	limit    int // ids from here on are retired
+	used     int // held
+	inFlight int // not held, but named by a copy
+	excess   int // beyond the limit, held or named by a copy
 }
 
 type hostBlock struct {
@@ -18,13 +25,25 @@ type hostBlock struct {
 	copies int8 // 0 to 2: it may leave before it has quite arrived
 }
 
-// take holds a free block.
+// take holds the lowest free block.
 func (p *hostPool) take() HostID {
-	id := p.free[len(p.free)-1]
-	p.free = p.free[:len(p.free)-1]
+	for p.free[p.lowest] == 0 {
+		p.lowest++
+	}
+	word := p.free[p.lowest]
+	id := HostID(64*p.lowest + bits.TrailingZeros64(word))
+	p.free[p.lowest] = word & (word - 1)
+	p.numFree--
 	p.blocks[id].held = true
 	p.used++
 	return id
+}
+
+// put makes a block free.
+func (p *hostPool) put(id HostID) {
+	p.free[id/64] |= 1 << (id % 64)
+	p.lowest = min(p.lowest, int(id/64))
+	p.numFree++
 }
 
 // drop stops holding a block; it is free once no copy names it.
@@ -38,7 +57,7 @@ func (p *hostPool) drop(id HostID) {
 	if b.copies > 0 {
 		p.inFlight++
 	} else if int(id) < p.limit {
-		p.free = append(p.free, id)
+		p.put(id)
 	} else {
 		p.excess--
 	}
@@ -51,7 +70,7 @@ func (p *hostPool) copied(id HostID) {
 	if b.copies == 0 && !b.held {
 		p.inFlight--
 		if int(id) < p.limit {
-			p.free = append(p.free, id)
+			p.put(id)
 		} else {
 			p.excess--
 		}
@@ -66,7 +85,7 @@ func (m *Manager) CanSwapOut(t *BlockTable, computed int) (blocks int, ok bool) 
 			blocks++
 		}
 	}
-	return blocks, blocks <= len(m.host.free)
+	return blocks, blocks <= m.host.numFree
 }
 
 // rematchable says whether a block need not be copied: others hold it, and the
@@ -75,9 +94,21 @@ func (m *Manager) rematchable(id BlockID) bool {
 	return m.blocks[id].published && m.blocks[id].refs > 1
 }
 
+// moved is a block that SwapOut or SwapIn moves: its id there, its entry of the table.
+type moved struct{ from, entry int32 }
+
+// sortOrder puts what moves in the order of its ids, and not of the table, so that what
+// lies together comes to lie together, whichever way round: a run of blocks is one copy.
+func (m *Manager) sortOrder() {
+	byID := func(a, b moved) int { return cmp.Compare(a.from, b.from) }
+	if !slices.IsSortedFunc(m.order, byID) {
+		slices.SortFunc(m.order, byID)
+	}
+}
+
 // SwapOut moves the table's content to the host: h, empty before, gets an entry
 // for each block of the computed tokens, t is emptied, and the copies to perform
-// are appended. Shared published blocks are not copied. The blocks named by
+// are appended, in the order of the ids. Shared published blocks are not copied. The blocks named by
 // copies stay in flight, handed out to nobody, until Copied reports them. The
 // caller asked CanSwapOut.
 func (m *Manager) SwapOut(t *BlockTable, h *HostTable, computed int, copies []Copy) []Copy {
@@ -86,15 +117,19 @@ func (m *Manager) SwapOut(t *BlockTable, h *HostTable, computed int, copies []Co
 	}
 	// First every claim, then every move: a block that is freed here must not
 	// be taken here.
-	for _, id := range t.ids[:m.BlocksFor(computed)] {
-		if m.rematchable(id) {
-			h.ids = append(h.ids, dropped)
-			continue
+	m.order = m.order[:0]
+	for i, id := range t.ids[:m.BlocksFor(computed)] {
+		h.ids = append(h.ids, dropped)
+		if !m.rematchable(id) {
+			m.order = append(m.order, moved{int32(id), int32(i)})
 		}
+	}
+	m.sortOrder()
+	for _, o := range m.order {
 		host := m.host.take()
-		h.ids = append(h.ids, host)
-		copies = append(copies, Copy{Src: int32(id), Dst: int32(host)})
-		m.blocks[id].copies++
+		h.ids[o.entry] = host
+		copies = append(copies, Copy{Src: o.from, Dst: int32(host)})
+		m.blocks[o.from].copies++
 		m.host.blocks[host].copies++
 	}
 	h.era = t.era
@@ -118,12 +153,20 @@ func (m *Manager) SwapIn(t *BlockTable, h *HostTable, tokens []int32, salt strin
 		return copies, 0, false
 	}
 	end := hits
+	m.order = m.order[:0]
 	for end < len(h.ids) && h.ids[end] != dropped {
-		host, id := h.ids[end], t.ids[end]
-		copies = append(copies, Copy{Src: int32(host), Dst: int32(id)})
-		m.blocks[id].copies++
-		m.host.blocks[host].copies++
+		m.order = append(m.order, moved{int32(h.ids[end]), int32(end)})
 		end++
+	}
+	m.sortOrder()
+	m.fresh = append(m.fresh[:0], t.ids[hits:end]...) // nothing is in them yet: any may be any entry's
+	slices.Sort(m.fresh)
+	for i, o := range m.order {
+		id := m.fresh[i]
+		t.ids[o.entry] = id
+		copies = append(copies, Copy{Src: o.from, Dst: int32(id)})
+		m.blocks[id].copies++
+		m.host.blocks[o.from].copies++
 	}
 	m.DropHost(h)
 	usable, t.era = hits*m.cfg.BlockSize, m.era

@@ -283,3 +283,48 @@ func TestSwapDoesNotOutliveAReset(t *testing.T) {
 	_, cached := admit(t, m, tokens)
 	require.Zero(t, cached)
 }
+
+// TestSwapKeepsRuns: blocks that lie together are copied to where they lie together, and back,
+// however often they go and whichever way round they come free, with the table's content in
+// its order.
+func TestSwapKeepsRuns(t *testing.T) {
+	m := newSwapManager(t, 41, 24, 4)
+	run := func(copies []Copy) {
+		require.Len(t, copies, 8)
+		for i, c := range copies {
+			require.Equal(t, Copy{Src: copies[0].Src + int32(i), Dst: copies[0].Dst + int32(i)}, c)
+		}
+	}
+	content := map[Copy]int32{} // by pool (Src) and id: what the blocks hold
+	perform := func(copies []Copy, from, to int32) {
+		for _, c := range copies {
+			content[Copy{to, c.Dst}] = content[Copy{from, c.Src}]
+		}
+	}
+	first, _ := admit(t, m, prompt(1, 32))
+	tokens := prompt(2, 32)
+	table, _ := admit(t, m, tokens)
+	for i, id := range table.IDs() {
+		content[Copy{0, int32(id)}] = int32(i + 1)
+	}
+	var host, other HostTable
+	for range 4 {
+		out := m.SwapOut(table, &host, 32, nil)
+		run(out)
+		perform(out, 0, 1)
+		m.Copied(out, true) // not published: what comes first is handed out last
+		if first.Len() > 0 {
+			m.Copied(m.SwapOut(first, &other, 32, nil), true)
+			m.DropHost(&other)
+		}
+		in, _, ok := m.SwapIn(table, &host, append(tokens, 1), "", 32, 0, nil)
+		require.True(t, ok)
+		run(in)
+		perform(in, 1, 0)
+		m.Copied(in, false)
+		for i, id := range table.IDs()[:8] {
+			require.EqualValues(t, i+1, content[Copy{0, int32(id)}])
+		}
+		check(t, m, table)
+	}
+}
