@@ -30,8 +30,7 @@ int pg_range_reserve(uint64_t bytes, uint64_t *base);
 int pg_range_map(int device, uint64_t base, uint64_t chunk, uint64_t index, uint64_t *handle);
 int pg_range_unmap(uint64_t base, uint64_t chunk, uint64_t index, uint64_t handle);
 
-// pg_copy_batch copies n pairs of equal size; pairs is dst[n] then src[n]. It
-// uses one batched copy where the driver has it.
+// pg_copy_batch makes n copies, by one batched call where the driver has it.
 int pg_copy_batch(uint64_t *dst, uint64_t *src, size_t *sizes, size_t n, uintptr_t stream);
 
 // A tiled tensor map of float16 rows: [rows][cols], row stride in bytes, with 128-byte swizzle.

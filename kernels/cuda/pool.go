@@ -190,26 +190,34 @@ func (b *Backend) copyBlocks(op kernels.Op, copies []kernels.BlockCopy, src, dst
 		return
 	}
 	b.flush()
-	p, bytes := &b.pool, uint64(b.kv.BlockBytes())
-	p.dst, p.src = p.dst[:0], p.src[:0]
+	p, bytes := &b.pool, b.kv.BlockBytes()
+	p.dst, p.src, p.sizes = p.dst[:0], p.src[:0], p.sizes[:0]
 	for _, c := range copies {
 		if c.Src < 0 || int(c.Src) >= srcBlocks || c.Dst < 0 || int(c.Dst) >= dstBlocks {
 			panic(fmt.Sprintf("cuda: %s: block %d to %d; have %d and %d", op, c.Src, c.Dst, srcBlocks, dstBlocks))
 		}
-		p.dst, p.src = append(p.dst, dst(c.Dst)), append(p.src, src(c.Src))
-	}
-	for len(p.sizes) < len(copies) {
-		p.sizes = append(p.sizes, bytes)
+		p.add(dst(c.Dst), src(c.Src), uint64(bytes))
 	}
 	// Events are of the compute stream: they do not see swaps.
 	seen := b.profiler.tracer != nil || stream == &b.compute
 	if seen {
 		b.profiler.begin(b)
 	}
-	b.fail(op, stream.CopyBatch(p.dst, p.src, p.sizes[:len(copies)]))
+	b.fail(op, stream.CopyBatch(p.dst, p.src, p.sizes))
 	if seen {
-		b.profiler.end(b, op, 2*int64(bytes)*int64(len(copies)), 0)
+		b.profiler.end(b, op, 2*bytes*int64(len(copies)), 0)
 	}
+}
+
+// add adds a copy to the batch. Blocks that lie together and come to lie together are one copy,
+// for each costs the copy engine as long as some 25 KB and the host as long as a block; chunks of
+// host memory never touch.
+func (p *pool) add(dst, src cuda.Ptr, bytes uint64) {
+	if n := len(p.sizes) - 1; n >= 0 && p.dst[n]+cuda.Ptr(p.sizes[n]) == dst && p.src[n]+cuda.Ptr(p.sizes[n]) == src {
+		p.sizes[n] += bytes
+		return
+	}
+	p.dst, p.src, p.sizes = append(p.dst, dst), append(p.src, src), append(p.sizes, bytes)
 }
 
 // blockAddress panics on an id outside the pool.

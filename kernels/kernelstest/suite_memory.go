@@ -78,6 +78,22 @@ func (s *suite) copyAndSwap(p *pair) {
 	for block, source := range want {
 		require.Equal(t, blocks[source], p.got.ReadBlock(block), "block %d", block)
 	}
+	s.swapRuns(p)
+}
+
+// swapRuns swaps blocks that lie together to where they lie together, which may be one copy,
+// and some that do so on one side only.
+func (s *suite) swapRuns(p *pair) {
+	t, blocks := p.t, p.fillBlocks()
+	_, _, err := p.got.SwapDone(p.got.SwapOut([]kernels.BlockCopy{{Src: 1, Dst: 0}, {Src: 2, Dst: 1}, {Src: 3, Dst: 3}, {Src: 4, Dst: 2}}), true)
+	require.NoError(t, err)
+	_, _, err = p.got.SwapDone(p.got.SwapIn([]kernels.BlockCopy{{Src: 0, Dst: 5}, {Src: 1, Dst: 6}, {Src: 2, Dst: 3}, {Src: 3, Dst: 4}}), true)
+	require.NoError(t, err)
+	p.got.CopyBlocks([]kernels.BlockCopy{{Src: 7, Dst: 1}, {Src: 8, Dst: 2}})
+	require.NoError(t, p.got.Sync())
+	for block, source := range []int{0, 7, 8, 4, 3, 1, 2, 7, 8} {
+		require.Equal(t, blocks[source], p.got.ReadBlock(int32(block)), "block %d", block)
+	}
 }
 
 // rows checks the row state: tables that grow, rows given to others, and last
