@@ -163,3 +163,4 @@ void bench_stream(bool check, bool times);
 void bench_wide(bool check, bool times);
 void bench_decode(bool check, bool times);
 void bench_prefill(bool check, bool times);
+void bench_copies(bool check, bool times);

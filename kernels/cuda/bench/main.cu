@@ -1,6 +1,6 @@
 // Checks the heavy kernels against float64 and times them:
 //
-//   kernels-test [check] [time] [skinny] [mma] [stream] [wide] [sm90] [decode] [prefill]
+//   kernels-test [check] [time] [skinny] [mma] [stream] [wide] [sm90] [decode] [prefill] [copies]
 //
 // Without a mode both, without a name all. Ends with the number of failures.
 #include "bench.cuh"
@@ -23,7 +23,7 @@ int main(int argc, char **argv) {
 	const struct {
 		const char *name;
 		void (*run)(bool, bool);
-	} parts[] = {{"decode", bench_decode}, {"skinny", bench_skinny}, {"mma", bench_mma}, {"stream", bench_stream}, {"wide", bench_wide}, {"sm90", bench_sm90}, {"prefill", bench_prefill}};
+	} parts[] = {{"decode", bench_decode}, {"skinny", bench_skinny}, {"mma", bench_mma}, {"stream", bench_stream}, {"wide", bench_wide}, {"sm90", bench_sm90}, {"prefill", bench_prefill}, {"copies", bench_copies}};
 	for (auto &part : parts)
 		if (!any_name || asked(part.name)) part.run(check, times);
 	printf("%d failures\n", bench::failures);
