@@ -235,31 +235,37 @@ func TestPeersRowsFail(t *testing.T) {
 	}
 }
 
-// TestSlowdown: a step that begins and ends beside copies is held against those with
-// none; one at an edge, and one of another batch, against nothing.
+// TestSlowdown: steps that begin and end beside copies are held against those with none, which
+// take longer as the context grows; one at an edge, and one of another batch, against nothing.
+// What the device waits for counts.
 func TestSlowdown(t *testing.T) {
-	var steps []engine.StepRecord
-	add := func(device, batch, inFlight, loading int) {
-		s := engine.StepRecord{Device: time.Duration(device) * time.Millisecond}
-		s.Step, s.Tokens, s.Loading, s.Pool.InFlight = int64(len(steps)+1), batch, loading, inFlight
-		s.Scheduled = make([]scheduler.RecordScheduled, batch)
-		steps = append(steps, s)
+	for _, c := range []struct{ growth, stall, decode, out float64 }{{0, 0, 100, 0.03}, {0.5, 0, 105.75, 0.03}, {0, 51.5, 100, 0.545}} {
+		var steps []engine.StepRecord
+		clock := time.Unix(0, 0)
+		add := func(part float64, batch, inFlight, loading int, stall float64) {
+			ms := part * (100 + c.growth*float64(len(steps)))
+			s := engine.StepRecord{Device: time.Duration(ms * 1e6), Start: clock}
+			s.Step, s.Tokens, s.Loading, s.Pool.InFlight = int64(len(steps)+1), batch, loading, inFlight
+			s.Scheduled = make([]scheduler.RecordScheduled, batch)
+			steps = append(steps, s)
+			clock = clock.Add(time.Duration((ms + stall) * 1e6))
+		}
+		add(0.9, 2, 0, 0, 0) // before
+		for range 3 {
+			add(1, 2, 0, 0, 0)
+			add(1, 2, 0, 0, 0)
+			add(5, 2, 0, 0, 500) // the copies begin in it
+			add(1.03, 2, 7, 0, 0)
+			add(1.03, 2, 7, 0, 2*c.stall)
+			add(9, 2, 7, 0, 0)
+			add(9, 3, 0, 0, 0)
+			add(1.02, 2, 0, 1, 0)
+			add(1.02, 2, 0, 1, 0)
+			add(8, 2, 0, 1, 0)
+		}
+		values := map[string]float64{}
+		require.NoError(t, slowdown(values, steps, 1, 2))
+		require.InDeltaMapValues(t, map[string]float64{"decode_ms": c.decode, "slowed_out": c.out, "steps_out": 6, "slowed_in": 0.02, "steps_in": 6}, values, 1e-6)
+		require.Error(t, slowdown(values, steps, 1, 5))
 	}
-	add(90, 2, 0, 0) // before
-	for range 3 {
-		add(100, 2, 0, 0)
-		add(100, 2, 0, 0)
-		add(500, 2, 0, 0) // the copies begin in it
-		add(103, 2, 7, 0)
-		add(103, 2, 7, 0)
-		add(900, 2, 7, 0)
-		add(900, 3, 0, 0)
-		add(102, 2, 0, 1)
-		add(102, 2, 0, 1)
-		add(800, 2, 0, 1)
-	}
-	values := map[string]float64{}
-	require.NoError(t, slowdown(values, steps, 1, 2))
-	require.InDeltaMapValues(t, map[string]float64{"decode_ms": 100, "slowed_out": 0.03, "steps_out": 6, "slowed_in": 0.02, "steps_in": 6}, values, 1e-9)
-	require.Error(t, slowdown(values, steps, 1, 5))
 }

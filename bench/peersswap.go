@@ -183,11 +183,14 @@ func (s *swapping) until(ctx context.Context, reached func(*engine.Stats) bool) 
 }
 
 // slowdown compares the steps of the batch that began and ended beside copies out, or
-// in, with those that had none.
+// in, with those that had none, whose times grow with the context. A phase of copies takes
+// what its steps take on the device, or, where the device waits, from launch to launch.
 func slowdown(values map[string]float64, steps []engine.StepRecord, after int64, batch int) error {
-	kinds := [3][]float64{} // none, out, in
+	var quiet line
 	kind := func(s *engine.StepRecord) int {
 		switch {
+		case s.Step <= after || len(s.Scheduled) != batch || s.Tokens != batch:
+			return -1
 		case s.Loading > 0:
 			return 2
 		case s.Pool.InFlight > 0:
@@ -196,20 +199,51 @@ func slowdown(values map[string]float64, steps []engine.StepRecord, after int64,
 		return 0
 	}
 	for i := range max(len(steps)-1, 0) {
-		s, next := &steps[i], &steps[i+1]
-		if s.Step > after && len(s.Scheduled) == batch && s.Tokens == batch && kind(s) == kind(next) {
-			kinds[kind(s)] = append(kinds[kind(s)], s.Device.Seconds()*1e3)
+		if s := &steps[i]; kind(s) == 0 && kind(&steps[i+1]) == 0 {
+			quiet.add(float64(s.Step), 1e3*s.Device.Seconds())
 		}
 	}
-	if len(kinds[0]) == 0 {
+	if quiet.n == 0 {
 		return fmt.Errorf("no step of %d sequences without copies", batch)
 	}
-	values["decode_ms"] = Describe(kinds[0]).Mean
-	for i, name := range []string{"", "out", "in"} {
-		if i > 0 && len(kinds[i]) > 0 { // a step may take longer than the copies
-			values["slowed_"+name] = Describe(kinds[i]).Mean/values["decode_ms"] - 1
-			values["steps_"+name] = float64(len(kinds[i]))
+	values["decode_ms"] = quiet.y / quiet.n
+	var took, alone, count [3]float64
+	for i, next := 0, 0; i < len(steps); i = next {
+		k := kind(&steps[i])
+		for next = i + 1; next < len(steps) && kind(&steps[next]) == k; next++ {
+		}
+		if k <= 0 {
+			continue
+		}
+		busy := 0.0
+		for _, s := range steps[i : next-1] {
+			busy += 1e3 * s.Device.Seconds()
+			alone[k] += quiet.at(float64(s.Step))
+		}
+		took[k] += max(busy, 1e3*steps[next-1].Start.Sub(steps[i].Start).Seconds())
+		count[k] += float64(next - 1 - i)
+	}
+	for k, name := range []string{"", "out", "in"} {
+		if count[k] > 0 { // a step may take longer than the copies
+			values["slowed_"+name] = took[k]/alone[k] - 1
+			values["steps_"+name] = count[k]
 		}
 	}
 	return nil
+}
+
+// line is a least-squares line through points, of which it keeps sums.
+type line struct{ n, x, y, xx, xy float64 }
+
+func (l *line) add(x, y float64) {
+	l.n, l.x, l.y, l.xx, l.xy = l.n+1, l.x+x, l.y+y, l.xx+x*x, l.xy+x*y
+}
+
+// at is the line's y; of points that lie above each other their mean.
+func (l *line) at(x float64) float64 {
+	slope := 0.0
+	if spread := l.xx - l.x*l.x/l.n; spread > 1e-9*l.xx {
+		slope = (l.xy - l.x*l.y/l.n) / spread
+	}
+	return l.y/l.n + slope*(x-l.x/l.n)
 }

@@ -27,8 +27,8 @@ type Backend interface {
 	// SetLimits says what of Setup's maxima is going to be used: memory for the
 	// rest may be given back, and is there again after limits were raised. Only
 	// MaxBatchedTokens, MaxSeqs and MaxLogitRows may differ from Setup's, downwards.
-	// Nothing is in flight. Rows below MaxSeqs keep their state, others have none. An
-	// error leaves all as it was.
+	// Nothing is in flight but swaps. Rows below MaxSeqs keep their state, others have
+	// none. An error leaves all as it was.
 	SetLimits(limits Limits) error
 	// WorkspaceBytes is the memory that limits take, in bytes. It has no
 	// side effect: the memory plan is made from it.
@@ -141,8 +141,8 @@ type Pool interface {
 	KV() PagedKV
 	// ResizePool sets the number of device and host (swap) blocks, block 0
 	// included. Growing never moves a pointer; shrinking drops the tail. The
-	// caller sees to it that no dropped block is in use. An error leaves the
-	// pool as it was.
+	// caller sees to it that no dropped block is in use; swaps of others may be
+	// under way. An error leaves the pool as it was.
 	ResizePool(deviceBlocks, hostBlocks int) error
 	// CopyBlocks copies whole blocks on the device, ordered on the compute
 	// stream: the copy-on-write of forks.

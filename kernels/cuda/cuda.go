@@ -351,9 +351,14 @@ func (b *Backend) Sync() error {
 
 // drain waits for everything that was issued.
 func (b *Backend) drain() {
+	b.drainSteps()
+	b.fail("sync", b.swap.Sync())
+}
+
+// drainSteps waits for all but swaps.
+func (b *Backend) drainSteps() {
 	b.flush()
 	b.fail("sync", b.compute.Sync())
-	b.fail("sync", b.swap.Sync())
 }
 
 var errClosed = errors.New("cuda: the backend is closed")

@@ -28,7 +28,7 @@ func (b *Backend) SetLimits(l kernels.Limits) error {
 	if l.MaxBatchedTokens > b.limits.MaxBatchedTokens || l.MaxSeqs > b.limits.MaxSeqs || l.MaxLogitRows > b.limits.MaxLogitRows {
 		return fmt.Errorf("cuda: limits %+v exceed those of Setup, %+v", l, b.limits)
 	}
-	if b.drain(); b.err != nil {
+	if b.drainSteps(); b.err != nil { // swaps under way do not touch what changes
 		return b.err
 	}
 	return b.backWorkspace(l)

@@ -83,7 +83,7 @@ func (b *Backend) ResizePool(deviceBlocks, hostBlocks int) error {
 	if b.place == nil {
 		panic("cuda: ResizePool before Setup")
 	}
-	if b.drain(); b.err != nil {
+	if b.drainSteps(); b.err != nil { // swaps under way do not touch what changes
 		return b.err
 	}
 	p, size := &b.pool, b.kv.BlockBytes()
