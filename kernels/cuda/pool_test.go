@@ -49,3 +49,38 @@ func TestSwapAcrossChunks(t *testing.T) {
 		require.Equal(t, m.ReadBlock(1+i), m.ReadBlock(most+i))
 	}
 }
+
+// TestLimitsBesideSwaps: limits and pools change while blocks are on their way.
+func TestLimitsBesideSwaps(t *testing.T) {
+	paths(t)
+	m := newBackend(t, Config{})
+	t.Cleanup(func() { _ = m.Close() })
+	shape, lower := trueShapes[0].full(), smallLimits
+	lower.MaxSeqs, lower.MaxLogitRows, lower.MaxBatchedTokens = 4, 4, 16
+	require.NoError(t, m.Setup(shape, smallLimits, smallLimits))
+	const n = 100
+	require.NoError(t, m.ResizePool(4*n, 4*n))
+	values := make([]uint16, m.kv.BlockElems())
+	var out, in []kernels.BlockCopy
+	for i := range int32(n) {
+		for j := range values {
+			values[j] = uint16(i)
+		}
+		m.WriteBlock(1+i, values)
+		out = append(out, kernels.BlockCopy{Src: 1 + i, Dst: (i*37 + 5) % n})
+		in = append(in, kernels.BlockCopy{Src: (i*37 + 5) % n, Dst: n + 1 + (i*53)%n})
+	}
+	for _, swap := range []func() kernels.Ticket{func() kernels.Ticket { return m.SwapOut(out) }, func() kernels.Ticket { return m.SwapIn(in) }} {
+		ticket := swap()
+		require.NoError(t, m.SetLimits(lower))
+		require.NoError(t, m.ResizePool(2*n+2, n))
+		require.NoError(t, m.SetLimits(smallLimits))
+		require.NoError(t, m.ResizePool(5*n, 5*n))
+		_, _, err := m.SwapDone(ticket, true)
+		require.NoError(t, err)
+	}
+	for i := range int32(n) {
+		got := m.ReadBlock(n + 1 + (i*53)%n)
+		require.EqualValues(t, []uint16{uint16(i), uint16(i)}, []uint16{got[0], got[len(got)-1]}, "block %d", i)
+	}
+}
