@@ -92,7 +92,8 @@ func TestPlanGemmSM90(t *testing.T) {
 				require.Zero(t, g.Grid[0]%g.Cluster, name)
 				require.Positive(t, g.us, name)
 				require.LessOrEqual(t, int(g.Shared), a.shared, name)
-				rows := roundUp(ceilDiv(s.m, 128), int(g.Cluster))
+				rows := roundUp(ceilDiv(s.m, g.xBox), int(g.Cluster))
+				require.EqualValues(t, 2*g.xBox+128, g.CTA[0], name)
 				require.EqualValues(t, min(a.sms, rows*int(g.tiles)), g.Grid[0], name)
 			}
 		}
@@ -238,7 +239,7 @@ func TestMeasuredWays(t *testing.T) {
 		least := s.m // of the tokens that the way serves
 		for i--; i >= 0; i-- {
 			before := s
-			if before.m = measuredTokens[i]; measured()[before] != "" {
+			if before.m = measuredTokens[i]; timedWay(before, a) != "" {
 				least = max(before.m+1, 9)
 				break
 			}

@@ -62,16 +62,31 @@ var measured = sync.OnceValue(func() map[cardShape]string {
 	return ways
 })
 
+// timedWay is the way of just that number of tokens on the card like a, or, if none was timed
+// there, on another; "" if on no card.
+func timedWay(s cardShape, a arch) (way string) {
+	s.card = measuredCard(a)
+	if way = measured()[s]; way != "" {
+		return way
+	}
+	for _, c := range measuredCards {
+		if s.card = c.name; way == "" {
+			way = measured()[s]
+		}
+	}
+	return way
+}
+
 // measuredWay is the way that whole steps found fastest, if one like this was timed.
 func measuredWay(s gemmShape, a arch) (candidate, bool) {
 	i, exact := slices.BinarySearch(measuredTokens, s.m)
 	if s.m <= 8 && !exact || a.sms != measuredSMs {
 		return candidate{}, false
 	}
-	like := cardShape{measuredCard(a), s}
+	like := cardShape{gemmShape: s}
 	for _, like.m = range measuredTokens[i:] {
-		way, ok := measured()[like]
-		if !ok {
+		way := timedWay(like, a)
+		if way == "" {
 			continue
 		}
 		for _, c := range candidates(s, a) {
