@@ -51,7 +51,7 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 
 void bench_sm90(bool check, bool times) {
 	if (check) {
-		for (int m : {1, 65, 128, 200, 333}) {
+		for (int m : {1, 65, 128, 180, 200, 333}) {
 			check_case(m, 896, 896, RESIDUAL, 0);
 			check_case(m, 1000, 100, STORE, 0);
 			check_case(m, 1152, 448, QKV, 64);
