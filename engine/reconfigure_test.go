@@ -64,7 +64,13 @@ func TestReconfigureWhileServing(t *testing.T) {
 // what was there.
 func TestLimitsComeBack(t *testing.T) {
 	e := startFake(t, &fake{}, Config{MaxNumSeqs: 4, MaxNumBatchedTokens: 64, SwapSpace: -1, MaxModelLen: 200, MemoryLimit: 1 << 25})
-	before, info := e.Limits(), e.Info()
+	values := func() (values []string) {
+		for _, s := range e.Settings() {
+			values = append(values, s.Name+" "+s.Value)
+		}
+		return values
+	}
+	before, info, settings := e.Limits(), e.Info(), values()
 	require.NoError(t, e.Reconfigure(context.Background(), Limits{
 		MemoryLimit: 1 << 24, MaxNumSeqs: 2, SwapSpace: 1 << 20, Watermark: 0.5, MaxNumMixedTokens: 20, LongPrefillTokenThreshold: 16, TargetITL: 1, PreemptionMode: "swap",
 	}))
@@ -80,6 +86,7 @@ func TestLimitsComeBack(t *testing.T) {
 	require.NoError(t, e.Reconfigure(context.Background(), before))
 	require.Equal(t, before, e.Limits())
 	require.Equal(t, info, e.Info())
+	require.Equal(t, settings, values())
 }
 
 // TestReconfigureRefuses: what cannot be is refused with the arithmetic, and

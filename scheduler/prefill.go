@@ -18,8 +18,7 @@ func (s *Scheduler) prefillBudget(out *Output) int {
 }
 
 // mixedBudget is what max_num_mixed_tokens leaves for prefill beside so many decodes.
-// As much as they have it is in every case: many of them would leave nothing, and
-// prompts that wait keep the step from growing.
+// It is as much as they have in every case: many of them would leave nothing.
 func (s *Scheduler) mixedBudget(decodes int) int {
 	if s.cfg.MaxMixedTokens == 0 {
 		return s.cfg.MaxBatchedTokens
