@@ -121,9 +121,10 @@ func (s *swapping) begin(ctx context.Context, work Workload) error {
 	return nil
 }
 
-// limit lets so many sequences run.
+// limit lets so many sequences run. The KV pool stays as large as it is with all that there
+// may be: were it to shrink, sequences of the batch might have to leave.
 func (s *swapping) limit(ctx context.Context, seqs int) error {
-	_, err := s.m.cells.enter(ctx, &arm{limits: engine.Limits{MaxNumSeqs: seqs, PreemptionMode: "swap"}})
+	_, err := s.m.cells.enter(ctx, &arm{limits: engine.Limits{MaxNumSeqs: seqs, PreemptionMode: "swap", NumGPUBlocksOverride: s.m.info.NumBlocks}})
 	return err
 }
 
