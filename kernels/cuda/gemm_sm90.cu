@@ -146,15 +146,12 @@ template <int BN, bool TURNS> struct Consumer {
 			}
 		wgmma_commit();
 	}
+	__device__ __forceinline__ int first_row(int row, int slab) const { return row * BM + slab * 64 + (int)threadIdx.x / 32 % 4 * 16; }
 	template <int I> __device__ __forceinline__ void end(int row, int column) {
-		Out<BN> out{p.g.e, mine, row * BM + (TURNS ? I : group) * 64 + (int)threadIdx.x / 32 % 4 * 16, column * BN};
-		if (TURNS) return out.swiglu(c[I]);
-		switch (p.g.kind) {
-		case SWIGLU: return out.swiglu(c[I]);
-		case QKV: return out.qkv(c[I]);
-		case STORE: return out.template store<false>(c[I]);
-		default: return out.template store<true>(c[I]);
-		}
+		Out<BN> out{p.g.e, mine, first_row(row, TURNS ? I : group), column * BN};
+		if (TURNS || p.g.kind == SWIGLU) return out.swiglu(c[I]);
+		if (p.g.kind == STORE) return out.template store<false>(c[I]);
+		out.template store<true>(c[I]);
 	}
 	__device__ __forceinline__ void consume() {
 		Tiles t(p.g);
@@ -166,7 +163,10 @@ template <int BN, bool TURNS> struct Consumer {
 				continue;
 			}
 			if (TURNS && tile > 0) wait_turn(group); // a stage's barrier tells a round from the next alone
-			int before = 0;                          // the stage whose products may be under way
+			Qkv<BN> qkv{p.g.e, reinterpret_cast<uint32_t *>(mine), first_row(t.row, group), t.column * BN};
+			bool turns = !TURNS && p.g.kind == QKV;
+			if (turns) qkv.begin();
+			int before = 0; // the stage whose products may be under way
 #pragma unroll 1
 			for (int i = 0; i < steps; i++, at.next()) {
 				barrier_wait(full + 8 * at.stage, at.parity);
@@ -176,8 +176,13 @@ template <int BN, bool TURNS> struct Consumer {
 				before = at.stage;
 			}
 			if (TURNS && t.more()) pass_turn(1 - group);
+			if (turns) qkv.ahead();
 			wgmma_wait<0>();
 			release(before, t.ctas);
+			if (turns) {
+				qkv.end(c[0]);
+				continue;
+			}
 			end<0>(t.row, t.column);
 			if constexpr (TURNS) end<1>(t.row, t.column);
 		}

@@ -27,6 +27,7 @@ namespace bench {
 constexpr double READ_BYTES = 4.60e12, FLOPS = 790e12; // measured ceilings of an H200
 
 inline int failures = 0;
+inline std::vector<std::string> words; // of the command, that choose what is timed
 
 // Memory is a device allocation that lives to the end of its scope.
 template <class T> struct Memory {
