@@ -10,6 +10,10 @@ constexpr int OUT_BYTES = 16 * 36 * 4; // of shared memory, of a warp
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
+// place is where 16 bytes of a row of 128 lie: 16 threads' accesses of 8 bytes in four rows, and
+// eight's of 16 in one, fall into all banks.
+__device__ __forceinline__ float4 *place(void *rows, int r, int chunk) { return static_cast<float4 *>(rows) + r * 8 + (chunk ^ r % 4 * 2); }
+
 // store_if and add_if are stores and additions in L2 without a branch.
 __device__ __forceinline__ void store_if(bool p, void *to, uint32_t x, uint32_t y) {
 	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p st.global.v2.b32 [%1], {%2, %3};\n}\n" ::"r"((int)p), "l"(to), "r"(x), "r"(y) : "memory");
@@ -66,9 +70,6 @@ template <int N> struct Out {
 	// 32: that is worth a quarter of the product's time.
 	template <bool ADDS> __device__ __forceinline__ void store(const float (&c)[N / 2]) const {
 		int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4, chunk = lane % 8, m = row + lane / 8, n = column + 4 * chunk;
-		// place is where four columns lie: 16 threads' stores of two, and eight's loads of four,
-		// fall into all banks.
-		auto place = [&](int r, int chunk) { return reinterpret_cast<float4 *>(mine) + r * 8 + (chunk ^ r % 4 * 2); };
 		int rows = e.rows - m, cols = e.cols - n;
 		float *to[4];
 #pragma unroll
@@ -81,12 +82,12 @@ template <int N> struct Out {
 				for (int h = 0; h < 2; h++)
 					if (base / 8 + j < GROUPS) {
 						int i = (base / 8 + j) * 4 + 2 * h;
-						reinterpret_cast<float2 *>(place(r + 8 * h, 2 * j + q / 2))[q % 2] = make_float2(c[i], c[i + 1]);
+						reinterpret_cast<float2 *>(place(mine, r + 8 * h, 2 * j + q / 2))[q % 2] = make_float2(c[i], c[i + 1]);
 					}
 			__syncwarp();
 			float4 v[4];
 #pragma unroll
-			for (int i = 0; i < 4; i++) v[i] = *place(4 * i + lane / 8, chunk);
+			for (int i = 0; i < 4; i++) v[i] = *place(mine, 4 * i + lane / 8, chunk);
 #pragma unroll
 			for (int i = 0; i < 4; i++) {
 				bool inside = base < cols && base + 4 * chunk < N && 4 * i < rows;
@@ -99,63 +100,69 @@ template <int N> struct Out {
 
 // Qkv ends a warp's sums of 16 rows × N columns of QKV, from (row, column) on: 64 columns, 32
 // pairs, at a time, whose outputs are two words. Parts 128 columns apart follow one another, for
-// heads of 128 and 64 turn both by the same angles. begin goes before the products, ahead before
-// the last of them are waited for: what the first part is made with is there by then, and what
-// a part is made with is requested when the one before is made.
+// pairs of both turn by the same angles in heads of 128 or 64. begin goes before the products,
+// ahead before the last of them are waited for: what the first part is made with is there by
+// then.
 template <int N> struct Qkv {
 	static constexpr int GROUPS = N / 8, PART = 8;
-	// The second part's angles are requested with the first's, or where sums have left room for them.
-	static constexpr int LATER = N <= 192 ? -1 : N <= 256 ? 0 : 16;
-	static constexpr int UNIT = 4; // strides and heads are multiples of 16 elements
+	static constexpr int LATER = N <= 192 ? -1 : N <= 256 ? 0 : 16; // the part behind which there is room for the second's angles
+	static constexpr int UNIT = 4;                                  // strides and heads are multiples of 16 elements
 	const Epilogue &e;
 	uint32_t *mine;
 	int row, column;
 	uint32_t inverse; // of head_dim, times 2³²
-	int positions[2], slots[4], biased; // columns that have one
-	const float2 *biases, *rope[2];
-	float2 bias[PART], angle[2][PART][2];
+	int positions[4], slots[4];
+	float4 raw[PART]; // angles on their way
+	float2 angle[PART][2];
 
+	__device__ __forceinline__ bool same() const { return 128 % e.head_dim == 0; }
 	__device__ __forceinline__ void begin() {
 		int lane = threadIdx.x % 32;
 #pragma unroll
-		for (int h = 0; h < 2; h++) positions[h] = e.positions[min(row + lane / 4 + 8 * h, e.rows - 1)];
-#pragma unroll
-		for (int i = 0; i < 4; i++) slots[i] = e.slots[min(row + lane / 8 + 4 * i, e.rows - 1)];
+		for (int i = 0; i < 4; i++) {
+			int m = min(row + lane / 8 + 4 * i, e.rows - 1);
+			positions[i] = e.positions[m], slots[i] = e.slots[m];
+		}
 		if (e.bias && 32 * lane < N && column + 32 * lane < e.cols) asm volatile("prefetch.global.L1 [%0];" ::"l"(e.bias + column + 32 * lane));
 	}
-	__device__ __forceinline__ int head(int n) const { return __umulhi(n, inverse); }
-	// pair is the first pair of the column, in its head.
-	__device__ __forceinline__ int pair(int n) const { return (n - head(n) * e.head_dim) >> 1; }
-
-	__device__ __forceinline__ void request_bias(int first, int j) {
-		if (first + j < GROUPS && 8 * (first + j) < biased) bias[j] = biases[4 * (first + j)];
-	}
-	__device__ __forceinline__ void request_angles(int first) {
-		int in = pair(column + 8 * first);
-#pragma unroll
-		for (int j = 0; j < PART && first + j < GROUPS; j++) {
-#pragma unroll
-			for (int h = 0; h < 2; h++) {
-				float2 &to = angle[first / PART % 2][j][h];
-				asm volatile("ld.global.L1::no_allocate.v2.f32 {%0, %1}, [%2];" : "=f"(to.x), "=f"(to.y) : "l"(rope[h] + in));
-			}
-			if ((in += 4) == e.head_dim >> 1) in = 0;
-		}
-	}
 	__device__ __forceinline__ void ahead() {
-		int q = threadIdx.x % 4;
 		inverse = 0xFFFFFFFFu / (uint32_t)e.head_dim + 1;
-		biased = e.bias ? e.cols - column : 0;
-		biases = reinterpret_cast<const float2 *>(e.bias + column) + q;
+		request(0);
+	}
+	__device__ __forceinline__ void turned() {
+		spread();
+		if (LATER < 0 && same()) request(PART);
+	}
+	__device__ __forceinline__ int head(int n) const { return __umulhi(n, inverse); }
+
+	// request asks for a part's angles in lines of memory, a row's 16 pairs by eight threads: a
+	// thread's own would be 32 bytes a row, and take as many requests as lines do.
+	__device__ __forceinline__ void request(int first) {
+		if (first >= GROUPS) return;
+		int half = e.head_dim >> 1;
 #pragma unroll
-		for (int h = 0; h < 2; h++) rope[h] = e.rope + (int64_t)positions[h] * (e.head_dim >> 1) + q;
+		for (int b = 0; b < 2; b++) {
+			int n = column + 8 * first + 32 * b + threadIdx.x % 8 * 4, in = (n - head(n) * e.head_dim) >> 1;
 #pragma unroll
-		for (int j = 0; j < PART; j++) {
-			bias[j] = float2{};
-			request_bias(0, j);
+			for (int i = 0; i < 4; i++) {
+				float4 &to = raw[4 * b + i];
+				asm volatile("ld.global.L1::no_allocate.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(to.x), "=f"(to.y), "=f"(to.z), "=f"(to.w) : "l"(e.rope + (int64_t)positions[i] * half + in));
+			}
 		}
-		request_angles(0);
-		if (LATER < 0) request_angles(PART);
+	}
+	// spread hands them to the threads that have the sums.
+	__device__ __forceinline__ void spread() {
+		int lane = threadIdx.x % 32, q = lane % 4;
+#pragma unroll
+		for (int b = 0; b < 2; b++) {
+			__syncwarp();
+#pragma unroll
+			for (int i = 0; i < 4; i++) *place(mine, lane / 8 + 4 * i, lane % 8) = raw[4 * b + i];
+			__syncwarp();
+#pragma unroll
+			for (int j = 0; j < 4; j++)
+				for (int h = 0; h < 2; h++) angle[4 * b + j][h] = reinterpret_cast<const float2 *>(place(mine, lane / 4 + 8 * h, 2 * j + q / 2))[q % 2];
+		}
 	}
 
 	__device__ __forceinline__ void end(const float (&c)[N / 2]) {
@@ -168,11 +175,13 @@ template <int N> struct Qkv {
 		for (int start = 0; start < 16; start += PART)
 #pragma unroll
 			for (int first = start; first < GROUPS; first += 16) {
+				if (first > 0 && !same()) request(first);
+				if (first == PART || first > 0 && !same()) spread();
 				__syncwarp();
-				make(c, first, first + 16 < GROUPS ? first + 16 : start == 0 ? PART : GROUPS);
+				make(c, first);
 				__syncwarp();
 				store(first, kv);
-				if (first == LATER) request_angles(PART);
+				if (first == LATER && same()) request(PART);
 			}
 	}
 
@@ -180,24 +189,24 @@ template <int N> struct Qkv {
 	// into all banks: a row of eight's first and third pairs, of each four, then 36 words on the others.
 	static constexpr int LD = 72, OTHERS = 36;
 
-	__device__ __forceinline__ void make(const float (&c)[N / 2], int first, int next) {
+	__device__ __forceinline__ void make(const float (&c)[N / 2], int first) {
 		int lane = threadIdx.x % 32, q = lane % 4, turning = (e.heads + e.kv_heads) * e.head_dim - column;
 		uint32_t *to = mine + lane / 4 * LD + q / 2 * OTHERS + q % 2 * 2;
-		if (first >= 16 && 128 % e.head_dim != 0) request_angles(first);
-		const auto &by = angle[first / PART % 2];
+		const float2 *biases = reinterpret_cast<const float2 *>(e.bias + column) + q;
+		float2 bias[PART] = {};
 #pragma unroll
-		for (int j = 0; j < PART; j++) {
-			if (first + j < GROUPS) {
-				float a[2], b[2];
+		for (int j = 0; j < PART && first + j < GROUPS; j++)
+			if (e.bias && column + 8 * (first + j) < e.cols) bias[j] = biases[4 * (first + j)];
 #pragma unroll
-				for (int h = 0; h < 2; h++) {
-					const float *y = c + 4 * (first + j) + 2 * h;
-					a[h] = y[0] + bias[j].x, b[h] = y[1] + bias[j].y;
-					if (8 * (first + j) < turning) turn(by[j][h], a[h], b[h]);
-				}
-				*reinterpret_cast<uint2 *>(to + 4 * j) = {pack_half(a[0], a[1]), pack_half(b[0], b[1])};
+		for (int j = 0; j < PART && first + j < GROUPS; j++) {
+			float a[2], b[2];
+#pragma unroll
+			for (int h = 0; h < 2; h++) {
+				const float *y = c + 4 * (first + j) + 2 * h;
+				a[h] = y[0] + bias[j].x, b[h] = y[1] + bias[j].y;
+				if (8 * (first + j) < turning) turn(angle[j][h], a[h], b[h]);
 			}
-			request_bias(next, j);
+			*reinterpret_cast<uint2 *>(to + 4 * j) = {pack_half(a[0], a[1]), pack_half(b[0], b[1])};
 		}
 	}
 
