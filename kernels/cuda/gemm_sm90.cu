@@ -6,17 +6,19 @@
 // the maps reads as zero.
 //
 // Work: tiles of 128 tokens × BN outputs, or of 192, which decode steps of 129 to 192 sequences
-// have, taken in turn by one CTA a multiprocessor, n-major within groups of 8 tiles of tokens, so that those under way at a time share rows in L2. In
-// clusters of two, CTAs have tiles one above the other, and each brings half of the weights for
-// both. BN is any that gives the last round much to do.
+// have, taken in turn by one CTA a multiprocessor, n-major within groups of 8 tiles of tokens, so
+// that those under way at a time share rows in L2. In clusters of two, CTAs have tiles one above
+// the other, and each brings half of the weights for both. BN is any that gives the last round
+// much to do.
 //
 // CTA: a producer warpgroup, one thread of which fills a ring of four or more steps, and two
-// consumer warpgroups, or three. These have a tile together, 64 tokens × BN outputs in registers each; or
-// (TURNS) 128 × BN by turns, so that one ends its tile beside the other's products: for SWIGLU,
-// whose end is work, and little k. They keep one step of products in flight. Outputs pass
+// consumer warpgroups, or three. These have a tile together, 64 tokens × BN outputs in registers
+// each; or (TURNS) 128 × BN by turns, so that one ends its tile beside the other's products: for
+// SWIGLU, whose end is work, and little k. They keep one step of products in flight. Outputs pass
 // through shared memory to reach memory in wide stores; the producer is filling the next tile's
-// ring meanwhile. Weights do not depend on the kernel before: they are requested before it has
-// finished.
+// ring meanwhile. What QKV's end reads it asks for before the tile's last steps of products, and
+// RESIDUAL's end reads nothing: L2 adds. Weights do not depend on the kernel before: they are
+// requested before it has finished.
 //
 // Bytes: 2·m·n·k·(1/128 + 1/BN) from L2; in clusters, 2·m·n·k·(1/256 + 1/BN). FLOPs: 2·m·n·k.
 //
