@@ -27,7 +27,6 @@ type loop struct {
 	kv         *kvcache.Manager
 	store      *kvcache.Store
 	requests   map[*scheduler.Sequence]*request
-	of         func(*scheduler.Sequence) *request // looks up requests
 	jobs       []job
 	wanting    bool  // a job waits for blocks, and the scheduler knows
 	fault      error // of the device, met outside a step
@@ -35,6 +34,7 @@ type loop struct {
 	records    records
 	trace      *trace
 	waker      waker
+	news       []news           // that the step under way has; memory of the waker's
 	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
 
@@ -133,17 +133,7 @@ func (l *loop) overlapped() error {
 // receive takes in what others want: requests, aborts, calls. It is false when
 // the engine is to stop.
 func (l *loop) receive() bool {
-	for {
-		select {
-		case q := <-l.e.inbox:
-			l.add(q)
-			continue
-		case fn := <-l.e.calls:
-			fn(l)
-			continue
-		default:
-		}
-		break
+	for l.receiveOne() {
 	}
 	l.takeAborts()
 	l.arrive(false)
@@ -154,6 +144,24 @@ func (l *loop) receive() bool {
 		return l.fault == nil && len(l.requests)+len(l.e.inbox)+len(l.transfers) > 0
 	}
 	return l.fault == nil
+}
+
+// receiveOne takes in one request or one call, if there is any. To look at one channel
+// takes no lock, to look at two does.
+func (l *loop) receiveOne() bool {
+	select {
+	case q := <-l.e.inbox:
+		l.add(q)
+		return true
+	default:
+	}
+	select {
+	case fn := <-l.e.calls:
+		fn(l)
+		return true
+	default:
+	}
+	return false
 }
 
 // rest waits for what the scheduler needs before it can go on: copies under way,
@@ -278,14 +286,14 @@ func (l *loop) schedule() *step {
 	if out.Empty() {
 		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
 			l.sched.Record(out, &l.copiesOnly)
-			l.records.add(&l.copiesOnly, begin, time.Since(begin), 0)
+			l.records.add(&l.copiesOnly, 0, begin, time.Since(begin), 0)
 		}
 		return nil
 	}
-	s := l.runner.pack(out, l.of)
-	l.sched.Record(out, &s.record)
-	for i := range out.Scheduled {
-		if q := s.requests[i]; !q.started {
+	s := l.runner.pack(out)
+	l.sched.RecordState(out, &s.record)
+	for _, q := range s.resumed {
+		if !q.started {
 			l.markStarted(q)
 			q.stream.cached, q.stream.admitted, q.stream.sequence = q.seq.CachedTokens, begin, q.seq.ID // before the first token: from then on readers look
 		}
@@ -311,15 +319,17 @@ func (l *loop) countDecisions(out *scheduler.Output) {
 				l.stats.SwapPoolFull++
 			}
 		}
-		l.runner.dropRow(l.requests[d.Seq])
+		l.runner.dropRow(requestOf(d.Seq))
 	}
 }
 
 func (l *loop) launch(s *step) {
 	s.start = time.Now()
-	for _, q := range s.requests {
-		if q.guide != nil && !q.guide.begun {
-			l.guides.begin(q, -1, 0)
+	if s.guides {
+		for _, q := range s.requests {
+			if q.guide != nil && !q.guide.begun {
+				l.guides.begin(q, -1, 0)
+			}
 		}
 	}
 	l.runner.launch(s)
@@ -351,7 +361,7 @@ func (l *loop) collect(s *step) error {
 	l.profile.waited()
 	l.judge(s, result)
 	l.sched.Update(s.out, s.results, result.Duration)
-	if slices.ContainsFunc(s.verdicts, func(v verdict) bool { return v.err == ErrNotNumbers }) {
+	if slices.ContainsFunc(s.ends, func(e ending) bool { return e.err == ErrNotNumbers }) {
 		l.sched.ResetPrefixCache() // what it has computed may be cached, for others to fail by
 	}
 	l.deliver(s, result.Duration)
@@ -364,7 +374,8 @@ func (l *loop) collect(s *step) error {
 
 // record keeps what the step was.
 func (l *loop) record(s *step) {
-	l.records.add(&s.record, s.start, s.host, l.stats.LastStep)
+	kept := l.records.add(&s.record, len(s.out.Scheduled), s.start, s.host, l.stats.LastStep)
+	kept.Scheduled = s.out.AppendScheduled(kept.Scheduled)
 }
 
 // publish shows the present numbers to Stats.

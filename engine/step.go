@@ -62,9 +62,9 @@ func newRecords() records {
 	return records{ring: make([]StepRecord, keptSteps), parts: make([]scheduler.RecordScheduled, keptParts), begin: make([]int, keptSteps)}
 }
 
-// add keeps a step.
-func (r *records) add(record *scheduler.Record, start time.Time, host, device time.Duration) {
-	i, n := r.count%len(r.ring), len(record.Scheduled)
+// add keeps a step, whose n parts the caller appends to Scheduled of what it returns.
+func (r *records) add(record *scheduler.Record, n int, start time.Time, host, device time.Duration) *StepRecord {
+	i := r.count % len(r.ring)
 	if n > len(r.parts) {
 		panic(fmt.Sprintf("engine: a step of %d sequences, at most %d are kept", n, len(r.parts)))
 	}
@@ -79,6 +79,7 @@ func (r *records) add(record *scheduler.Record, start time.Time, host, device ti
 	kept.Record.Scheduled = r.parts[at : at : at+n]
 	record.CopyTo(&kept.Record)
 	kept.Start, kept.Host, kept.Device = start, host, device
+	return kept
 }
 
 // last copies the last n records that are whole, oldest first.

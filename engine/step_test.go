@@ -218,8 +218,12 @@ func TestStatsAreConsistent(t *testing.T) {
 func TestRecords(t *testing.T) {
 	r := newRecords()
 	require.Empty(t, r.last(5))
+	add := func(step int64, n int) {
+		kept := r.add(&scheduler.Record{Step: step}, n, time.Time{}, 0, 0)
+		kept.Scheduled = append(kept.Scheduled, make([]scheduler.RecordScheduled, n)...)
+	}
 	for i := range int64(keptSteps + 10) {
-		r.add(&scheduler.Record{Step: i, Scheduled: make([]scheduler.RecordScheduled, 1+i%40)}, time.Time{}, 0, 0)
+		add(i, int(1+i%40))
 	}
 	require.Len(t, r.last(1<<20), keptSteps)
 	last := r.last(3)
@@ -231,7 +235,7 @@ func TestRecords(t *testing.T) {
 		require.Len(t, s.Scheduled, 1+int(s.Step)%40)
 	}
 	for i := range int64(5) { // large steps push out many small ones
-		r.add(&scheduler.Record{Step: i, Scheduled: make([]scheduler.RecordScheduled, keptParts/4)}, time.Time{}, 0, 0)
+		add(i, keptParts/4)
 	}
 	require.Len(t, r.last(keptSteps), 4)
 }
