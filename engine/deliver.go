@@ -82,10 +82,11 @@ func (l *loop) deliver(s *step, device time.Duration) {
 // those that cannot go on.
 func (l *loop) judge(s *step, result *kernels.Result) {
 	drawn := 0
-	for i := range s.out.Scheduled {
-		e, q := &s.out.Scheduled[i], s.requests[i]
+	s.results = s.results[:len(s.requests)]
+	for i, q := range s.requests {
+		e := &s.out.Scheduled[i]
 		if !e.Sample || !e.Live() {
-			s.results = append(s.results, scheduler.Result{})
+			s.results[i] = scheduler.Result{}
 			if e.Sample {
 				drawn++
 			}
@@ -93,7 +94,7 @@ func (l *loop) judge(s *step, result *kernels.Result) {
 		}
 		n, token := q.outputs()+1, result.Tokens[drawn]
 		v := judge(token, n, int(q.minTokens), int(q.maxTokens), q.stopIDs)
-		s.results = append(s.results, scheduler.Result{Token: token, Finish: v.finish != FinishNone})
+		s.results[i] = scheduler.Result{Token: token, Finish: v.finish != FinishNone}
 		if v.finish != FinishNone {
 			s.ends = append(s.ends, ending{i, v})
 		} else {

@@ -286,7 +286,7 @@ func (l *loop) schedule() *step {
 	if out.Empty() {
 		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
 			l.sched.Record(out, &l.copiesOnly)
-			l.records.add(&l.copiesOnly, 0, begin, time.Since(begin), 0)
+			l.records.add(&l.copiesOnly, nil, begin, time.Since(begin), 0)
 		}
 		return nil
 	}
@@ -374,8 +374,7 @@ func (l *loop) collect(s *step) error {
 
 // record keeps what the step was.
 func (l *loop) record(s *step) {
-	kept := l.records.add(&s.record, len(s.out.Scheduled), s.start, s.host, l.stats.LastStep)
-	kept.Scheduled = s.out.AppendScheduled(kept.Scheduled)
+	l.records.add(&s.record, s.out.Scheduled, s.start, s.host, l.stats.LastStep)
 }
 
 // publish shows the present numbers to Stats.

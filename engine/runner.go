@@ -142,10 +142,11 @@ func (r *runner) pack(out *scheduler.Output) *step {
 	s := r.steps[r.turn]
 	r.turn = 1 - r.turn
 	s.reset(out)
+	s.requests = s.requests[:len(out.Scheduled)]
 	for i := range out.Scheduled {
 		e := &out.Scheduled[i]
 		q := requestOf(e.Seq)
-		s.requests = append(s.requests, q)
+		s.requests[i] = q
 		if e.Resumed {
 			r.takeRow(q)
 			s.resumed = append(s.resumed, q)
@@ -154,10 +155,14 @@ func (r *runner) pack(out *scheduler.Output) *step {
 			s.update(q, e)
 		}
 		s.guides = s.guides || q.guide != nil
-		s.add(q, e)
 		if !e.Sample {
 			s.checked = append(s.checked, i)
 		}
+	}
+	s.guided = s.guides && slices.ContainsFunc(out.Scheduled, func(e scheduler.Scheduled) bool { return e.Sample && requestOf(e.Seq).guide != nil })
+	s.addDecodes()
+	for i := out.NumDecodes; i < len(out.Scheduled); i++ {
+		s.add(s.requests[i], &out.Scheduled[i])
 	}
 	for _, i := range s.checked {
 		s.check(s.requests[i], &out.Scheduled[i], i)
@@ -186,16 +191,32 @@ func (s *step) update(q *request, e *scheduler.Scheduled) {
 	s.updates = append(s.updates, u)
 }
 
+// addDecodes packs the decodes, each of which draws a token. Hundreds of them are one
+// loop, over slices that are long enough.
+func (s *step) addDecodes() {
+	n, b, sample := s.out.NumDecodes, &s.batch, &s.sample
+	b.Tokens, b.Rows, b.QueryStart, b.SeqLens, b.LogitRows = b.Tokens[:n], b.Rows[:n], b.QueryStart[:n+1], b.SeqLens[:n], b.LogitRows[:n]
+	sample.Index, sample.Rows, sample.Positions = sample.Index[:n], sample.Rows[:n], sample.Positions[:n]
+	for i, q := range s.requests[:n] {
+		e := &s.out.Scheduled[i]
+		token := kernels.FromDevice
+		if e.Start < len(q.seq.Tokens) {
+			token = q.seq.Tokens[e.Start]
+		}
+		at, length := int32(i), int32(e.Start+1)
+		b.Tokens[i], b.Rows[i], b.QueryStart[i+1], b.SeqLens[i], b.LogitRows[i] = token, q.row, at+1, length, at
+		sample.Index[i], sample.Rows[i], sample.Positions[i] = at, q.row, length
+	}
+}
+
 // add packs q's tokens. The one that the last step draws, which the host does
 // not know yet, comes from the row.
 func (s *step) add(q *request, e *scheduler.Scheduled) {
 	b := &s.batch
 	end := e.Start + e.NumTokens
 	known := min(end, len(e.Seq.Tokens))
-	if e.Start < known {
-		b.Tokens = append(b.Tokens, e.Seq.Tokens[e.Start:known]...)
-	}
-	for ; known < end; known++ {
+	b.Tokens = append(b.Tokens, e.Seq.Tokens[e.Start:known]...)
+	for range end - known {
 		b.Tokens = append(b.Tokens, kernels.FromDevice)
 	}
 	b.Rows = append(b.Rows, q.row)
@@ -203,7 +224,6 @@ func (s *step) add(q *request, e *scheduler.Scheduled) {
 	b.SeqLens = append(b.SeqLens, int32(end))
 	b.LogitRows = append(b.LogitRows, int32(len(b.Tokens)-1))
 	if e.Sample {
-		s.guided = s.guided || q.guide != nil
 		s.draw(q, end, len(b.LogitRows)-1)
 	}
 }

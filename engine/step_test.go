@@ -219,8 +219,11 @@ func TestRecords(t *testing.T) {
 	r := newRecords()
 	require.Empty(t, r.last(5))
 	add := func(step int64, n int) {
-		kept := r.add(&scheduler.Record{Step: step}, n, time.Time{}, 0, 0)
-		kept.Scheduled = append(kept.Scheduled, make([]scheduler.RecordScheduled, n)...)
+		ran := make([]scheduler.Scheduled, n)
+		for i := range ran {
+			ran[i] = scheduler.Scheduled{Seq: &scheduler.Sequence{ID: SequenceID(i)}, Start: n, NumTokens: i + 1, Sample: i%2 == 0, Resumed: i%3 == 0}
+		}
+		r.add(&scheduler.Record{Step: step}, ran, time.Time{}, 0, 0)
 	}
 	for i := range int64(keptSteps + 10) {
 		add(i, int(1+i%40))
@@ -232,7 +235,11 @@ func TestRecords(t *testing.T) {
 	require.EqualValues(t, keptSteps+9, last[2].Step)
 	require.Empty(t, r.last(-1))
 	for _, s := range r.last(keptSteps) {
-		require.Len(t, s.Scheduled, 1+int(s.Step)%40)
+		n := 1 + int(s.Step)%40
+		require.Len(t, s.Scheduled, n)
+		for i, e := range s.Scheduled {
+			require.Equal(t, scheduler.RecordScheduled{ID: SequenceID(i), Start: n, Tokens: i + 1, Sample: i%2 == 0, Resumed: i%3 == 0}, e)
+		}
 	}
 	for i := range int64(5) { // large steps push out many small ones
 		add(i, keptParts/4)

@@ -95,20 +95,14 @@ func (p *RecordPool) Total() int { return p.Free + p.Used + p.Cached + p.InFligh
 // the next call of the Scheduler, and changes nothing.
 func (s *Scheduler) Record(out *Output, r *Record) {
 	s.RecordState(out, r)
-	r.Scheduled = out.AppendScheduled(r.Scheduled)
-}
-
-// AppendScheduled appends what ran, as a Record has it. It may be called for as long as
-// the Output is valid.
-func (o *Output) AppendScheduled(to []RecordScheduled) []RecordScheduled {
-	for i := range o.Scheduled {
-		e := &o.Scheduled[i]
-		to = append(to, RecordScheduled{e.Seq.ID, e.Start, e.NumTokens, e.Sample, e.Resumed})
+	for i := range out.Scheduled {
+		e := &out.Scheduled[i]
+		r.Scheduled = append(r.Scheduled, RecordScheduled{e.Seq.ID, e.Start, e.NumTokens, e.Sample, e.Resumed})
 	}
-	return to
 }
 
-// RecordState is Record without what ran: for whoever wants that elsewhere.
+// RecordState is Record without what ran, which the Output has for as long as it is valid:
+// for whoever keeps that in a form of its own.
 func (s *Scheduler) RecordState(out *Output, r *Record) {
 	*r = Record{
 		Step: out.Step, Decodes: out.NumDecodes, Tokens: out.NumTokens, Running: s.running.len(),

@@ -19,7 +19,7 @@ const stepRing = 4
 // pinned memory.
 type step struct {
 	ticket  kernels.Ticket
-	used    bool
+	used    bool    // what it last sent may still be read
 	message message // the step
 	sample  message // its sample entries, where they go apart
 	masks   []uint32
@@ -335,15 +335,12 @@ func (b *Backend) Wait(t kernels.Ticket) (*kernels.Result, error) {
 		panic(fmt.Sprintf("cuda: waiting for step %d; %d were launched", t, b.issued))
 	}
 	b.run.layer, b.run.tokens, b.run.seqs = -1, s.tokens, s.seqs
-	b.fail("step", s.end.Sync())
-	if b.err != nil {
-		return nil, b.err
-	}
 	var err error
-	if s.result.Duration, err = s.end.Since(&s.start); err != nil {
+	if s.result.Duration, err = s.end.Await(&s.start); err != nil {
 		b.fail("step", err)
 		return nil, b.err
 	}
+	s.used = false
 	b.report(s)
 	return &s.result, nil
 }
