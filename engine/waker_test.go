@@ -53,3 +53,25 @@ func TestManyReadersAreWoken(t *testing.T) {
 		t.Error("the goroutine still runs when Close has returned")
 	}
 }
+
+// TestLateNews: what a stream has shown is not taken back by news of before, nor is its end.
+func TestLateNews(t *testing.T) {
+	var s Stream
+	s.init([]int32{7, 8, 9}, -1)
+	late := []news{{&s, 1}, {&s, 2}}
+	s.show(2)
+	late[0].tell()
+	for _, want := range []int32{7, 8} {
+		ev, ok := s.Next(t.Context())
+		require.True(t, ok)
+		require.Equal(t, want, ev.Token)
+	}
+	s.finish(3, Event{HasToken: true, Finish: FinishLength})
+	late[1].tell()
+	ev, ok := s.Next(t.Context())
+	require.True(t, ok)
+	require.Equal(t, int32(9), ev.Token)
+	require.Equal(t, FinishLength, ev.Finish)
+	_, ok = s.Next(t.Context())
+	require.False(t, ok)
+}
