@@ -253,6 +253,9 @@ func (l *loop) addOne(q *request) {
 
 // takeAborts empties the stack of aborts.
 func (l *loop) takeAborts() {
+	if l.e.aborts.Load() == nil {
+		return
+	}
 	for q := l.e.aborts.Swap(nil); q != nil; {
 		next := q.abortNext
 		q.abortNext = nil
