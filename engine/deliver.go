@@ -58,7 +58,7 @@ type ending struct {
 }
 
 // deliver shows the step's tokens to their readers, and before that its numbers
-// to Stats.
+// to Stats. In the overlapped loop many readers are left to tell.
 func (l *loop) deliver(s *step, device time.Duration) {
 	l.stats.countStep(s.out.NumTokens)
 	l.stats.LastStep, l.stats.PredictedStep, l.stats.StepTimeError = device, s.out.Predicted, l.sched.Model().Error()
@@ -74,14 +74,16 @@ func (l *loop) deliver(s *step, device time.Duration) {
 	for i := range s.ends {
 		s.requests[s.ends[i].place].finish(s.ends[i].verdict)
 	}
-	l.news = l.waker.tell(l.news)
+	if !l.e.info.Overlapped || len(l.news) <= toldDirectly {
+		l.news = l.waker.tell(l.news)
+	}
 }
 
 // judge fills in the step's results and ends and the news for the readers of the others,
 // and keeps log probabilities. Sequences that ended meanwhile get none of it. It aborts
 // those that cannot go on.
 func (l *loop) judge(s *step, result *kernels.Result) {
-	drawn := 0
+	drawn, touched := 0, int32(0)
 	s.results = s.results[:len(s.requests)]
 	for i, q := range s.requests {
 		e := &s.out.Scheduled[i]
@@ -92,6 +94,9 @@ func (l *loop) judge(s *step, result *kernels.Result) {
 			}
 			continue
 		}
+		// Update will append to the last token's line. Looked at here, it comes while the
+		// lines of the next requests do: nothing waits for it.
+		touched ^= q.seq.Tokens[len(q.seq.Tokens)-1]
 		n, token := q.outputs()+1, result.Tokens[drawn]
 		v := judge(token, n, int(q.minTokens), int(q.maxTokens), q.stopIDs)
 		s.results[i] = scheduler.Result{Token: token, Finish: v.finish != FinishNone}
@@ -110,6 +115,7 @@ func (l *loop) judge(s *step, result *kernels.Result) {
 		}
 		drawn++
 	}
+	l.touched = touched
 	for i, place := range s.checked {
 		if q := s.requests[place]; result.Tokens[drawn+i] < 0 && s.out.Scheduled[place].Live() {
 			s.ends = append(s.ends, ending{place, verdict{finish: FinishError, err: ErrNotNumbers}})

@@ -36,8 +36,17 @@ const (
 	keptParts = 1 << 17 // of all kept steps
 )
 
+// newRecords has the memory written to once: what a page costs when it is first touched is
+// no step's.
 func newRecords() records {
-	return records{ring: make([]StepRecord, keptSteps), parts: make([]part, keptParts), begin: make([]int, keptSteps), sizes: make([]int, keptSteps)}
+	r := records{ring: make([]StepRecord, keptSteps), parts: make([]part, keptParts), begin: make([]int, keptSteps), sizes: make([]int, keptSteps)}
+	for i := range r.ring {
+		r.ring[i].Decodes = 0
+	}
+	for i := range r.parts {
+		r.parts[i].tokens = 0
+	}
+	return r
 }
 
 // add keeps a step, of which ran ran. Scheduled of the record does not count.

@@ -10,6 +10,10 @@ import (
 // TestManyReadersAreWoken: readers that wait for every token of hundreds of streams get them as
 // they come, not at the end alone, and Close ends the goroutine that wakes them.
 func TestManyReadersAreWoken(t *testing.T) {
+	loops(t, manyReaders)
+}
+
+func manyReaders(t *testing.T, c Config) {
 	const n, tokens, some = 200, 40, 20
 	var began, had, readers sync.WaitGroup
 	began.Add(1)
@@ -21,7 +25,8 @@ func TestManyReadersAreWoken(t *testing.T) {
 			had.Wait() // the engine goes no further until all readers have some tokens
 		}
 	}
-	e := startFake(t, f, Config{MaxNumSeqs: n, MaxNumBatchedTokens: 2048, NumGPUBlocksOverride: 2000, MaxModelLen: 256})
+	c.MaxNumSeqs, c.MaxNumBatchedTokens, c.NumGPUBlocksOverride, c.MaxModelLen = n, 2048, 2000, 256
+	e := startFake(t, f, c)
 	got := make([]int, n)
 	for i := range n {
 		s, err := e.Submit(t.Context(), Request{Prompt: []int32{int32(i%50 + 1), 2, 3}, MaxTokens: tokens, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}})
