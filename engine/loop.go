@@ -173,7 +173,7 @@ func (l *loop) schedule() *step {
 	if out.Empty() {
 		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
 			l.sched.Record(out, &l.copiesOnly)
-			l.records.add(&l.copiesOnly, nil, begin, time.Since(begin), 0)
+			l.records.add(&l.copiesOnly, nil, begin, 0).Host = time.Since(begin)
 		}
 		return nil
 	}
@@ -253,16 +253,11 @@ func (l *loop) collect(s *step) error {
 		l.sched.ResetPrefixCache() // what it has computed may be cached, for others to fail by
 	}
 	l.deliver(s, result.Duration)
-	s.host += time.Since(begin)
-	l.record(s)
+	kept := l.records.add(&s.record, s.out.Scheduled, s.start, l.stats.LastStep)
+	kept.Host = s.host + time.Since(begin)
 	l.delivered()
 	l.check()
 	return nil
-}
-
-// record keeps what the step was.
-func (l *loop) record(s *step) {
-	l.records.add(&s.record, s.out.Scheduled, s.start, s.host, l.stats.LastStep)
 }
 
 // publish shows the present numbers to Stats.

@@ -49,8 +49,9 @@ func newRecords() records {
 	return r
 }
 
-// add keeps a step, of which ran ran. Scheduled of the record does not count.
-func (r *records) add(record *scheduler.Record, ran []scheduler.Scheduled, start time.Time, host, device time.Duration) {
+// add keeps a step, of which ran ran; Scheduled of the record does not count. What the host
+// needed for it, this included, the caller enters.
+func (r *records) add(record *scheduler.Record, ran []scheduler.Scheduled, start time.Time, device time.Duration) *StepRecord {
 	i, n := r.count%len(r.ring), len(ran)
 	if n > len(r.parts) {
 		panic(fmt.Sprintf("engine: a step of %d sequences, at most %d are kept", n, len(r.parts)))
@@ -76,7 +77,8 @@ func (r *records) add(record *scheduler.Record, ran []scheduler.Scheduled, start
 	kept := &r.ring[i]
 	record.CopyTo(&kept.Record)
 	kept.Scheduled = nil
-	kept.Start, kept.Host, kept.Device = start, host, device
+	kept.Start, kept.Device = start, device
+	return kept
 }
 
 // of is what ran in the step that lies at ring[at].

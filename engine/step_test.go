@@ -223,7 +223,7 @@ func TestRecords(t *testing.T) {
 		for i := range ran {
 			ran[i] = scheduler.Scheduled{Seq: &scheduler.Sequence{ID: SequenceID(i)}, Start: n, NumTokens: i + 1, Sample: i%2 == 0, Resumed: i%3 == 0}
 		}
-		r.add(&scheduler.Record{Step: step}, ran, time.Time{}, 0, 0)
+		r.add(&scheduler.Record{Step: step}, ran, time.Time{}, 0)
 	}
 	for i := range int64(keptSteps + 10) {
 		add(i, int(1+i%40))
