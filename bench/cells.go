@@ -144,7 +144,7 @@ func over(base, l engine.Limits) engine.Limits {
 	set(&base.Watermark, l.Watermark)
 	for to, v := range map[*int]int{
 		&base.MaxNumSeqs: l.MaxNumSeqs, &base.MaxNumBatchedTokens: l.MaxNumBatchedTokens,
-		&base.LongPrefillTokenThreshold: l.LongPrefillTokenThreshold,
+		&base.MaxNumMixedTokens: l.MaxNumMixedTokens, &base.LongPrefillTokenThreshold: l.LongPrefillTokenThreshold,
 	} {
 		if v != 0 {
 			*to = v

@@ -266,6 +266,28 @@ func TestTuneFindsResumesAndExplains(t *testing.T) {
 	require.Contains(t, config.String(), "better beyond the spread than 0.9", "the measured reason stands beside the value")
 }
 
+// TestTuneTriesStepsWithoutBound: where steps with decodes have a budget of their own,
+// the search tries larger ones without it, too, and its file says which won.
+func TestTuneTriesStepsWithoutBound(t *testing.T) {
+	f := newFakeTunable()
+	f.limits.MaxNumMixedTokens = 512
+	var o TuneOptions
+	o.once = func(_ context.Context, a *arm, seed uint64) (map[string]float64, error) {
+		rate := 1000.0
+		if l := f.limits; l.MaxNumMixedTokens < 0 && l.MaxNumBatchedTokens == 4096 {
+			rate = 1500
+		}
+		require.False(t, f.limits.MaxNumMixedTokens < 0 && f.limits.MaxNumBatchedTokens <= 512, "the bound does nothing there")
+		return run(rate * (1 + 0.01*float64(seed%3))), nil
+	}
+	r, config, err := Tune(context.Background(), f, o)
+	require.NoError(t, err)
+	require.Contains(t, r.Verdict, "max_num_batched_tokens 4096 instead of 2048, max_num_mixed_tokens -1 instead of 512")
+	require.Equal(t, "-1", config.Values["max_num_mixed_tokens"])
+	require.Contains(t, config.String(), "4096: 1,5", "the measured reason")
+	require.Contains(t, config.String(), "2048, 512 beside decodes")
+}
+
 // TestResumeRefusesOthersRuns: runs of another model or machine do not count.
 func TestResumeRefusesOthersRuns(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "runs.jsonl")

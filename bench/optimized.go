@@ -31,7 +31,7 @@ func Optimized(ctx context.Context, e Tunable, o BaselineOptions) (optimized, ba
 const ConfigFile = "optimal_config.yaml"
 
 // tunedKeys are the parameters of a TunedConfig, in the order of its file.
-var tunedKeys = []string{"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "long_prefill_token_threshold", "target_itl_ms", "swap_space"}
+var tunedKeys = []string{"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "max_num_mixed_tokens", "long_prefill_token_threshold", "target_itl_ms", "swap_space"}
 
 // TunedConfig is what Tune found: values by flag name with _, each with the measured
 // reason.
@@ -87,7 +87,7 @@ func (c *TunedConfig) String() string {
 		why := c.Why[key]
 		switch {
 		case why != "":
-		case key == "long_prefill_token_threshold", key == "target_itl_ms":
+		case key == "max_num_mixed_tokens", key == "long_prefill_token_threshold", key == "target_itl_ms":
 			why = "chosen with max_num_batched_tokens"
 		default:
 			why = "as at the start; not measured yet"

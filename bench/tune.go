@@ -180,6 +180,9 @@ func tunedParams(l engine.Limits) map[string]any {
 		"gpu_memory_utilization": l.GPUMemoryUtilization, "max_num_seqs": l.MaxNumSeqs, "max_num_batched_tokens": l.MaxNumBatchedTokens,
 		"swap_space": gib(max(l.SwapSpace, 0)), "long_prefill_token_threshold": max(l.LongPrefillTokenThreshold, 0),
 	}
+	if l.MaxNumMixedTokens != 0 {
+		p["max_num_mixed_tokens"] = l.MaxNumMixedTokens
+	}
 	if l.TargetITL > 0 {
 		p["target_itl_ms"] = float64(l.TargetITL) / 1e6
 	}

@@ -68,12 +68,18 @@ func (t *tuner) tuneTokens(ctx context.Context) error {
 				candidates = append(candidates, over(l, engine.Limits{LongPrefillTokenThreshold: chunk}))
 			}
 		}
+		if m := l.MaxNumMixedTokens; m > 0 && m < tokens {
+			candidates = append(candidates, over(l, engine.Limits{MaxNumMixedTokens: -1}))
+		}
 		if t.o.SLO.P99ITL > 0 {
 			candidates = append(candidates, over(l, engine.Limits{TargetITL: t.o.SLO.P99ITL * 8 / 10}))
 		}
 	}
 	return t.choose(ctx, "tokens", "max_num_batched_tokens", candidates, func(l engine.Limits) string {
 		text := fmt.Sprint(l.MaxNumBatchedTokens)
+		if m := l.MaxNumMixedTokens; m > 0 && m < l.MaxNumBatchedTokens {
+			text += fmt.Sprintf(", %d beside decodes", m)
+		}
 		if l.LongPrefillTokenThreshold > 0 {
 			text += fmt.Sprintf(", chunks ≤ %d", l.LongPrefillTokenThreshold)
 		}
@@ -158,7 +164,7 @@ func (t *tuner) foresee(ctx context.Context, c *candidate) error {
 	s, err := sim.Simulate(ctx, sim.Config{
 		Scheduler: scheduler.Config{Limits: scheduler.Limits{
 			MaxNumSeqs: l.MaxNumSeqs, MaxBatchedTokens: l.MaxNumBatchedTokens, PreemptionMode: scheduler.Mode(l.PreemptionMode),
-			Watermark: l.Watermark, LongPrefillThreshold: max(l.LongPrefillTokenThreshold, 0), TargetITL: max(l.TargetITL, 0),
+			Watermark: l.Watermark, MaxMixedTokens: max(l.MaxNumMixedTokens, 0), LongPrefillThreshold: max(l.LongPrefillTokenThreshold, 0), TargetITL: max(l.TargetITL, 0),
 		}, SwapOut: t.model.SwapBlock, SwapIn: t.model.SwapBlock},
 		Cache:    kvcache.Config{NumBlocks: c.blocks + 1, HostBlocks: c.host, BlockSize: info.BlockSize},
 		StepTime: t.model.StepTime, BlockBytes: info.BlockBytes, Overlapped: info.Overlapped, MaxQueued: load.Requests, MaxModelLen: info.MaxModelLen,

@@ -22,6 +22,7 @@ type Limits struct {
 	KVCacheMemoryBytes   int64   // likewise
 	MaxNumSeqs           int
 	MaxNumBatchedTokens  int
+	MaxNumMixedTokens    int   // negative = no bound
 	SwapSpace            int64 // bytes; negative = none
 
 	PreemptionMode            string        // auto, swap or recompute
@@ -47,6 +48,9 @@ func (l *Limits) apply(c *Config) {
 	if l.MaxNumBatchedTokens != 0 {
 		c.MaxNumBatchedTokens = l.MaxNumBatchedTokens
 	}
+	if l.MaxNumMixedTokens != 0 {
+		c.MaxNumMixedTokens = l.MaxNumMixedTokens
+	}
 	if l.SwapSpace != 0 {
 		c.SwapSpace = l.SwapSpace
 	}
@@ -70,7 +74,8 @@ func (e *Engine) Limits() Limits {
 	c := &e.effective.Load().cfg
 	l := Limits{
 		MemoryLimit: orNegative(c.MemoryLimit), GPUMemoryUtilization: c.GPUMemoryUtilization, NumGPUBlocksOverride: c.NumGPUBlocksOverride,
-		KVCacheMemoryBytes: c.KVCacheMemoryBytes, MaxNumSeqs: c.MaxNumSeqs, MaxNumBatchedTokens: c.MaxNumBatchedTokens, SwapSpace: c.SwapSpace,
+		KVCacheMemoryBytes: c.KVCacheMemoryBytes, MaxNumSeqs: c.MaxNumSeqs, MaxNumBatchedTokens: c.MaxNumBatchedTokens,
+		MaxNumMixedTokens: orNegative(c.MaxNumMixedTokens), SwapSpace: c.SwapSpace,
 		PreemptionMode: c.PreemptionMode, Watermark: c.Watermark,
 		LongPrefillTokenThreshold: orNegative(c.LongPrefillTokenThreshold), TargetITL: orNegative(c.TargetITL),
 	}
@@ -89,7 +94,7 @@ func orNegative[N int | int64 | time.Duration](n N) N {
 func schedulerLimits(c *Config) scheduler.Limits {
 	return scheduler.Limits{
 		MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens, PreemptionMode: scheduler.Mode(c.PreemptionMode),
-		Watermark: c.Watermark, LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
+		Watermark: c.Watermark, MaxMixedTokens: max(c.MaxNumMixedTokens, 0), LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
 	}
 }
 

@@ -30,8 +30,8 @@ func TestReconfigureWhileServing(t *testing.T) {
 			{MaxNumSeqs: 1},
 			{NumGPUBlocksOverride: 17, SwapSpace: 1 << 20},
 			{MaxNumSeqs: 12, GPUMemoryUtilization: 0.5},
-			{PreemptionMode: "swap", Watermark: -1, LongPrefillTokenThreshold: 8, TargetITL: time.Millisecond},
-			{PreemptionMode: "recompute", Watermark: 0.1, LongPrefillTokenThreshold: -1, TargetITL: -1},
+			{PreemptionMode: "swap", Watermark: -1, MaxNumMixedTokens: 20, LongPrefillTokenThreshold: 8, TargetITL: time.Millisecond},
+			{PreemptionMode: "recompute", Watermark: 0.1, MaxNumMixedTokens: -1, LongPrefillTokenThreshold: -1, TargetITL: -1},
 		} {
 			require.NoError(t, e.Reconfigure(context.Background(), l), "%+v", l)
 			info, st := e.Info(), e.Stats()
@@ -45,7 +45,7 @@ func TestReconfigureWhileServing(t *testing.T) {
 				sum += entry.Bytes
 			}
 			require.EqualValues(t, 1<<29, sum)
-			for name, value := range map[string]string{"preemption-mode": l.PreemptionMode, "watermark": map[float64]string{-1: "0", 0.1: "0.1"}[l.Watermark]} {
+			for name, value := range map[string]string{"preemption-mode": l.PreemptionMode, "watermark": map[float64]string{-1: "0", 0.1: "0.1"}[l.Watermark], "max-num-mixed-tokens": map[int]string{-1: "none", 20: "20"}[l.MaxNumMixedTokens]} {
 				if i := slices.IndexFunc(e.Settings(), func(s Setting) bool { return s.Name == name }); value != "" {
 					require.Equal(t, value, e.Settings()[i].Value, name)
 				}
@@ -64,9 +64,15 @@ func TestReconfigureWhileServing(t *testing.T) {
 // what was there.
 func TestLimitsComeBack(t *testing.T) {
 	e := startFake(t, &fake{}, Config{MaxNumSeqs: 4, MaxNumBatchedTokens: 64, SwapSpace: -1, MaxModelLen: 200, MemoryLimit: 1 << 25})
-	before, info := e.Limits(), e.Info()
+	values := func() (values []string) {
+		for _, s := range e.Settings() {
+			values = append(values, s.Name+" "+s.Value)
+		}
+		return values
+	}
+	before, info, settings := e.Limits(), e.Info(), values()
 	require.NoError(t, e.Reconfigure(context.Background(), Limits{
-		MemoryLimit: 1 << 24, MaxNumSeqs: 2, SwapSpace: 1 << 20, Watermark: 0.5, LongPrefillTokenThreshold: 16, TargetITL: 1, PreemptionMode: "swap",
+		MemoryLimit: 1 << 24, MaxNumSeqs: 2, SwapSpace: 1 << 20, Watermark: 0.5, MaxNumMixedTokens: 20, LongPrefillTokenThreshold: 16, TargetITL: 1, PreemptionMode: "swap",
 	}))
 	require.Less(t, e.Info().NumBlocks, info.NumBlocks)
 	var sum int64
@@ -80,6 +86,7 @@ func TestLimitsComeBack(t *testing.T) {
 	require.NoError(t, e.Reconfigure(context.Background(), before))
 	require.Equal(t, before, e.Limits())
 	require.Equal(t, info, e.Info())
+	require.Equal(t, settings, values())
 }
 
 // TestReconfigureRefuses: what cannot be is refused with the arithmetic, and
@@ -223,4 +230,38 @@ func TestQueueBounds(t *testing.T) {
 	require.NoError(t, e.Shutdown(context.Background()))
 	require.Zero(t, e.queued.Load())
 	require.Zero(t, e.queuedTokens.Load())
+}
+
+// TestMixedTokensLive: prompts beside a decode keep to its budget of a step, and to
+// another from the step on that follows a change; 0 of a change leaves it as it is.
+func TestMixedTokensLive(t *testing.T) {
+	e, l := newTestLoop(t, &fake{}, Config{NumGPUBlocksOverride: 200, MaxNumSeqs: 4, MaxNumBatchedTokens: 256, MaxNumMixedTokens: 64})
+	submit := func(tokens int) {
+		_, err := e.Submit(t.Context(), Request{Prompt: prompt(tokens%3, tokens), MaxTokens: 40, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}})
+		require.NoError(t, err)
+		require.True(t, l.receive())
+	}
+	tokens := func() int {
+		s := l.schedule()
+		l.launch(s)
+		l.draw(s)
+		require.NoError(t, l.collect(s))
+		return s.record.Tokens
+	}
+	change := func(limits Limits) {
+		settled := make(chan error, 1)
+		require.NoError(t, l.beginReconfigure(limits, settled))
+		require.NoError(t, <-settled)
+	}
+	submit(200)
+	require.Equal(t, 200, tokens(), "nobody decodes")
+	submit(1000)
+	require.Equal(t, 64, tokens())
+	change(Limits{MaxNumSeqs: 3})
+	require.Equal(t, 64, tokens())
+	change(Limits{MaxNumMixedTokens: 30})
+	require.Equal(t, 30, tokens())
+	change(Limits{MaxNumMixedTokens: -1})
+	require.Equal(t, 256, tokens())
+	l.stop(nil)
 }

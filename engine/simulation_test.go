@@ -73,6 +73,7 @@ func newWorld(t *testing.T, seed uint64, states *rareStates) *world {
 		TargetITL:            time.Duration(r.IntN(2)) * time.Microsecond,
 	}
 	c.MaxNumBatchedTokens = c.MaxNumSeqs + r.IntN(40)
+	c.MaxNumMixedTokens = r.IntN(2) * (1 + r.IntN(c.MaxNumBatchedTokens))
 	c = quiet(c)
 	require.NoError(t, c.validate())
 	w.e = &Engine{
@@ -171,6 +172,9 @@ func (w *world) reconfigure() {
 	}
 	limits := Limits{NumGPUBlocksOverride: 6 + w.r.IntN(25), MaxNumSeqs: 1 + w.r.IntN(8)}
 	limits.MaxNumBatchedTokens = limits.MaxNumSeqs + w.r.IntN(40)
+	if w.r.IntN(4) == 0 {
+		limits.MaxNumMixedTokens = []int{-1, 1, 20}[w.r.IntN(3)]
+	}
 	if w.r.IntN(2) == 0 {
 		limits.SwapSpace = []int64{-1, 4 << 10, 16 << 10}[w.r.IntN(3)]
 	}

@@ -95,14 +95,14 @@ func TestSmallerHelps(t *testing.T) {
 func TestValidateListsEveryProblem(t *testing.T) {
 	c := Config{
 		LoadFormat: "gguf", Device: "tpu", CPUISA: "sse", Threads: -1, GPUMemoryUtilization: 1.5, MemoryLimit: -1, KVCacheMemoryBytes: -1,
-		NumGPUBlocksOverride: -1, BlockSize: 8, MaxNumSeqs: 64, MaxNumBatchedTokens: 63, MaxModelLen: 1, MaxQueuedReqs: -1,
+		NumGPUBlocksOverride: -1, BlockSize: 8, MaxNumSeqs: 64, MaxNumBatchedTokens: 63, MaxNumMixedTokens: 1 << 21, MaxModelLen: 1, MaxQueuedReqs: -1,
 		MaxLogprobs: 1 << 20, SchedulingPolicy: "lifo", AsyncScheduling: "maybe", SampleVocab: -1,
 	}
 	err := c.validate()
 	var all *ConfigError
 	require.ErrorAs(t, err, &all)
 	require.ErrorIs(t, err, ErrConfig)
-	require.Len(t, all.Problems, 17)
+	require.Len(t, all.Problems, 18)
 }
 
 func TestDefaults(t *testing.T) {
@@ -115,6 +115,12 @@ func TestDefaults(t *testing.T) {
 	cuda := c
 	cuda.resolve(deviceCUDA)
 	require.Equal(t, 8192, cuda.MaxNumBatchedTokens)
+	require.Equal(t, 2048, cuda.MaxNumMixedTokens)
+	off := Config{Model: "x", MaxNumMixedTokens: -3}
+	require.NoError(t, off.validate())
+	off.resolve(deviceCUDA)
+	require.Zero(t, schedulerLimits(&off).MaxMixedTokens, "turned off")
 	c.resolve(deviceCPU)
 	require.Equal(t, 2048, c.MaxNumBatchedTokens)
+	require.Zero(t, schedulerLimits(&c).MaxMixedTokens, "nobody chose one")
 }

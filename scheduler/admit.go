@@ -1,6 +1,10 @@
 package scheduler
 
-import "github.com/pagoda-engine/pagoda/kvcache"
+import (
+	"cmp"
+
+	"github.com/pagoda-engine/pagoda/kvcache"
+)
 
 // admit starts waiting sequences in order, as long as they fit whole.
 func (s *Scheduler) admit(out *Output, budget int) int {
@@ -47,10 +51,8 @@ func (s *Scheduler) whyWait(out *Output, q *Sequence, budget int) WaitReason {
 		return WaitLoan
 	case s.running.len() >= s.cfg.MaxNumSeqs:
 		return WaitSeqs
-	case budget == 0 && out.ChunkReason == WaitITL:
-		return WaitITL
 	case budget == 0:
-		return WaitBudget
+		return cmp.Or(out.ChunkReason, WaitBudget)
 	case q.Pending > 0:
 		return WaitPending
 	case q.transfer != 0:

@@ -47,6 +47,10 @@ type Limits struct {
 	MaxBatchedTokens int     `json:"max_num_batched_tokens"` // token budget of a step; at least MaxNumSeqs
 	PreemptionMode   Mode    `json:"preemption_mode"`        // "" = Auto
 	Watermark        float64 `json:"watermark"`              // 0–1; 0 = DefaultWatermark, negative = 0
+	// MaxMixedTokens is the token budget of a step in which sequences decode, them
+	// included; but prompts may take as many tokens as there are decodes, and 16.
+	// 0 = no bound but MaxBatchedTokens, which holds in every case.
+	MaxMixedTokens int `json:"max_num_mixed_tokens,omitempty"`
 	// LongPrefillThreshold is the most tokens that one sequence's chunk takes
 	// of a step; 0 = no bound but the budget.
 	LongPrefillThreshold int `json:"long_prefill_token_threshold,omitempty"`
@@ -64,6 +68,9 @@ func (l *Limits) validate() error {
 	if l.MaxBatchedTokens < l.MaxNumSeqs {
 		errs = append(errs, fmt.Errorf("max_num_batched_tokens is %d, below max_num_seqs %d: a step must have room for one token of every running sequence; raise the one or lower the other",
 			l.MaxBatchedTokens, l.MaxNumSeqs))
+	}
+	if l.MaxMixedTokens < 0 {
+		errs = append(errs, fmt.Errorf("max_num_mixed_tokens is %d, want 0 (off) or more", l.MaxMixedTokens))
 	}
 	if l.LongPrefillThreshold < 0 {
 		errs = append(errs, fmt.Errorf("long_prefill_token_threshold is %d, want 0 (off) or more", l.LongPrefillThreshold))

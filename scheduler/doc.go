@@ -57,8 +57,12 @@
 //  2. running sequences that lack more: prefill chunks. Their blocks were allocated
 //     when they were admitted. A chunk that does not finish its prompt takes half of
 //     what is left, 16 tokens at least, while others want some; what nobody takes it
-//     gets in the end. With Config.TargetITL the prefill of a step that has decodes
-//     is cut so that its predicted time keeps to the target, to 16 tokens at least.
+//     gets in the end. Decodes wait for the prefill beside them: a step that has some
+//     keeps to Config.MaxMixedTokens, the decodes included, and with Config.TargetITL
+//     its prefill is cut so that its predicted time keeps to the target (bounded
+//     chunks beside decodes are Sarathi-Serve's, OSDI 2024). MaxMixedTokens leaves
+//     prompts as many tokens as there are decodes, and both leave them 16. A step
+//     without decodes has the whole budget.
 //  3. waiting sequences, in order, while fewer than MaxNumSeqs run and budget is
 //     left, unless this step preempted for want of blocks. One that does not fit
 //     whole holds back those behind it: nothing is half-admitted and nobody is
@@ -98,9 +102,13 @@
 //     limits preempt beyond this, and do not count.
 //   - Later arrivals delay nobody's first token beyond three times the steps that it
 //     would take without them, and 4 (TestFairness): each takes half of a step's
-//     prefill at most, and none passes by.
+//     prefill at most, and none passes by. With MaxMixedTokens later arrivals that
+//     decode make steps smaller, too: then it is three times the steps that it would
+//     take without them if MaxBatchedTokens were as small.
 //   - A prompt gets at least min(16, budget) tokens of a step in which it is the
-//     first to prefill, and never less than half of what the decodes leave.
+//     first to prefill, and never less than half of what the step has for prefill:
+//     beside d decodes min(MaxBatchedTokens − d, max(MaxMixedTokens − d, d, 16)), or,
+//     with TargetITL, less, and not below 16 of it.
 //   - Lowered limits hold from the next Schedule on; admission resumes once what the
 //     pools lose is out of use, that is when the copies under way are reported.
 //

@@ -47,10 +47,27 @@ func (m *machine) verifyOutput(out *Output) {
 	if tokens != out.NumTokens || tokens > m.s.cfg.MaxBatchedTokens {
 		m.fail("the step has %d tokens, says %d, may have %d", tokens, out.NumTokens, m.s.cfg.MaxBatchedTokens)
 	}
+	m.verifyMixed(out)
 	if n := len(out.Admitted); n > 0 && m.s.waiting.len() > 0 && m.s.waiting.before(out.Admitted[n-1].Seq, m.s.waiting.front()) > 0 {
 		m.fail("sequence %d was passed over by %d", m.s.waiting.front().ID, out.Admitted[n-1].Seq.ID)
 	}
 	m.verifyOldest(out)
+}
+
+// verifyMixed wants steps with decodes within their bound, and prompts that it cuts to
+// get all of what it leaves them.
+func (m *machine) verifyMixed(out *Output) {
+	l, decodes := &m.s.cfg.Limits, out.NumDecodes
+	if l.MaxMixedTokens == 0 || decodes == 0 {
+		if out.ChunkReason == WaitMixed || out.WaitReason == WaitMixed {
+			m.fail("a step of %d decodes is cut by a bound of %d tokens", decodes, l.MaxMixedTokens)
+		}
+		return
+	}
+	bound := min(l.MaxBatchedTokens, max(l.MaxMixedTokens, 2*decodes, decodes+minChunk))
+	if out.NumTokens > bound || out.ChunkReason == WaitMixed && out.NumTokens < bound {
+		m.fail("a step of %d decodes has %d tokens, may have %d, cut by %q", decodes, out.NumTokens, bound, out.ChunkReason)
+	}
 }
 
 // verifyOldest wants the oldest running sequence to go on, unless it lacks

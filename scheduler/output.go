@@ -98,6 +98,7 @@ const (
 	WaitNone      WaitReason = ""
 	WaitSeqs      WaitReason = "max_num_seqs"
 	WaitBudget    WaitReason = "max_num_batched_tokens"
+	WaitMixed     WaitReason = "max_num_mixed_tokens"
 	WaitBlocks    WaitReason = "kv blocks"
 	WaitPreempted WaitReason = "a running sequence was preempted"
 	WaitPending   WaitReason = "its last token is under way"
@@ -127,7 +128,7 @@ type Output struct {
 	Head        *Sequence   // the first of them; nil = none
 	WaitReason  WaitReason  // why it waits
 	Evicted     []kvcache.BlockID
-	ChunkReason WaitReason    // what cut a chunk or kept the head out: the budget or target_itl; "" = nothing
+	ChunkReason WaitReason    // what cut a chunk or kept the head out: WaitBudget, WaitMixed or WaitITL; "" = nothing
 	Load        Load          // what the step's time is predicted from
 	Predicted   time.Duration // 0 = the model knows too little yet
 

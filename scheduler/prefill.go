@@ -1,14 +1,34 @@
 package scheduler
 
-// minChunk is the least prefill that is worth a place in a step, and the most
-// that target_itl may not forbid: a prompt must get through.
+// minChunk is the least prefill that is worth a place in a step, and the most that
+// bounds for the decodes' sake may not forbid: a prompt must get through.
 const minChunk = 16
 
-// prefillBudget is what is left of the step's tokens for prefill, cut so that the
-// decodes in it keep to the target.
+// prefillBudget is what is left of the step's tokens for prefill, cut for the sake of
+// the decodes in it.
 func (s *Scheduler) prefillBudget(out *Output) int {
 	budget := s.cfg.MaxBatchedTokens - out.NumDecodes
-	if s.cfg.TargetITL == 0 || out.NumDecodes == 0 || !s.model.Ready() {
+	if out.NumDecodes == 0 {
+		return budget
+	}
+	if n := s.mixedBudget(out.NumDecodes); n < budget {
+		budget, out.ChunkReason = n, WaitMixed
+	}
+	return s.timedBudget(out, budget)
+}
+
+// mixedBudget is what max_num_mixed_tokens leaves for prefill beside so many decodes.
+// It is as much as they have in every case: many of them would leave nothing.
+func (s *Scheduler) mixedBudget(decodes int) int {
+	if s.cfg.MaxMixedTokens == 0 {
+		return s.cfg.MaxBatchedTokens
+	}
+	return max(s.cfg.MaxMixedTokens-decodes, decodes, minChunk)
+}
+
+// timedBudget cuts the budget so that the decodes in the step keep to the target.
+func (s *Scheduler) timedBudget(out *Output, budget int) int {
+	if s.cfg.TargetITL == 0 || !s.model.Ready() {
 		return budget
 	}
 	start := s.prefillStart()
@@ -52,7 +72,8 @@ func (s *Scheduler) explainChunks(out *Output, left int) {
 
 // cut says whether somebody would have computed more in a step without a budget.
 func (s *Scheduler) cut(out *Output) bool {
-	if out.WaitReason == WaitBudget || out.WaitReason == WaitITL {
+	switch out.WaitReason {
+	case WaitBudget, WaitMixed, WaitITL:
 		return true
 	}
 	for i := out.NumDecodes; i < len(out.Scheduled); i++ {

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"testing"
@@ -106,24 +107,27 @@ func TestRefusedLoan(t *testing.T) {
 // less for it.
 func TestChunkReason(t *testing.T) {
 	for name, c := range map[string]struct {
-		prompts   []int
-		seqs      int
-		threshold int
-		itl       time.Duration
-		want      []WaitReason // of the first steps
+		prompts []int
+		limits  Limits
+		want    []WaitReason // of the first steps
 	}{
-		"fits exactly":         {[]int{40, 24}, 4, 0, 0, []WaitReason{"", ""}},
-		"one token more":       {[]int{40, 25}, 4, 0, 0, []WaitReason{WaitBudget, ""}},
-		"head kept out":        {[]int{64, 5}, 4, 0, 0, []WaitReason{WaitBudget, ""}},
-		"kept out by seqs":     {[]int{64, 5}, 1, 0, 0, []WaitReason{"", ""}},
-		"cut by the threshold": {[]int{100, 32}, 4, 32, 0, []WaitReason{"", "", "", ""}},
-		"no room at all":       {[]int{60, 60, 60}, 4, 0, 0, []WaitReason{WaitBudget, WaitBudget, ""}},
-		"nothing for itl":      {[]int{10}, 4, 0, 1, []WaitReason{"", ""}},
+		"fits exactly":         {[]int{40, 24}, Limits{}, []WaitReason{"", ""}},
+		"one token more":       {[]int{40, 25}, Limits{}, []WaitReason{WaitBudget, ""}},
+		"head kept out":        {[]int{64, 5}, Limits{}, []WaitReason{WaitBudget, ""}},
+		"kept out by seqs":     {[]int{64, 5}, Limits{MaxNumSeqs: 1}, []WaitReason{"", ""}},
+		"cut by the threshold": {[]int{100, 32}, Limits{LongPrefillThreshold: 32}, []WaitReason{"", "", "", ""}},
+		"no room at all":       {[]int{60, 60, 60}, Limits{}, []WaitReason{WaitBudget, WaitBudget, ""}},
+		"nothing for itl":      {[]int{10}, Limits{TargetITL: 1}, []WaitReason{"", ""}},
+		"beside a decode":      {[]int{32, 60}, Limits{MaxMixedTokens: 20}, []WaitReason{WaitBudget, WaitMixed, ""}},
+		"mixed fits exactly":   {[]int{32, 51}, Limits{MaxMixedTokens: 20}, []WaitReason{WaitBudget, "", ""}},
+		"mixed beyond all":     {[]int{32, 60, 60}, Limits{MaxMixedTokens: 200}, []WaitReason{WaitBudget, WaitBudget, ""}},
+		"mixed, then itl":      {[]int{32, 60}, Limits{MaxMixedTokens: 20, TargetITL: 1}, []WaitReason{WaitBudget, WaitITL, ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 100, BlockSize: 16})
 			require.NoError(t, err)
-			s, err := New(Config{Limits: Limits{MaxNumSeqs: c.seqs, MaxBatchedTokens: 64, LongPrefillThreshold: c.threshold, TargetITL: c.itl}}, kv)
+			c.limits.MaxNumSeqs, c.limits.MaxBatchedTokens = cmp.Or(c.limits.MaxNumSeqs, 4), 64
+			s, err := New(Config{Limits: c.limits}, kv)
 			require.NoError(t, err)
 			for i := range 400 { // a step is longer than the target
 				l := Load{PrefillTokens: i * 7 % 50, Decodes: i * 3 % 8}

@@ -55,6 +55,9 @@ func (s *setup) randomLimits(choose func(int) int) Limits {
 	if choose(4) == 0 {
 		l.LongPrefillThreshold = 1 + choose(16)
 	}
+	if choose(4) == 0 {
+		l.MaxMixedTokens = 1 + choose(l.MaxBatchedTokens)
+	}
 	if choose(3) == 0 {
 		l.TargetITL = s.stepTime + time.Duration(choose(40))*s.tokenTime
 	}

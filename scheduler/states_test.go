@@ -26,6 +26,7 @@ const (
 	evicted
 	chunked
 	itlCut
+	mixedCut
 	parkedFork
 	promotedFork
 	neverFits
@@ -49,7 +50,7 @@ var stateNames = [numStates]string{
 	"preempted by recompute", "preempted by swap", "waited for copies", "waited as cheaper than to preempt", "waited for older ones", "swap pool full",
 	"parent of parked forks preempted", "owner preempted by a shrinking pool", "host copy dropped by a shrinking swap pool",
 	"preempted by a lower max_num_seqs", "resumed by recompute", "resumed by swap in", "rematched on the way in", "protected sequence admitted",
-	"forked", "copied on write", "prefix hit", "block evicted", "prefill in chunks", "chunk cut for target_itl", "fork parked", "fork promoted",
+	"forked", "copied on write", "prefix hit", "block evicted", "prefill in chunks", "chunk cut for target_itl", "chunk cut by max_num_mixed_tokens", "fork parked", "fork promoted",
 	"refused: never fits", "overrun", "token after preemption", "cache reset with live tables",
 	"abort: waiting", "abort: parked", "abort: in prefill", "abort: decoding", "abort: step in flight", "abort: preempted",
 	"abort: in swap-out", "abort: on the host", "abort: in swap-in", "finished",
@@ -160,8 +161,11 @@ func (m *machine) countOutput(out *Output, o owners) {
 	for i := out.NumDecodes; i < len(out.Scheduled); i++ {
 		if e := &out.Scheduled[i]; !e.Sample {
 			c.add(chunked)
-			if out.ChunkReason == WaitITL {
+			switch out.ChunkReason {
+			case WaitITL:
 				c.add(itlCut)
+			case WaitMixed:
+				c.add(mixedCut)
 			}
 		}
 	}

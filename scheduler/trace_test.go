@@ -63,7 +63,7 @@ func (d *traced) limits(seqs int) Limits {
 	return Limits{
 		MaxNumSeqs: seqs, MaxBatchedTokens: seqs + d.r.IntN(64),
 		PreemptionMode: []Mode{Auto, OnlySwap, OnlyRecompute}[d.r.IntN(3)], Watermark: []float64{0, -1, 0.05}[d.r.IntN(3)],
-		LongPrefillThreshold: d.r.IntN(2) * 20, TargetITL: time.Duration(d.r.IntN(2)*3) * time.Millisecond,
+		MaxMixedTokens: d.r.IntN(3) * 10, LongPrefillThreshold: d.r.IntN(2) * 20, TargetITL: time.Duration(d.r.IntN(2)*3) * time.Millisecond,
 	}
 }
 
@@ -131,6 +131,7 @@ func (d *traced) step(t testing.TB) {
 	}
 	d.seen["evicted"] += len(out.Evicted)
 	d.seen["target_itl"] += b2i(out.ChunkReason == WaitITL)
+	d.seen["max_num_mixed_tokens"] += b2i(out.ChunkReason == WaitMixed)
 	for _, id := range d.s.Transfers(nil) {
 		if out.Empty() && len(d.inFlight) == 0 || d.r.IntN(3) == 0 {
 			d.s.CopyDone(id, time.Duration(1+d.r.IntN(1e6)))
@@ -174,7 +175,7 @@ func TestReplay(t *testing.T) {
 	t.Log(seen)
 	for _, what := range []string{
 		string(ByRecompute), string(BySwap), string(ByWaiting), string(Fresh), string(Forked), string(SwappedIn),
-		"abort", "limits", "loan", "refused loan", "evicted", "target_itl",
+		"abort", "limits", "loan", "refused loan", "evicted", "target_itl", "max_num_mixed_tokens",
 	} {
 		require.Greater(t, seen[what], runs/20, "the runs reached %q too rarely to mean anything", what)
 	}

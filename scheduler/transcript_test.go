@@ -111,8 +111,9 @@ func (p *player) command(line string) string {
 		require.NoError(p.t, err)
 		p.s, err = New(Config{
 			Limits: Limits{
-				MaxNumSeqs: number("seqs", 4), MaxBatchedTokens: number("budget", 64), LongPrefillThreshold: number("threshold", 0),
-				PreemptionMode: Mode(args["mode"]), Watermark: float64(number("watermark", -100)) / 100,
+				MaxNumSeqs: number("seqs", 4), MaxBatchedTokens: number("budget", 64), MaxMixedTokens: number("mixed", 0),
+				LongPrefillThreshold: number("threshold", 0),
+				PreemptionMode:       Mode(args["mode"]), Watermark: float64(number("watermark", -100)) / 100,
 				TargetITL: time.Duration(number("itl", 0)) * time.Microsecond,
 			},
 			Policy:  Policy(args["policy"]),
@@ -140,7 +141,7 @@ func (p *player) command(line string) string {
 		return p.learn(number("step", 0), number("prefill", 0), number("decode", 0))
 	case "limits":
 		l := (&TraceLimits{Limits: p.s.cfg.Limits}).given() // as they are
-		l.MaxNumSeqs, l.MaxBatchedTokens = number("seqs", 4), number("budget", 64)
+		l.MaxNumSeqs, l.MaxBatchedTokens, l.MaxMixedTokens = number("seqs", 4), number("budget", 64), number("mixed", l.MaxMixedTokens)
 		if mode := args["mode"]; mode != "" {
 			l.PreemptionMode = Mode(mode)
 		}

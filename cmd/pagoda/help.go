@@ -30,7 +30,7 @@ var flagGroups = []flagGroup{
 	{"Model", []string{"load-format", "model", "tokenizer", "chat-template", "generation-config", "quantization", "revision", "download-dir", "offline"}},
 	{"Device", []string{"device", "threads", "cpu-isa", "enforce-eager", "cuda-graph-sizes", "async-scheduling", "batch-invariant"}},
 	{"Memory", []string{"gpu-memory-utilization", "memory-limit", "kv-cache-memory-bytes", "num-gpu-blocks-override", "swap-space", "block-size", "max-model-len", "enable-prefix-caching"}},
-	{"Scheduling", []string{"max-num-seqs", "max-num-batched-tokens", "long-prefill-token-threshold", "target-itl-ms", "preemption-mode", "watermark", "scheduling-policy", "max-num-queued-reqs", "max-num-queued-tokens", "max-logprobs"}},
+	{"Scheduling", []string{"max-num-seqs", "max-num-batched-tokens", "max-num-mixed-tokens", "long-prefill-token-threshold", "target-itl-ms", "preemption-mode", "watermark", "scheduling-policy", "max-num-queued-reqs", "max-num-queued-tokens", "max-logprobs"}},
 	{"Server", []string{"host", "port", "api-key", "served-model-name", "ssl-certfile", "ssl-keyfile", "drain-timeout", "salt-cache-by-key", "allow-special-tokens-in-content", "enable-auto-tool-choice", "tool-call-parser", "ui"}},
 	{"Profiling", []string{"profile-dir", "profile-steps", "max-profile-time", "max-trace-mb", "profiler-config"}},
 	{"Watchdog", []string{"watchdog-timeout", "watchdog-policy", "watchdog-dump-dir"}},

@@ -109,6 +109,37 @@ func TestSimulate(t *testing.T) {
 	require.Equal(t, exitFailure, exitCode(err))
 }
 
+// TestSimulateMixedTokens: a bound on steps with decodes shortens the longest wait for a
+// token; a recording keeps its own bound, or none, whatever the preset has.
+func TestSimulateMixedTokens(t *testing.T) {
+	dir := t.TempDir()
+	longest := func(args ...string) float64 {
+		text, err := command(append([]string{"simulate", "--json", "--quiet"}, args...)...)
+		require.NoError(t, err)
+		var s struct {
+			ITL struct {
+				Max float64 `json:"max_ms"`
+			} `json:"itl"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(text), &s))
+		return s.ITL.Max
+	}
+	load := []string{"--requests", "40", "--input-len", "2000", "--input-len-p95", "3000", "--output-len", "40", "--output-len-p95", "40", "--request-rate", "30"}
+	times := map[string]float64{}
+	for _, mixed := range []string{"-1", "0", "256"} {
+		path := filepath.Join(dir, mixed)
+		times[mixed] = longest(with(load, "--max-num-mixed-tokens", mixed, "--record", path)...)
+		_, err := command("simulate", "--trace", path)
+		require.NoError(t, err)
+		again := longest("--trace", path, "--what-if", "--preset", "h200-7b")
+		require.InEpsilon(t, times[mixed], again, 0.2, mixed)
+	}
+	require.Less(t, 2*times["256"], times["0"])
+	require.Less(t, 2*times["0"], times["-1"])
+	what := longest("--trace", filepath.Join(dir, "-1"), "--what-if", "--preset", "h200-7b", "--max-num-mixed-tokens", "256")
+	require.InEpsilon(t, times["256"], what, 0.2)
+}
+
 func TestSimulateUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"simulate", "--requests", "0"}, {"simulate", "--preset", "abacus"}, {"simulate", "--step-time", "soon"},

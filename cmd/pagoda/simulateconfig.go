@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,13 +42,20 @@ func (f *simulateFlags) config(cmd *cobra.Command, recorded *sim.Recorded) (sim.
 	if f.tokens > 0 {
 		p.MaxBatchedTokens = f.tokens
 	}
+	if f.mixed != 0 {
+		p.MaxMixedTokens = max(f.mixed, 0)
+	}
 	host := f.hostBlock
 	if !cmd.Flags().Changed("num-cpu-blocks") && host == 0 && p.BlockBytes > 0 {
 		host = int(f.swapSpace.bytes / p.BlockBytes)
 	}
 	if !f.quiet && !f.json {
-		fmt.Fprintf(os.Stderr, "%d blocks of %d tokens, %d on the host; max_num_seqs %d, max_num_batched_tokens %d; step time %s (%s)\n",
-			p.Blocks, f.blockSize, host, f.seqs, p.MaxBatchedTokens, p.StepTime, p.From)
+		budget := strconv.Itoa(p.MaxBatchedTokens)
+		if p.MaxMixedTokens > 0 {
+			budget += fmt.Sprintf(", max_num_mixed_tokens %d", p.MaxMixedTokens)
+		}
+		fmt.Fprintf(os.Stderr, "%d blocks of %d tokens, %d on the host; max_num_seqs %d, max_num_batched_tokens %s; step time %s (%s)\n",
+			p.Blocks, f.blockSize, host, f.seqs, budget, p.StepTime, p.From)
 	}
 	if f.watermark == 0 {
 		f.watermark = -1 // in Config 0 is the default
@@ -55,8 +63,9 @@ func (f *simulateFlags) config(cmd *cobra.Command, recorded *sim.Recorded) (sim.
 	return sim.Config{
 		Scheduler: scheduler.Config{
 			Limits: scheduler.Limits{
-				MaxNumSeqs: f.seqs, MaxBatchedTokens: p.MaxBatchedTokens, PreemptionMode: scheduler.Mode(f.mode), Watermark: f.watermark,
-				LongPrefillThreshold: f.threshold, TargetITL: time.Duration(f.targetITL * float64(time.Millisecond)),
+				MaxNumSeqs: f.seqs, MaxBatchedTokens: p.MaxBatchedTokens, MaxMixedTokens: p.MaxMixedTokens,
+				PreemptionMode: scheduler.Mode(f.mode), Watermark: f.watermark, LongPrefillThreshold: f.threshold,
+				TargetITL: time.Duration(f.targetITL * float64(time.Millisecond)),
 			},
 			Policy: scheduler.Policy(f.policy), SwapOut: p.SwapOut, SwapIn: p.SwapIn,
 		},
@@ -84,6 +93,11 @@ func (f *simulateFlags) adopt(cmd *cobra.Command, recorded *sim.Recorded) {
 	}
 	keep("max-num-seqs", func() { f.seqs = c.MaxNumSeqs })
 	keep("max-num-batched-tokens", func() { f.tokens = c.MaxBatchedTokens })
+	keep("max-num-mixed-tokens", func() {
+		if f.mixed = c.MaxMixedTokens; f.mixed == 0 {
+			f.mixed = -1
+		}
+	})
 	keep("max-model-len", func() { f.modelLen = math.MaxInt32 })
 	keep("preemption-mode", func() { f.mode = string(c.PreemptionMode) })
 	keep("watermark", func() { f.watermark = c.Watermark })

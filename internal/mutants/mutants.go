@@ -85,6 +85,10 @@ var mutants = []mutant{
 		{"case s.running.len() >= s.cfg.MaxNumSeqs:", "case s.running.len() > s.cfg.MaxNumSeqs:"}}},
 	{"budget without the decodes", "scheduler/prefill.go", []edit{
 		{"budget := s.cfg.MaxBatchedTokens - out.NumDecodes", "budget := s.cfg.MaxBatchedTokens"}}},
+	{"prompts starved beside many decodes", "scheduler/prefill.go", []edit{
+		{"max(s.cfg.MaxMixedTokens-decodes, decodes, minChunk)", "max(s.cfg.MaxMixedTokens-decodes, minChunk)"}}},
+	{"max_num_mixed_tokens without the decodes", "scheduler/prefill.go", []edit{
+		{"max(s.cfg.MaxMixedTokens-decodes, decodes, minChunk)", "max(s.cfg.MaxMixedTokens, decodes, minChunk)"}}},
 	{"refused head not tried again", "scheduler/admit.go", []edit{
 		{"case s.refused == q && s.refusedChanges == s.kv.Changes():", "case s.refused == q:"}}},
 	{"passed over", "scheduler/queue.go", []edit{

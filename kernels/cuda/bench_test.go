@@ -75,7 +75,7 @@ func BenchmarkDecode(b *testing.B) {
 	for _, model := range trueShapes {
 		b.Run(model.name, func(b *testing.B) {
 			m := newBenchModel(b, model, 512, context)
-			for _, n := range []int{1, 16, 32, 64, 128, 256, 512} {
+			for _, n := range measuredTokens {
 				b.Run(fmt.Sprint(n), func(b *testing.B) {
 					batch, sample := m.spans(n, context, 1)
 					m.run(b, batch, sample, 6) // captures the graph

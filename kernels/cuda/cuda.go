@@ -159,7 +159,7 @@ func (b *Backend) init() error {
 		memory = min(memory, b.cfg.MemoryLimit)
 	}
 	b.info = kernels.Info{Backend: "cuda", Device: b.device.Name, Path: path, TotalMemory: memory, Overlap: true}
-	b.arch = arch{sms: b.device.SMs, shared: b.device.SharedBytes, hopper: path == pathHopper}
+	b.arch = arch{sms: b.device.SMs, shared: b.device.SharedBytes, hopper: path == pathHopper, memory: 2000 * float64(b.device.MemoryClockKHz) * float64(b.device.BusBits) / 8}
 	if b.compute, err = cuda.NewStream(); err != nil {
 		return err
 	}

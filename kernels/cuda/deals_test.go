@@ -82,7 +82,7 @@ func BenchmarkDeals(b *testing.B) {
 						}
 					}
 					for _, p := range products {
-						fmt.Printf("\n#%d\t%d\t%s\t%d\t%s\n", p.shape.n, p.shape.k, p.shape.kind, n, ways[p.name][0])
+						fmt.Printf("\n#%s\t%d\t%d\t%s\t%d\t%s\n", measuredCard(m.be.arch), p.shape.n, p.shape.k, p.shape.kind, n, ways[p.name][0])
 					}
 				})
 			}

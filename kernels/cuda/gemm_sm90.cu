@@ -2,16 +2,16 @@
 // tensor copy engine brings.
 //
 // Layout: x [m][k] and w [n][k] half, k contiguous, read through tensor maps of panels of 64
-// columns, in boxes of 128 rows of x and half a tile's of w (SWIZZLE_128B); what lies past the
-// maps reads as zero.
+// columns, in boxes of a tile's rows of x and half of its rows of w (SWIZZLE_128B); what lies past
+// the maps reads as zero.
 //
-// Work: tiles of 128 tokens × BN outputs, taken in turn by one CTA a multiprocessor, n-major
-// within groups of 8 tiles of tokens, so that those under way at a time share rows in L2. In
+// Work: tiles of 128 tokens × BN outputs, or of 192, which decode steps of 129 to 192 sequences
+// have, taken in turn by one CTA a multiprocessor, n-major within groups of 8 tiles of tokens, so that those under way at a time share rows in L2. In
 // clusters of two, CTAs have tiles one above the other, and each brings half of the weights for
 // both. BN is any that gives the last round much to do.
 //
 // CTA: a producer warpgroup, one thread of which fills a ring of four or more steps, and two
-// consumer warpgroups. These have a tile together, 64 tokens × BN outputs in registers each; or
+// consumer warpgroups, or three. These have a tile together, 64 tokens × BN outputs in registers each; or
 // (TURNS) 128 × BN by turns, so that one ends its tile beside the other's products: for SWIGLU,
 // whose end is work, and little k. They keep one step of products in flight. Outputs pass
 // through shared memory to reach memory in wide stores; the producer is filling the next tile's
@@ -33,11 +33,12 @@ static_assert(sizeof(Sm90Params) == 512 && offsetof(Sm90Params, g) == 256, "gemm
 
 namespace {
 
-constexpr int CONSUMERS = 2, THREADS = (CONSUMERS + 1) * 128; // warpgroups, and with the producer
+// threads of a CTA of so many consumer warpgroups, with the producer.
+constexpr int threads(int consumers) { return (consumers + 1) * 128; }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-constexpr int BM = 128, BK = 64;
+constexpr int BK = 64;
 
 // Tiles deals the tiles out to the clusters, a column's tiles one above the other to the CTAs
 // of one: the same to producer and consumers. row and column are the one under way.
@@ -45,9 +46,9 @@ struct Tiles {
 	static constexpr int GROUP = 8;
 	int rows, columns, group, ctas, rank, at, row, column; // rows and group: of the cluster's tiles
 
-	__device__ __forceinline__ explicit Tiles(const GemmParams &p) {
+	__device__ __forceinline__ Tiles(const GemmParams &p, int bm) {
 		ctas = cluster_size(), rank = cluster_rank(), at = blockIdx.x / ctas;
-		rows = ((p.m + BM - 1) / BM + ctas - 1) / ctas, columns = p.tiles, group = GROUP / ctas;
+		rows = ((p.m + bm - 1) / bm + ctas - 1) / ctas, columns = p.tiles, group = GROUP / ctas;
 	}
 	__device__ __forceinline__ bool more() const { return at < rows * columns; }
 	__device__ __forceinline__ bool next() {
@@ -60,7 +61,9 @@ struct Tiles {
 	}
 };
 
-template <int BN> struct Ring {
+// Ring is what a CTA's tiles, of consumers warpgroups × 64 tokens, need of shared memory.
+template <int N, int GROUPS> struct Ring {
+	static constexpr int BN = N, CONSUMERS = GROUPS, BM = 64 * GROUPS;
 	static constexpr int HALF = BN / 2; // rows of a box of weights
 	static constexpr int TOKENS = BM * BK * 2, WEIGHTS = HALF * BK * 2, STAGE = TOKENS + 2 * WEIGHTS;
 	static constexpr int OUT = OUT_BYTES * CONSUMERS * 4;
@@ -68,28 +71,27 @@ template <int BN> struct Ring {
 };
 
 // Place is a position in the ring, and the parity of its round.
-template <int BN> struct Place {
+template <class R> struct Place {
 	int stage = 0, parity = 0;
 	__device__ __forceinline__ void next() {
-		if (++stage == Ring<BN>::STAGES) stage = 0, parity ^= 1;
+		if (++stage == R::STAGES) stage = 0, parity ^= 1;
 	}
 	__device__ __forceinline__ void skip(int steps) {
 		stage += steps;
-		parity ^= stage / Ring<BN>::STAGES & 1, stage %= Ring<BN>::STAGES;
+		parity ^= stage / R::STAGES & 1, stage %= R::STAGES;
 	}
 };
 
-template <int BN> __device__ __forceinline__ void produce(const Sm90Params &p, uint32_t ring, uint32_t full, uint32_t empty) {
-	using R = Ring<BN>;
-	Tiles t(p.g);
+template <class R> __device__ __forceinline__ void produce(const Sm90Params &p, uint32_t ring, uint32_t full, uint32_t empty) {
+	Tiles t(p.g, R::BM);
 	int steps = p.g.k / BK;
 	auto weights = [&](int step, int stage) {
 		uint32_t to = ring + stage * R::STAGE + R::TOKENS, barrier = full + 8 * stage;
 		barrier_expect(barrier, R::STAGE);
-		if (t.ctas > 1) return copy_panels_to(3, to + t.rank * R::WEIGHTS, p.w, step, t.column * BN + t.rank * R::HALF, barrier);
-		for (int i = 0; i < 2; i++) copy_panels(to + i * R::WEIGHTS, p.w, step, t.column * BN + i * R::HALF, barrier);
+		if (t.ctas > 1) return copy_panels_to(3, to + t.rank * R::WEIGHTS, p.w, step, t.column * R::BN + t.rank * R::HALF, barrier);
+		for (int i = 0; i < 2; i++) copy_panels(to + i * R::WEIGHTS, p.w, step, t.column * R::BN + i * R::HALF, barrier);
 	};
-	auto tokens = [&](int step, int stage) { copy_panels(ring + stage * R::STAGE, p.x, step, t.row * BM, full + 8 * stage); };
+	auto tokens = [&](int step, int stage) { copy_panels(ring + stage * R::STAGE, p.x, step, t.row * R::BM, full + 8 * stage); };
 	prefetch_map(p.x);
 	prefetch_map(p.w);
 	if (!t.next()) return;
@@ -97,7 +99,7 @@ template <int BN> __device__ __forceinline__ void produce(const Sm90Params &p, u
 	for (int i = 0; i < early; i++) weights(i, i);
 	grid_wait();
 	for (int i = 0; i < early; i++) tokens(i, i);
-	Place<BN> at;
+	Place<R> at;
 	for (int i = 0; i < early; i++) at.next();
 	int step = early;
 	do {
@@ -113,8 +115,8 @@ template <int BN> __device__ __forceinline__ void produce(const Sm90Params &p, u
 __device__ __forceinline__ void wait_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory"); }
 __device__ __forceinline__ void pass_turn(int group) { asm volatile("bar.arrive %0, 256;" ::"r"(1 + group) : "memory"); }
 
-template <int BN, bool TURNS> struct Consumer {
-	using R = Ring<BN>;
+template <class R, bool TURNS> struct Consumer {
+	static constexpr int BN = R::BN;
 	static constexpr int SLABS = TURNS ? 2 : 1; // of 64 tokens
 	const Sm90Params &p;
 	uint32_t ring, full, empty;
@@ -147,8 +149,12 @@ template <int BN, bool TURNS> struct Consumer {
 		wgmma_commit();
 	}
 	template <int I> __device__ __forceinline__ void end(int row, int column) {
-		Out<BN> out{p.g.e, mine, row * BM + (TURNS ? I : group) * 64 + (int)threadIdx.x / 32 % 4 * 16, column * BN};
+		Out<BN> out{p.g.e, mine, row * R::BM + (TURNS ? I : group) * 64 + (int)threadIdx.x / 32 % 4 * 16, column * BN};
 		if (TURNS) return out.swiglu(c[I]);
+		if constexpr (R::CONSUMERS == 3) { // the other ends need more registers
+			if (p.g.kind == SWIGLU) return out.swiglu(c[I]);
+			return out.template store<false>(c[I]);
+		}
 		switch (p.g.kind) {
 		case SWIGLU: return out.swiglu(c[I]);
 		case QKV: return out.qkv(c[I]);
@@ -157,9 +163,9 @@ template <int BN, bool TURNS> struct Consumer {
 		}
 	}
 	__device__ __forceinline__ void consume() {
-		Tiles t(p.g);
+		Tiles t(p.g, R::BM);
 		int steps = p.g.k / BK;
-		Place<BN> at;
+		Place<R> at;
 		for (int tile = 0; t.next(); tile++) {
 			if (TURNS && tile % 2 != group) {
 				at.skip(steps);
@@ -184,8 +190,7 @@ template <int BN, bool TURNS> struct Consumer {
 	}
 };
 
-template <int BN, bool TURNS> __device__ __forceinline__ void project(const Sm90Params &p) {
-	using R = Ring<BN>;
+template <class R, bool TURNS> __device__ __forceinline__ void project(const Sm90Params &p) {
 	extern __shared__ __align__(1024) char memory[];
 	float *out = reinterpret_cast<float *>(memory + R::STAGES * R::STAGE);
 	uint32_t ring = shared_address(memory), full = shared_address(out) + R::OUT, empty = full + 8 * R::STAGES;
@@ -193,7 +198,7 @@ template <int BN, bool TURNS> __device__ __forceinline__ void project(const Sm90
 	if (threadIdx.x == 0) {
 		for (int i = 0; i < R::STAGES; i++) {
 			barrier_init(full + 8 * i, 1);
-			barrier_init(empty + 8 * i, (TURNS ? 4 : CONSUMERS * 4) * cluster_size());
+			barrier_init(empty + 8 * i, (TURNS ? 4 : R::CONSUMERS * 4) * cluster_size());
 		}
 		barriers_ready();
 	}
@@ -201,14 +206,14 @@ template <int BN, bool TURNS> __device__ __forceinline__ void project(const Sm90
 	else __syncthreads();
 	if (threadIdx.x < 128) {
 		fewer_registers<40>();
-		if (threadIdx.x == 0) produce<BN>(p, ring, full, empty);
+		if (threadIdx.x == 0) produce<R>(p, ring, full, empty);
 		grid_wait();
 		grid_trigger();
 		__syncwarp();
 	} else {
-		more_registers<232>();
+		more_registers<R::CONSUMERS == 2 ? 232 : 152>();
 		grid_wait();
-		Consumer<BN, TURNS> s{p, ring, full, empty, out + (threadIdx.x / 32 - 4) * (OUT_BYTES / 4), (int)uniform(threadIdx.x / 128 - 1)};
+		Consumer<R, TURNS> s{p, ring, full, empty, out + (threadIdx.x / 32 - 4) * (OUT_BYTES / 4), (int)uniform(threadIdx.x / 128 - 1)};
 		s.consume();
 	}
 	if (several) { // neither leaves while the other may write to it
@@ -219,21 +224,24 @@ template <int BN, bool TURNS> __device__ __forceinline__ void project(const Sm90
 
 #else
 
-template <int BN, bool TURNS> __device__ void project(const Sm90Params &) {}
+template <int, int> struct Ring {};
+template <class R, bool TURNS> __device__ void project(const Sm90Params &) {}
 
 #endif
 
 } // namespace
 
-#define SM90(NAME, BN, TURNS) \
-	PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_sm90_##NAME(const __grid_constant__ Sm90Params p) { project<BN, TURNS>(p); }
+#define SM90(NAME, BN, TURNS, CONSUMERS) \
+	PG_KERNEL void __launch_bounds__(threads(CONSUMERS), 1) gemm_sm90_##NAME(const __grid_constant__ Sm90Params p) { project<Ring<BN, CONSUMERS>, TURNS>(p); }
 
-SM90(64, 64, false)
-SM90(96, 96, false)
-SM90(128, 128, false)
-SM90(144, 144, false)
-SM90(192, 192, false)
-SM90(224, 224, false)
-SM90(256, 256, false)
-SM90(288, 288, false)
-SM90(turns_128, 128, true)
+SM90(64, 64, false, 2)
+SM90(96, 96, false, 2)
+SM90(128, 128, false, 2)
+SM90(144, 144, false, 2)
+SM90(192, 192, false, 2)
+SM90(224, 224, false, 2)
+SM90(256, 256, false, 2)
+SM90(288, 288, false, 2)
+SM90(turns_128, 128, true, 2)
+SM90(96_192, 96, false, 3)
+SM90(144_192, 144, false, 3)

@@ -27,30 +27,40 @@ var (
 
 const (
 	sm90BoxRows, sm90BoxColumns = 128, 64
-	sm90Step                    = 64  // columns of k of a step
-	sm90Rows                    = 128 // tokens of a tile of gemm_sm90.cu
+	sm90Step                    = 64 // columns of k of a step
 )
 
-// sm90Variant is a kernel of gemm_sm90.cu: tiles of bn outputs, of both warpgroups together or,
-// of SwiGLU, of one by turns.
+// sm90Variant is a kernel of gemm_sm90.cu: tiles of so many tokens × bn outputs, of both (or all
+// three) warpgroups together or, of SwiGLU, of one by turns.
 type sm90Variant struct {
-	bn    int
-	turns bool
+	rows, bn int
+	turns    bool
 }
 
-var sm90Variants = []sm90Variant{{64, false}, {96, false}, {128, false}, {144, false}, {192, false}, {224, false}, {256, false}, {288, false}, {128, true}}
+var sm90Variants = []sm90Variant{
+	{128, 64, false}, {128, 96, false}, {128, 128, false}, {128, 144, false}, {128, 192, false}, {128, 224, false}, {128, 256, false}, {128, 288, false},
+	{128, 128, true}, {192, 96, false}, {192, 144, false},
+}
 
 func (v sm90Variant) kernel() string {
-	if v.turns {
+	switch {
+	case v.turns:
 		return fmt.Sprintf("gemm_sm90_turns_%d", v.bn)
+	case v.rows > 128:
+		return fmt.Sprintf("gemm_sm90_%d_%d", v.bn, v.rows)
 	}
 	return fmt.Sprintf("gemm_sm90_%d", v.bn)
 }
 
-// shared is the ring, the outputs of eight warps on their way, and the barriers.
+// takes says whether the kernel has the product's end.
+func (v sm90Variant) takes(kind epilogueKind) bool {
+	return kind == epilogueSwiGLU || !v.turns && (v.rows == 128 || kind == epilogueStore)
+}
+
+// shared is the ring, the outputs of each warp on their way, and the barriers.
 func (v sm90Variant) shared() int {
-	const most, out = 227 << 10, 8 * 16 * 36 * 4
-	stage := (sm90Rows + v.bn) * sm90Step * 2
+	const most, warp = 227 << 10, 16 * 36 * 4
+	out, stage := v.rows/16*warp, (v.rows+v.bn)*sm90Step*2
 	return min(8, (most-out-128)/stage)*(stage+16) + out
 }
 
@@ -61,15 +71,15 @@ func sm90Candidates(s gemmShape, a arch) (all []candidate) {
 		return nil
 	}
 	for _, v := range sm90Variants {
-		if v.shared() > a.shared || v.turns && s.kind != epilogueSwiGLU {
+		if v.shared() > a.shared || !v.takes(s.kind) {
 			continue
 		}
-		for cluster := 1; cluster <= 2 && cluster <= ceilDiv(s.m, sm90Rows); cluster++ {
+		for cluster := 1; cluster <= 2 && cluster <= ceilDiv(s.m, v.rows); cluster++ {
 			columns := ceilDiv(s.n, v.bn)
-			tiles := roundUp(ceilDiv(s.m, sm90Rows), cluster) * columns
-			l := grid("gemm_sm90", v.kernel(), min(tiles, a.sms/cluster*cluster), 1, 384)
+			tiles := roundUp(ceilDiv(s.m, v.rows), cluster) * columns
+			l := grid("gemm_sm90", v.kernel(), min(tiles, a.sms/cluster*cluster), 1, v.rows*2+128)
 			l.Shared, l.PDL, l.Cluster = uint32(v.shared()), 1, uint32(cluster)
-			plan := productPlan{gemmPlan: gemmPlan{launch: l, tiles: int32(columns)}, xBox: sm90Rows, wBox: v.bn / 2, ring: wideRing{panels: 1}}
+			plan := productPlan{gemmPlan: gemmPlan{launch: l, tiles: int32(columns)}, xBox: v.rows, wBox: v.bn / 2, ring: wideRing{panels: 1}}
 			all = append(all, candidate{plan, v.cost(s, tiles, cluster, a)})
 		}
 	}
@@ -82,9 +92,9 @@ func sm90Candidates(s gemmShape, a arch) (all []candidate) {
 // power allows, which is the less the narrower tiles are. Clusters begin later, and need less
 // power: in whole prompts, 12 % of the 7B's time.
 func (v sm90Variant) cost(s gemmShape, tiles, cluster int, a arch) float64 {
-	bn, steps, active := float64(v.bn), float64(s.k/sm90Step), float64(min(tiles, a.sms))
-	bytes := func(columns float64) float64 { return (sm90Rows + columns) * 2 * sm90Step }
-	step := steps * max(0.0029*bn, bytes(bn)/96e3, bytes(bn/float64(cluster))*active/13.1e6)
+	bn, rows, steps, active := float64(v.bn), float64(v.rows), float64(s.k/sm90Step), float64(min(tiles, a.sms))
+	bytes := func(columns float64) float64 { return (rows + columns) * 2 * sm90Step }
+	step := steps * max(0.0029*bn*rows/128, bytes(bn)/96e3, bytes(bn/float64(cluster))*active/13.1e6)
 	end := 0.4 + 0.0074*bn
 	switch {
 	case s.kind == epilogueResidual && v.bn%32 != 0:
@@ -99,7 +109,7 @@ func (v sm90Variant) cost(s gemmShape, tiles, cluster int, a arch) float64 {
 	if v.turns {
 		us = 0.2 + rounds*(step+0.2) + end
 	}
-	power := float64(tiles) * sm90Rows * bn * float64(s.k) / 336e6 * measuredSMs / float64(a.sms) * (1 + 0.1*(256/bn-1))
+	power := float64(tiles) * rows * bn * float64(s.k) / 336e6 * measuredSMs / float64(a.sms) * (1 + 0.1*(256/bn-1))
 	if cluster > 1 {
 		us, power = 0.985*us+0.84, 0.93*power+0.84
 	}

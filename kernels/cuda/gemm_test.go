@@ -13,7 +13,7 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
-var archs = []arch{{sms: 132, shared: 227 << 10, hopper: true}, {sms: 108, shared: 163 << 10}, {sms: 84, shared: 99 << 10}}
+var archs = []arch{{sms: 132, shared: 227 << 10, hopper: true, memory: 3.352e12}, {sms: 108, shared: 163 << 10}, {sms: 84, shared: 99 << 10}}
 
 // hoppers are cards of sm_90, and one that does not exist.
 var hoppers = []arch{archs[0], {sms: 114, shared: 227 << 10, hopper: true}, {sms: 78, shared: 227 << 10, hopper: true}, {sms: 16, shared: 227 << 10, hopper: true}}
@@ -92,7 +92,8 @@ func TestPlanGemmSM90(t *testing.T) {
 				require.Zero(t, g.Grid[0]%g.Cluster, name)
 				require.Positive(t, g.us, name)
 				require.LessOrEqual(t, int(g.Shared), a.shared, name)
-				rows := roundUp(ceilDiv(s.m, 128), int(g.Cluster))
+				rows := roundUp(ceilDiv(s.m, g.xBox), int(g.Cluster))
+				require.EqualValues(t, 2*g.xBox+128, g.CTA[0], name)
 				require.EqualValues(t, min(a.sms, rows*int(g.tiles)), g.Grid[0], name)
 			}
 		}
@@ -225,20 +226,26 @@ func TestPlanProduct(t *testing.T) {
 }
 
 // TestMeasuredWays: each line of measured.tsv names a way that there is, which serves
-// fewer tokens, too, on cards like those that were measured, and where bits may depend on
-// the number of tokens.
+// fewer tokens, too, down to the line before, on cards like that one, and not where bits may not
+// depend on the number of tokens.
 func TestMeasuredWays(t *testing.T) {
 	require.NotEmpty(t, measured())
-	a := archs[0]
 	for s, way := range measured() {
+		a := archs[0]
+		a.memory = map[string]float64{"h100": 3.352e12, "h200": 4.917e12}[s.card]
+		require.NotZero(t, a.memory, s.card)
 		i := slices.Index(measuredTokens, s.m)
 		require.GreaterOrEqual(t, i, 0, "%+v", s)
 		least := s.m // of the tokens that the way serves
-		if i > 0 {
-			least = max(measuredTokens[i-1]+1, 9)
+		for i--; i >= 0; i-- {
+			before := s
+			if before.m = measuredTokens[i]; timedWay(before, a) != "" {
+				least = max(before.m+1, 9)
+				break
+			}
 		}
 		for m := least; m <= s.m; m++ {
-			like := s
+			like := s.gemmShape
 			like.m = m
 			c, ok := measuredWay(like, a)
 			require.True(t, ok, "%+v: no way %s", like, way)
@@ -252,11 +259,11 @@ func TestMeasuredWays(t *testing.T) {
 		}
 		other := a
 		other.sms = 114
-		_, ok := measuredWay(s, other)
+		_, ok := measuredWay(s.gemmShape, other)
 		require.False(t, ok)
 		other = a
 		other.hopper = false
-		_, ok = measuredWay(s, other)
+		_, ok = measuredWay(s.gemmShape, other)
 		require.False(t, ok)
 	}
 }
@@ -282,7 +289,9 @@ func TestVariantsAreChosen(t *testing.T) {
 	for _, m := range trueShapes {
 		models = append(models, m.shape)
 	}
-	for _, a := range []arch{archs[0], archs[1]} {
+	h200 := archs[0]
+	h200.memory = 4.917e12
+	for _, a := range []arch{archs[0], h200, archs[1]} {
 		for i := range models {
 			for _, p := range productsOf(&models[i], 1) {
 				for s := p.shape; s.m <= streamTokens; s.m++ {

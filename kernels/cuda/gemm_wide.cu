@@ -178,6 +178,7 @@ template <int BN, int MT> __device__ __forceinline__ void one(const GemmParams &
 	}
 	s.multiply(t.steps);
 	if (several) {
+		cluster_wait(); // all have their barriers
 		s.spread(rows);
 		barrier_wait(s.received, 0);
 	} else {
@@ -216,7 +217,6 @@ template <int BN, int MT> __device__ __forceinline__ void project(const StreamPa
 		if (s.ctas > 1) cluster_wait();
 		return;
 	}
-	if (s.ctas > 1) cluster_wait(); // all have their barriers
 	grid_wait();
 	Part t;
 	if (parts.pieces == 0) {

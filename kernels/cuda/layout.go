@@ -64,9 +64,10 @@ const (
 
 // arch is what a plan needs to know of the device.
 type arch struct {
-	sms    int  // multiprocessors
-	shared int  // bytes of shared memory that a CTA can have
-	hopper bool // wgmma and the bulk copy engine may be used (sm_90a)
+	sms    int     // multiprocessors
+	shared int     // bytes of shared memory that a CTA can have
+	hopper bool    // wgmma and the bulk copy engine may be used (sm_90a)
+	memory float64 // bytes a second by the data sheet
 }
 
 // slotsOf is the CTAs of 128 threads that are resident at a time.

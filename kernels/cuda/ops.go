@@ -127,7 +127,7 @@ type operandX struct {
 }
 
 // boxRows are the rows of the boxes of a left side: those of the tiles of gemm_stream.cu.
-var boxRows = [...]int{16, 32, 64, 128, 256}
+var boxRows = [...]int{16, 32, 64, 128, 192, 256}
 
 // xMaps are the tensor maps of a left side on Hopper, one for each of boxRows.
 type xMaps [len(boxRows)]tensorMap

@@ -9,27 +9,28 @@ namespace {
 
 struct Variant {
 	const char *name;
-	int bn, cluster;
+	int rows, bn, cluster;
 	void (*kernel)(Sm90Params);
-	bool takes(int kind) const { return kind == SWIGLU || *name != 't'; }
+	bool takes(int kind) const { return kind == SWIGLU || *name != 't' && (rows == 128 || kind == STORE); }
 	size_t shared() const {
-		int stage = (128 + bn) * 128, stages = std::min(8, (227 * 1024 - 8 * OUT_BYTES - 128) / stage);
-		return stages * (stage + 16) + 8 * OUT_BYTES;
+		int stage = (rows + bn) * 128, out = rows / 16 * OUT_BYTES, stages = std::min(8, (227 * 1024 - out - 128) / stage);
+		return stages * (stage + 16) + out;
 	}
 };
 
-#define VARIANT(NAME, BN) {#NAME, BN, 1, gemm_sm90_##NAME}, {#NAME "x2", BN, 2, gemm_sm90_##NAME}
-const Variant variants[] = {VARIANT(64, 64), VARIANT(96, 96), VARIANT(128, 128), VARIANT(144, 144), VARIANT(192, 192),
-                            VARIANT(224, 224), VARIANT(256, 256), VARIANT(288, 288), VARIANT(turns_128, 128)};
+#define VARIANT(NAME, ROWS, BN) {#NAME, ROWS, BN, 1, gemm_sm90_##NAME}, {#NAME "x2", ROWS, BN, 2, gemm_sm90_##NAME}
+const Variant variants[] = {VARIANT(64, 128, 64), VARIANT(96, 128, 96), VARIANT(128, 128, 128), VARIANT(144, 128, 144), VARIANT(192, 128, 192),
+                            VARIANT(224, 128, 224), VARIANT(256, 128, 256), VARIANT(288, 128, 288), VARIANT(turns_128, 128, 128),
+                            VARIANT(96_192, 192, 96), VARIANT(144_192, 192, 144)};
 
 void run(Projection &t, const Variant &v, int sms, int c, cudaStream_t stream, bool pdl) {
 	Sm90Params p{};
 	p.g = t.p;
-	p.x = panel_map(t.p.x, up(t.p.m, 256), t.p.ldx, 128, 1);
+	p.x = panel_map(t.p.x, up(t.p.m, 256), t.p.ldx, v.rows, 1);
 	p.w = panel_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, v.bn / 2, 1);
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
-	int tiles = up((p.g.m + 127) / 128, v.cluster) * p.g.tiles;
-	launch(v.kernel, dim3(std::min(tiles, std::max(1, sms / v.cluster) * v.cluster)), THREADS, v.shared(), p, stream, pdl, v.cluster);
+	int tiles = up((p.g.m + v.rows - 1) / v.rows, v.cluster) * p.g.tiles;
+	launch(v.kernel, dim3(std::min(tiles, std::max(1, sms / v.cluster) * v.cluster)), v.rows * 2 + 128, v.shared(), p, stream, pdl, v.cluster);
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {
@@ -50,7 +51,7 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 
 void bench_sm90(bool check, bool times) {
 	if (check) {
-		for (int m : {1, 65, 128, 200, 333}) {
+		for (int m : {1, 65, 128, 180, 200, 333}) {
 			check_case(m, 896, 896, RESIDUAL, 0);
 			check_case(m, 1000, 100, STORE, 0);
 			check_case(m, 1152, 448, QKV, 64);

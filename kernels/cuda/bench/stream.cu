@@ -15,7 +15,8 @@ struct Variant {
 
 const Variant variants[] = {
 	{128, 16, 11, gemm_stream_128_16},  {128, 32, 10, gemm_stream_128_32},   {128, 64, 8, gemm_stream_128_64},
-	{128, 128, 6, gemm_stream_128_128}, {128, 256, 4, gemm_stream_128_256}, {256, 64, 5, gemm_stream_256_64},
+	{128, 128, 6, gemm_stream_128_128}, {128, 192, 5, gemm_stream_128_192}, {128, 256, 4, gemm_stream_128_256},
+	{256, 64, 5, gemm_stream_256_64},
 };
 
 constexpr int SMS = 132;
@@ -73,7 +74,7 @@ double bench::fastest_stream(Projection &t, int copies, std::string &name) {
 
 void bench_stream(bool check, bool times) {
 	if (check) {
-		for (int m : {1, 16, 29, 64, 100, 128, 200, 256}) {
+		for (int m : {1, 16, 29, 64, 100, 128, 150, 200, 256}) {
 			check_case(m, 896, 896, RESIDUAL, 0);
 			check_case(m, 1000, 100, STORE, 0);
 			check_case(m, 1152, 448, QKV, 64);
