@@ -190,16 +190,18 @@ func (b *Backend) checkBatch(s *step, batch *kernels.Batch) {
 		}
 	}
 	s.tokens, s.seqs, s.logits = n, seqs, len(batch.LogitRows)
-	s.attended, s.context = 0, 0
+	attended, context, most, size := int64(0), int64(0), int64(b.limits.MaxModelLen), int64(b.limits.BlockSize)
+	starts, lens := batch.QueryStart[:seqs+1], batch.SeqLens[:seqs]
 	for i, row := range batch.Rows {
 		b.checkRow(row)
-		query, length, size := int64(batch.QueryStart[i+1]-batch.QueryStart[i]), int64(batch.SeqLens[i]), int64(b.limits.BlockSize)
-		if query < 0 || length < query || length > int64(b.limits.MaxModelLen) || length > int64(b.tableLen[row])*size {
-			panic(fmt.Sprintf("cuda: sequence %d (row %d): %d query tokens of length %d; MaxModelLen %d, table of %d blocks of %d", i, row, query, length, b.limits.MaxModelLen, b.tableLen[row], size))
+		query, length, blocks := int64(starts[i+1]-starts[i]), int64(lens[i]), int64(b.tableLen[row])
+		if query < 0 || length < query || length > most || length > blocks*size {
+			panic(fmt.Sprintf("cuda: sequence %d (row %d): %d query tokens of length %d; MaxModelLen %d, table of %d blocks of %d", i, row, query, length, most, blocks, size))
 		}
-		s.attended += query*(length-query) + query*(query+1)/2
-		s.context += length
+		attended += query*(length-query) + query*(query+1)/2
+		context += length
 	}
+	s.attended, s.context = attended, context
 }
 
 func (b *Backend) checkRow(row int32) {
