@@ -1,5 +1,5 @@
 // hidden[t] = w[tokens[t]], half widened to float. One CTA a token. Bytes: 6 an
-// element.
+// element; once a step, of latency.
 #include "common.cuh"
 
 struct EmbedParams {

@@ -18,6 +18,10 @@
 // before: the first stages are requested before it has finished.
 //
 // Bytes: 2·n·k of weights once, 2·m·k of tokens a tile from L2. FLOPs: 2·m·n·k.
+//
+// Measured by what leaving it out of a step of one token saves (BenchmarkWithout, H100 80GB HBM3,
+// 2026-11-26, of 3.35 TB/s): 7B gate_up 88 µs, 93 %; down 48, 85 %; o 9, 85 %; qkv 13, 75 %; head 356, 91 %;
+// 1.5B gate_up 18 µs, 89 %; 0.5B 6.4, 81 %.
 #include "gemm.cuh"
 
 namespace {

@@ -22,6 +22,9 @@
 // Bytes: 2·n·k of weights once; 2·m·k of tokens a tile, from L2, which gives 5.9 TB/s to
 // all. FLOPs: 2·m·n·k. (Clusters that share their tokens by multicast were tried, with a
 // fence of all of memory at every step: 140 µs against 75 for gate_up of the 7B and 64 tokens.)
+//
+// Measured by what leaving it out of a step of 256 tokens saves (BenchmarkWithout, H100 80GB HBM3,
+// 2026-11-26): 7B down 72 µs, 56 % of 3.35 TB/s and 49 % of 989 TFLOP/s.
 #include "gemm_ring.cuh"
 
 namespace {

@@ -9,7 +9,7 @@
 //   4. the sample entries
 //
 // A message may have any of: updates, a batch, sample entries. Bytes: the message
-// over PCIe and once, about 16 a token.
+// over PCIe and once, about 16 a token: 2 to 4 µs, the latency of PCIe.
 #include "sampling.cuh"
 
 enum {
