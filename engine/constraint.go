@@ -290,10 +290,3 @@ func (l *loop) conclude(q *request, v verdict) {
 	l.sched.Abort(&q.seq)
 	l.end(q, v)
 }
-
-// guide begins the round that follows a token.
-func (l *loop) guide(q *request, token int32) {
-	if q.guide != nil {
-		l.guides.begin(q, token, q.outputs()+1)
-	}
-}

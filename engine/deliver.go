@@ -51,68 +51,74 @@ func (l *loop) markStarted(q *request) {
 	}
 }
 
+// ending is a request that goes no further after a step.
+type ending struct {
+	place int // in the step's Scheduled
+	verdict
+}
+
 // deliver shows the step's tokens to their readers, and before that its numbers
-// to Stats.
+// to Stats. In the overlapped loop many readers are left to tell.
 func (l *loop) deliver(s *step, device time.Duration) {
 	l.stats.countStep(s.out.NumTokens)
 	l.stats.LastStep, l.stats.PredictedStep, l.stats.StepTimeError = device, s.out.Predicted, l.sched.Model().Error()
-	for i, v := range s.verdicts {
-		if v.keep {
+	l.stats.GenerationTokens += int64(len(l.news))
+	for i := range s.ends {
+		end := &s.ends[i]
+		if end.keep {
 			l.stats.GenerationTokens++
 		}
-		if v.finish != FinishNone {
-			l.forget(s.requests[i], v)
-		}
+		l.forget(s.requests[end.place], end.verdict)
 	}
 	l.publish()
-	woken := l.waker.list(len(s.verdicts))
-	for i, v := range s.verdicts {
-		switch q := s.requests[i]; {
-		case v.finish != FinishNone:
-			q.finish(v)
-		case v.keep && woken != nil:
-			q.stream.show(q.outputs())
-			woken = append(woken, &q.stream)
-		case v.keep:
-			q.stream.show(q.outputs())
-			q.stream.poke()
-		}
+	for i := range s.ends {
+		s.requests[s.ends[i].place].finish(s.ends[i].verdict)
 	}
-	if woken != nil {
-		l.waker.wake(woken)
+	if !l.e.info.Overlapped || len(l.news) <= toldDirectly {
+		l.news = l.waker.tell(l.news)
 	}
 }
 
-// judge fills in the step's results and verdicts, and keeps log probabilities.
-// Sequences that ended meanwhile get neither. It aborts those that cannot go on.
+// judge fills in the step's results and ends and the news for the readers of the others,
+// and keeps log probabilities. Sequences that ended meanwhile get none of it. It aborts
+// those that cannot go on.
 func (l *loop) judge(s *step, result *kernels.Result) {
-	drawn := 0
-	for i := range s.out.Scheduled {
-		e, q := &s.out.Scheduled[i], s.requests[i]
-		var v verdict
-		var r scheduler.Result
-		if e.Sample {
-			if e.Live() {
-				n := q.outputs()
-				v = judge(result.Tokens[drawn], n+1, int(q.sampling.MinTokens), len(q.stream.tokens), q.sampling.StopIDs)
-				r = scheduler.Result{Token: result.Tokens[drawn], Finish: v.finish != FinishNone}
-				if v.finish == FinishNone {
-					l.guide(q, result.Tokens[drawn])
-				}
-				if v.keep && q.stream.top >= 0 {
-					lo := drawn * l.e.cfg.MaxLogprobs
-					hi := lo + q.stream.top
-					q.stream.putLogprobs(n, result.Logprobs[drawn], result.Ranks[drawn], result.TopIDs[lo:hi], result.TopLogprobs[lo:hi])
-				}
+	drawn, touched := 0, int32(0)
+	s.results = s.results[:len(s.requests)]
+	for i, q := range s.requests {
+		e := &s.out.Scheduled[i]
+		if !e.Sample || !e.Live() {
+			s.results[i] = scheduler.Result{}
+			if e.Sample {
+				drawn++
 			}
-			drawn++
+			continue
 		}
-		s.results = append(s.results, r)
-		s.verdicts = append(s.verdicts, v)
+		// Update will append to the last token's line. Looked at here, it comes while the
+		// lines of the next requests do: nothing waits for it.
+		touched ^= q.seq.Tokens[len(q.seq.Tokens)-1]
+		n, token := q.outputs()+1, result.Tokens[drawn]
+		v := judge(token, n, int(q.minTokens), int(q.maxTokens), q.stopIDs)
+		s.results[i] = scheduler.Result{Token: token, Finish: v.finish != FinishNone}
+		if v.finish != FinishNone {
+			s.ends = append(s.ends, ending{i, v})
+		} else {
+			l.news = append(l.news, news{&q.stream, n})
+			if q.guide != nil {
+				l.guides.begin(q, token, n)
+			}
+		}
+		if v.keep && q.logprobs {
+			lo := drawn * l.e.cfg.MaxLogprobs
+			hi := lo + q.stream.top
+			q.stream.putLogprobs(n-1, result.Logprobs[drawn], result.Ranks[drawn], result.TopIDs[lo:hi], result.TopLogprobs[lo:hi])
+		}
+		drawn++
 	}
+	l.touched = touched
 	for i, place := range s.checked {
 		if q := s.requests[place]; result.Tokens[drawn+i] < 0 && s.out.Scheduled[place].Live() {
-			s.verdicts[place] = verdict{finish: FinishError, err: ErrNotNumbers}
+			s.ends = append(s.ends, ending{place, verdict{finish: FinishError, err: ErrNotNumbers}})
 			l.sched.Abort(&q.seq) // before Update, which would publish the chunk's blocks
 		}
 	}

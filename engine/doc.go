@@ -70,7 +70,8 @@
 //     compare-and-swap: it never blocks, cannot be lost, and is bounded by the
 //     number of requests.
 //  3. The way out is the Stream: memory for all tokens, an atomic count, a
-//     one-slot notification. The loop never waits for a reader.
+//     one-slot notification. The loop never waits for a reader; what a step brought to
+//     many readers is shown to them by a goroutine of its own, the waker.
 //  4. Masks are computed by a few goroutines, which start with the first Constraint.
 //     The loop waits for those of a step, for a bounded time, before it draws.
 //  5. Stats are read without a lock; see statsCell.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -27,7 +28,6 @@ type loop struct {
 	kv         *kvcache.Manager
 	store      *kvcache.Store
 	requests   map[*scheduler.Sequence]*request
-	of         func(*scheduler.Sequence) *request // looks up requests
 	jobs       []job
 	wanting    bool  // a job waits for blocks, and the scheduler knows
 	fault      error // of the device, met outside a step
@@ -35,6 +35,8 @@ type loop struct {
 	records    records
 	trace      *trace
 	waker      waker
+	news       []news           // that the step under way has; memory of the waker's
+	touched    int32            // see judge
 	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
 
@@ -95,10 +97,18 @@ func (l *loop) synchronous() error {
 // finish has then run one step too far: that token is dropped. A step with masks
 // draws its tokens after step n is collected, since the masks follow from n's
 // tokens; the device is still at its forward pass by then.
+//
+// Where step n has many readers, they are told once step n+2 is launched. Hundreds that
+// wake take all the processors there are for as long as the host's work on a step takes,
+// and would double it; like this they read while the host waits. Decodes are launched in
+// some ten microseconds; before prompts, which take a hundred times as long, all are told.
 func (l *loop) overlapped() error {
 	var last *step // on the device
 	for l.receive() {
 		var next *step
+		if last == nil {
+			l.tell(nil) // what comes now may take long
+		}
 		if len(l.jobs) == 0 && l.pending == nil || last == nil { // both wait for an empty pipeline
 			l.runJobs()
 			if l.fault != nil {
@@ -107,11 +117,15 @@ func (l *loop) overlapped() error {
 			next = l.schedule()
 		}
 		if next != nil {
+			if next.guided || next.out.NumDecodes < len(next.requests) {
+				l.tell(next)
+			}
 			l.launch(next)
 			if !next.guided {
 				l.draw(next)
 			}
 		}
+		l.tell(next)
 		if last != nil {
 			if err := l.collect(last); err != nil {
 				return err
@@ -124,144 +138,25 @@ func (l *loop) overlapped() error {
 		}
 		last = next
 	}
+	var err error
 	if l.fault == nil && last != nil {
-		return l.collect(last)
+		err = l.collect(last)
 	}
-	return l.fault
+	l.tell(nil)
+	return cmp.Or(err, l.fault)
 }
 
-// receive takes in what others want: requests, aborts, calls. It is false when
-// the engine is to stop.
-func (l *loop) receive() bool {
-	for {
-		select {
-		case q := <-l.e.inbox:
-			l.add(q)
-			continue
-		case fn := <-l.e.calls:
-			fn(l)
-			continue
-		default:
-		}
-		break
-	}
-	l.takeAborts()
-	l.arrive(false)
-	switch l.e.state.Load() {
-	case stateClosed:
-		return false
-	case stateDraining:
-		return l.fault == nil && len(l.requests)+len(l.e.inbox)+len(l.transfers) > 0
-	}
-	return l.fault == nil
-}
-
-// rest waits for what the scheduler needs before it can go on: copies under way,
-// or somebody with work.
-func (l *loop) rest() {
-	if len(l.transfers) > 0 {
-		l.arrive(true)
+// tell has the readers told of what was collected and not told at once. It counts as work
+// on s, if that is a step.
+func (l *loop) tell(s *step) {
+	if len(l.news) == 0 {
 		return
 	}
-	l.idle()
-}
-
-// idle sleeps until there is something to receive.
-func (l *loop) idle() {
-	if len(l.requests) > 0 {
-		panic(fmt.Sprintf("engine: %d requests, %d running and %d waiting, but no step and none in flight (I9)",
-			len(l.requests), l.sched.NumRunning(), l.sched.NumWaiting()))
+	begin := time.Now()
+	l.news = l.waker.tell(l.news)
+	if s != nil {
+		s.host += time.Since(begin)
 	}
-	l.settle()
-	l.publish()
-	l.check()
-	if l.fault = l.audit(time.Now()); l.fault != nil {
-		return
-	}
-	l.trace.flush(l.e.cfg.Log)
-	if !l.completeLoad() {
-		l.sleep()
-	}
-}
-
-// completeLoad does a little of what loading left; false: nothing is left.
-func (l *loop) completeLoad() bool {
-	if l.completer == nil {
-		return false
-	}
-	more, err := l.completer.CompleteLoad()
-	if err != nil {
-		l.fault = fmt.Errorf("%w: %w", ErrDevice, err)
-	}
-	if !more {
-		l.completer = nil
-	}
-	return true
-}
-
-// sleep waits until there is something to receive, and receives it.
-func (l *loop) sleep() {
-	var q *request
-	var fn func(*loop)
-	l.hold.Unlock()
-	select {
-	case q = <-l.e.inbox:
-	case fn = <-l.e.calls:
-	case <-l.e.wake:
-	}
-	l.hold.Lock()
-	switch {
-	case q != nil:
-		l.add(q)
-	case fn != nil:
-		fn(l)
-	}
-}
-
-// add takes a request over from Submit.
-func (l *loop) add(q *request) {
-	for c := q; c != nil; c = c.sibling {
-		l.addOne(c)
-	}
-}
-
-// addOne takes over one choice. The first of several computes the prompt that the
-// others share.
-func (l *loop) addOne(q *request) {
-	q.received = true
-	l.e.arriving.Add(-1)
-	l.requests[&q.seq] = q
-	if need := l.sched.BlocksNeeded(q.seq.MaxLen); need > l.kv.Capacity() { // the pool was shrunk meanwhile
-		q.seq.PromptLen, q.seq.Status = int(q.sampling.PromptLen), scheduler.Finished
-		l.end(q, verdict{finish: FinishError, err: fmt.Errorf("%w: it takes %d blocks, the pool now has %d", ErrNeverFits, need, l.kv.Capacity())})
-		return
-	}
-	l.sched.Add(&q.seq)
-	l.stats.PromptTokens += int64(q.seq.PromptLen)
-	if q.aborting.Load() {
-		l.abort(q) // the stack had it before the inbox
-	}
-}
-
-// takeAborts empties the stack of aborts.
-func (l *loop) takeAborts() {
-	for q := l.e.aborts.Swap(nil); q != nil; {
-		next := q.abortNext
-		q.abortNext = nil
-		if q.received {
-			l.abort(q)
-		}
-		q = next
-	}
-}
-
-// abort ends a request early. One that has ended stays as it is.
-func (l *loop) abort(q *request) {
-	if q.seq.Status == scheduler.Finished {
-		return
-	}
-	l.sched.Abort(&q.seq)
-	l.end(q, verdict{finish: FinishAbort})
 }
 
 // schedule decides the next step and packs it; nil when there is nothing to
@@ -278,14 +173,14 @@ func (l *loop) schedule() *step {
 	if out.Empty() {
 		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
 			l.sched.Record(out, &l.copiesOnly)
-			l.records.add(&l.copiesOnly, begin, time.Since(begin), 0)
+			l.records.add(&l.copiesOnly, nil, begin, 0).Host = time.Since(begin)
 		}
 		return nil
 	}
-	s := l.runner.pack(out, l.of)
-	l.sched.Record(out, &s.record)
-	for i := range out.Scheduled {
-		if q := s.requests[i]; !q.started {
+	s := l.runner.pack(out)
+	l.sched.RecordState(out, &s.record)
+	for _, q := range s.resumed {
+		if !q.started {
 			l.markStarted(q)
 			q.stream.cached, q.stream.admitted, q.stream.sequence = q.seq.CachedTokens, begin, q.seq.ID // before the first token: from then on readers look
 		}
@@ -311,15 +206,17 @@ func (l *loop) countDecisions(out *scheduler.Output) {
 				l.stats.SwapPoolFull++
 			}
 		}
-		l.runner.dropRow(l.requests[d.Seq])
+		l.runner.dropRow(requestOf(d.Seq))
 	}
 }
 
 func (l *loop) launch(s *step) {
 	s.start = time.Now()
-	for _, q := range s.requests {
-		if q.guide != nil && !q.guide.begun {
-			l.guides.begin(q, -1, 0)
+	if s.guides {
+		for _, q := range s.requests {
+			if q.guide != nil && !q.guide.begun {
+				l.guides.begin(q, -1, 0)
+			}
 		}
 	}
 	l.runner.launch(s)
@@ -337,7 +234,8 @@ func (l *loop) draw(s *step) {
 	s.host += time.Since(begin)
 }
 
-// collect waits for a step, tells the scheduler, and hands the tokens out.
+// collect waits for a step, tells the scheduler, and hands the tokens out, or leaves them
+// to tell.
 func (l *loop) collect(s *step) error {
 	l.profile.waiting()
 	l.hold.Unlock()
@@ -351,20 +249,15 @@ func (l *loop) collect(s *step) error {
 	l.profile.waited()
 	l.judge(s, result)
 	l.sched.Update(s.out, s.results, result.Duration)
-	if slices.ContainsFunc(s.verdicts, func(v verdict) bool { return v.err == ErrNotNumbers }) {
+	if slices.ContainsFunc(s.ends, func(e ending) bool { return e.err == ErrNotNumbers }) {
 		l.sched.ResetPrefixCache() // what it has computed may be cached, for others to fail by
 	}
 	l.deliver(s, result.Duration)
-	s.host += time.Since(begin)
-	l.record(s)
+	kept := l.records.add(&s.record, s.out.Scheduled, s.start, l.stats.LastStep)
+	kept.Host = s.host + time.Since(begin)
 	l.delivered()
 	l.check()
 	return nil
-}
-
-// record keeps what the step was.
-func (l *loop) record(s *step) {
-	l.records.add(&s.record, s.start, s.host, l.stats.LastStep)
 }
 
 // publish shows the present numbers to Stats.

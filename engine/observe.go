@@ -130,32 +130,3 @@ func (e *Engine) StepsOf(ctx context.Context, id SequenceID, n int) (steps []Ste
 	err = e.call(ctx, func(l *loop) { steps = l.records.about(id, n) })
 	return steps, err
 }
-
-// about is last for the steps about a sequence, without the others' parts.
-func (r *records) about(id SequenceID, n int) []StepRecord {
-	var out []StepRecord
-	for i := r.count - 1; i >= max(0, r.count-len(r.ring)) && len(out) < n; i-- {
-		at := i % len(r.ring)
-		if r.end-r.begin[at] > len(r.parts) {
-			break // later steps have overwritten what it ran
-		}
-		from := &r.ring[at]
-		part := slices.IndexFunc(from.Scheduled, func(e scheduler.RecordScheduled) bool { return e.ID == id })
-		if part < 0 && !from.Concerns(id) {
-			continue
-		}
-		record := from.Record
-		record.Scheduled, record.Decodes = nil, 0
-		if part >= 0 {
-			record.Scheduled = from.Scheduled[part : part+1]
-			if part < from.Decodes {
-				record.Decodes = 1
-			}
-		}
-		step := StepRecord{Start: from.Start, Host: from.Host, Device: from.Device}
-		record.CopyTo(&step.Record)
-		out = append(out, step)
-	}
-	slices.Reverse(out)
-	return out
-}

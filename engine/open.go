@@ -277,7 +277,6 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 	l.completer, _ = backend.(kernels.Completer)
 	l.runner.setRows(c.MaxNumSeqs)
 	l.hold.Lock()
-	l.of = func(s *scheduler.Sequence) *request { return l.requests[s] }
 	l.stats.BlockSize, l.stats.BlockBytes = c.BlockSize, e.info.BlockBytes
 	l.publish()
 	return l, nil

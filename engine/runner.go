@@ -14,9 +14,10 @@ import (
 type step struct {
 	out      *scheduler.Output
 	requests []*request // of out.Scheduled
+	resumed  []*request // of these, those whose rows are new to them
 	results  []scheduler.Result
-	verdicts []verdict
-	checked  []int // places in out.Scheduled of what draws no token: the last entries of sample
+	ends     []ending // of those that go no further
+	checked  []int    // places in out.Scheduled of what draws no token: the last entries of sample
 	record   scheduler.Record
 
 	batch   kernels.Batch
@@ -24,7 +25,8 @@ type step struct {
 	updates []kernels.RowUpdate
 	blocks  []int32 // what the updates' Blocks are cut from
 
-	guided bool       // a sequence that draws a token has a Constraint
+	guides bool       // a sequence has a Constraint
+	guided bool       // one that draws a token has
 	masks  [][]uint32 // of sample's entries, then
 	ticket kernels.Ticket
 	start  time.Time
@@ -36,8 +38,9 @@ type step struct {
 func newStep(maxTokens, maxSeqs int) *step {
 	return &step{
 		requests: make([]*request, 0, maxSeqs),
+		resumed:  make([]*request, 0, maxSeqs),
 		results:  make([]scheduler.Result, 0, maxSeqs),
-		verdicts: make([]verdict, 0, maxSeqs),
+		ends:     make([]ending, 0, maxSeqs),
 		checked:  make([]int, 0, maxSeqs),
 		batch: kernels.Batch{
 			Tokens:     make([]int32, 0, maxTokens),
@@ -58,9 +61,11 @@ func newStep(maxTokens, maxSeqs int) *step {
 
 func (s *step) reset(out *scheduler.Output) {
 	clear(s.requests)
+	clear(s.resumed)
+	clear(s.ends)
 	clear(s.updates)
 	s.out = out
-	s.requests, s.results, s.verdicts, s.checked = s.requests[:0], s.results[:0], s.verdicts[:0], s.checked[:0]
+	s.requests, s.resumed, s.results, s.ends, s.checked = s.requests[:0], s.resumed[:0], s.results[:0], s.ends[:0], s.checked[:0]
 	b := &s.batch
 	b.Tokens, b.Rows, b.SeqLens, b.LogitRows = b.Tokens[:0], b.Rows[:0], b.SeqLens[:0], b.LogitRows[:0]
 	b.QueryStart = append(b.QueryStart[:0], 0)
@@ -68,7 +73,7 @@ func (s *step) reset(out *scheduler.Output) {
 	s.sample.Index, s.sample.Rows, s.sample.Positions = s.sample.Index[:0], s.sample.Rows[:0], s.sample.Positions[:0]
 	s.updates, s.blocks = s.updates[:0], s.blocks[:0]
 	clear(s.masks)
-	s.guided, s.sample.Masks, s.sample.Checks = false, nil, 0
+	s.guides, s.guided, s.sample.Masks, s.sample.Checks = false, false, nil, 0
 }
 
 // runner turns the scheduler's output into batches. It keeps a row of device
@@ -132,24 +137,32 @@ func (r *runner) dropRow(q *request) {
 	}
 }
 
-// pack begins a step: rows, deltas and batch of out, whose sequences belong to
-// requests. of finds the request of a sequence.
-func (r *runner) pack(out *scheduler.Output, of func(*scheduler.Sequence) *request) *step {
+// pack begins a step: rows, deltas and batch of out.
+func (r *runner) pack(out *scheduler.Output) *step {
 	s := r.steps[r.turn]
 	r.turn = 1 - r.turn
 	s.reset(out)
+	s.requests = s.requests[:len(out.Scheduled)]
 	for i := range out.Scheduled {
 		e := &out.Scheduled[i]
-		q := of(e.Seq)
-		s.requests = append(s.requests, q)
+		q := requestOf(e.Seq)
+		s.requests[i] = q
 		if e.Resumed {
 			r.takeRow(q)
+			s.resumed = append(s.resumed, q)
 		}
-		s.update(q, e)
-		s.add(q, e)
+		if e.Resumed || q.moved || e.FirstNewBlock < e.Seq.Table.Len() {
+			s.update(q, e)
+		}
+		s.guides = s.guides || q.guide != nil
 		if !e.Sample {
 			s.checked = append(s.checked, i)
 		}
+	}
+	s.guided = s.guides && slices.ContainsFunc(out.Scheduled, func(e scheduler.Scheduled) bool { return e.Sample && requestOf(e.Seq).guide != nil })
+	s.addDecodes()
+	for i := out.NumDecodes; i < len(out.Scheduled); i++ {
+		s.add(s.requests[i], &out.Scheduled[i])
 	}
 	for _, i := range s.checked {
 		s.check(s.requests[i], &out.Scheduled[i], i)
@@ -164,9 +177,6 @@ func (s *step) update(q *request, e *scheduler.Scheduled) {
 		q.moved, from = false, 0
 	}
 	ids := e.Seq.Table.IDs()[from:]
-	if len(ids) == 0 && !whole {
-		return
-	}
 	first := len(s.blocks)
 	for _, id := range ids {
 		s.blocks = append(s.blocks, int32(id))
@@ -179,6 +189,24 @@ func (s *step) update(q *request, e *scheduler.Scheduled) {
 		}
 	}
 	s.updates = append(s.updates, u)
+}
+
+// addDecodes packs the decodes, each of which draws a token. Hundreds of them are one
+// loop, over slices that are long enough.
+func (s *step) addDecodes() {
+	n, b, sample := s.out.NumDecodes, &s.batch, &s.sample
+	b.Tokens, b.Rows, b.QueryStart, b.SeqLens, b.LogitRows = b.Tokens[:n], b.Rows[:n], b.QueryStart[:n+1], b.SeqLens[:n], b.LogitRows[:n]
+	sample.Index, sample.Rows, sample.Positions = sample.Index[:n], sample.Rows[:n], sample.Positions[:n]
+	for i, q := range s.requests[:n] {
+		e := &s.out.Scheduled[i]
+		token := kernels.FromDevice
+		if e.Start < len(q.seq.Tokens) {
+			token = q.seq.Tokens[e.Start]
+		}
+		at, length := int32(i), int32(e.Start+1)
+		b.Tokens[i], b.Rows[i], b.QueryStart[i+1], b.SeqLens[i], b.LogitRows[i] = token, q.row, at+1, length, at
+		sample.Index[i], sample.Rows[i], sample.Positions[i] = at, q.row, length
+	}
 }
 
 // add packs q's tokens. The one that the last step draws, which the host does
@@ -196,7 +224,6 @@ func (s *step) add(q *request, e *scheduler.Scheduled) {
 	b.SeqLens = append(b.SeqLens, int32(end))
 	b.LogitRows = append(b.LogitRows, int32(len(b.Tokens)-1))
 	if e.Sample {
-		s.guided = s.guided || q.guide != nil
 		s.draw(q, end, len(b.LogitRows)-1)
 	}
 }

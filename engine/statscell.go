@@ -21,7 +21,9 @@ type statsCell struct {
 func (c *statsCell) store(s *Stats) {
 	c.version.Add(1)
 	for i, w := range (*[statWords]int64)(unsafe.Pointer(s)) {
-		c.words[i].Store(w)
+		if c.words[i].Load() != w { // a store orders all that is under way: most words stay as they are
+			c.words[i].Store(w)
+		}
 	}
 	c.version.Add(1)
 }

@@ -2,11 +2,7 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"slices"
-	"time"
-
-	"github.com/pagoda-engine/pagoda/scheduler"
 )
 
 // This file decides what a token means for its request. It is pure: no device,
@@ -37,61 +33,4 @@ func judge(token int32, n, minTokens, maxTokens int, stopIDs []int32) verdict {
 		return verdict{keep: true, finish: FinishLength}
 	}
 	return verdict{keep: true}
-}
-
-// records is a ring of the last steps. What was scheduled, the one list that every
-// step has, lies in a ring of its own: in the steady state nothing is allocated,
-// and memory is bounded by what ran and not by steps × sequences.
-//
-//	parts:  … │ step n−2 │ step n−1 │ free or oldest …
-//	                     └ begin[n−1]  └ end
-type records struct {
-	ring  []StepRecord
-	count int // so far; the next goes to ring[count % len]
-	parts []scheduler.RecordScheduled
-	begin []int // of each entry's part, counted from the first ever
-	end   int
-}
-
-const (
-	keptSteps = 4096    // some seconds of a fast GPU
-	keptParts = 1 << 17 // of all kept steps
-)
-
-func newRecords() records {
-	return records{ring: make([]StepRecord, keptSteps), parts: make([]scheduler.RecordScheduled, keptParts), begin: make([]int, keptSteps)}
-}
-
-// add keeps a step.
-func (r *records) add(record *scheduler.Record, start time.Time, host, device time.Duration) {
-	i, n := r.count%len(r.ring), len(record.Scheduled)
-	if n > len(r.parts) {
-		panic(fmt.Sprintf("engine: a step of %d sequences, at most %d are kept", n, len(r.parts)))
-	}
-	r.count++
-	if rest := len(r.parts) - r.end%len(r.parts); n > rest {
-		r.end += rest // a part lies in one piece
-	}
-	at := r.end % len(r.parts)
-	r.begin[i] = r.end
-	r.end += n
-	kept := &r.ring[i]
-	kept.Record.Scheduled = r.parts[at : at : at+n]
-	record.CopyTo(&kept.Record)
-	kept.Start, kept.Host, kept.Device = start, host, device
-}
-
-// last copies the last n records that are whole, oldest first.
-func (r *records) last(n int) []StepRecord {
-	n = max(min(n, r.count, len(r.ring)), 0)
-	for n > 0 && r.end-r.begin[(r.count-n)%len(r.ring)] > len(r.parts) {
-		n-- // later steps have overwritten what it ran
-	}
-	out := make([]StepRecord, n)
-	for i := range out {
-		from := &r.ring[(r.count-n+i)%len(r.ring)]
-		from.Record.CopyTo(&out[i].Record)
-		out[i].Start, out[i].Host, out[i].Device = from.Start, from.Host, from.Device
-	}
-	return out
 }

@@ -218,8 +218,15 @@ func TestStatsAreConsistent(t *testing.T) {
 func TestRecords(t *testing.T) {
 	r := newRecords()
 	require.Empty(t, r.last(5))
+	add := func(step int64, n int) {
+		ran := make([]scheduler.Scheduled, n)
+		for i := range ran {
+			ran[i] = scheduler.Scheduled{Seq: &scheduler.Sequence{ID: SequenceID(i)}, Start: n, NumTokens: i + 1, Sample: i%2 == 0, Resumed: i%3 == 0}
+		}
+		r.add(&scheduler.Record{Step: step}, ran, time.Time{}, 0)
+	}
 	for i := range int64(keptSteps + 10) {
-		r.add(&scheduler.Record{Step: i, Scheduled: make([]scheduler.RecordScheduled, 1+i%40)}, time.Time{}, 0, 0)
+		add(i, int(1+i%40))
 	}
 	require.Len(t, r.last(1<<20), keptSteps)
 	last := r.last(3)
@@ -228,10 +235,14 @@ func TestRecords(t *testing.T) {
 	require.EqualValues(t, keptSteps+9, last[2].Step)
 	require.Empty(t, r.last(-1))
 	for _, s := range r.last(keptSteps) {
-		require.Len(t, s.Scheduled, 1+int(s.Step)%40)
+		n := 1 + int(s.Step)%40
+		require.Len(t, s.Scheduled, n)
+		for i, e := range s.Scheduled {
+			require.Equal(t, scheduler.RecordScheduled{ID: SequenceID(i), Start: n, Tokens: i + 1, Sample: i%2 == 0, Resumed: i%3 == 0}, e)
+		}
 	}
 	for i := range int64(5) { // large steps push out many small ones
-		r.add(&scheduler.Record{Step: i, Scheduled: make([]scheduler.RecordScheduled, keptParts/4)}, time.Time{}, 0, 0)
+		add(i, keptParts/4)
 	}
 	require.Len(t, r.last(keptSteps), 4)
 }

@@ -12,6 +12,9 @@ import (
 //
 // A Stream has one reader at a time.
 //
+// What a step adds is shown by the waker, a little later than the engine's goroutine has
+// written it.
+//
 //	tokens:  0 …… next …… published …… max tokens
 //	         taken │ to take │ the engine's
 type Stream struct {
@@ -125,9 +128,15 @@ func (s *Stream) putLogprobs(i int, logprob float32, rank int32, topIDs []int32,
 	copy(seg.topLogprobs[j*s.top:(j+1)*s.top], topLogprobs)
 }
 
-// show makes the first n tokens readable; its reader, who may wait, is to be poked. Engine
-// goroutine.
-func (s *Stream) show(n int) { s.state.Store(int64(n) << 1) }
+// show makes the first n tokens readable; its reader, who may wait, is to be poked. It may
+// come after another show of more, or after finish: then it changes nothing.
+func (s *Stream) show(n int) {
+	for want := int64(n) << 1; ; {
+		if have := s.state.Load(); have >= want || s.state.CompareAndSwap(have, want) {
+			return
+		}
+	}
+}
 
 // finish publishes the first n tokens and the final event, whose token, if it
 // has one, is token n−1. Engine goroutine, once.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/pagoda-engine/pagoda/scheduler"
 )
@@ -24,23 +24,36 @@ const (
 
 // request is one Request on its way through the engine. After Submit it belongs
 // to the engine's goroutine, but for the stream's reading end and aborting.
+//
+// What a steady decode looks at comes first and fits a line of 64 bytes (of which Go's
+// allocator has the first eight); the sequence follows in the same order, see there. What
+// readers write, the stream, lies apart.
 type request struct {
-	id       string
+	stopIDs   []int32  // all ids that end the request
+	guide     *guide   // nil = unconstrained
+	fewStops  [2]int32 // memory of stopIDs, if that is enough
+	row       int32    // of the device's row state; −1 = none
+	minTokens int32
+	maxTokens int32
+	moved     bool // row is new to it: the next step fills it
+	received  bool // taken from the inbox
+	started   bool // was admitted once: it no longer counts as queued
+	logprobs  bool // its reader wants log probabilities
+
 	seq      scheduler.Sequence
+	id       string
+	sampling Sampling
 	stream   Stream
-	sampling Sampling // StopIDs: all ids that end the request
-
-	guide *guide // nil = unconstrained
-
-	row      int32 // of the device's row state; −1 = none
-	moved    bool  // row is new to it: the next step fills it
-	received bool  // taken from the inbox
-	started  bool  // was admitted once: it no longer counts as queued
 
 	aborting  atomic.Bool // set once, by whoever cancels first
 	abortNext *request    // in the stack of aborts
 	sibling   *request    // the next choice of the same prompt
 	unwatch   func() bool // stops watching the Submit context
+}
+
+// requestOf finds the request of a sequence: in an engine, each is part of one.
+func requestOf(s *scheduler.Sequence) *request {
+	return (*request)(unsafe.Add(unsafe.Pointer(s), -int(unsafe.Offsetof(request{}.seq))))
 }
 
 // outputs is the number of tokens generated so far.
@@ -174,10 +187,12 @@ func (e *Engine) newRequest(r Request) (*request, error) {
 	}
 	q.sampling.TopK = max(q.sampling.TopK, 0)
 	q.sampling.PromptLen = int32(len(r.Prompt))
-	q.sampling.StopIDs = slices.Clone(r.StopIDs)
+	q.stopIDs = append(q.fewStops[:0], r.StopIDs...)
 	if !r.IgnoreEOS {
-		q.sampling.StopIDs = append(q.sampling.StopIDs, e.info.EOSIDs...)
+		q.stopIDs = append(q.stopIDs, e.info.EOSIDs...)
 	}
+	q.sampling.StopIDs = q.stopIDs
+	q.minTokens, q.maxTokens, q.logprobs = r.Sampling.MinTokens, int32(maxTokens), r.Sampling.Logprobs >= 0
 	// One piece of memory for all tokens: the sequence's, whose tail the stream
 	// reads. Appending in place never moves it.
 	tokens := make([]int32, len(r.Prompt)+maxTokens)

@@ -22,6 +22,7 @@ func (s *Scheduler) admit(out *Output, budget int) int {
 		}
 		s.waiting.popFront()
 		s.running.insert(q)
+		s.slots += q.Launched
 		if q.epoch == 0 {
 			q.CachedTokens = admission.HitTokens
 		}

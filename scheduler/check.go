@@ -47,7 +47,7 @@ func (s *Scheduler) Check() error {
 
 // checkQueues verifies order, limits and counts.
 func (s *Scheduler) checkQueues() error {
-	parked, swapped := 0, 0
+	parked, swapped, slots := 0, 0, 0
 	for _, queue := range []*queue{&s.running, &s.waiting} {
 		for i, q := range queue.all() {
 			if i > 0 && queue.before(queue.all()[i-1], q) >= 0 {
@@ -55,6 +55,10 @@ func (s *Scheduler) checkQueues() error {
 			}
 			if q.Status == Swapped {
 				swapped++
+			}
+			slots += q.Launched // of the waiting, 0
+			if q.forked != (len(q.forks) > 0) {
+				return fmt.Errorf("sequence %d has %d parked forks, says %t", q.ID, len(q.forks), q.forked)
 			}
 			for _, f := range q.forks {
 				if !f.parked || f.Parent != q || f.Status != Waiting || f.Table.Len() != 0 || len(f.forks) != 0 {
@@ -69,6 +73,8 @@ func (s *Scheduler) checkQueues() error {
 		return fmt.Errorf("%d sequences run, at most %d may", n, s.cfg.MaxNumSeqs)
 	case swapped != s.swapped:
 		return fmt.Errorf("%d sequences are swapped out, counted %d", swapped, s.swapped)
+	case slots != s.slots:
+		return fmt.Errorf("running sequences have launched %d tokens, counted %d", slots, s.slots)
 	case parked != s.parked:
 		return fmt.Errorf("%d forks are parked, counted %d", parked, s.parked)
 	}

@@ -12,18 +12,17 @@ type Scheduled struct {
 	Seq       *Sequence
 	Start     int
 	NumTokens int
-	// Sample says that the last of these tokens is the last known one: its
-	// logits give the next token.
-	Sample bool
 	// FirstNewBlock is the first entry of the sequence's table that this step
 	// added; entries before it are unchanged since the sequence's last step. 0
 	// with Resumed.
 	FirstNewBlock int
+	epoch         int32
+	// Sample says that the last of these tokens is the last known one: its
+	// logits give the next token.
+	Sample bool
 	// Resumed says that this is the sequence's first step, or the first after a
 	// preemption: what the device knew of it is void.
 	Resumed bool
-
-	epoch int
 }
 
 // Live says whether the step's result still counts: the sequence was not
@@ -110,8 +109,8 @@ const (
 )
 
 // Output is one step. The caller performs SwapOut, SwapIn and Copies in this
-// order, then launches Scheduled. Its slices are reused: it is valid until its Update, or,
-// without work, until the second Schedule after the one that returned it.
+// order, then launches Scheduled. Its slices are reused: it is valid until the first Schedule after
+// its Update, or, without work, until the second after the one that returned it.
 type Output struct {
 	Step       int64
 	SwapOut    Transfer

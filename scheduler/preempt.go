@@ -161,6 +161,7 @@ func (s *Scheduler) waitCost() time.Duration {
 func (s *Scheduler) preempt(out *Output, d *Decision) {
 	v := d.Seq
 	s.running.remove(v)
+	s.slots -= v.Launched
 	v.Status, v.transfer = Waiting, 0
 	if d.Means == BySwap {
 		t := s.transferOut()

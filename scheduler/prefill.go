@@ -31,15 +31,11 @@ func (s *Scheduler) timedBudget(out *Output, budget int) int {
 	if s.cfg.TargetITL == 0 || !s.model.Ready() {
 		return budget
 	}
-	load := Load{}
-	for i := range out.Scheduled {
-		load.add(out.Scheduled[i].Start, 1, true)
-	}
 	start := s.prefillStart()
 	lo, hi := min(minChunk, budget), budget // the most tokens that fit lie in [lo, hi]
 	for lo < hi {
 		mid := (lo + hi + 1) / 2
-		with := load
+		with := out.Load // of the decodes
 		with.add(start, mid, false)
 		if s.model.Predict(with) <= s.cfg.TargetITL {
 			lo = mid
@@ -98,16 +94,7 @@ func (s *Scheduler) cut(out *Output) bool {
 // others want to prefill, too, one that does not get done in this step takes half
 // of what is left, so that a long prompt does not hold up short ones.
 func (s *Scheduler) schedulePrefills(out *Output, budget int) int {
-	more := 0
-	for _, q := range s.running.all() {
-		switch {
-		case q.transfer != 0:
-			out.Loading++
-		case q.need() > 1 && q.lastStep != out.Step:
-			more++
-		}
-	}
-	taken := 0
+	more, taken := s.prefilling, 0
 	for _, q := range s.running.all() {
 		if more == 0 {
 			break

@@ -94,6 +94,16 @@ func (p *RecordPool) Total() int { return p.Free + p.Used + p.Cached + p.InFligh
 // it allocates nothing. It is called between the Schedule that returned out and
 // the next call of the Scheduler, and changes nothing.
 func (s *Scheduler) Record(out *Output, r *Record) {
+	s.RecordState(out, r)
+	for i := range out.Scheduled {
+		e := &out.Scheduled[i]
+		r.Scheduled = append(r.Scheduled, RecordScheduled{e.Seq.ID, e.Start, e.NumTokens, e.Sample, e.Resumed})
+	}
+}
+
+// RecordState is Record without what ran, which the Output has for as long as it is valid:
+// for whoever keeps that in a form of its own.
+func (s *Scheduler) RecordState(out *Output, r *Record) {
 	*r = Record{
 		Step: out.Step, Decodes: out.NumDecodes, Tokens: out.NumTokens, Running: s.running.len(),
 		Scheduled: r.Scheduled[:0], Admitted: r.Admitted[:0], Decisions: r.Decisions[:0],
@@ -105,10 +115,6 @@ func (s *Scheduler) Record(out *Output, r *Record) {
 	}
 	if out.Head != nil {
 		r.Head = out.Head.ID
-	}
-	for i := range out.Scheduled {
-		e := &out.Scheduled[i]
-		r.Scheduled = append(r.Scheduled, RecordScheduled{e.Seq.ID, e.Start, e.NumTokens, e.Sample, e.Resumed})
 	}
 	for i := range out.Admitted {
 		a := &out.Admitted[i]

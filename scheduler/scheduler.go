@@ -15,6 +15,7 @@ type Scheduler struct {
 	kv      *kvcache.Manager
 	waiting queue
 	running queue
+	slots   int       // Σ Launched of the running ones
 	parked  int       // forks that wait for their parents' prompts
 	swapped int       // waiting sequences with KV on the host
 	outputs [3]Output // one may be in flight, one was just returned, one is filled
@@ -37,10 +38,11 @@ type Scheduler struct {
 	lowered      bool // SetLimits was called after the last Schedule
 	shrinking    bool // blocks beyond the limits may still be held
 
-	promised int   // blocks in flight that sequences of this step wait for
-	waiters  int   // sequences of this step that wait for another's end
-	inFlight int   // Outputs with work that were not updated
-	updated  int64 // step of the last Update
+	prefilling int   // running sequences that lack more than one token
+	promised   int   // blocks in flight that sequences of this step wait for
+	waiters    int   // sequences of this step that wait for another's end
+	inFlight   int   // Outputs with work that were not updated
+	updated    int64 // step of the last Update
 
 	scratch  checkScratch
 	trace    *tracer            // nil = off
@@ -105,7 +107,7 @@ func (s *Scheduler) Add(q *Sequence) {
 // park puts q aside until its parent has computed the prompt.
 func (s *Scheduler) park(q *Sequence) {
 	q.parked = true
-	q.Parent.forks = append(q.Parent.forks, q)
+	q.Parent.forks, q.Parent.forked = append(q.Parent.forks, q), true
 	s.parked++
 }
 
@@ -116,7 +118,7 @@ func (s *Scheduler) unpark(q *Sequence) {
 		s.parked--
 		s.waiting.insert(f)
 	}
-	q.forks = nil
+	q.forks, q.forked = nil, false
 }
 
 // Abort finishes a sequence wherever it is. Its blocks are free at once, those
@@ -136,6 +138,7 @@ func (s *Scheduler) finish(q *Sequence) {
 		s.unparkOne(q)
 	case q.Status == Running:
 		s.running.remove(q)
+		s.slots -= q.Launched
 		s.kv.Release(&q.Table)
 	default:
 		s.waiting.remove(q)
@@ -153,6 +156,7 @@ func (s *Scheduler) unparkOne(q *Sequence) {
 	for i, f := range siblings {
 		if f == q {
 			q.Parent.forks = append(siblings[:i], siblings[i+1:]...)
+			q.Parent.forked = len(q.Parent.forks) > 0
 			break
 		}
 	}
@@ -167,10 +171,10 @@ func (s *Scheduler) promote(q *Sequence) {
 		return
 	}
 	first, rest := q.forks[0], q.forks[1:]
-	q.forks = nil
+	q.forks, q.forked = nil, false
 	first.parked, first.Parent = false, nil
 	s.parked--
-	first.forks = rest
+	first.forks, first.forked = rest, len(rest) > 0
 	for _, f := range rest {
 		f.Parent = first
 	}
@@ -210,11 +214,7 @@ func (s *Scheduler) NumSwapped() int { return s.swapped }
 // shared ones counted once: together with the used blocks it gives the block
 // utilization and the internal fragmentation.
 func (s *Scheduler) UsedSlots() int {
-	n := 0
-	for _, q := range s.running.all() {
-		n += q.Launched
-	}
-	return n - s.kv.Stats().Saved*s.kv.BlockSize() // shared blocks are full
+	return s.slots - s.kv.Stats().Saved*s.kv.BlockSize() // shared blocks are full
 }
 
 // Model is what the scheduler learned of the time of steps.
@@ -258,10 +258,11 @@ func (s *Scheduler) nextOutput() *Output {
 
 // explain fills in what the step's record wants to know.
 func (s *Scheduler) explain(out *Output) {
-	for i := range out.Scheduled {
+	out.NumTokens = out.NumDecodes
+	for i := out.NumDecodes; i < len(out.Scheduled); i++ {
 		e := &out.Scheduled[i]
 		out.NumTokens += e.NumTokens
-		out.Load.add(e.Start, e.NumTokens, i < out.NumDecodes)
+		out.Load.add(e.Start, e.NumTokens, false)
 	}
 	out.Predicted = s.model.Predict(out.Load)
 	out.Waiting = s.NumWaiting()
@@ -283,17 +284,26 @@ func (s *Scheduler) explain(out *Output) {
 }
 
 // scheduleDecodes gives every running sequence that lacks one token its token,
-// making room from the end of the running queue where blocks run short.
+// making room from the end of the running queue where blocks run short. It counts
+// those that wait for copies, and those that lack more, in the same walk.
 func (s *Scheduler) scheduleDecodes(out *Output) {
+	s.prefilling = 0
 	// Only sequences at or after the present one are preempted, so the queue
 	// does not shift under the loop.
 	for i := 0; i < s.running.len(); i++ {
 		q := s.running.all()[i]
-		if q.need() != 1 {
+		if n := q.need(); n != 1 {
+			switch {
+			case q.transfer != 0:
+				out.Loading++
+			case n > 1:
+				s.prefilling++
+			}
 			continue
 		}
 		blocks := q.Table.Len()
 		if s.kv.Grow(&q.Table, q.Launched+1) || s.makeRoom(out, q, i) {
+			out.Load.add(q.Launched, 1, true)
 			s.launch(out, q, 1, blocks)
 		}
 	}
@@ -316,6 +326,7 @@ func (s *Scheduler) launch(out *Output, q *Sequence, n, firstNew int) {
 // advance counts n tokens of e as launched.
 func (s *Scheduler) advance(q *Sequence, e *Scheduled, n int) {
 	q.Launched += n
+	s.slots += n
 	if q.Launched == q.known() {
 		e.Sample = true
 		q.Pending++

@@ -36,37 +36,41 @@ func (s Status) String() string {
 }
 
 // Sequence is one choice of one request as the scheduler sees it: ids and
-// counters. The exported fields above the line are the caller's, set before Add;
-// those below are the scheduler's, for the caller to read.
+// counters. Tokens, MaxLen, Priority, CacheSalt and Parent are the caller's, set
+// before Add; the rest is the scheduler's, for the caller to read.
+//
+// The fields stand in the order in which steps need them. Between two steps the
+// processor's caches are lost to others, and each line of 64 bytes that a step then
+// touches costs it about as much as the work on a sequence: a decode touches the first
+// two lines and the last token's.
 type Sequence struct {
-	Tokens    []int32 // the prompt; Update appends the output
-	MaxLen    int     // most tokens, prompt and output: the last one is never computed
-	Priority  int     // lower first, under the priority policy
-	CacheSalt string
+	Tokens      []int32 // the prompt; Update appends the output
+	MaxLen      int     // most tokens, prompt and output: the last one is never computed
+	NumComputed int     // tokens whose KV is in the cache for sure
+	Launched    int     // NumComputed and what steps in flight compute
+	Pending     int     // tokens that steps in flight will bring: at most 1 when Schedule is called
+	lastStep    int64   // the step it was last part of
+
+	ID        SequenceID
+	PromptLen int
+	transfer  TransferID // swap copies under way that it has to wait for; 0 = none
+	epoch     int32      // counts preemptions: a step in flight from before one is stale
+	Status    Status
+	reset     bool // the device knows nothing of it yet: its next step says Resumed
+	parked    bool // is in its parent's forks
+	forked    bool // has forks
+	Table     kvcache.BlockTable
+
+	forks        []*Sequence       // children that wait for this prompt, in no queue
+	Host         kvcache.HostTable // what it has in the swap pool
+	onHost       int               // tokens whose KV Host holds
+	CachedTokens int               // of the prompt, found in the cache at first admission
+	Preemptions  int
+	Priority     int // lower first, under the priority policy
+	CacheSalt    string
 	// Parent is another choice of the same prompt, added before: this one waits
 	// until the parent has computed the prompt and then shares its blocks.
 	Parent *Sequence
-
-	// ---
-
-	ID           SequenceID
-	Status       Status
-	PromptLen    int
-	Table        kvcache.BlockTable
-	Host         kvcache.HostTable // what it has in the swap pool
-	NumComputed  int               // tokens whose KV is in the cache for sure
-	Launched     int               // NumComputed and what steps in flight compute
-	Pending      int               // tokens that steps in flight will bring: at most 1 when Schedule is called
-	CachedTokens int               // of the prompt, found in the cache at first admission
-	Preemptions  int
-
-	forks    []*Sequence // children that wait for this prompt, in no queue
-	parked   bool        // is in its parent's forks
-	transfer TransferID  // swap copies under way that it has to wait for; 0 = none
-	onHost   int         // tokens whose KV Host holds
-	reset    bool        // the device knows nothing of it yet: its next step says Resumed
-	lastStep int64       // the step it was last part of
-	epoch    int         // counts preemptions: a step in flight from before one is stale
 }
 
 // known is the number of tokens whose place is settled, the pending one

@@ -52,7 +52,7 @@ func (s *Scheduler) Update(out *Output, results []Result, took time.Duration) {
 func (s *Scheduler) computed(q *Sequence, tokens int) {
 	q.NumComputed = tokens
 	s.kv.Publish(&q.Table, q.Tokens, q.CacheSalt, tokens)
-	if len(q.forks) > 0 && tokens >= q.PromptLen {
+	if q.forked && tokens >= q.PromptLen {
 		s.unpark(q)
 	}
 }

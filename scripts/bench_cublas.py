@@ -4,6 +4,7 @@ sm90`: graphs of products with weights in turn, so that no cache holds them. A l
 float16, and, of o and down, one for what the engine has there: sums added to float32. Prints µs
 and TFLOP/s for each number of tokens. Arguments choose lines by how they begin."""
 import sys
+import time
 
 import torch
 
@@ -19,7 +20,7 @@ def noise(rows, cols, scale=1.0):
     return ((torch.rand(rows, cols, device="cuda") * 2 - 1) * scale).half()
 
 
-def median_us(product, count, replays=5):
+def median_us(product, count, rest, replays=5):
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for i in range(count):
@@ -30,6 +31,7 @@ def median_us(product, count, replays=5):
             for i in range(count):
                 product(i)
         times = []
+        time.sleep(rest)  # where the card's power decides, what ran before counts
         for _ in range(replays + 2):
             start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record(stream)
@@ -50,7 +52,7 @@ def measure(name, n, k, adds):
             w = weights[i % len(weights)].t()
             torch.addmm(out, x, w, torch.float32, out=out) if adds else torch.mm(x, w, out=out)
 
-        us = median_us(product, max(len(weights), 8) if m <= 4096 else 4)
+        us = median_us(product, max(len(weights), 8) if m <= 4096 else 4, 0.02 if m >= 1024 else 0)
         line += f" | {m}: {us:.1f} ({2 * m * n * k / us / 1e6:.0f})"
     print(line, flush=True)
 

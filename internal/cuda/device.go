@@ -52,6 +52,22 @@ func Devices() int {
 	return n
 }
 
+// BusID is where the GPU of that number is on the PCI bus, as the management library writes it:
+// its numbers are others where CUDA_VISIBLE_DEVICES or CUDA_DEVICE_ORDER say so.
+func BusID(ordinal int) (string, error) {
+	dev, err := cu.GetDevice(ordinal)
+	if err != nil {
+		return "", fmt.Errorf("GPU %d: %w", ordinal, err)
+	}
+	var at [3]int
+	for i, attribute := range []cu.DeviceAttribute{C.CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID, C.CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, C.CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID} {
+		if at[i], err = dev.Attribute(attribute); err != nil {
+			return "", fmt.Errorf("GPU %d: %w", ordinal, err)
+		}
+	}
+	return fmt.Sprintf("%08x:%02x:%02x.0", at[0], at[1], at[2]), nil
+}
+
 // Status says why there is no driver; "" when there is one.
 func Status() string { return C.GoString(C.pagoda_cuda_status()) }
 

@@ -38,6 +38,11 @@ int pg_elapsed(uintptr_t start, uintptr_t end, float *ms) {
 	return cuEventElapsedTime(ms, (CUevent)start, (CUevent)end);
 }
 
+int pg_await(uintptr_t start, uintptr_t end, float *ms) {
+	int r = cuEventSynchronize((CUevent)end);
+	return r ? r : pg_elapsed(start, end, ms);
+}
+
 int pg_capture_end(uintptr_t stream, CUgraphExec *exec, size_t *nodes) {
 	CUgraph graph = NULL;
 	CUresult r = cuStreamEndCapture((CUstream)stream, &graph);

@@ -22,6 +22,9 @@ int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t function, const stru
 // pg_elapsed is the time between two events in ms.
 int pg_elapsed(uintptr_t start, uintptr_t end, float *ms);
 
+// pg_await waits for the later of two events, then does what pg_elapsed does.
+int pg_await(uintptr_t start, uintptr_t end, float *ms);
+
 int pg_capture_end(uintptr_t stream, CUgraphExec *exec, size_t *nodes);
 
 // A range of device addresses, of which chunks [0, mapped) have memory behind

@@ -10,6 +10,8 @@ package cuda
 // #cgo nocallback pg_replay
 // #cgo noescape pg_elapsed
 // #cgo nocallback pg_elapsed
+// #cgo noescape pg_await
+// #cgo nocallback pg_await
 import "C"
 
 import (
@@ -87,6 +89,13 @@ func (e *Event) Sync() error {
 func (e *Event) Since(earlier *Event) (time.Duration, error) {
 	var ms C.float
 	err := check("cuEventElapsedTime", C.pg_elapsed(raw(&earlier.Event), raw(&e.Event), &ms))
+	return time.Duration(float64(ms) * float64(time.Millisecond)), err
+}
+
+// Await is Sync and then Since, in one crossing.
+func (e *Event) Await(earlier *Event) (time.Duration, error) {
+	var ms C.float
+	err := check("cuEventSynchronize", C.pg_await(raw(&earlier.Event), raw(&e.Event), &ms))
 	return time.Duration(float64(ms) * float64(time.Millisecond)), err
 }
 

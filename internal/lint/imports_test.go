@@ -38,7 +38,7 @@ var importTable = map[string][]string{
 	"model/grammar":        {},
 	"internal/cuda":        {"internal/machine"},
 	"internal/machine":     {},
-	"internal/nvml":        {},
+	"internal/nvml":        {"internal/cuda"},
 	"internal/otlp":        {},
 	"internal/hub":         {},
 	"internal/invariant":   {},

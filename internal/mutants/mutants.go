@@ -147,7 +147,7 @@ var mutants = []mutant{
 	{"error after learning", "scheduler/steptime.go", []edit{
 		{"	m.count++\n	m.solve()\n", "	m.count++\n	m.solve()\n	m.error = math.Abs(m.predict(&l)-t) / t\n"}}},
 	{"target_itl ignores the decodes", "scheduler/prefill.go", []edit{
-		{"		with := load\n", "		with := Load{}\n"}}},
+		{"		with := out.Load // of the decodes\n", "		with := Load{}\n"}}},
 	{"lower max_num_seqs ignored", "scheduler/limits.go", []edit{
 		{"	for s.running.len() > s.cfg.MaxNumSeqs {\n", "	for s.running.len() > s.cfg.MaxNumSeqs && s.step < 0 {\n"}}},
 	{"preemption mode stays as it was", "scheduler/limits.go", []edit{

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"github.com/pagoda-engine/pagoda/internal/cuda"
 )
 
 // GPU is a card whose readings can be taken, from any goroutine.
@@ -15,12 +17,12 @@ type GPU struct {
 	driver string
 }
 
-// Open loads the library and finds the GPU of that number.
+// Open loads the library and finds the GPU of that number of CUDA's.
 func Open(index int) (*GPU, error) {
 	if r := nvml.Init(); r != nvml.SUCCESS {
 		return nil, fmt.Errorf("nvml: loading the management library: %s", text(r))
 	}
-	device, r := nvml.DeviceGetHandleByIndex(index)
+	device, r := find(index)
 	if r != nvml.SUCCESS {
 		_ = nvml.Shutdown() // the first failure says more
 		return nil, fmt.Errorf("nvml: GPU %d: %s", index, text(r))
@@ -28,6 +30,14 @@ func Open(index int) (*GPU, error) {
 	name, _ := device.GetName()
 	driver, _ := nvml.SystemGetDriverVersion()
 	return &GPU{device: device, name: name, driver: driver}, nil
+}
+
+// find goes by the place on the bus, and by the library's own number where CUDA does not know.
+func find(index int) (nvml.Device, nvml.Return) {
+	if bus, err := cuda.BusID(index); err == nil {
+		return nvml.DeviceGetHandleByPciBusId(bus)
+	}
+	return nvml.DeviceGetHandleByIndex(index)
 }
 
 // text says what a failure is; the library's own words need the library.

@@ -10,6 +10,21 @@ constexpr int OUT_BYTES = 16 * 36 * 4; // of shared memory, of a warp
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
+// place is where 16 bytes of a row of 128 lie: 16 threads' accesses of 8 bytes in four rows, and
+// eight's of 16 in one, fall into all banks.
+__device__ __forceinline__ float4 *place(void *rows, int r, int chunk) { return static_cast<float4 *>(rows) + r * 8 + (chunk ^ r % 4 * 2); }
+
+// store_if and add_if are stores and additions in L2 without a branch.
+__device__ __forceinline__ void store_if(bool p, void *to, uint32_t x, uint32_t y) {
+	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p st.global.v2.b32 [%1], {%2, %3};\n}\n" ::"r"((int)p), "l"(to), "r"(x), "r"(y) : "memory");
+}
+__device__ __forceinline__ void store_if(bool p, float *to, float4 v) {
+	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p st.global.v4.f32 [%1], {%2, %3, %4, %5};\n}\n" ::"r"((int)p), "l"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+}
+__device__ __forceinline__ void add_if(bool p, float *to, float4 v) {
+	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p red.relaxed.gpu.global.add.v4.f32 [%1], {%2, %3, %4, %5};\n}\n" ::"r"((int)p), "l"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+}
+
 // Out is where a warp's sums of 16 rows × N columns go, from (row, column) on, by way of its
 // part of shared memory.
 template <int N> struct Out {
@@ -50,111 +65,15 @@ template <int N> struct Out {
 	static __device__ __forceinline__ uint2 upper(uint4 v) { return {__byte_perm(v.x, v.y, 0x5410), __byte_perm(v.z, v.w, 0x5410)}; }
 	static __device__ __forceinline__ uint2 lower(uint4 v) { return {__byte_perm(v.x, v.y, 0x7632), __byte_perm(v.z, v.w, 0x7632)}; }
 
-	// qkv does so with 64 columns, whose pairs are two words; what 32 are made with is requested
-	// when those before are made.
-	__device__ __forceinline__ void qkv(const float (&c)[N / 2]) const {
-		constexpr int PART = 8, LD = 36;
-		int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4, half = e.head_dim / 2;
-		uint32_t *words = reinterpret_cast<uint32_t *>(mine);
-		const float2 *rope[2];
-#pragma unroll
-		for (int h = 0; h < 2; h++) rope[h] = e.rope + (int64_t)e.positions[min(row + r + 8 * h, e.rows - 1)] * half + q;
-		struct {
-			int head, in; // of a head, in pairs
-			float2 bias[4], angle[4][2];
-			bool turns[4];
-		} next;
-		next.head = column / e.head_dim, next.in = (column - next.head * e.head_dim) / 2;
-		auto request = [&](int first) {
-#pragma unroll
-			for (int j = 0; j < 4; j++) {
-				if (first + j >= GROUPS || column + 8 * (first + j) >= e.cols) continue;
-				next.turns[j] = next.head < e.heads + e.kv_heads;
-				next.bias[j] = e.bias ? *reinterpret_cast<const float2 *>(e.bias + column + 8 * (first + j) + 2 * q) : float2{};
-				for (int h = 0; h < 2; h++)
-					if (next.turns[j]) next.angle[j][h] = rope[h][next.in];
-				if (next.in += 4; next.in == half) next.in = 0, next.head++;
-			}
-		};
-		request(0);
-		Rows rows(e, row + lane / 8);
-#pragma unroll
-		for (int first = 0; first < GROUPS; first += PART) {
-			__syncwarp();
-#pragma unroll
-			for (int j = 0; j < PART; j++) {
-				if (first + j >= GROUPS) break;
-				float a[2], b[2];
-#pragma unroll
-				for (int h = 0; h < 2; h++) {
-					const float *y = c + 4 * (first + j) + 2 * h;
-					a[h] = y[0] + next.bias[j % 4].x, b[h] = y[1] + next.bias[j % 4].y;
-					if (next.turns[j % 4]) turn(next.angle[j % 4][h], a[h], b[h]);
-				}
-				words[r * LD + 4 * j + q] = pack_half(a[0], a[1]);
-				words[(8 + r) * LD + 4 * j + q] = pack_half(b[0], b[1]);
-				if (j % 4 == 3) request(first + j + 1);
-			}
-			__syncwarp();
-			int j = lane % 8, n = column + 8 * (first + j);
-			if (n >= e.cols || first + j >= GROUPS) continue;
-			rows.to(n);
-#pragma unroll
-			for (int second = 0; second < 2; second++)
-#pragma unroll
-				for (int i = 0; i < 2; i++) {
-					uint4 v = *reinterpret_cast<const uint4 *>(words + (8 * second + lane / 8 + 4 * i) * LD + 4 * j);
-					rows.store(4 * i, second * half, upper(v));
-					rows.store(4 * i + 8, second * half, lower(v));
-				}
-		}
-	}
-
-	// Rows are where queries, keys and values of the rows `first`, + 4, + 8 and + 12 go.
-	struct Rows {
-		const Epilogue &e;
-		int first;
-		half *kv[4];
-		bool query;
-		int64_t at; // of a column, in a row
-
-		__device__ __forceinline__ Rows(const Epilogue &e, int first) : e(e), first(first) {
-#pragma unroll
-			for (int i = 0; i < 4; i++) {
-				int slot = e.slots[min(first + 4 * i, e.rows - 1)];
-				kv[i] = e.kv.base + (int64_t)(slot >> e.kv.block_shift) * e.kv.block + e.layer * e.kv.layer + (slot & (e.kv.block_size - 1)) * e.kv.token;
-			}
-		}
-		__device__ __forceinline__ void to(int n) {
-			int head = n / e.head_dim, h = head - e.heads;
-			query = h < 0;
-			at = query ? head * e.head_dim : h < e.kv_heads ? h * e.kv.head : e.kv.value + (h - e.kv_heads) * e.kv.head;
-			at += (n - head * e.head_dim) / 2;
-		}
-		__device__ __forceinline__ void store(int below, int further, uint2 v) const {
-			int m = first + below;
-			if (m >= e.rows) return;
-			half *row = query ? static_cast<half *>(e.out) + m * e.ld : kv[below / 4];
-			*reinterpret_cast<uint2 *>(row + at + further) = v;
-		}
-	};
-
-	// store turns 32 columns at a time. What RESIDUAL adds to is requested when those before are
-	// added. A row's 32 are a line of memory, if BN is a multiple of 32: that is worth a quarter of
-	// the product's time.
+	// store turns 32 columns at a time. RESIDUAL adds in L2, so that nothing waits for what was
+	// there: each output is added to once. A row's 32 are a line of memory, if BN is a multiple of
+	// 32: that is worth a quarter of the product's time.
 	template <bool ADDS> __device__ __forceinline__ void store(const float (&c)[N / 2]) const {
 		int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4, chunk = lane % 8, m = row + lane / 8, n = column + 4 * chunk;
-		// place is where four columns lie: 16 threads' stores of two, and eight's loads of four,
-		// fall into all banks.
-		auto place = [&](int r, int chunk) { return reinterpret_cast<float4 *>(mine) + r * 8 + (chunk ^ r % 4 * 2); };
-		float *out = static_cast<float *>(e.out);
-		float4 was[4];
-		auto request = [&](int base) {
-			const float *at = out + min(n + base, e.cols - 4);
+		int rows = e.rows - m, cols = e.cols - n;
+		float *to[4];
 #pragma unroll
-			for (int i = 0; i < 4; i++) was[i] = *reinterpret_cast<const float4 *>(at + min(m + 4 * i, e.rows - 1) * e.ld);
-		};
-		if (ADDS) request(0);
+		for (int i = 0; i < 4; i++) to[i] = static_cast<float *>(e.out) + (m + 4 * i) * e.ld + n;
 #pragma unroll
 		for (int base = 0; base < N; base += 32) {
 			__syncwarp();
@@ -163,20 +82,155 @@ template <int N> struct Out {
 				for (int h = 0; h < 2; h++)
 					if (base / 8 + j < GROUPS) {
 						int i = (base / 8 + j) * 4 + 2 * h;
-						reinterpret_cast<float2 *>(place(r + 8 * h, 2 * j + q / 2))[q % 2] = make_float2(c[i], c[i + 1]);
+						reinterpret_cast<float2 *>(place(mine, r + 8 * h, 2 * j + q / 2))[q % 2] = make_float2(c[i], c[i + 1]);
 					}
 			__syncwarp();
-			float4 y[4];
+			float4 v[4];
+#pragma unroll
+			for (int i = 0; i < 4; i++) v[i] = *place(mine, 4 * i + lane / 8, chunk);
 #pragma unroll
 			for (int i = 0; i < 4; i++) {
-				float4 v = *place(4 * i + lane / 8, chunk);
-				y[i] = ADDS ? float4{was[i].x + v.x, was[i].y + v.y, was[i].z + v.z, was[i].w + v.w} : v;
+				bool inside = base < cols && base + 4 * chunk < N && 4 * i < rows;
+				if (ADDS) add_if(inside, to[i] + base, v[i]);
+				else store_if(inside, to[i] + base, v[i]);
 			}
-			if (ADDS && base + 32 < N) request(base + 32);
-			if (n + base >= e.cols || base + 4 * chunk >= N) continue;
+		}
+	}
+};
+
+// Qkv ends a warp's sums of 16 rows × N columns of QKV, from (row, column) on: 64 columns, 32
+// pairs, at a time, whose outputs are two words. Parts 128 columns apart follow one another, for
+// pairs of both turn by the same angles in heads of 128 or 64. begin goes before the products,
+// ahead before the last of them are waited for: what the first part is made with is there by
+// then.
+template <int N> struct Qkv {
+	static constexpr int GROUPS = N / 8, PART = 8;
+	static constexpr int LATER = N <= 192 ? -1 : N <= 256 ? 0 : 16; // the part behind which there is room for the second's angles
+	static constexpr int UNIT = 4;                                  // strides and heads are multiples of 16 elements
+	const Epilogue &e;
+	uint32_t *mine;
+	int row, column;
+	uint32_t inverse; // of head_dim, times 2³²
+	int positions[4], slots[4];
+	float4 raw[PART]; // angles on their way
+	float2 angle[PART][2];
+
+	__device__ __forceinline__ bool same() const { return 128 % e.head_dim == 0; }
+	__device__ __forceinline__ void begin() {
+		int lane = threadIdx.x % 32;
 #pragma unroll
-			for (int i = 0; i < 4; i++)
-				if (m + 4 * i < e.rows) *reinterpret_cast<float4 *>(out + (m + 4 * i) * e.ld + n + base) = y[i];
+		for (int i = 0; i < 4; i++) {
+			int m = min(row + lane / 8 + 4 * i, e.rows - 1);
+			positions[i] = e.positions[m], slots[i] = e.slots[m];
+		}
+		if (e.bias && 32 * lane < N && column + 32 * lane < e.cols) asm volatile("prefetch.global.L1 [%0];" ::"l"(e.bias + column + 32 * lane));
+	}
+	__device__ __forceinline__ void ahead() {
+		inverse = 0xFFFFFFFFu / (uint32_t)e.head_dim + 1;
+		request(0);
+	}
+	__device__ __forceinline__ void turned() {
+		spread();
+		if (LATER < 0 && same()) request(PART);
+	}
+	__device__ __forceinline__ int head(int n) const { return __umulhi(n, inverse); }
+
+	// request asks for a part's angles in lines of memory, a row's 16 pairs by eight threads: a
+	// thread's own would be 32 bytes a row, and take as many requests as lines do.
+	__device__ __forceinline__ void request(int first) {
+		if (first >= GROUPS) return;
+		int half = e.head_dim >> 1;
+#pragma unroll
+		for (int b = 0; b < 2; b++) {
+			int n = column + 8 * first + 32 * b + threadIdx.x % 8 * 4, in = (n - head(n) * e.head_dim) >> 1;
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				float4 &to = raw[4 * b + i];
+				asm volatile("ld.global.L1::no_allocate.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(to.x), "=f"(to.y), "=f"(to.z), "=f"(to.w) : "l"(e.rope + (int64_t)positions[i] * half + in));
+			}
+		}
+	}
+	// spread hands them to the threads that have the sums.
+	__device__ __forceinline__ void spread() {
+		int lane = threadIdx.x % 32, q = lane % 4;
+#pragma unroll
+		for (int b = 0; b < 2; b++) {
+			__syncwarp();
+#pragma unroll
+			for (int i = 0; i < 4; i++) *place(mine, lane / 8 + 4 * i, lane % 8) = raw[4 * b + i];
+			__syncwarp();
+#pragma unroll
+			for (int j = 0; j < 4; j++)
+				for (int h = 0; h < 2; h++) angle[4 * b + j][h] = reinterpret_cast<const float2 *>(place(mine, lane / 4 + 8 * h, 2 * j + q / 2))[q % 2];
+		}
+	}
+
+	__device__ __forceinline__ void end(const float (&c)[N / 2]) {
+		uint32_t kv[4];
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			kv[i] = (slots[i] >> e.kv.block_shift) * (uint32_t)(e.kv.block >> UNIT) + e.layer * (uint32_t)(e.kv.layer >> UNIT) +
+			        (slots[i] & (e.kv.block_size - 1)) * (uint32_t)(e.kv.token >> UNIT);
+#pragma unroll
+		for (int start = 0; start < 16; start += PART)
+#pragma unroll
+			for (int first = start; first < GROUPS; first += 16) {
+				if (first > 0 && !same()) request(first);
+				if (first == PART || first > 0 && !same()) spread();
+				__syncwarp();
+				make(c, first);
+				__syncwarp();
+				store(first, kv);
+				if (first == LATER && same()) request(PART);
+			}
+	}
+
+	// Words of two rows' outputs lie so that 16 threads' stores of two, and eight's loads of four, fall
+	// into all banks: a row of eight's first and third pairs, of each four, then 36 words on the others.
+	static constexpr int LD = 72, OTHERS = 36;
+
+	__device__ __forceinline__ void make(const float (&c)[N / 2], int first) {
+		int lane = threadIdx.x % 32, q = lane % 4, turning = (e.heads + e.kv_heads) * e.head_dim - column;
+		uint32_t *to = mine + lane / 4 * LD + q / 2 * OTHERS + q % 2 * 2;
+		const float2 *biases = reinterpret_cast<const float2 *>(e.bias + column) + q;
+		float2 bias[PART] = {};
+#pragma unroll
+		for (int j = 0; j < PART && first + j < GROUPS; j++)
+			if (e.bias && column + 8 * (first + j) < e.cols) bias[j] = biases[4 * (first + j)];
+#pragma unroll
+		for (int j = 0; j < PART && first + j < GROUPS; j++) {
+			float a[2], b[2];
+#pragma unroll
+			for (int h = 0; h < 2; h++) {
+				const float *y = c + 4 * (first + j) + 2 * h;
+				a[h] = y[0] + bias[j].x, b[h] = y[1] + bias[j].y;
+				if (8 * (first + j) < turning) turn(angle[j][h], a[h], b[h]);
+			}
+			*reinterpret_cast<uint2 *>(to + 4 * j) = {pack_half(a[0], a[1]), pack_half(b[0], b[1])};
+		}
+	}
+
+	__device__ __forceinline__ void store(int first, const uint32_t (&kv)[4]) const {
+		int lane = threadIdx.x % 32, j = lane % 8, n = column + 8 * (first + j), m = row + lane / 8;
+		if (n >= e.cols || first + j >= GROUPS) return;
+		int head = this->head(n), h = head - e.heads, half_head = e.head_dim >> 1, rows = e.rows - m;
+		bool query = h < 0;
+		uint32_t ld = e.ld >> UNIT, stride = e.kv.head >> UNIT, value = e.kv.value >> UNIT;
+		uint32_t at = query ? m * ld + head * (e.head_dim >> UNIT) : h < e.kv_heads ? h * stride : value + (h - e.kv_heads) * stride;
+		half *base = (query ? static_cast<half *>(e.out) : e.kv.base) + ((n >> 1) - head * half_head);
+		uint4 v[2], w[2]; // of rows lane / 8 and + 4, and of those + 8
+#pragma unroll
+		for (int i = 0; i < 2; i++) {
+			const uint32_t *from = mine + (lane / 8 + 4 * i) * LD + 4 * j;
+			v[i] = *reinterpret_cast<const uint4 *>(from), w[i] = *reinterpret_cast<const uint4 *>(from + OTHERS);
+		}
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			half *to = base + ((uint64_t)(at + (query ? 4 * i * ld : kv[i])) << UNIT);
+			uint4 x = v[i % 2], y = w[i % 2];
+			int which = i < 2 ? 0x5410 : 0x7632;
+			store_if(4 * i < rows, to, __byte_perm(x.x, x.z, which), __byte_perm(y.x, y.z, which));
+			store_if(4 * i < rows, to + half_head, __byte_perm(x.y, x.w, which), __byte_perm(y.y, y.w, which));
 		}
 	}
 };

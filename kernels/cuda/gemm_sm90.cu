@@ -6,22 +6,24 @@
 // the maps reads as zero.
 //
 // Work: tiles of 128 tokens × BN outputs, or of 192, which decode steps of 129 to 192 sequences
-// have, taken in turn by one CTA a multiprocessor, n-major within groups of 8 tiles of tokens, so that those under way at a time share rows in L2. In
-// clusters of two, CTAs have tiles one above the other, and each brings half of the weights for
-// both. BN is any that gives the last round much to do.
+// have, taken in turn by one CTA a multiprocessor, n-major within groups of 8 tiles of tokens, so
+// that those under way at a time share rows in L2. In clusters of two, CTAs have tiles one above
+// the other, and each brings half of the weights for both. BN is any that gives the last round
+// much to do.
 //
 // CTA: a producer warpgroup, one thread of which fills a ring of four or more steps, and two
-// consumer warpgroups, or three. These have a tile together, 64 tokens × BN outputs in registers each; or
-// (TURNS) 128 × BN by turns, so that one ends its tile beside the other's products: for SWIGLU,
-// whose end is work, and little k. They keep one step of products in flight. Outputs pass
+// consumer warpgroups, or three. These have a tile together, 64 tokens × BN outputs in registers
+// each; or (TURNS) 128 × BN by turns, so that one ends its tile beside the other's products: for
+// SWIGLU, whose end is work, and little k. They keep one step of products in flight. Outputs pass
 // through shared memory to reach memory in wide stores; the producer is filling the next tile's
-// ring meanwhile. Weights do not depend on the kernel before: they are requested before it has
-// finished.
+// ring meanwhile. What QKV's end reads it asks for before the tile's last steps of products, and
+// RESIDUAL's end reads nothing: L2 adds. Weights do not depend on the kernel before: they are
+// requested before it has finished.
 //
 // Bytes: 2·m·n·k·(1/128 + 1/BN) from L2; in clusters, 2·m·n·k·(1/256 + 1/BN). FLOPs: 2·m·n·k.
 //
-// Measured (H100 80GB HBM3, 2026-11-26, of 989 TFLOP/s): gate_up of the 7B 70 % at 8,192 tokens, 70
-// at 1,024; down 71 and 77, o 60 and 64, qkv 60 and 62. From some hundred µs on the card's 700 W
+// Measured (H100 80GB HBM3, 2026-11-26, of 989 TFLOP/s): gate_up of the 7B 75 % at 8,192 tokens, 70
+// at 1,024; down 71 and 77, o 69 and 63, qkv 70 and 65. From some hundred µs on the card's 700 W
 // decide, for cuBLASLt as well (68 to 79 %).
 #include "gemm_out.cuh"
 
@@ -148,19 +150,12 @@ template <class R, bool TURNS> struct Consumer {
 			}
 		wgmma_commit();
 	}
+	__device__ __forceinline__ int first_row(int row, int slab) const { return row * R::BM + slab * 64 + (int)threadIdx.x / 32 % 4 * 16; }
 	template <int I> __device__ __forceinline__ void end(int row, int column) {
-		Out<BN> out{p.g.e, mine, row * R::BM + (TURNS ? I : group) * 64 + (int)threadIdx.x / 32 % 4 * 16, column * BN};
-		if (TURNS) return out.swiglu(c[I]);
-		if constexpr (R::CONSUMERS == 3) { // the other ends need more registers
-			if (p.g.kind == SWIGLU) return out.swiglu(c[I]);
-			return out.template store<false>(c[I]);
-		}
-		switch (p.g.kind) {
-		case SWIGLU: return out.swiglu(c[I]);
-		case QKV: return out.qkv(c[I]);
-		case STORE: return out.template store<false>(c[I]);
-		default: return out.template store<true>(c[I]);
-		}
+		Out<BN> out{p.g.e, mine, first_row(row, TURNS ? I : group), column * BN};
+		if (TURNS || p.g.kind == SWIGLU) return out.swiglu(c[I]);
+		if (R::CONSUMERS == 3 || p.g.kind == STORE) return out.template store<false>(c[I]); // the other ends need more registers
+		out.template store<true>(c[I]);
 	}
 	__device__ __forceinline__ void consume() {
 		Tiles t(p.g, R::BM);
@@ -172,18 +167,27 @@ template <class R, bool TURNS> struct Consumer {
 				continue;
 			}
 			if (TURNS && tile > 0) wait_turn(group); // a stage's barrier tells a round from the next alone
-			int before = 0;                          // the stage whose products may be under way
+			Qkv<BN> qkv{p.g.e, reinterpret_cast<uint32_t *>(mine), first_row(t.row, group), t.column * BN};
+			bool qkv_ends = !TURNS && R::CONSUMERS == 2 && p.g.kind == QKV;
+			if (qkv_ends) qkv.begin();
+			int before = 0; // the stage whose products may be under way
 #pragma unroll 1
 			for (int i = 0; i < steps; i++, at.next()) {
 				barrier_wait(full + 8 * at.stage, at.parity);
+				if (qkv_ends && i == max(steps - 2, 0)) qkv.ahead();
 				multiply(at.stage, i > 0);
 				wgmma_wait<1>();
 				if (i > 0) release(before, t.ctas);
 				before = at.stage;
 			}
 			if (TURNS && t.more()) pass_turn(1 - group);
+			if (qkv_ends) qkv.turned();
 			wgmma_wait<0>();
 			release(before, t.ctas);
+			if (qkv_ends) {
+				qkv.end(c[0]);
+				continue;
+			}
 			end<0>(t.row, t.column);
 			if constexpr (TURNS) end<1>(t.row, t.column);
 		}

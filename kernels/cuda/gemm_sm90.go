@@ -98,11 +98,11 @@ func (v sm90Variant) cost(s gemmShape, tiles, cluster int, a arch) float64 {
 	end := 0.4 + 0.0074*bn
 	switch {
 	case s.kind == epilogueResidual && v.bn%32 != 0:
-		end += 0.05 * bn // lines of memory written by halves
+		end += 0.02 * bn // lines of memory written by halves
 	case s.kind == epilogueResidual:
-		end += 0.015 * bn
+		end += 0.012 * bn
 	case s.kind == epilogueQKV:
-		end += 0.025 * bn
+		end += 1.5 + 0.008*bn
 	}
 	rounds := float64(ceilDiv(tiles, a.sms/cluster*cluster))
 	us := 0.2 + rounds*(step+end)

@@ -26,6 +26,7 @@ type graphs struct {
 	all    []*graph
 	wanted *graph // to be captured once the step under way is issued
 	masked bool   // the last step had masks
+	last   *graph // that find found: mostly the next one, too
 }
 
 // graphSizes are those that the limits allow.
@@ -88,12 +89,16 @@ func (g *graphs) find(b *Backend, batch *kernels.Batch, forward func()) *graph {
 	if size == 0 {
 		return nil
 	}
-	at := slices.IndexFunc(g.all, func(e *graph) bool { return e.size == size })
-	if at < 0 {
-		g.all = append(g.all, &graph{size: size, forward: forward})
-		return nil
+	e := g.last
+	if e == nil || e.size != size {
+		at := slices.IndexFunc(g.all, func(e *graph) bool { return e.size == size })
+		if at < 0 {
+			g.all = append(g.all, &graph{size: size, forward: forward})
+			return nil
+		}
+		e = g.all[at]
+		g.last = e
 	}
-	e := g.all[at]
 	switch {
 	case e.failed:
 		return nil
@@ -151,7 +156,7 @@ func (g *graphs) renew() error {
 // keep replaces the sizes and frees the graphs of others: none of them runs.
 func (g *graphs) keep(sizes []int) error {
 	var errs []error
-	g.sizes, g.wanted = sizes, nil
+	g.sizes, g.wanted, g.last = sizes, nil, nil
 	g.all = slices.DeleteFunc(g.all, func(e *graph) bool {
 		gone := !slices.Contains(sizes, e.size)
 		if gone {

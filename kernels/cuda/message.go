@@ -171,17 +171,20 @@ func (m *message) samples(s *kernels.SampleBatch, slot int) (masks int) {
 	m.set(mNumSamples, len(s.Index))
 	m.set(mSample, m.n)
 	m.set(mSlot, slot)
-	for i := range s.Index {
+	n := len(s.Index)
+	words := m.words[m.n:][:entryWords*n]
+	m.n += entryWords * n
+	rows, positions := s.Rows[:n], s.Positions[:n]
+	for i, index := range s.Index {
 		mask := int32(-1)
 		switch {
-		case i >= len(s.Index)-s.Checks:
+		case i >= n-s.Checks:
 			mask = checkEntry
 		case s.Masks != nil && s.Masks[i] != nil:
 			mask = int32(masks)
 			masks++
 		}
-		entry := sampleEntry{s.Index[i], s.Rows[i], s.Positions[i], mask}
-		m.append(entry[:])
+		*(*sampleEntry)(words[entryWords*i:]) = sampleEntry{index, rows[i], positions[i], mask}
 	}
 	return masks
 }

@@ -19,7 +19,7 @@ const stepRing = 4
 // pinned memory.
 type step struct {
 	ticket  kernels.Ticket
-	used    bool
+	used    bool    // what it last sent may still be read
 	message message // the step
 	sample  message // its sample entries, where they go apart
 	masks   []uint32
@@ -190,16 +190,18 @@ func (b *Backend) checkBatch(s *step, batch *kernels.Batch) {
 		}
 	}
 	s.tokens, s.seqs, s.logits = n, seqs, len(batch.LogitRows)
-	s.attended, s.context = 0, 0
+	attended, context, most, size := int64(0), int64(0), int64(b.limits.MaxModelLen), int64(b.limits.BlockSize)
+	starts, lens := batch.QueryStart[:seqs+1], batch.SeqLens[:seqs]
 	for i, row := range batch.Rows {
 		b.checkRow(row)
-		query, length, size := int64(batch.QueryStart[i+1]-batch.QueryStart[i]), int64(batch.SeqLens[i]), int64(b.limits.BlockSize)
-		if query < 0 || length < query || length > int64(b.limits.MaxModelLen) || length > int64(b.tableLen[row])*size {
-			panic(fmt.Sprintf("cuda: sequence %d (row %d): %d query tokens of length %d; MaxModelLen %d, table of %d blocks of %d", i, row, query, length, b.limits.MaxModelLen, b.tableLen[row], size))
+		query, length, blocks := int64(starts[i+1]-starts[i]), int64(lens[i]), int64(b.tableLen[row])
+		if query < 0 || length < query || length > most || length > blocks*size {
+			panic(fmt.Sprintf("cuda: sequence %d (row %d): %d query tokens of length %d; MaxModelLen %d, table of %d blocks of %d", i, row, query, length, most, blocks, size))
 		}
-		s.attended += query*(length-query) + query*(query+1)/2
-		s.context += length
+		attended += query*(length-query) + query*(query+1)/2
+		context += length
 	}
+	s.attended, s.context = attended, context
 }
 
 func (b *Backend) checkRow(row int32) {
@@ -335,15 +337,12 @@ func (b *Backend) Wait(t kernels.Ticket) (*kernels.Result, error) {
 		panic(fmt.Sprintf("cuda: waiting for step %d; %d were launched", t, b.issued))
 	}
 	b.run.layer, b.run.tokens, b.run.seqs = -1, s.tokens, s.seqs
-	b.fail("step", s.end.Sync())
-	if b.err != nil {
-		return nil, b.err
-	}
 	var err error
-	if s.result.Duration, err = s.end.Since(&s.start); err != nil {
+	if s.result.Duration, err = s.end.Await(&s.start); err != nil {
 		b.fail("step", err)
 		return nil, b.err
 	}
+	s.used = false
 	b.report(s)
 	return &s.result, nil
 }

@@ -5,12 +5,14 @@
 #include "../gemm.cuh"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #define CHECK(call)                                                                              \
@@ -27,6 +29,7 @@ namespace bench {
 constexpr double READ_BYTES = 4.60e12, FLOPS = 790e12; // measured ceilings of an H200
 
 inline int failures = 0;
+inline std::vector<std::string> words; // of the command, that choose what is timed
 
 // Memory is a device allocation that lives to the end of its scope.
 template <class T> struct Memory {
@@ -121,8 +124,9 @@ template <class P> void launch(void (*kernel)(P), dim3 grid, int threads, size_t
 	CHECK(cudaLaunchKernelEx(&config, kernel, params));
 }
 
-// time is the median time of fn(i, stream), µs: graphs of n calls, i = 0 … n−1.
-inline double time(int n, const std::function<void(int, cudaStream_t)> &fn, int replays = 15) {
+// time is the median time of fn(i, stream), µs: graphs of n calls, i = 0 … n−1. Where the card's
+// power decides, what ran before counts, unless the card rests so many ms.
+inline double time(int n, const std::function<void(int, cudaStream_t)> &fn, int replays = 15, int rest = 0) {
 	cudaStream_t stream;
 	cudaGraph_t graph;
 	cudaGraphExec_t exec;
@@ -135,6 +139,7 @@ inline double time(int n, const std::function<void(int, cudaStream_t)> &fn, int 
 	CHECK(cudaEventCreate(&start));
 	CHECK(cudaEventCreate(&stop));
 	std::vector<float> times;
+	std::this_thread::sleep_for(std::chrono::milliseconds(rest));
 	for (int i = 0; i < replays + 2; i++) {
 		CHECK(cudaEventRecord(start, stream));
 		CHECK(cudaGraphLaunch(exec, stream));

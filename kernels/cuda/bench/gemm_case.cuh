@@ -140,6 +140,16 @@ static const Shape shapes[] = {
 	{"0.5B down", 896, 4864, RESIDUAL, 0}, {"0.5B head", 151936, 896, STORE, 0},
 };
 
+// chosen says whether the command's words ask for the shape and number of tokens.
+inline bool chosen(const Shape &s, int m) {
+	bool any_name = false, name = false, any_tokens = false, tokens = false;
+	for (const std::string &w : words) {
+		if (w.find_first_not_of("0123456789") == std::string::npos) any_tokens = true, tokens |= std::to_string(m) == w;
+		else any_name = true, name |= std::string(s.name).rfind(w, 0) == 0;
+	}
+	return (name || !any_name) && (tokens || !any_tokens);
+}
+
 // Copies of the weights that together leave the L2 cache behind.
 inline int rotation(int n, int k) { return std::max(2, std::min(64, (int)(400e6 / (2.0 * n * k)) + 1)); }
 

@@ -69,6 +69,7 @@ void bench_skinny(bool check, bool times) {
 	for (const Shape &s : shapes) {
 		int copies = rotation(s.n, s.k), n = std::max(copies, 8);
 		for (int m : {1, 8, 16, 32, 64}) {
+			if (!chosen(s, m)) continue;
 			Projection t(m, s.n, s.k, s.kind, s.head_dim, copies);
 			t.poison();
 			double floor = 2.0 * s.n * s.k / READ_BYTES * 1e6;
