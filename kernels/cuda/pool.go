@@ -210,8 +210,8 @@ func (b *Backend) copyBlocks(op kernels.Op, copies []kernels.BlockCopy, src, dst
 }
 
 // add adds a copy to the batch. Blocks that lie together and come to lie together are one copy,
-// for each costs the copy engine as long as some 25 KB and the host as long as a block; chunks of
-// host memory never touch.
+// for each takes the copy engine about a microsecond beyond its bytes, and the host nearly as
+// long; chunks of host memory never touch.
 func (p *pool) add(dst, src cuda.Ptr, bytes uint64) {
 	if n := len(p.sizes) - 1; n >= 0 && p.dst[n]+cuda.Ptr(p.sizes[n]) == dst && p.src[n]+cuda.Ptr(p.sizes[n]) == src {
 		p.sizes[n] += bytes
