@@ -35,7 +35,7 @@ type loop struct {
 	records    records
 	trace      *trace
 	waker      waker
-	news       []news           // that the step under way has; memory of the waker's
+	news       []news           // of the step collected last, not told yet; memory of the waker's
 	touched    int32            // see judge
 	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
@@ -134,10 +134,12 @@ func (l *loop) overlapped() error {
 			l.rest()
 		}
 		if next != nil && next.guided {
+			l.tell(next) // the masks may take long
 			l.draw(next)
 		}
 		last = next
 	}
+	l.tell(nil)
 	var err error
 	if l.fault == nil && last != nil {
 		err = l.collect(last)

@@ -189,7 +189,7 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 	now.set(&plan)
 	e.info = now.info
 	e.effective.Store(now)
-	l, err := e.newLoop(backend, store, m.forward, most.MaxSeqs)
+	l, err := e.newLoop(backend, store, m.forward, most)
 	if err != nil {
 		return nil, err
 	}
@@ -242,8 +242,8 @@ func (n *effective) set(p *memoryPlan) {
 	n.settings, n.ledger = settings(&n.cfg, &n.info, p, n.limit, n.from), p.ledger
 }
 
-// newLoop makes the state of the engine's goroutine.
-func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward func(*kernels.Batch), rows int) (*loop, error) {
+// newLoop makes the state of the engine's goroutine, with room for the most that limits may become.
+func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward func(*kernels.Batch), most kernels.Limits) (*loop, error) {
 	c := &e.cfg
 	kvConfig := kvcache.Config{
 		NumBlocks: e.info.NumBlocks + 1, HostBlocks: e.info.HostBlocks, BlockSize: c.BlockSize,
@@ -268,9 +268,10 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 	}
 	l := &loop{
 		e: e, backend: backend, sched: sched, kv: kv, store: store,
-		runner:   newRunner(backend, forward, c.MaxNumBatchedTokens, rows),
+		runner:   newRunner(backend, forward, most.MaxBatchedTokens, most.MaxSeqs),
 		guides:   newGuides(e.info.Vocab),
 		requests: make(map[*scheduler.Sequence]*request, c.MaxNumSeqs),
+		news:     make([]news, 0, most.MaxSeqs),
 		records:  newRecords(), began: time.Now(),
 		trace: trace,
 	}

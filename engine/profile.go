@@ -84,7 +84,7 @@ const (
 	PhaseMask     PhaseKind = "mask"     // waiting for grammars' masks
 	PhaseDraw     PhaseKind = "draw"     // issuing the draw of tokens
 	PhaseWait     PhaseKind = "wait"     // until the device is done
-	PhaseDeliver  PhaseKind = "deliver"  // tokens to their requests
+	PhaseDeliver  PhaseKind = "deliver"  // tokens to their requests; many readers are told later, in no phase
 )
 
 // Phase is one phase of a step.

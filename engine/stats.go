@@ -107,7 +107,7 @@ type Setting struct {
 type StepRecord struct {
 	scheduler.Record
 	Start  time.Time     `json:"start"`     // when it was launched
-	Host   time.Duration `json:"host_ns"`   // the engine's own time: schedule, pack, launch, deliver, this record
+	Host   time.Duration `json:"host_ns"`   // the engine's own time: schedule, pack, launch, deliver, this record, telling readers meanwhile
 	Device time.Duration `json:"device_ns"` // the device's time
 }
 

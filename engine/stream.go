@@ -12,8 +12,8 @@ import (
 //
 // A Stream has one reader at a time.
 //
-// What a step adds is shown by the waker, a little later than the engine's goroutine has
-// written it.
+// What a step adds is shown, where readers are many by the waker, a little later than the
+// engine's goroutine has written it.
 //
 //	tokens:  0 …… next …… published …… max tokens
 //	         taken │ to take │ the engine's

@@ -29,11 +29,11 @@ const (
 	wakerLists   = 4
 )
 
-// start begins with the first step that has readers enough.
-func (w *waker) start() {
+// start begins with the first step that has readers enough; lists have room for so many.
+func (w *waker) start(most int) {
 	w.told, w.spare, w.ended = make(chan []news, wakerLists), make(chan []news, wakerLists), make(chan struct{})
 	for range wakerLists {
-		w.spare <- nil
+		w.spare <- make([]news, 0, most)
 	}
 	go func() {
 		defer close(w.ended)
@@ -59,7 +59,7 @@ func (w *waker) tell(list []news) []news {
 		return tellAll(list)
 	}
 	if w.told == nil {
-		w.start()
+		w.start(cap(list))
 	}
 	select {
 	case spare := <-w.spare:

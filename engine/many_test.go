@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// eachToken calls for each token of a stream as it comes.
+func eachToken(t *testing.T, s *Stream, each func()) {
+	for ev, ok := s.Next(t.Context()); ok; ev, ok = s.Next(t.Context()) {
+		if ev.HasToken {
+			each()
+		}
+	}
+}
+
+// submitMany submits n requests of so many tokens, each with a reader.
+func submitMany(t *testing.T, e *Engine, n, tokens int, readers *sync.WaitGroup, each func()) {
+	for i := range n {
+		s, err := e.Submit(t.Context(), Request{Prompt: []int32{int32(i%50 + 1)}, MaxTokens: tokens, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}})
+		require.NoError(t, err)
+		readers.Go(func() { eachToken(t, s, each) })
+	}
+}
+
+// TestMoreDecodesThanTokensAtStart: limits that were raised far beyond the start's are used.
+func TestMoreDecodesThanTokensAtStart(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		const n, tokens = 100, 200
+		c.MaxNumSeqs, c.MaxNumBatchedTokens, c.NumGPUBlocksOverride, c.MaxModelLen = 8, 16, 2000, 512
+		f, began := &fake{}, make(chan struct{})
+		f.onStep = func() { <-began } // all requests are there
+		e := startFake(t, f, c)
+		require.NoError(t, e.Reconfigure(t.Context(), Limits{MaxNumSeqs: n, MaxNumBatchedTokens: n, LongPrefillTokenThreshold: 1}))
+		var readers sync.WaitGroup
+		var got atomic.Int64
+		submitMany(t, e, n, tokens, &readers, func() { got.Add(1) })
+		close(began)
+		readers.Wait()
+		require.EqualValues(t, n*tokens, got.Load())
+	})
+}
+
+// TestTokensAreCountedOnce: an engine that is closed under load has counted what its readers got.
+func TestTokensAreCountedOnce(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		const n = 64
+		c.MaxNumSeqs, c.MaxNumBatchedTokens, c.NumGPUBlocksOverride, c.MaxModelLen = n, 512, 4000, 1024
+		e := startFake(t, &fake{}, c)
+		var readers sync.WaitGroup
+		var got atomic.Int64
+		closed := make(chan error)
+		submitMany(t, e, n, 1000, &readers, func() {
+			if got.Add(1) == 50*n {
+				go func() { closed <- e.Close() }()
+			}
+		})
+		readers.Wait()
+		require.NoError(t, <-closed)
+		require.Equal(t, got.Load(), e.Stats().GenerationTokens)
+	})
+}
+
+// TestMasksHoldBackNobodysTokens: while the engine waits for a slow mask, others read what was drawn.
+func TestMasksHoldBackNobodysTokens(t *testing.T) {
+	var got atomic.Int64
+	var e *Engine
+	masks, heldBack := 0, false
+	slow := &scripted{mask: func(mask []uint32) (bool, error) {
+		if masks++; masks == 6 {
+			for counted := e.Stats().GenerationTokens; got.Load() < counted && !heldBack; {
+				heldBack = e.Stats().GenerationTokens > counted // the engine has given up waiting
+				runtime.Gosched()
+			}
+		}
+		return all(mask)
+	}}
+	c := Config{AsyncScheduling: "on", MaxNumSeqs: 64, MaxNumBatchedTokens: 512, NumGPUBlocksOverride: 4000, MaxModelLen: 1024}
+	e = startFake(t, &fake{}, c)
+	var readers sync.WaitGroup
+	submitMany(t, e, 20, 300, &readers, func() { got.Add(1) })
+	s, err := e.Submit(t.Context(), Request{Prompt: []int32{21}, MaxTokens: 30, IgnoreEOS: true, Constrain: constrain(slow), Sampling: Sampling{Logprobs: -1}})
+	require.NoError(t, err)
+	readers.Go(func() { eachToken(t, s, func() { got.Add(1) }) })
+	readers.Wait()
+	require.GreaterOrEqual(t, masks, 6)
+	require.False(t, heldBack, "tokens that were counted came only after the mask")
+}
