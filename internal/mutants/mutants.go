@@ -62,7 +62,7 @@ var mutants = []mutant{
 		{"	// First every claim", "	ids := append([]BlockID(nil), t.ids...)\n	m.Release(t)\n	t.ids = ids\n	// First every claim"},
 		{"	h.era = t.era\n	m.Release(t)\n", "	h.era = t.era\n	t.ids, t.hashed = t.ids[:0], 0\n"}}},
 	{"host copy not counted", "kvcache/swap.go", []edit{
-		{"		m.blocks[id].copies++\n		m.host.blocks[host].copies++\n	}\n	h.era", "		m.blocks[id].copies++\n	}\n	h.era"}}},
+		{"		m.blocks[o.from].copies++\n		m.host.blocks[host].copies++\n	}\n	h.era", "		m.blocks[o.from].copies++\n	}\n	h.era"}}},
 	{"host block freed while it is read", "kvcache/swap.go", []edit{
 		{"	if b.copies > 0 {\n		p.inFlight++\n	} else if", "	if b.copies > 9 {\n		p.inFlight++\n	} else if"}}},
 	{"host block lost after its copy", "kvcache/swap.go", []edit{
