@@ -282,8 +282,8 @@ func TestTuneTriesStepsWithoutBound(t *testing.T) {
 	}
 	r, config, err := Tune(context.Background(), f, o)
 	require.NoError(t, err)
-	require.Contains(t, r.Verdict, "max_num_batched_tokens 4096 instead of 2048, max_num_mixed_tokens -1 instead of 512")
-	require.Equal(t, "-1", config.Values["max_num_mixed_tokens"])
+	require.Contains(t, r.Verdict, "max_num_batched_tokens 4096 instead of 2048, max_num_mixed_tokens 0 instead of 512")
+	require.Equal(t, "0", config.Values["max_num_mixed_tokens"])
 	require.Contains(t, config.String(), "4096: 1,5", "the measured reason")
 	require.Contains(t, config.String(), "2048, 512 beside decodes")
 }

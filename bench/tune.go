@@ -181,7 +181,7 @@ func tunedParams(l engine.Limits) map[string]any {
 		"swap_space": gib(max(l.SwapSpace, 0)), "long_prefill_token_threshold": max(l.LongPrefillTokenThreshold, 0),
 	}
 	if l.MaxNumMixedTokens != 0 {
-		p["max_num_mixed_tokens"] = l.MaxNumMixedTokens
+		p["max_num_mixed_tokens"] = max(l.MaxNumMixedTokens, 0)
 	}
 	if l.TargetITL > 0 {
 		p["target_itl_ms"] = float64(l.TargetITL) / 1e6

@@ -73,6 +73,9 @@ func (t *tuner) tuneTokens(ctx context.Context) error {
 		}
 		if t.o.SLO.P99ITL > 0 {
 			candidates = append(candidates, over(l, engine.Limits{TargetITL: t.o.SLO.P99ITL * 8 / 10}))
+			if mixed := 2048; mixed < tokens {
+				candidates = append(candidates, over(l, engine.Limits{MaxNumMixedTokens: mixed}))
+			}
 		}
 	}
 	return t.choose(ctx, "tokens", "max_num_batched_tokens", candidates, func(l engine.Limits) string {

@@ -56,7 +56,7 @@ type Config struct {
 	MaxNumBatchedTokens int
 	// MaxNumMixedTokens is the token budget of a step in which sequences decode,
 	// them included; prompts have as many tokens of it as there are decodes, at
-	// least. Default 2048 on CUDA, none on the CPU; negative = none.
+	// least. 0 = no bound but MaxNumBatchedTokens.
 	MaxNumMixedTokens int
 	// MaxModelLen is the most tokens of a sequence, prompt and output; default:
 	// the smaller of the model's and the pool's.

@@ -341,7 +341,7 @@ func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) 
 		{"max-model-len", strconv.Itoa(i.MaxModelLen), p.lenReason},
 		{"max-num-seqs", strconv.Itoa(c.MaxNumSeqs), reason(c.MaxNumSeqs == defaultMaxNumSeqs)},
 		{"max-num-batched-tokens", strconv.Itoa(c.MaxNumBatchedTokens), reason(c.MaxNumBatchedTokens == batched)},
-		{"max-num-mixed-tokens", orNone(max(c.MaxNumMixedTokens, 0)), reason(c.MaxNumMixedTokens == DefaultMixedTokens(i.Device.Backend))},
+		{"max-num-mixed-tokens", orNone(c.MaxNumMixedTokens), reason(c.MaxNumMixedTokens == 0)},
 		{"long-prefill-token-threshold", orNone(c.LongPrefillTokenThreshold), reason(c.LongPrefillTokenThreshold == 0)},
 		{"target-itl-ms", strconv.FormatFloat(float64(c.TargetITL)/1e6, 'g', 4, 64), reason(c.TargetITL == 0)},
 		{"max-num-queued-reqs", strconv.Itoa(c.MaxQueuedReqs), reason(c.MaxQueuedReqs == defaultMaxQueued)},

@@ -49,7 +49,7 @@ func (l *Limits) apply(c *Config) {
 		c.MaxNumBatchedTokens = l.MaxNumBatchedTokens
 	}
 	if l.MaxNumMixedTokens != 0 {
-		c.MaxNumMixedTokens = l.MaxNumMixedTokens
+		c.MaxNumMixedTokens = max(l.MaxNumMixedTokens, 0)
 	}
 	if l.SwapSpace != 0 {
 		c.SwapSpace = l.SwapSpace
@@ -94,7 +94,7 @@ func orNegative[N int | int64 | time.Duration](n N) N {
 func schedulerLimits(c *Config) scheduler.Limits {
 	return scheduler.Limits{
 		MaxNumSeqs: c.MaxNumSeqs, MaxBatchedTokens: c.MaxNumBatchedTokens, PreemptionMode: scheduler.Mode(c.PreemptionMode),
-		Watermark: c.Watermark, MaxMixedTokens: max(c.MaxNumMixedTokens, 0), LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
+		Watermark: c.Watermark, MaxMixedTokens: c.MaxNumMixedTokens, LongPrefillThreshold: c.LongPrefillTokenThreshold, TargetITL: c.TargetITL,
 	}
 }
 

@@ -115,12 +115,7 @@ func TestDefaults(t *testing.T) {
 	cuda := c
 	cuda.resolve(deviceCUDA)
 	require.Equal(t, 8192, cuda.MaxNumBatchedTokens)
-	require.Equal(t, 2048, cuda.MaxNumMixedTokens)
-	off := Config{Model: "x", MaxNumMixedTokens: -3}
-	require.NoError(t, off.validate())
-	off.resolve(deviceCUDA)
-	require.Zero(t, schedulerLimits(&off).MaxMixedTokens, "turned off")
+	require.Zero(t, schedulerLimits(&cuda).MaxMixedTokens)
 	c.resolve(deviceCPU)
 	require.Equal(t, 2048, c.MaxNumBatchedTokens)
-	require.Zero(t, schedulerLimits(&c).MaxMixedTokens, "nobody chose one")
 }

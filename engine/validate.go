@@ -17,7 +17,6 @@ const (
 	defaultMaxNumSeqs     = 256
 	defaultBatchedCUDA    = 8192
 	defaultBatchedCPU     = 2048
-	defaultMixedCUDA      = 2048
 	defaultMaxQueued      = 1024
 	defaultMaxLogprobs    = 20
 	maxMaxNumSeqs         = 1 << 14
@@ -70,8 +69,7 @@ func (c *Config) validate() error {
 	p.check(c.MaxNumBatchedTokens == 0 || c.MaxNumBatchedTokens >= c.MaxNumSeqs,
 		"--max-num-batched-tokens %d is below --max-num-seqs %d: a step must have room for one token of every running sequence; raise the one or lower the other",
 		c.MaxNumBatchedTokens, c.MaxNumSeqs)
-	c.MaxNumMixedTokens = max(c.MaxNumMixedTokens, -1)
-	p.check(c.MaxNumMixedTokens <= maxMaxBatchedTokens, "--max-num-mixed-tokens %d: want 1 to %d, 0 (default) or a negative number (no bound)", c.MaxNumMixedTokens, maxMaxBatchedTokens)
+	p.check(c.MaxNumMixedTokens >= 0 && c.MaxNumMixedTokens <= maxMaxBatchedTokens, "--max-num-mixed-tokens %d: want 1 to %d, or 0 (no bound)", c.MaxNumMixedTokens, maxMaxBatchedTokens)
 	p.check(c.MaxModelLen == 0 || c.MaxModelLen >= 2, "--max-model-len %d: want at least 2 tokens, one of prompt and one of output", c.MaxModelLen)
 	inRange(&p, "max-num-queued-reqs", &c.MaxQueuedReqs, defaultMaxQueued, 1, maxMaxQueued)
 	p.check(c.MaxQueuedTokens >= 0, "--max-num-queued-tokens %d: want 0 (no bound) or more", c.MaxQueuedTokens)
@@ -97,12 +95,10 @@ func (c *Config) validate() error {
 
 // resolve fills in the defaults that depend on the device.
 func (c *Config) resolve(backend string) {
-	if c.MaxNumBatchedTokens == 0 {
-		c.MaxNumBatchedTokens = max(DefaultBatchedTokens(backend), c.MaxNumSeqs)
+	if c.MaxNumBatchedTokens > 0 {
+		return
 	}
-	if c.MaxNumMixedTokens == 0 {
-		c.MaxNumMixedTokens = DefaultMixedTokens(backend)
-	}
+	c.MaxNumBatchedTokens = max(DefaultBatchedTokens(backend), c.MaxNumSeqs)
 }
 
 // DefaultBatchedTokens is max_num_batched_tokens on a backend when nobody chooses it.
@@ -111,15 +107,6 @@ func DefaultBatchedTokens(backend string) int {
 		return defaultBatchedCUDA
 	}
 	return defaultBatchedCPU
-}
-
-// DefaultMixedTokens is max_num_mixed_tokens on a backend when nobody chooses it;
-// negative = no bound.
-func DefaultMixedTokens(backend string) int {
-	if backend == deviceCUDA {
-		return defaultMixedCUDA
-	}
-	return -1
 }
 
 // oneOf wants one of the values; "" becomes the first.

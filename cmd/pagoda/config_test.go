@@ -173,7 +173,7 @@ func TestMisspeltVariables(t *testing.T) {
 func TestTunedConfig(t *testing.T) {
 	dir := t.TempDir()
 	values := map[string]string{
-		"gpu_memory_utilization": "0.85", "max_num_seqs": "128", "max_num_batched_tokens": "1024", "max_num_mixed_tokens": "-1", "long_prefill_token_threshold": "256",
+		"gpu_memory_utilization": "0.85", "max_num_seqs": "128", "max_num_batched_tokens": "1024", "max_num_mixed_tokens": "2048", "long_prefill_token_threshold": "256",
 		"target_itl_ms": "40", "swap_space": "8",
 	}
 	tuned := bench.TunedConfig{Head: []string{"Found by pagoda tune: it is so."}, Values: values, Why: map[string]string{"max_num_seqs": "1.2 times 64: measured"}}

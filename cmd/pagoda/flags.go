@@ -59,7 +59,7 @@ func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	flags.IntVar(&c.BlockSize, "block-size", 16, "tokens of a KV block: 16, 32 or 64")
 	flags.IntVar(&c.MaxNumSeqs, "max-num-seqs", maxNumSeqs, "most sequences that run at once")
 	flags.IntVar(&c.MaxNumBatchedTokens, "max-num-batched-tokens", 0, "token budget of a step (0: 2048 on the CPU, 8192 on CUDA)")
-	flags.IntVar(&c.MaxNumMixedTokens, "max-num-mixed-tokens", 0, "token budget of a step in which sequences decode (0: 2048 on CUDA, no bound on the CPU; -1: no bound)")
+	flags.IntVar(&c.MaxNumMixedTokens, "max-num-mixed-tokens", 0, "token budget of a step in which sequences decode (0: no bound but max-num-batched-tokens)")
 	flags.IntVar(&c.MaxQueuedReqs, "max-num-queued-reqs", 1024, "most requests that wait; more are refused with 503")
 	flags.IntVar(&c.MaxQueuedTokens, "max-num-queued-tokens", 0, "most prompt tokens that wait; more are refused with 503 (0: no bound)")
 	flags.IntVar(&c.LongPrefillTokenThreshold, "long-prefill-token-threshold", 0, "most tokens of one prompt in a step (0: no bound but the budget)")

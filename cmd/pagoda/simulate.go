@@ -134,7 +134,7 @@ func (f *simulateFlags) registerMachine(flags *pflag.FlagSet) {
 	flags.IntVar(&f.blockSize, "block-size", 16, "tokens of a KV block")
 	flags.IntVar(&f.seqs, "max-num-seqs", 256, "most sequences that run at once")
 	flags.IntVar(&f.tokens, "max-num-batched-tokens", 0, "token budget of a step (0: the preset's)")
-	flags.IntVar(&f.mixed, "max-num-mixed-tokens", 0, "token budget of a step in which sequences decode (0: the preset's; -1: no bound)")
+	flags.IntVar(&f.mixed, "max-num-mixed-tokens", 0, "token budget of a step in which sequences decode (0: no bound)")
 	flags.IntVar(&f.modelLen, "max-model-len", 8192, "most tokens of a sequence")
 	flags.IntVar(&f.queued, "max-num-queued-reqs", 1024, "most sequences that wait in the scheduler; the others stand in line outside")
 	flags.StringVar(&f.mode, "preemption-mode", "auto", "auto, swap or recompute")

@@ -126,7 +126,7 @@ func TestSimulateMixedTokens(t *testing.T) {
 	}
 	load := []string{"--requests", "40", "--input-len", "2000", "--input-len-p95", "3000", "--output-len", "40", "--output-len-p95", "40", "--request-rate", "30"}
 	times := map[string]float64{}
-	for _, mixed := range []string{"-1", "0", "256"} {
+	for _, mixed := range []string{"0", "2048", "256"} {
 		path := filepath.Join(dir, mixed)
 		times[mixed] = longest(with(load, "--max-num-mixed-tokens", mixed, "--record", path)...)
 		_, err := command("simulate", "--trace", path)
@@ -134,9 +134,9 @@ func TestSimulateMixedTokens(t *testing.T) {
 		again := longest("--trace", path, "--what-if", "--preset", "h200-7b")
 		require.InEpsilon(t, times[mixed], again, 0.2, mixed)
 	}
-	require.Less(t, 2*times["256"], times["0"])
-	require.Less(t, 2*times["0"], times["-1"])
-	what := longest("--trace", filepath.Join(dir, "-1"), "--what-if", "--preset", "h200-7b", "--max-num-mixed-tokens", "256")
+	require.Less(t, 2*times["256"], times["2048"])
+	require.Less(t, 2*times["2048"], times["0"])
+	what := longest("--trace", filepath.Join(dir, "0"), "--what-if", "--preset", "h200-7b", "--max-num-mixed-tokens", "256")
 	require.InEpsilon(t, times["256"], what, 0.2)
 }
 

@@ -42,17 +42,14 @@ func (f *simulateFlags) config(cmd *cobra.Command, recorded *sim.Recorded) (sim.
 	if f.tokens > 0 {
 		p.MaxBatchedTokens = f.tokens
 	}
-	if f.mixed != 0 {
-		p.MaxMixedTokens = max(f.mixed, 0)
-	}
 	host := f.hostBlock
 	if !cmd.Flags().Changed("num-cpu-blocks") && host == 0 && p.BlockBytes > 0 {
 		host = int(f.swapSpace.bytes / p.BlockBytes)
 	}
 	if !f.quiet && !f.json {
 		budget := strconv.Itoa(p.MaxBatchedTokens)
-		if p.MaxMixedTokens > 0 {
-			budget += fmt.Sprintf(", max_num_mixed_tokens %d", p.MaxMixedTokens)
+		if f.mixed > 0 {
+			budget += fmt.Sprintf(", max_num_mixed_tokens %d", f.mixed)
 		}
 		fmt.Fprintf(os.Stderr, "%d blocks of %d tokens, %d on the host; max_num_seqs %d, max_num_batched_tokens %s; step time %s (%s)\n",
 			p.Blocks, f.blockSize, host, f.seqs, budget, p.StepTime, p.From)
@@ -63,7 +60,7 @@ func (f *simulateFlags) config(cmd *cobra.Command, recorded *sim.Recorded) (sim.
 	return sim.Config{
 		Scheduler: scheduler.Config{
 			Limits: scheduler.Limits{
-				MaxNumSeqs: f.seqs, MaxBatchedTokens: p.MaxBatchedTokens, MaxMixedTokens: p.MaxMixedTokens,
+				MaxNumSeqs: f.seqs, MaxBatchedTokens: p.MaxBatchedTokens, MaxMixedTokens: f.mixed,
 				PreemptionMode: scheduler.Mode(f.mode), Watermark: f.watermark, LongPrefillThreshold: f.threshold,
 				TargetITL: time.Duration(f.targetITL * float64(time.Millisecond)),
 			},
@@ -93,11 +90,7 @@ func (f *simulateFlags) adopt(cmd *cobra.Command, recorded *sim.Recorded) {
 	}
 	keep("max-num-seqs", func() { f.seqs = c.MaxNumSeqs })
 	keep("max-num-batched-tokens", func() { f.tokens = c.MaxBatchedTokens })
-	keep("max-num-mixed-tokens", func() {
-		if f.mixed = c.MaxMixedTokens; f.mixed == 0 {
-			f.mixed = -1
-		}
-	})
+	keep("max-num-mixed-tokens", func() { f.mixed = c.MaxMixedTokens })
 	keep("max-model-len", func() { f.modelLen = math.MaxInt32 })
 	keep("preemption-mode", func() { f.mode = string(c.PreemptionMode) })
 	keep("watermark", func() { f.watermark = c.Watermark })

@@ -58,7 +58,7 @@ func (x *experiment) tune(cmd *cobra.Command, model string, o *bench.TuneOptions
 	o.Start = x.limits()
 	x.tries.seqs, x.tries.tokens = o.MaxNumSeqs, o.BatchTokens
 	return x.run(cmd, model, o, func(ctx context.Context, e bench.Tunable) (*bench.Report, error) {
-		withBudgets(&o.Start, e)
+		withBatchedTokens(&o.Start, e)
 		o.Runs = filepath.Join(x.outputDir, runsFile)
 		report, config, err := bench.Tune(ctx, e, *o)
 		if config == nil || err != nil && !errors.Is(err, context.Canceled) {
@@ -91,7 +91,8 @@ inside this one. pagoda bench compare has the same for two folders.`,
 	return cmd
 }
 
-// limits are those that the flags say; budgets of tokens are 0 where the device decides.
+// limits are those that the flags say. max_num_batched_tokens is 0 where the device
+// decides.
 func (x *experiment) limits() engine.Limits {
 	c := &x.config
 	l := engine.Limits{
@@ -100,6 +101,9 @@ func (x *experiment) limits() engine.Limits {
 	}
 	if l.SwapSpace == 0 {
 		l.SwapSpace = -1
+	}
+	if l.MaxNumMixedTokens == 0 {
+		l.MaxNumMixedTokens = -1
 	}
 	if l.LongPrefillTokenThreshold == 0 {
 		l.LongPrefillTokenThreshold = -1
@@ -110,13 +114,10 @@ func (x *experiment) limits() engine.Limits {
 	return l
 }
 
-// withBudgets fills in what the device decides.
-func withBudgets(l *engine.Limits, e bench.Tunable) {
+// withBatchedTokens fills in what the device decides.
+func withBatchedTokens(l *engine.Limits, e bench.Tunable) {
 	if l.MaxNumBatchedTokens == 0 {
 		l.MaxNumBatchedTokens = max(engine.DefaultBatchedTokens(e.Info().Device.Backend), l.MaxNumSeqs)
-	}
-	if l.MaxNumMixedTokens == 0 {
-		l.MaxNumMixedTokens = engine.DefaultMixedTokens(e.Info().Device.Backend)
 	}
 }
 
@@ -132,8 +133,8 @@ func (x *experiment) optimized(cmd *cobra.Command, model string, o *bench.Baseli
 	x.tries.tokens = []int{engine.DefaultBatchedTokens("cpu"), engine.DefaultBatchedTokens("cuda")} // it is not known yet what it runs on
 	x.config.GPUMemoryUtilization = max(o.Limits.GPUMemoryUtilization, o.Against.GPUMemoryUtilization)
 	return x.run(cmd, model, o, func(ctx context.Context, e bench.Tunable) (report *bench.Report, err error) {
-		withBudgets(&o.Limits, e)
-		withBudgets(&o.Against, e)
+		withBatchedTokens(&o.Limits, e)
+		withBatchedTokens(&o.Against, e)
 		report, x.beside, err = bench.Optimized(ctx, e, *o)
 		return report, err
 	})

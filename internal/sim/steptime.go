@@ -86,7 +86,6 @@ type Preset struct {
 	BlockBytes       int64 // of a block of 16 tokens
 	Blocks           int   // of 16 tokens
 	MaxBatchedTokens int
-	MaxMixedTokens   int           // 0 = no bound
 	SwapOut, SwapIn  time.Duration // of a block of 16 tokens
 }
 
@@ -100,7 +99,7 @@ var presets = map[string]Preset{
 		From:     "Qwen2.5-7B bf16 on one H200, vLLM 0.26: decode steps at batch 1–512, prompts of 1k–30k, 54 GB/s each way to pinned memory",
 		StepTime: StepTime{Step: 4.6e6, Prefill: 21150, Decode: 14000, Context: 13.6, Pair: 0.648},
 		// 0.9 of the card leaves 2,044,928 tokens.
-		BlockBytes: 896 << 10, Blocks: 127808, MaxBatchedTokens: 8192, MaxMixedTokens: 2048,
+		BlockBytes: 896 << 10, Blocks: 127808, MaxBatchedTokens: 8192,
 		SwapOut: 17 * time.Microsecond, SwapIn: 17 * time.Microsecond,
 	},
 	"cpu-0.5b": {
