@@ -108,9 +108,9 @@ func (m *Manager) sortOrder() {
 
 // SwapOut moves the table's content to the host: h, empty before, gets an entry
 // for each block of the computed tokens, t is emptied, and the copies to perform
-// are appended, in the order of the ids. Shared published blocks are not copied. The blocks named by
-// copies stay in flight, handed out to nobody, until Copied reports them. The
-// caller asked CanSwapOut.
+// are appended, in the order of the ids. Shared published blocks are not copied.
+// The blocks named by copies stay in flight, handed out to nobody, until Copied
+// reports them. The caller asked CanSwapOut.
 func (m *Manager) SwapOut(t *BlockTable, h *HostTable, computed int, copies []Copy) []Copy {
 	if len(h.ids) != 0 {
 		panic(fmt.Sprintf("kvcache: SwapOut to a host table of %d entries", len(h.ids)))
