@@ -239,7 +239,7 @@ func TestPeersRowsFail(t *testing.T) {
 // take longer as the context grows; one at an edge, and one of another batch, against nothing.
 // What the device waits for counts.
 func TestSlowdown(t *testing.T) {
-	for _, c := range []struct{ growth, stall, decode, out float64 }{{0, 0, 100, 0.03}, {0.5, 0, 105.75, 0.03}, {0, 51.5, 100, 0.545}} {
+	for _, c := range []struct{ growth, stall, gap, decode, out, in float64 }{{0, 0, 0, 100, 0.03, 0.02}, {0.5, 0, 0, 105.75, 0.03, 0.02}, {0, 51.5, 0, 100, 0.545, 0.02}, {0, 0, 100, 200, 0.015, 0.01}} {
 		var steps []engine.StepRecord
 		clock := time.Unix(0, 0)
 		add := func(part float64, batch, inFlight, loading int, stall float64) {
@@ -248,7 +248,7 @@ func TestSlowdown(t *testing.T) {
 			s.Step, s.Tokens, s.Loading, s.Pool.InFlight = int64(len(steps)+1), batch, loading, inFlight
 			s.Scheduled = make([]scheduler.RecordScheduled, batch)
 			steps = append(steps, s)
-			clock = clock.Add(time.Duration((ms + stall) * 1e6))
+			clock = clock.Add(time.Duration((ms + stall + c.gap) * 1e6))
 		}
 		add(0.9, 2, 0, 0, 0) // before
 		for range 3 {
@@ -265,7 +265,7 @@ func TestSlowdown(t *testing.T) {
 		}
 		values := map[string]float64{}
 		require.NoError(t, slowdown(values, steps, 1, 2))
-		require.InDeltaMapValues(t, map[string]float64{"decode_ms": c.decode, "slowed_out": c.out, "steps_out": 6, "slowed_in": 0.02, "steps_in": 6}, values, 1e-6)
+		require.InDeltaMapValues(t, map[string]float64{"decode_ms": c.decode, "slowed_out": c.out, "steps_out": 6, "slowed_in": c.in, "steps_in": 6}, values, 1e-6)
 		require.Error(t, slowdown(values, steps, 1, 5))
 	}
 }

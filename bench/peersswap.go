@@ -184,8 +184,8 @@ func (s *swapping) until(ctx context.Context, reached func(*engine.Stats) bool) 
 }
 
 // slowdown compares the steps of the batch that began and ended beside copies out, or
-// in, with those that had none, whose times grow with the context. A phase of copies takes
-// what its steps take on the device, or, where the device waits, from launch to launch.
+// in, with those that had none, whose times grow with the context. Steps take what they take
+// on the device, or, where the device waits, from launch to launch.
 func slowdown(values map[string]float64, steps []engine.StepRecord, after int64, batch int) error {
 	var quiet line
 	kind := func(s *engine.StepRecord) int {
@@ -201,7 +201,7 @@ func slowdown(values map[string]float64, steps []engine.StepRecord, after int64,
 	}
 	for i := range max(len(steps)-1, 0) {
 		if s := &steps[i]; kind(s) == 0 && kind(&steps[i+1]) == 0 {
-			quiet.add(float64(s.Step), 1e3*s.Device.Seconds())
+			quiet.add(float64(s.Step), 1e3*max(s.Device, steps[i+1].Start.Sub(s.Start)).Seconds())
 		}
 	}
 	if quiet.n == 0 {
