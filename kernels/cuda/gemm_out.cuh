@@ -166,11 +166,6 @@ template <int N> struct Qkv {
 	}
 
 	__device__ __forceinline__ void end(const float (&c)[N / 2]) {
-		uint32_t kv[4];
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			kv[i] = (slots[i] >> e.kv.block_shift) * (uint32_t)(e.kv.block >> UNIT) + e.layer * (uint32_t)(e.kv.layer >> UNIT) +
-			        (slots[i] & (e.kv.block_size - 1)) * (uint32_t)(e.kv.token >> UNIT);
 #pragma unroll
 		for (int start = 0; start < 16; start += PART)
 #pragma unroll
@@ -180,7 +175,7 @@ template <int N> struct Qkv {
 				__syncwarp();
 				make(c, first);
 				__syncwarp();
-				store(first, kv);
+				store(first);
 				if (first == LATER && same()) request(PART);
 			}
 	}
@@ -210,14 +205,20 @@ template <int N> struct Qkv {
 		}
 	}
 
-	__device__ __forceinline__ void store(int first, const uint32_t (&kv)[4]) const {
+	// slot is where the i-th of the thread's tokens lies in a layer of the pool, which may be beyond
+	// 2³² of anything.
+	__device__ __forceinline__ uint64_t slot(int i) const {
+		return (uint64_t)(uint32_t)(slots[i] >> e.kv.block_shift) * (uint32_t)e.kv.block + (slots[i] & (e.kv.block_size - 1)) * (uint32_t)e.kv.token;
+	}
+
+	__device__ __forceinline__ void store(int first) const {
 		int lane = threadIdx.x % 32, j = lane % 8, n = column + 8 * (first + j), m = row + lane / 8;
 		if (n >= e.cols || first + j >= GROUPS) return;
 		int head = this->head(n), h = head - e.heads, half_head = e.head_dim >> 1, rows = e.rows - m;
 		bool query = h < 0;
 		uint32_t ld = e.ld >> UNIT, stride = e.kv.head >> UNIT, value = e.kv.value >> UNIT;
 		uint32_t at = query ? m * ld + head * (e.head_dim >> UNIT) : h < e.kv_heads ? h * stride : value + (h - e.kv_heads) * stride;
-		half *base = (query ? static_cast<half *>(e.out) : e.kv.base) + ((n >> 1) - head * half_head);
+		half *base = (query ? static_cast<half *>(e.out) : e.kv.base + e.layer * e.kv.layer) + ((uint64_t)at << UNIT) + ((n >> 1) - head * half_head);
 		uint4 v[2], w[2]; // of rows lane / 8 and + 4, and of those + 8
 #pragma unroll
 		for (int i = 0; i < 2; i++) {
@@ -226,7 +227,7 @@ template <int N> struct Qkv {
 		}
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
-			half *to = base + ((uint64_t)(at + (query ? 4 * i * ld : kv[i])) << UNIT);
+			half *to = base + (query ? (uint64_t)(4 * i * ld) << UNIT : slot(i));
 			uint4 x = v[i % 2], y = w[i % 2];
 			int which = i < 2 ? 0x5410 : 0x7632;
 			store_if(4 * i < rows, to, __byte_perm(x.x, x.z, which), __byte_perm(y.x, y.z, which));
