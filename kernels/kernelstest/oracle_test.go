@@ -16,6 +16,9 @@ import (
 // TestOracle runs the suite on the Oracle itself: every case is one that can be
 // passed, in exact arithmetic and in the stricter tolerance.
 func TestOracle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the Oracle is one goroutine: nothing for the race detector, which short mode is for")
+	}
 	kernelstest.Run(t, kernelstest.Float32(), func(*testing.T) kernels.Backend {
 		return kernelstest.NewOracle()
 	})
