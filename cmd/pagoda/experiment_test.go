@@ -31,7 +31,7 @@ func TestExperimentsOnTheDemo(t *testing.T) {
 	}{
 		{"baseline", []string{"--batch-sizes", "1,2"}, 2, []string{"batch-size", "peak memory", "Batch 2: "}, []string{"max_num_seqs", "swap_space"}, []string{"throughput.png"}},
 		{"memory", []string{"--gpu-memory-utilization", "0.1,0.95", "--repeats", "1"}, 2, []string{"engine memory", "The highest value that works is 0.95"}, []string{"memory_limit", "num_gpu_blocks"}, []string{"usage.png"}},
-		{"seqs", []string{"--max-num-seqs", "1,4", "--repeats", "1"}, 2, []string{"Sweet spot: max_num_seqs", "by one repeat"}, []string{"num_gpu_blocks_override"}, nil},
+		{"seqs", []string{"--max-num-seqs", "1,4", "--repeats", "1"}, 2, []string{"Sweet spot: max_num_seqs", "One repeat has no spread"}, []string{"num_gpu_blocks_override"}, nil},
 		{"swap", []string{"--swap-space", "0,1MiB", "--repeats", "1"}, 4, []string{"swaps", "GiB is enough"}, []string{"num_gpu_blocks_override"}, []string{"tradeoff.png"}},
 		{"paged", []string{"--repeats", "1"}, 4, []string{"KV block utilization is", "waste if contiguous"}, nil, []string{"waste.png"}},
 		{"optimized", []string{"--batch-sizes", "2", "--max-num-seqs", "4"}, 1, []string{"Against the baseline, interleaved", "--max-num-seqs"}, []string{"max_num_seqs"}, []string{"baseline/report.json"}},
