@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
@@ -286,6 +287,27 @@ func TestTuneTriesStepsWithoutBound(t *testing.T) {
 	require.Equal(t, "0", config.Values["max_num_mixed_tokens"])
 	require.Contains(t, config.String(), "4096: 1,5", "the measured reason")
 	require.Contains(t, config.String(), "2048, 512 beside decodes")
+}
+
+// TestTuneBoundsStepsForITL: who wants a longest wait for a token has budgets tried with a smaller
+// one for steps that decode; who does not, not.
+func TestTuneBoundsStepsForITL(t *testing.T) {
+	for _, itl := range []time.Duration{0, 50 * time.Millisecond} {
+		f := newFakeTunable()
+		var o TuneOptions
+		o.SLO.P99ITL = itl
+		bounded := 0
+		o.once = func(_ context.Context, _ *arm, seed uint64) (map[string]float64, error) {
+			if l := f.limits; l.MaxNumMixedTokens > 0 {
+				require.Greater(t, l.MaxNumBatchedTokens, l.MaxNumMixedTokens)
+				bounded++
+			}
+			return run(1000 * (1 + 0.01*float64(seed%3))), nil
+		}
+		_, _, err := Tune(context.Background(), f, o)
+		require.NoError(t, err)
+		require.Equal(t, itl > 0, bounded > 0, itl)
+	}
 }
 
 // TestResumeRefusesOthersRuns: runs of another model or machine do not count.
