@@ -50,7 +50,8 @@ func TestSwapAcrossChunks(t *testing.T) {
 	}
 }
 
-// TestLimitsBesideSwaps: limits and pools change while blocks are on their way.
+// TestLimitsBesideSwaps: limits and pools change while blocks are on their way, which takes
+// some milliseconds.
 func TestLimitsBesideSwaps(t *testing.T) {
 	paths(t)
 	m := newBackend(t, Config{})
@@ -58,7 +59,7 @@ func TestLimitsBesideSwaps(t *testing.T) {
 	shape, lower := trueShapes[0].full(), smallLimits
 	lower.MaxSeqs, lower.MaxLogitRows, lower.MaxBatchedTokens = 4, 4, 16
 	require.NoError(t, m.Setup(shape, smallLimits, smallLimits))
-	const n = 100
+	const n = 2000 // 375 MiB
 	require.NoError(t, m.ResizePool(4*n, 4*n))
 	values := make([]uint16, m.kv.BlockElems())
 	var out, in []kernels.BlockCopy
