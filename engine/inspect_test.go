@@ -47,7 +47,7 @@ func TestLogits(t *testing.T) {
 func TestLogitsWhileAllRun(t *testing.T) {
 	loops(t, func(t *testing.T, c Config) {
 		c.MaxNumSeqs = 3
-		f := &fake{}
+		f, began := &fake{}, make(chan struct{})
 		e := startFake(t, f, c)
 		ids, tries, running := prompt(9, 40), 0, 0
 		var rows [][]float32
@@ -61,6 +61,7 @@ func TestLogitsWhileAllRun(t *testing.T) {
 			return done || err != nil
 		}}
 		f.onStep = func() { // on the engine's goroutine
+			<-began // all requests are there
 			if f.step%40 == 0 && tries == 0 && len(f.batch.Rows) == 3 {
 				e.loop.jobs = append(e.loop.jobs, ask)
 			}
@@ -73,6 +74,7 @@ func TestLogitsWhileAllRun(t *testing.T) {
 			require.NoError(t, err)
 			requests, streams = append(requests, r), append(streams, s)
 		}
+		close(began)
 		for i, s := range streams {
 			want, _ := expect(&requests[i], 250, 0)
 			got, _ := readAll(t, s)
@@ -95,12 +97,13 @@ func TestLogitsWhileAllRun(t *testing.T) {
 func TestLogitsOfAFullPool(t *testing.T) {
 	loops(t, func(t *testing.T, c Config) {
 		c.NumGPUBlocksOverride, c.SwapSpace = 20, -1
-		f := &fake{}
+		f, began := &fake{}, make(chan struct{})
 		e := startFake(t, f, c)
 		ids, asked, waiting, given := prompt(9, 16*18), false, 0, true
 		var order []int // of ends
 		ctx, cancel := context.WithCancel(t.Context())
 		f.onStep = func() { // on the engine's goroutine
+			<-began // all requests are there
 			switch {
 			case f.step == 20:
 				e.loop.jobs = append(e.loop.jobs, job{run: func(l *loop) bool { // one that is given up
@@ -138,6 +141,7 @@ func TestLogitsOfAFullPool(t *testing.T) {
 			require.NoError(t, err)
 			requests, streams = append(requests, r), append(streams, s)
 		}
+		close(began)
 		for i, s := range streams {
 			want, _ := expect(&requests[i], 30, 0)
 			got, _ := readAll(t, s)

@@ -169,3 +169,4 @@ void bench_wide(bool check, bool times);
 void bench_decode(bool check, bool times);
 void bench_prefill(bool check, bool times);
 void bench_copies(bool check, bool times);
+void bench_chain(bool check, bool times);
