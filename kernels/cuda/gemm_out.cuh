@@ -14,7 +14,8 @@ constexpr int OUT_BYTES = 16 * 36 * 4; // of shared memory, of a warp
 // eight's of 16 in one, fall into all banks.
 __device__ __forceinline__ float4 *place(void *rows, int r, int chunk) { return static_cast<float4 *>(rows) + r * 8 + (chunk ^ r % 4 * 2); }
 
-// store_if and add_if are stores and additions in L2 without a branch.
+// store_if and add_if are stores and additions in L2 under a predicate; of the latter the compiler
+// makes branches.
 __device__ __forceinline__ void store_if(bool p, void *to, uint32_t x, uint32_t y) {
 	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p st.global.v2.b32 [%1], {%2, %3};\n}\n" ::"r"((int)p), "l"(to), "r"(x), "r"(y) : "memory");
 }
