@@ -27,6 +27,7 @@ ifeq ($(BACKEND),cuda)
 include scripts/cuda.mk
 endif
 TEST_TAGS ?= $(TAGS)
+TIMEOUT   := -timeout 30m # of a package, for machines with other work to do
 
 .PHONY: all bench bench-peers bench-serve-peers build check-clients clean demo-eval fmt golden help check-qwen lint maskbench metamorphic mutants profile-check race reference run server-soak soak test test-model ui-screenshots verify
 
@@ -49,11 +50,11 @@ run: build
 test: $(TOKENIZERS) $(CUDA) test-model
 	@scripts/need.sh go gcc g++
 	$(GO) vet $(TEST_TAGS) ./...
-	$(GO) test $(TEST_TAGS) ./...
+	$(GO) test $(TEST_TAGS) $(TIMEOUT) ./...
 
 ## race: the same tests under the race detector
 race: $(TOKENIZERS) test-model
-	$(GO) test -race -short ./...
+	$(GO) test -race -short $(TIMEOUT) ./...
 
 ## soak: the state machine of kvcache and scheduler: 100,000,000 operations over
 ## 40,000 seeds (OPS=…), and 10,000 seeds of a pool for one request

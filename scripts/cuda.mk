@@ -39,7 +39,7 @@ kernels/cuda/cubin/%.fatbin: kernels/cuda/%.cu $(wildcard kernels/cuda/*.cuh) sc
 
 # What the tags add: plans, layouts and messages; on a GPU, everything else too.
 test-cuda: $(CUDA)
-	$(GO) test $(TEST_TAGS) ./kernels/cuda ./internal/cuda ./internal/nvml ./engine
+	$(GO) test $(TEST_TAGS) $(TIMEOUT) ./kernels/cuda ./internal/cuda ./internal/nvml ./engine
 
 ## dist: an archive for a GPU machine that has no Go, under dist/ (BACKEND=cuda)
 dist: $(TOKENIZERS) $(CUDA)

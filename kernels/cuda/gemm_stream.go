@@ -37,6 +37,9 @@ func streamCandidates(s gemmShape, a arch) (all []candidate) {
 		if v.shared() > a.shared || v.mt > 16 && s.m*2 <= v.mt || s.m > 8*v.mt {
 			continue
 		}
+		if roundUp(s.m, v.mt) > roundUp(s.m, rowUnit) {
+			continue // the last tile would read past the rows that there are
+		}
 		for _, d := range v.deals(s, a) {
 			g := gemmPlan{launch: grid("gemm_stream", v.kernel(), d.ctas, 1, v.threads()), per: int32(d.pieces), tiles: int32(ceilDiv(s.n, v.bn))}
 			g.Shared, g.PDL, g.Cluster = uint32(v.shared()), 1, uint32(d.cluster)

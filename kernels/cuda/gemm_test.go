@@ -124,6 +124,7 @@ func checkStreamPlans(t *testing.T, a arch) {
 			require.NoError(t, err, name)
 			require.Equal(t, mt, g.xBox, name)
 			require.Contains(t, boxRows, g.xBox, name)
+			require.LessOrEqual(t, roundUp(s.m, mt), roundUp(s.m, rowUnit), "rows that activations have: %s", name)
 			require.LessOrEqual(t, int(g.Shared), a.shared, name)
 			require.LessOrEqual(t, g.Cluster, uint32(8), "share adds up so many: %s", name)
 			require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
