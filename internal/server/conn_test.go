@@ -103,8 +103,16 @@ func serveOn(t *testing.T, ln net.Listener, f *fakeEngine, cfg Config, before fu
 	drain, cancelDrain := context.WithCancel(context.Background())
 	stop, cancelStop := context.WithCancel(context.Background())
 	out := &served{Server: s, addr: ln.Addr().String(), drain: cancelDrain, stop: cancelStop, result: make(chan error, 1)}
-	go func() { out.result <- s.Serve(drain, stop, ln) }()
-	t.Cleanup(func() { cancelStop(); cancelDrain() })
+	ended := make(chan struct{})
+	go func() {
+		out.result <- s.Serve(drain, stop, ln)
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		cancelStop()
+		cancelDrain()
+		<-ended // a bubble's time ends with its test
+	})
 	return out
 }
 
