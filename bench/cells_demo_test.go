@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,38 @@ import (
 
 func millisecond(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
+// together is an engine that begins with its requests when n of them are there, however
+// fast they are submitted.
+type together struct {
+	*engine.Engine
+	n    int
+	mu   sync.Mutex
+	have int
+	let  chan struct{} // closed, the engine goes on
+}
+
+// SubmitChoices implements Submitter.
+func (e *together) SubmitChoices(ctxs []context.Context, r engine.Request) ([]*engine.Stream, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.have%e.n == 0 {
+		held, let := make(chan struct{}), make(chan struct{})
+		e.let = let
+		go func() {
+			_ = e.EachLogits(context.Background(), []int32{0}, 1, func(int, []float32) { // between two steps
+				close(held)
+				<-let
+			})
+		}()
+		<-held
+	}
+	streams, err := e.Engine.SubmitChoices(ctxs, r)
+	if e.have++; e.have%e.n == 0 {
+		close(e.let)
+	}
+	return streams, err
+}
+
 // TestCellsOnTheDemo measures a pool that binds and one that does not on the real
 // engine: blocks run short in the one alone, the prefix cache of one cell is not
 // the next one's, and the requests are all answered whatever happens.
@@ -23,7 +56,7 @@ func TestCellsOnTheDemo(t *testing.T) {
 	defer func() { require.NoError(t, e.Close()) }()
 	before := e.Limits()
 	o := CellOptions{Load: Load{Requests: 6, PromptTokens: 40, OutputTokens: 40, SharedPrefix: 32}}
-	c := newCells(e, o)
+	c := newCells(&together{Engine: e, n: o.Load.Requests}, o)
 	small, large := &arm{limits: engine.Limits{NumGPUBlocksOverride: 8}, load: o.Load}, &arm{limits: engine.Limits{NumGPUBlocksOverride: 60}, load: o.Load, watchBlocks: true}
 	require.NoError(t, c.measure(context.Background(), "test", []*arm{small, large}, 1))
 	c.restore()

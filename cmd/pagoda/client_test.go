@@ -126,6 +126,6 @@ func TestGoClientTour(t *testing.T) {
 			}
 			_ = stream.Close()
 		}
-		require.Eventually(t, func() bool { return s.engine.Stats().BlocksUsed == 0 }, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return s.engine.Stats().BlocksUsed == 0 }, patience, time.Millisecond)
 	})
 }

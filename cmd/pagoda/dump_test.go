@@ -14,13 +14,17 @@ import (
 
 // TestTraceOfDump: what the watchdog writes of a real engine, pagoda trace prints.
 func TestTraceOfDump(t *testing.T) {
-	e, err := engine.New(engine.Config{Model: "demo", Device: "cpu", MemoryLimit: 512 << 20, NumGPUBlocksOverride: 64})
+	e, err := engine.New(engine.Config{Model: "demo", Device: "cpu", CPUISA: "scalar", MemoryLimit: 512 << 20, NumGPUBlocksOverride: 256})
 	require.NoError(t, err)
 	defer e.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	s, err := e.Submit(ctx, engine.Request{ID: "asked-for", Prompt: make([]int32, 70), IgnoreEOS: true})
 	require.NoError(t, err)
+	for range 15 { // more, with which the slowest code takes minutes: it goes on whatever holds up this goroutine
+		_, err := e.Submit(ctx, engine.Request{Prompt: make([]int32, 1), IgnoreEOS: true})
+		require.NoError(t, err)
+	}
 	_, ok := s.Next(ctx)
 	require.True(t, ok)
 	var text bytes.Buffer

@@ -146,13 +146,14 @@ func answers(t *testing.T, config engine.Config, a axis, prompts [][]int32) ([][
 	defer func() { require.NoError(t, e.Close()) }()
 	out := make([][]int32, len(prompts))
 	for range max(a.passes, 1) {
-		streams := make([][]*engine.Stream, len(prompts))
+		streams, release := make([][]*engine.Stream, len(prompts)), hold(t, e)
 		for i, ids := range prompts {
 			streams[i], err = e.SubmitChoices(slices.Repeat([]context.Context{t.Context()}, max(a.choices, 1)), engine.Request{
 				ID: fmt.Sprint(i), Prompt: ids, MaxTokens: metamorphicTokens, IgnoreEOS: true, Sampling: engine.Sampling{Logprobs: -1},
 			})
 			require.NoError(t, err)
 		}
+		release()
 		for i := range streams {
 			for _, s := range streams[i] {
 				var tokens []int32

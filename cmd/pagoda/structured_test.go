@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -93,7 +94,7 @@ func testStructuredOutput(t *testing.T, s *liveServer, preempts bool) {
 	seeds := 5
 	switch {
 	case preempts:
-		seeds = 10 // so that some of them meet
+		seeds = 10 // which want more than there is
 	case testing.Short():
 		seeds = 2
 	}
@@ -105,6 +106,7 @@ func testStructuredOutput(t *testing.T, s *liveServer, preempts bool) {
 		require.NoError(t, err)
 	}
 	const head = `"model":"demo","messages":[{"role":"user","content":"Tell me about a person."}],"temperature":1,"max_tokens":250,`
+	release := hold(t, s.engine)
 	var wg sync.WaitGroup
 	for seed := range seeds {
 		wg.Go(func() {
@@ -136,6 +138,8 @@ func testStructuredOutput(t *testing.T, s *liveServer, preempts bool) {
 			require.Equal(t, alone[i].finish, got.finish)
 		})
 	}
+	require.Eventually(t, func() bool { return s.engine.Stats().Waiting == 4*seeds }, patience, time.Millisecond, "two choices, a call and a neighbour of each seed")
+	release()
 	wg.Wait()
 	stats := s.engine.Stats()
 	require.Equal(t, preempts, stats.PreemptionsSwap+stats.PreemptionsRecompute > 0, "%d preemptions", stats.PreemptionsSwap+stats.PreemptionsRecompute)

@@ -318,6 +318,7 @@ func TestHubAway(t *testing.T) {
 	_, err := newClient(t, h, cache, nil).Snapshot(t.Context(), testID, "", wantModel)
 	require.NoError(t, err)
 	h.Close()
+	h.URL = "http://127.0.0.1:0" // nobody listens there, while another may come to the port it had
 	var notes []string
 	dir, err := newClient(t, h, cache, func(c *Config) { c.Note = func(s string) { notes = append(notes, s) } }).Snapshot(t.Context(), testID, "", wantModel)
 	require.NoError(t, err)

@@ -42,7 +42,6 @@ const (
 	bound    = 4096
 	interval = 5 * time.Second
 	timeout  = 10 * time.Second
-	patience = time.Second // of Close
 )
 
 // Exporter sends spans from a goroutine of its own. What a collector does not take
@@ -53,6 +52,7 @@ type Exporter struct {
 	client            *http.Client
 	spans             chan Span
 	end, giveUp       context.CancelFunc // of taking spans, of sending them
+	patience          time.Duration      // of Close
 	done              chan struct{}
 
 	mu      sync.Mutex
@@ -71,7 +71,7 @@ func New(endpoint, service string, log *slog.Logger) (*Exporter, error) {
 	sending, giveUp := context.WithCancel(context.Background())
 	e := &Exporter{
 		endpoint: endpoint, service: service, log: log, client: &http.Client{Timeout: timeout},
-		spans: make(chan Span, bound), end: end, giveUp: giveUp, done: make(chan struct{}),
+		spans: make(chan Span, bound), end: end, giveUp: giveUp, patience: time.Second, done: make(chan struct{}),
 	}
 	go e.run(ctx, sending)
 	return e, nil
@@ -98,7 +98,7 @@ func (e *Exporter) Dropped() int {
 // Close sends what is queued, and gives it and what is under way a second.
 func (e *Exporter) Close() {
 	e.end()
-	late := time.AfterFunc(patience, e.giveUp)
+	late := time.AfterFunc(e.patience, e.giveUp)
 	<-e.done
 	late.Stop()
 	e.giveUp()

@@ -13,6 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// patiently lets e take its time: a slow machine is no collector that hangs.
+func patiently(e *Exporter) { e.patience, e.client.Timeout = time.Hour, time.Hour }
+
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // TestExport: what a collector gets, field by field, and that Close sends the rest.
@@ -26,6 +29,7 @@ func TestExport(t *testing.T) {
 	defer collector.Close()
 	e, err := New(collector.URL+"/v1/traces", "pagoda", quiet())
 	require.NoError(t, err)
+	patiently(e)
 	at := time.Unix(1700000000, 5)
 	e.Add(Span{
 		Trace: TraceID{1, 0xab}, ID: SpanID{2}, Parent: SpanID{3}, Name: "llm_request", Start: at, End: at.Add(time.Second),
@@ -63,6 +67,7 @@ func TestRefusingCollector(t *testing.T) {
 	var log strings.Builder
 	e, err := New(collector.URL, "pagoda", slog.New(slog.NewTextHandler(&log, nil)))
 	require.NoError(t, err)
+	patiently(e)
 	e.Add(Span{Name: "x"})
 	e.Close()
 	require.Equal(t, 1, e.Dropped())

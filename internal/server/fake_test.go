@@ -21,6 +21,7 @@ import (
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/model/chat"
+	"github.com/pagoda-engine/pagoda/model/grammar"
 	"github.com/pagoda-engine/pagoda/model/tokenizer"
 )
 
@@ -297,6 +298,7 @@ func newTestServer(t testing.TB, f *fakeEngine, cfg Config) *Server {
 	}
 	s, err := New(cfg, f, AdaptTokenizer(testTokenizer()), testTemplate())
 	require.NoError(t, err)
+	s.grammars = grammar.NewCompiler(s.tokenizer, grammar.Limits{Time: time.Hour}) // however slow the machine
 	return s
 }
 

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -88,7 +88,7 @@ func (s *served) view(t *testing.T) *viewer {
 	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+s.addr+"/ui/api/stream", nil)
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer k")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := s.client.Do(req)
 	require.NoError(t, err)
 	return &viewer{t: t, resp: resp, in: bufio.NewReader(resp.Body)}
 }
@@ -108,6 +108,11 @@ func (v *viewer) next() string {
 func (v *viewer) frame() Frame { v.t.Helper(); return decode[Frame](v.t, v.next()) }
 
 func serveGlass(t *testing.T, g *glass, before func(*Server)) *served {
+	return serveGlassBy(serve, t, g, before)
+}
+
+func serveGlassBy(serve func(*testing.T, *fakeEngine, Config, func(*Server)) *served, t *testing.T, g *glass, before func(*Server)) *served {
+	t.Helper()
 	f := newFakeEngine("x")
 	f.observed = g.observe
 	explain := func(r *engine.StepRecord) []string { return []string{fmt.Sprintf("step %d ran", r.Step)} }
@@ -156,6 +161,8 @@ func TestStream(t *testing.T) {
 	require.Equal(t, third.Seq, late.Seq)
 	require.Len(t, late.Steps, 3)
 	require.Len(t, late.Blocks, 2)
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	require.Equal(t, shownBlocks, g.blocks)
 }
 
@@ -182,34 +189,37 @@ func TestStreamCostsNothingUnseen(t *testing.T) {
 // TestSlowViewer: one that does not read holds up nobody, misses frames, and is cut
 // in the end; what it would have missed another got.
 func TestSlowViewer(t *testing.T) {
-	g := newGlass()
-	g.change(func(o *engine.Observation) { o.Blocks = make([]engine.BlockState, shownBlocks) })
-	s := serveGlass(t, g, func(s *Server) { s.writeTimeout = 300 * time.Millisecond })
-	conn, err := net.Dial("tcp", s.addr)
-	require.NoError(t, err)
-	defer conn.Close()
-	require.NoError(t, conn.(*net.TCPConn).SetReadBuffer(4096))
-	_, err = fmt.Fprint(conn, "GET /ui/api/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n")
-	require.NoError(t, err)
-	v := s.view(t)
-	viewers := func() int {
-		s.live.mu.Lock()
-		defer s.live.mu.Unlock()
-		return s.live.viewers
-	}
-	eventually(t, "both are there", func() bool { return viewers() == 2 })
-	last := v.frame().Seq
-	for i := 0; viewers() == 2; i++ {
-		g.change(func(o *engine.Observation) {
-			for b := range o.Blocks {
-				o.Blocks[b].Tokens = 1 + i%16
-			}
-		})
-		seq := v.frame().Seq
-		require.Equal(t, last+1, seq, "a reader that reads misses nothing")
-		last = seq
-		require.Less(t, i, 200, "the other one is never cut")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		g := newGlass()
+		g.change(func(o *engine.Observation) { o.Blocks = make([]engine.BlockState, shownBlocks) })
+		s := serveGlassBy(serveInBubble, t, g, func(s *Server) { s.writeTimeout = 5 * liveInterval })
+		conn, err := s.dial()
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = fmt.Fprint(conn, "GET /ui/api/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n")
+		require.NoError(t, err)
+		v := s.view(t)
+		viewers := func() int {
+			synctest.Wait()
+			s.live.mu.Lock()
+			defer s.live.mu.Unlock()
+			return s.live.viewers
+		}
+		require.Equal(t, 2, viewers())
+		last, frames := v.frame().Seq, 0
+		for ; viewers() == 2; frames++ {
+			g.change(func(o *engine.Observation) {
+				for b := range o.Blocks {
+					o.Blocks[b].Tokens = 1 + frames%16
+				}
+			})
+			seq := v.frame().Seq
+			require.Equal(t, last+1, seq, "a reader that reads misses nothing")
+			last = seq
+			require.Less(t, frames, 6, "the other one is never cut")
+		}
+		require.Greater(t, frames, 3, "it was cut too early")
+	})
 }
 
 // TestMissedFrames: who was slow gets a full frame in place of what it missed.

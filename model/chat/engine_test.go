@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -74,8 +75,11 @@ func TestObjects(t *testing.T) {
 	require.Equal(t, "emptyTrueFalse", text)
 }
 
-// TestHostileTemplates: a template comes with the model, and is not trusted.
-func TestHostileTemplates(t *testing.T) {
+// TestHostileTemplates: a template comes with the model, and is not trusted. The bubble's
+// clock stands, so that none is refused for the time that it takes a slow machine.
+func TestHostileTemplates(t *testing.T) { synctest.Test(t, testHostileTemplates) }
+
+func testHostileTemplates(t *testing.T) {
 	for source, want := range map[string]string{
 		"{{ raise_exception('no ' ~ messages[0].role) }}":                                                 "it refuses this request: no user",
 		"{% include '/etc/passwd' %}":                                                                     "include",

@@ -43,9 +43,10 @@ func (l *Limits) fill() {
 // last. It is safe for concurrent use. Its Vocabulary is made when it is first
 // needed: servers that are never asked for structure do not pay for it.
 type Compiler struct {
-	limits     Limits
-	vocabulary func() (*Vocabulary, error)
-	slots      chan struct{} // one a compilation
+	limits      Limits
+	vocabulary  func() (*Vocabulary, error)
+	slots       chan struct{} // one a compilation
+	compileSpec func(*Vocabulary, Spec) (*Grammar, error)
 
 	mu      sync.Mutex
 	entries map[Spec]*entry
@@ -66,10 +67,11 @@ type entry struct {
 func NewCompiler(t Tokens, limits Limits) *Compiler {
 	limits.fill()
 	return &Compiler{
-		limits:     limits,
-		vocabulary: sync.OnceValues(func() (*Vocabulary, error) { return NewVocabulary(t) }),
-		slots:      make(chan struct{}, limits.Parallel),
-		entries:    map[Spec]*entry{},
+		limits:      limits,
+		vocabulary:  sync.OnceValues(func() (*Vocabulary, error) { return NewVocabulary(t) }),
+		slots:       make(chan struct{}, limits.Parallel),
+		compileSpec: (*Vocabulary).Compile,
+		entries:     map[Spec]*entry{},
 	}
 }
 
@@ -135,7 +137,7 @@ func (c *Compiler) compile(ctx context.Context, e *entry) {
 		if v, err := c.vocabulary(); err != nil {
 			e.err = err
 		} else {
-			e.grammar, e.err = v.Compile(e.spec)
+			e.grammar, e.err = c.compileSpec(v, e.spec)
 		}
 		<-c.slots
 	case <-ctx.Done():

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -120,21 +121,40 @@ func TestCompilerCompilesOnce(t *testing.T) {
 }
 
 // TestCompilerBounds: what takes too long is given up, by those that wait for it as
-// well as by those behind it; afterwards there is room again.
+// well as by those behind it; afterwards there is room again. The clock is the bubble's: it
+// passes while all wait.
 func TestCompilerBounds(t *testing.T) {
-	c := newCompiler(t, grammar.Limits{Parallel: 1, Time: 20 * time.Millisecond})
-	_, err := c.Vocabulary()
-	require.NoError(t, err)
-	slow := grammar.Spec{Kind: grammar.Regex, Text: strings.Repeat("(foo|bar)*", 4000)}
-	_, err = c.Compile(context.Background(), slow)
-	require.ErrorIs(t, err, grammar.ErrTooSlow)
-	_, err = c.Compile(context.Background(), grammar.Spec{Kind: grammar.Regex, Text: "a"})
-	require.ErrorIs(t, err, grammar.ErrBusy)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCompiler(t, grammar.Limits{Parallel: 1, Time: 20 * time.Millisecond})
+		slow, other := grammar.Spec{Kind: grammar.Regex, Text: "(foo|bar)*"}, grammar.Spec{Kind: grammar.Regex, Text: "a"}
+		end := make(chan struct{})
+		c.HoldUp(func(s grammar.Spec) {
+			if s == slow {
+				<-end
+			}
+		})
+		compile := func(s grammar.Spec) error {
+			begin := time.Now()
+			_, err := c.Compile(t.Context(), s)
+			if err != nil {
+				require.Equal(t, 20*time.Millisecond, time.Since(begin))
+			}
+			return err
+		}
+		require.ErrorIs(t, compile(slow), grammar.ErrTooSlow)
+		require.ErrorIs(t, compile(other), grammar.ErrBusy)
+		require.ErrorIs(t, compile(slow), grammar.ErrTooSlow, "it is under way")
 
-	gone, cancel := context.WithCancel(context.Background())
-	cancel()
-	_, err = c.Compile(gone, grammar.Spec{Kind: grammar.Regex, Text: "b"})
-	require.ErrorIs(t, err, context.Canceled)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := c.Compile(gone, grammar.Spec{Kind: grammar.Regex, Text: "b"})
+		require.ErrorIs(t, err, context.Canceled)
+
+		close(end)
+		synctest.Wait()
+		require.NoError(t, compile(other))
+		require.NoError(t, compile(slow))
+	})
 }
 
 // TestMatchersAreApart: those of one Grammar know nothing of each other, at the same
