@@ -42,7 +42,7 @@ const (
 	bound    = 4096
 	interval = 5 * time.Second
 	timeout  = 10 * time.Second
-	patience = time.Second // of Close
+	patience = time.Second
 )
 
 // Exporter sends spans from a goroutine of its own. What a collector does not take
@@ -54,6 +54,7 @@ type Exporter struct {
 	spans             chan Span
 	end, giveUp       context.CancelFunc // of taking spans, of sending them
 	done              chan struct{}
+	patience          time.Duration // of Close
 
 	mu      sync.Mutex
 	dropped int
@@ -71,7 +72,7 @@ func New(endpoint, service string, log *slog.Logger) (*Exporter, error) {
 	sending, giveUp := context.WithCancel(context.Background())
 	e := &Exporter{
 		endpoint: endpoint, service: service, log: log, client: &http.Client{Timeout: timeout},
-		spans: make(chan Span, bound), end: end, giveUp: giveUp, done: make(chan struct{}),
+		spans: make(chan Span, bound), end: end, giveUp: giveUp, done: make(chan struct{}), patience: patience,
 	}
 	go e.run(ctx, sending)
 	return e, nil
@@ -98,7 +99,7 @@ func (e *Exporter) Dropped() int {
 // Close sends what is queued, and gives it and what is under way a second.
 func (e *Exporter) Close() {
 	e.end()
-	late := time.AfterFunc(patience, e.giveUp)
+	late := time.AfterFunc(e.patience, e.giveUp)
 	<-e.done
 	late.Stop()
 	e.giveUp()

@@ -26,6 +26,7 @@ func TestExport(t *testing.T) {
 	defer collector.Close()
 	e, err := New(collector.URL+"/v1/traces", "pagoda", quiet())
 	require.NoError(t, err)
+	e.patience = timeout // a slow machine needs it
 	at := time.Unix(1700000000, 5)
 	e.Add(Span{
 		Trace: TraceID{1, 0xab}, ID: SpanID{2}, Parent: SpanID{3}, Name: "llm_request", Start: at, End: at.Add(time.Second),
@@ -63,6 +64,7 @@ func TestRefusingCollector(t *testing.T) {
 	var log strings.Builder
 	e, err := New(collector.URL, "pagoda", slog.New(slog.NewTextHandler(&log, nil)))
 	require.NoError(t, err)
+	e.patience = timeout
 	e.Add(Span{Name: "x"})
 	e.Close()
 	require.Equal(t, 1, e.Dropped())
