@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -158,8 +159,6 @@ func TestMasksAreMadeBesideTheForwardPass(t *testing.T) {
 // startFakeLaunch is startFake with a function that each forward pass calls.
 func startFakeLaunch(t *testing.T, f *fake, c Config, launched func()) *Engine {
 	t.Helper()
-	c = quiet(c)
-	require.NoError(t, c.validate())
 	src := fakeSource(f, 1<<12)
 	load := src.load
 	src.load = func(b kernels.Backend) (*loaded, error) {
@@ -168,10 +167,7 @@ func startFakeLaunch(t *testing.T, f *fake, c Config, launched func()) *Engine {
 		l.forward = func(b *kernels.Batch) { forward(b); launched() }
 		return l, err
 	}
-	e, err := start(c, src)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = e.Close() })
-	return e
+	return startSource(t, src, c)
 }
 
 // TestConstraintFailures: whatever goes wrong in a constraint, it ends that request
@@ -228,13 +224,10 @@ func TestConstraintFailures(t *testing.T) {
 // then its request has failed. It is closed when it comes back.
 func TestLateMask(t *testing.T) {
 	loops(t, func(t *testing.T, c Config) {
-		f := &fake{}
-		c = quiet(c)
-		require.NoError(t, c.validate())
-		e := startFake(t, f, c)
+		entered, release := make(chan struct{}), make(chan struct{})
+		e := startFakeLaunch(t, &fake{}, c, func() { <-entered }) // a round that did not begin in time has no Constraint to close
 		require.NoError(t, e.call(context.Background(), func(l *loop) { l.guides.patience = time.Millisecond }))
-		release := make(chan struct{})
-		stuck := &scripted{mask: func(mask []uint32) (bool, error) { <-release; return all(mask) }}
+		stuck := &scripted{mask: func(mask []uint32) (bool, error) { close(entered); <-release; return all(mask) }}
 		slow, err := e.Submit(context.Background(), Request{Prompt: prompt(1, 3), Constrain: constrain(stuck)})
 		require.NoError(t, err)
 		neighbour := Request{Prompt: prompt(2, 20), MaxTokens: 40, IgnoreEOS: true}
@@ -291,6 +284,9 @@ func TestAbortedConstraint(t *testing.T) {
 		require.NoError(t, err)
 		<-entered
 		cancel()
+		for e.aborts.Load() == nil {
+			runtime.Gosched() // a cancelled context calls back on a goroutine of its own
+		}
 		release <- struct{}{}
 		close(release)
 		go func() {

@@ -294,10 +294,7 @@ func TestClose(t *testing.T) {
 			finished := make(chan error)
 			go func() { finished <- stop(e) }()
 			for e.state.Load() != stateClosed {
-				select {
-				case f.hold <- struct{}{}:
-				case <-e.Done():
-				}
+				runtime.Gosched()
 			}
 			close(f.hold)
 			require.NoError(t, <-finished)
@@ -356,7 +353,9 @@ func TestAbortOvertakes(t *testing.T) {
 // how often it lost its blocks; all of them together are what Stats counts.
 func TestRequestTimes(t *testing.T) {
 	loops(t, func(t *testing.T, c Config) {
-		e := startFake(t, &fake{}, c)
+		f, began := &fake{}, make(chan struct{})
+		f.onStep = func() { <-began } // all requests are there
+		e := startFake(t, f, c)
 		begin := time.Now()
 		var streams []*Stream
 		for i := range 6 {
@@ -364,6 +363,7 @@ func TestRequestTimes(t *testing.T) {
 			require.NoError(t, err)
 			streams = append(streams, s)
 		}
+		close(began)
 		preemptions := 0
 		for _, s := range streams {
 			_, last := readAll(t, s)

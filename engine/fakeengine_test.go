@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -47,11 +48,18 @@ func quiet(c Config) Config {
 // startFake starts an engine on f and closes it at the end of the test.
 func startFake(t *testing.T, f *fake, c Config) *Engine {
 	t.Helper()
+	return startSource(t, fakeSource(f, 1<<12), c)
+}
+
+// startSource is startFake for a source of the test's own.
+func startSource(t *testing.T, src source, c Config) *Engine {
+	t.Helper()
 	c = quiet(c)
 	require.NoError(t, c.validate())
-	e, err := start(c, fakeSource(f, 1<<12))
+	e, err := start(c, src)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = e.Close() })
+	require.NoError(t, e.call(t.Context(), func(l *loop) { l.guides.patience = time.Minute })) // a slow machine must not change what comes out
 	return e
 }
 

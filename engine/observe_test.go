@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -60,81 +61,79 @@ func requireObserved(t *testing.T, l *loop, o *Observation) {
 
 // TestObserve: who has which blocks, from outside, while requests run.
 func TestObserve(t *testing.T) {
-	loops(t, func(t *testing.T, c Config) {
-		c.NumGPUBlocksOverride, c.BlockSize = 40, 16
-		f := &fake{hold: make(chan struct{})}
-		e := startFake(t, f, c)
-		ctx := context.Background()
-		r := Request{ID: "first", Prompt: prompt(1, 40), MaxTokens: 200, IgnoreEOS: true}
-		step := func() { f.hold <- struct{}{}; f.hold <- struct{}{} }
-		first, err := e.Submit(ctx, r)
-		require.NoError(t, err)
-		for range 2 { // the prompt is computed and published
-			step()
-		}
-		r.ID = "second"
-		second, err := e.Submit(ctx, r)
-		require.NoError(t, err)
-		for range 3 {
-			step()
-		}
-		observed := make(chan Observation, 1)
-		go func() {
-			var o Observation
-			if e.Observe(ctx, &o, 10, 3) == nil {
-				observed <- o
-			}
-		}()
-		var o Observation
-		for o.Now == 0 { // the call is between two steps, of which there are enough until it comes
-			select {
-			case f.hold <- struct{}{}:
-				f.hold <- struct{}{}
-			case o = <-observed:
-			}
-		}
-		require.Len(t, o.Blocks, 10)
-		require.Len(t, o.Requests, 2)
-		a, b := o.Requests[0], o.Requests[1]
-		require.Equal(t, []string{"first", "second"}, []string{a.ID, b.ID})
-		require.Equal(t, []int{0, 32, 40, 200}, []int{a.Cached, b.Cached, b.Prompt, b.MaxTokens})
-		sharing := 0
-		for _, block := range o.Blocks {
-			if block.Refs == 2 {
-				sharing++
-				require.Equal(t, [ShownOwners]SequenceID{a.Sequence, b.Sequence}, block.Owners)
-				require.Equal(t, 16, block.Tokens)
-			}
-		}
-		require.Equal(t, 2, sharing)
-		require.Len(t, o.Steps, 3)
-		close(f.hold)
-		_, last := readAll(t, first)
-		require.Equal(t, a.Sequence, last.Sequence)
-		readAll(t, second)
+	loops(t, func(t *testing.T, c Config) { synctest.Test(t, func(t *testing.T) { testObserve(t, c) }) })
+}
 
-		recorded := o.Recorded
-		require.NoError(t, e.Observe(ctx, &o, 10, 1<<20))
-		require.Empty(t, o.Requests)
-		require.Equal(t, o.Recorded-recorded, len(o.Steps), "what was recorded since")
-		steps, err := e.StepsOf(ctx, b.Sequence, 1<<20)
-		require.NoError(t, err)
-		require.Equal(t, scheduler.Fresh, steps[0].Admitted[0].How)
-		require.Zero(t, steps[0].Decodes, "its prompt")
-		require.Equal(t, 1, steps[len(steps)-1].Decodes)
-		tokens := 0
-		for _, s := range steps {
-			for _, part := range s.Scheduled {
-				require.Equal(t, b.Sequence, part.ID)
-				tokens += part.Tokens
-			}
+func testObserve(t *testing.T, c Config) {
+	c.NumGPUBlocksOverride, c.BlockSize = 40, 16
+	f := &fake{hold: make(chan struct{})}
+	e := startFake(t, f, c)
+	ctx := context.Background()
+	r := Request{ID: "first", Prompt: prompt(1, 40), MaxTokens: 200, IgnoreEOS: true}
+	step := func() { f.hold <- struct{}{}; f.hold <- struct{}{} }
+	first, err := e.Submit(ctx, r)
+	require.NoError(t, err)
+	for range 2 { // the prompt is computed and published
+		step()
+	}
+	r.ID = "second"
+	second, err := e.Submit(ctx, r)
+	require.NoError(t, err)
+	for range 3 {
+		step()
+	}
+	observed := make(chan Observation, 1)
+	go func() {
+		var o Observation
+		if e.Observe(ctx, &o, 10, 3) == nil {
+			observed <- o
 		}
-		require.GreaterOrEqual(t, tokens, 40-32+199, "what was computed of it; the overlapped loop may do one more")
-		require.LessOrEqual(t, tokens, 40-32+200)
-		last3, err := e.StepsOf(ctx, b.Sequence, 3)
-		require.NoError(t, err)
-		require.Equal(t, steps[len(steps)-3:], last3)
-	})
+	}()
+	synctest.Wait() // the call waits for the end of a step
+	step()
+	o := <-observed
+	require.Len(t, o.Blocks, 10)
+	require.Len(t, o.Requests, 2)
+	a, b := o.Requests[0], o.Requests[1]
+	require.Equal(t, []string{"first", "second"}, []string{a.ID, b.ID})
+	require.Equal(t, []int{0, 32, 40, 200}, []int{a.Cached, b.Cached, b.Prompt, b.MaxTokens})
+	sharing := 0
+	for _, block := range o.Blocks {
+		if block.Refs == 2 {
+			sharing++
+			require.Equal(t, [ShownOwners]SequenceID{a.Sequence, b.Sequence}, block.Owners)
+			require.Equal(t, 16, block.Tokens)
+		}
+	}
+	require.Equal(t, 2, sharing)
+	require.Len(t, o.Steps, 3)
+	close(f.hold)
+	_, last := readAll(t, first)
+	require.Equal(t, a.Sequence, last.Sequence)
+	readAll(t, second)
+	synctest.Wait() // the overlapped loop may do one step more
+
+	recorded := o.Recorded
+	require.NoError(t, e.Observe(ctx, &o, 10, 1<<20))
+	require.Empty(t, o.Requests)
+	require.Equal(t, o.Recorded-recorded, len(o.Steps), "what was recorded since")
+	steps, err := e.StepsOf(ctx, b.Sequence, 1<<20)
+	require.NoError(t, err)
+	require.Equal(t, scheduler.Fresh, steps[0].Admitted[0].How)
+	require.Zero(t, steps[0].Decodes, "its prompt")
+	require.Equal(t, 1, steps[len(steps)-1].Decodes)
+	tokens := 0
+	for _, s := range steps {
+		for _, part := range s.Scheduled {
+			require.Equal(t, b.Sequence, part.ID)
+			tokens += part.Tokens
+		}
+	}
+	require.GreaterOrEqual(t, tokens, 40-32+199, "what was computed of it; the overlapped loop may do one more")
+	require.LessOrEqual(t, tokens, 40-32+200)
+	last3, err := e.StepsOf(ctx, b.Sequence, 3)
+	require.NoError(t, err)
+	require.Equal(t, steps[len(steps)-3:], last3)
 }
 
 // BenchmarkObserve looks at 32,768 blocks, half of them in 64 tables.

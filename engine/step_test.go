@@ -111,7 +111,7 @@ func TestChunksSendPenaltiesOnce(t *testing.T) {
 func TestFailedChunkIsNotFound(t *testing.T) {
 	loops(t, func(t *testing.T, c Config) {
 		c.LongPrefillTokenThreshold, c.MaxNumBatchedTokens = 8, 32
-		f := &fake{}
+		f, began := &fake{}, make(chan struct{})
 		e := startFake(t, f, c)
 		beside := Request{Prompt: prompt(1, 30), MaxTokens: 100, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1, FrequencyPenalty: 1}}
 		r := Request{Prompt: prompt(2, 120), MaxTokens: 10, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1, FrequencyPenalty: 1}}
@@ -127,6 +127,7 @@ func TestFailedChunkIsNotFound(t *testing.T) {
 			return true
 		}
 		f.onStep = func() { // on the engine's goroutine
+			<-began // both requests are there
 			if at > 0 && f.step == at+6 {
 				again, err = e.Submit(context.Background(), r)
 			}
@@ -137,6 +138,7 @@ func TestFailedChunkIsNotFound(t *testing.T) {
 			require.NoError(t, err)
 			streams = append(streams, s)
 		}
+		close(began)
 		got, last := readAll(t, streams[1])
 		require.Empty(t, got)
 		require.ErrorIs(t, last.Err, ErrNotNumbers)
