@@ -58,6 +58,20 @@ func TestLoadIsCompletedWhenIdle(t *testing.T) {
 	})
 }
 
+// TestStepsWhileLoadIsCompleted: an engine that completes the load hangs as little as one that
+// waits for the device.
+func TestStepsWhileLoadIsCompleted(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		f := &incomplete{fake: &fake{}, called: make(chan int64), answer: make(chan struct{}), left: 1}
+		e := startIncomplete(t, f, c)
+		<-f.called
+		steps := e.Steps(1)
+		f.answer <- struct{}{}
+		require.NotNil(t, steps)
+		require.NoError(t, e.Close())
+	})
+}
+
 // TestLoadCannotBeCompleted: the engine stops, and says why.
 func TestLoadCannotBeCompleted(t *testing.T) {
 	loops(t, func(t *testing.T, c Config) {

@@ -14,6 +14,8 @@
 //     keeps a row of device state for each running sequence and sends what
 //     changed.
 //   - judge (step.go): what a token means for its request: stop, length, error.
+//   - waker (waker.go): shows tokens to readers and wakes them, where these are many.
+//   - records (records.go): a ring of the last steps.
 //   - guides (constraint.go): computes masks of requests that carry a Constraint,
 //     on goroutines of its own.
 //   - plan (size.go): the memory formula, applied before anything is allocated.
@@ -75,7 +77,8 @@
 //  4. Masks are computed by a few goroutines, which start with the first Constraint.
 //     The loop waits for those of a step, for a bounded time, before it draws.
 //  5. Stats are read without a lock; see statsCell.
-//  6. With nothing to do the goroutine sleeps on its channels.
+//  6. With nothing to do the goroutine completes the load, where the device left some of
+//     it, and then sleeps on its channels.
 //
 // # Invariants
 //

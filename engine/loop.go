@@ -16,7 +16,7 @@ import (
 // below it.
 type loop struct {
 	// hold is locked by the engine's goroutine but while it waits for the device or
-	// for work: a dump may look at the rest then.
+	// for work, or completes the load: a dump may look at the rest then.
 	hold sync.Mutex
 
 	e          *Engine

@@ -76,7 +76,9 @@ func (l *loop) completeLoad() bool {
 	if l.completer == nil {
 		return false
 	}
+	l.hold.Unlock() // a dump asks nothing of the device
 	more, err := l.completer.CompleteLoad()
+	l.hold.Lock()
 	if err != nil {
 		l.fault = fmt.Errorf("%w: %w", ErrDevice, err)
 	}
