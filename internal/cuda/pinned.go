@@ -39,7 +39,7 @@ const (
 // machine or a cgroup has available is refused before any page is made: making them would end
 // the process.
 func NewPinned(n int, bytes int64) (pieces []Pinned, err error) {
-	if room := machine.AvailableMemory(); room > 0 && int64(n)*bytes > room {
+	if room, ok := machine.AvailableMemory(); ok && int64(n)*bytes > room {
 		return nil, fmt.Errorf("%d bytes of pinned host memory, %d are available: %w", int64(n)*bytes, room, unix.ENOMEM)
 	}
 	defer func() {

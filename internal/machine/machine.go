@@ -24,9 +24,9 @@ func Processors() int {
 }
 
 // AvailableMemory is the memory that the process could take without swapping,
-// in bytes: what the machine has available, or less by its cgroups' limits; 0 where that is not
-// known.
-func AvailableMemory() int64 { return memoryAvailable(os.DirFS("/")) }
+// in bytes: what the machine has available, or less by its cgroups' limits. Where ok is
+// false it is not known.
+func AvailableMemory() (bytes int64, ok bool) { return memoryAvailable(os.DirFS("/")) }
 
 // ProcessorName is the model name in /proc/cpuinfo.
 func ProcessorName() string {
@@ -124,8 +124,11 @@ func tableValue(root fs.FS, file, name string) int64 {
 // memoryAvailable is the least of the machine's available memory and what each
 // cgroup's limit leaves. Inactive file pages count as free: the kernel drops
 // them first.
-func memoryAvailable(root fs.FS) int64 {
+func memoryAvailable(root fs.FS) (bytes int64, ok bool) {
 	least := tableValue(root, "proc/meminfo", "MemAvailable")
+	if least == 0 {
+		return 0, false
+	}
 	apply := func(dir, limitFile, usageFile, inactive string) {
 		limit, ok := readInt(root, dir+"/"+limitFile)
 		if !ok {
@@ -142,5 +145,5 @@ func memoryAvailable(root fs.FS) int64 {
 	for _, dir := range v1 {
 		apply(dir, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 	}
-	return least
+	return least, true
 }

@@ -28,7 +28,17 @@ func TestMachineV2(t *testing.T) {
 		"sys/fs/cgroup/pod/app/memory.stat": "inactive_file 1\n",
 	})
 	require.Equal(t, 3, processorQuota(root), "2.5 processors are 3 threads")
-	require.EqualValues(t, 3600000, memoryAvailable(root))
+	bytes, ok := memoryAvailable(root)
+	require.True(t, ok)
+	require.EqualValues(t, 3600000, bytes)
+
+	root["sys/fs/cgroup/pod/memory.current"].Data = []byte("5600000\n")
+	bytes, ok = memoryAvailable(root)
+	require.True(t, ok, "that nothing is left is known")
+	require.Zero(t, bytes)
+	delete(root, "proc/meminfo")
+	_, ok = memoryAvailable(root)
+	require.False(t, ok)
 }
 
 func TestMachineV1(t *testing.T) {
@@ -41,11 +51,15 @@ func TestMachineV1(t *testing.T) {
 		"sys/fs/cgroup/memory/a/memory.usage_in_bytes": "1\n",
 	})
 	require.Zero(t, processorQuota(root), "no quota")
-	require.EqualValues(t, 1000<<10, memoryAvailable(root))
+	bytes, ok := memoryAvailable(root)
+	require.True(t, ok)
+	require.EqualValues(t, 1000<<10, bytes)
 }
 
 func TestMachineHere(t *testing.T) {
 	require.Positive(t, Processors())
-	require.Positive(t, AvailableMemory())
+	bytes, ok := AvailableMemory()
+	require.True(t, ok)
+	require.Positive(t, bytes)
 	require.NotEmpty(t, ProcessorName())
 }

@@ -140,7 +140,7 @@ func New(cfg Config) (*Backend, error) {
 	}
 	memory := cfg.MemoryLimit
 	if memory <= 0 {
-		memory = machine.AvailableMemory()
+		memory, _ = machine.AvailableMemory()
 	}
 	d := (*C.struct_pg_device)(C.calloc(1, C.sizeof_struct_pg_device))
 	d.isa, d.threads = isa, C.int32_t(threads)
