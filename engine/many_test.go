@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -95,4 +96,56 @@ func TestMasksHoldBackNobodysTokens(t *testing.T) {
 	readers.Wait()
 	require.Greater(t, masks, 20)
 	require.False(t, heldBack, "tokens that were counted came only after the mask")
+}
+
+// TestManyReadersGoAway: readers of hundreds of streams that cancel at some token get what was drawn
+// until then, in its order, and one end; the others' outputs are whole. Limits change meanwhile.
+func TestManyReadersGoAway(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		const n, tokens = 150, 60
+		c.MaxNumSeqs, c.MaxNumBatchedTokens, c.NumGPUBlocksOverride, c.MaxModelLen, c.SwapSpace, c.PreemptionMode = n, 1024, 500, 256, 64<<10, "swap"
+		e := startFake(t, &fake{swapPolls: 2}, c)
+		var readers sync.WaitGroup
+		got, finish, wants := make([][]int32, n), make([][]FinishReason, n), make([][]int32, n)
+		leaves := func(i int) int { return i * 7 % (2 * tokens) } // half of them stay
+		for i := range n {
+			r := Request{Prompt: prompt(i, 5+i%20), MaxTokens: tokens, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}}
+			wants[i], _ = expect(&r, tokens, 0)
+			ctx, cancel := context.WithCancel(t.Context())
+			s, err := e.Submit(ctx, r)
+			require.NoError(t, err)
+			readers.Go(func() {
+				defer cancel()
+				for {
+					if len(got[i]) == leaves(i) {
+						cancel()
+					}
+					ev, ok := s.Next(context.Background())
+					if !ok {
+						return
+					}
+					if ev.HasToken {
+						got[i] = append(got[i], ev.Token)
+					}
+					if ev.Finish != FinishNone {
+						finish[i] = append(finish[i], ev.Finish)
+					}
+				}
+			})
+		}
+		for i := range 6 {
+			require.NoError(t, e.Reconfigure(t.Context(), Limits{MaxNumSeqs: []int{40, n}[i%2], NumGPUBlocksOverride: []int{300, 500}[i%2]}))
+		}
+		readers.Wait()
+		for i := range n {
+			want := FinishLength
+			if len(got[i]) < tokens {
+				want = FinishAbort
+				require.GreaterOrEqual(t, len(got[i]), leaves(i), "stream %d", i)
+			}
+			require.Equal(t, []FinishReason{want}, finish[i], "stream %d", i)
+			require.Equal(t, wants[i][:len(got[i])], append([]int32{}, got[i]...), "stream %d", i)
+		}
+		require.Zero(t, e.Stats().BlocksUsed)
+	})
 }
