@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -84,20 +85,25 @@ func TestLoadCannotBeCompleted(t *testing.T) {
 	})
 }
 
-// unfit is a fake that cannot hold the weights.
-type unfit struct{ *fake }
+// unfit is a fake that fails at the end of loading.
+type unfit struct {
+	*fake
+	err error
+}
 
-func (unfit) CheckLoad() error { return errors.New("3 weights are too large: use --device cpu") }
+func (f unfit) CheckLoad() error { return f.err }
 
-// TestWeightsThatDoNotFit: an engine whose backend cannot hold the weights does not start, and says
-// that it is the model.
-func TestWeightsThatDoNotFit(t *testing.T) {
-	c := quiet(Config{})
-	require.NoError(t, c.validate())
-	f := &fake{}
-	src := fakeSource(f, 1<<12)
-	src.open = func(*Config) (kernels.Backend, error) { return unfit{f}, nil }
-	_, err := start(c, src)
-	require.ErrorIs(t, err, ErrModel)
-	require.ErrorContains(t, err, "3 weights are too large: use --device cpu")
+// TestLoadIsChecked: an engine whose backend cannot hold the weights does not start, and says that
+// it is the model; that of a device that has failed says that it is the device.
+func TestLoadIsChecked(t *testing.T) {
+	for class, failure := range map[error]error{ErrModel: &kernels.UnfitError{Reason: "3 weights are too large: use --device cpu"}, ErrDevice: errors.New("an illegal address")} {
+		c := quiet(Config{})
+		require.NoError(t, c.validate())
+		f := &fake{}
+		src := fakeSource(f, 1<<12)
+		src.open = func(*Config) (kernels.Backend, error) { return unfit{f, fmt.Errorf("cuda: %w", failure)}, nil }
+		_, err := start(c, src)
+		require.ErrorIs(t, err, class)
+		require.ErrorIs(t, err, failure)
+	}
 }

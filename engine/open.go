@@ -177,8 +177,13 @@ func (e *Engine) setup(src source) (_ *loop, err error) {
 		return nil, err
 	}
 	if c, ok := backend.(kernels.LoadChecker); ok {
-		if err := c.CheckLoad(); err != nil {
+		err := c.CheckLoad()
+		var unfit *kernels.UnfitError
+		switch {
+		case errors.As(err, &unfit):
 			return nil, fmt.Errorf("%w: %w", ErrModel, err)
+		case err != nil:
+			return nil, fmt.Errorf("%w: %w", ErrDevice, err)
 		}
 	}
 	for _, text := range append(m.notes, plan.warnings...) {

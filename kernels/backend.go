@@ -130,7 +130,7 @@ type Completer interface {
 // LoadChecker is a Backend that knows only at the end of loading whether its number format holds
 // what it was given.
 type LoadChecker interface {
-	// CheckLoad ends loading; an error says what does not fit, and what to do.
+	// CheckLoad ends loading. It fails with an UnfitError, or with the device's error.
 	CheckLoad() error
 }
 

@@ -16,6 +16,13 @@ func (e *UnreadableError) Reason() string {
 // Error implements error.
 func (e *UnreadableError) Error() string { return e.Tensor.Name + ": " + e.Reason() }
 
+// UnfitError says that a Backend's number format does not hold weights that it was given, and
+// what to do.
+type UnfitError struct{ Reason string }
+
+// Error implements error.
+func (e *UnfitError) Error() string { return e.Reason }
+
 // Weight is a tensor on the device, packed as its Backend likes.
 type Weight interface {
 	// Bytes is the device memory it takes. A Completer may find out while it completes the load

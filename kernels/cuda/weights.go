@@ -129,7 +129,7 @@ func (b *Backend) CheckLoad() error {
 	var beyond int32
 	err := errors.Join(b.compute.ToHost(unsafe.Pointer(&beyond), l.beyond, 4), b.compute.Sync())
 	if err == nil && beyond > 0 {
-		err = fmt.Errorf("%d weights are beyond what float16 holds (65,504; of down projections 1,023): use --device cpu", beyond)
+		err = &kernels.UnfitError{Reason: fmt.Sprintf("%d weights are beyond what float16 holds (65,504; of down projections 1,023): use --device cpu", beyond)}
 	}
 	return errors.Join(err, l.unstage())
 }
