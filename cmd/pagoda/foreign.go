@@ -26,7 +26,7 @@ var foreignFlags = []foreignFlag{
 	{name: "tensor-parallel-size", same: []string{"1"}, refuse: "one device holds the model"},
 	{name: "pipeline-parallel-size", same: []string{"1"}, refuse: "one device holds the model"},
 	{name: "data-parallel-size", same: []string{"1"}, refuse: "start one server for each device"},
-	{name: "dtype", same: []string{"auto", "bfloat16"}, refuse: "weights are computed in bfloat16"},
+	{name: "dtype", same: []string{"auto", "bfloat16"}, refuse: "weights are rounded to bfloat16"},
 	{name: "kv-cache-dtype", same: []string{"auto", "bfloat16", "float16"}, refuse: "the KV cache is float16, which has the bytes of bfloat16 and three bits more of mantissa"},
 	{name: "enable-lora", boolean: true, same: []string{"false"}, refuse: "adapters are not supported"},
 	{name: "override-generation-config", refuse: "set sampling defaults in the model's generation_config.json"},
