@@ -1,6 +1,8 @@
 package kvcache
 
 import (
+	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -301,13 +303,17 @@ func TestSwapKeepsRuns(t *testing.T) {
 			content[Copy{to, c.Dst}] = content[Copy{from, c.Src}]
 		}
 	}
-	first, _ := admit(t, m, prompt(1, 32))
+	var host, other HostTable
+	turned, _ := admit(t, m, prompt(3, 32))
+	m.Copied(m.SwapOut(turned, &other, 32, nil), true)
+	m.DropHost(&other)
 	tokens := prompt(2, 32)
 	table, _ := admit(t, m, tokens)
+	require.Greater(t, table.IDs()[0], table.IDs()[7], "what came free first is handed out last")
+	first, _ := admit(t, m, prompt(1, 32))
 	for i, id := range table.IDs() {
 		content[Copy{0, int32(id)}] = int32(i + 1)
 	}
-	var host, other HostTable
 	for range 4 {
 		out := m.SwapOut(table, &host, 32, nil)
 		run(out)
@@ -327,4 +333,41 @@ func TestSwapKeepsRuns(t *testing.T) {
 		}
 		check(t, m, table)
 	}
+}
+
+// TestHostPool: of hundreds of host blocks the lowest that is free is taken, whichever came free
+// last and however the pool shrinks and grows.
+func TestHostPool(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var p hostPool
+	var held []HostID
+	most := 0
+	p.setLimit(300)
+	for i := range 20000 {
+		fills := i/700%2 == 0
+		switch n := r.IntN(100); {
+		case n == 0:
+			p.setLimit(50 + r.IntN(300))
+		case fills == (n < 80) && p.numFree > 0:
+			lowest := HostID(0)
+			for slices.Contains(held, lowest) {
+				lowest++
+			}
+			require.Equal(t, lowest, p.take())
+			held = append(held, lowest)
+		case len(held) > 0:
+			at := r.IntN(len(held))
+			p.drop(held[at])
+			held = slices.Delete(held, at, at+1)
+		}
+		excess := 0
+		for _, id := range held {
+			if int(id) >= p.limit {
+				excess++
+			}
+		}
+		require.Equal(t, []int{p.limit - len(held) + excess, len(held), excess}, []int{p.numFree, p.used, p.excess})
+		most = max(most, len(held))
+	}
+	require.Greater(t, most, 256)
 }
