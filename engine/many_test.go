@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kernels"
 )
 
 // eachToken calls for each token of a stream as it comes.
@@ -148,4 +150,50 @@ func TestManyReadersGoAway(t *testing.T) {
 		}
 		require.Zero(t, e.Stats().BlocksUsed)
 	})
+}
+
+// TestNothingLongHoldsBackTokens: before a prompt is launched, and before a job, many readers have what
+// was drawn.
+func TestNothingLongHoldsBackTokens(t *testing.T) {
+	const n, tokens, rounds = 20, 200, 5
+	var got atomic.Int64
+	var e *Engine
+	allRead := func() {
+		for got.Load() < e.Stats().GenerationTokens {
+			runtime.Gosched()
+		}
+	}
+	c := quiet(Config{AsyncScheduling: "on", MaxNumSeqs: 64, MaxNumBatchedTokens: 512, NumGPUBlocksOverride: 4000, MaxModelLen: 1024})
+	require.NoError(t, c.validate())
+	f, prompts := &fake{}, 0
+	src := fakeSource(f, 1024)
+	src.load = func(kernels.Backend) (*loaded, error) {
+		return &loaded{forward: func(b *kernels.Batch) {
+			if b.NumDecodes < b.NumSeqs() {
+				allRead()
+				prompts++
+			}
+			f.Launch(b, nil)
+		}, weightBytes: 1 << 20}, nil
+	}
+	var err error
+	e, err = start(c, src)
+	require.NoError(t, err)
+	var readers sync.WaitGroup
+	milestones := make(chan struct{}, rounds)
+	submitMany(t, e, n, tokens, &readers, func() {
+		if v := got.Add(1); v%(n*tokens/10) == 0 && v/(n*tokens/10) <= rounds {
+			milestones <- struct{}{}
+		}
+	})
+	for range rounds {
+		<-milestones
+		var late sync.WaitGroup
+		submitMany(t, e, 1, 3, &late, func() { got.Add(1) })
+		late.Wait()
+		require.NoError(t, e.alone(t.Context(), func(*loop) bool { allRead(); return true }))
+	}
+	readers.Wait()
+	require.NoError(t, e.Close())
+	require.Greater(t, prompts, rounds)
 }
