@@ -71,6 +71,10 @@ var mutants = []mutant{
 		{"min(computed, end*m.cfg.BlockSize), h.era", "end*m.cfg.BlockSize, h.era"}}},
 	{"swap-in jumps a gap", "kvcache/swap.go", []edit{
 		{"	for end < len(h.ids) && h.ids[end] != dropped {\n", "	for end < len(h.ids) {\n		if h.ids[end] == dropped {\n			end++\n			continue\n		}\n"}}},
+	{"blocks in the order of their copies", "kvcache/swap.go", []edit{
+		{"		t.ids[o.entry] = id\n", "		t.ids[hits+i] = id\n"}}},
+	{"free host blocks below the last one taken are lost", "kvcache/swap.go", []edit{
+		{"	p.lowest = min(p.lowest, int(id/64))\n", ""}}},
 	{"own published blocks not copied out", "kvcache/swap.go", []edit{
 		{"return m.blocks[id].published && m.blocks[id].refs > 1", "return m.blocks[id].published"}}},
 	{"copies reported to the wrong end", "kvcache/swap.go", []edit{
