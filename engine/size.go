@@ -78,7 +78,7 @@ func plan(c *Config, s sizes) (memoryPlan, error) {
 	p.chooseHost(c, s)
 	pool := int64(p.blocks) * s.block
 	p.ledger = []LedgerEntry{
-		{"weights", s.weights, map[bool]string{false: "bfloat16, at most", true: "int8"}[c.Quantization == quantizationInt8]},
+		{"weights", s.weights, map[bool]string{false: "two bytes each, at most", true: "int8"}[c.Quantization == quantizationInt8]},
 		{"workspace", s.workspace, fmt.Sprintf("%d tokens and %d sequences a step", c.MaxNumBatchedTokens, c.MaxNumSeqs)},
 		{"kv cache", pool, fmt.Sprintf("%d blocks of %d tokens, %s each, one of them reserved", p.blocks, c.BlockSize, bytesText(s.block))},
 		{"unused", s.limit - s.weights - s.workspace - pool, fmt.Sprintf("of %s, %s", bytesText(s.limit), s.limitFrom)},
