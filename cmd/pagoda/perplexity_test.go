@@ -88,6 +88,9 @@ func float32Path(t *testing.T) string {
 // TestInt8Perplexity: int8 weights and rounded activations cost the test model at
 // most 1 % of perplexity on prose.
 func TestInt8Perplexity(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a minute of one request, in which the race detector finds nothing")
+	}
 	dir := testModel(t)
 	text, err := tokenizer.Open(dir)
 	require.NoError(t, err)
