@@ -95,10 +95,9 @@ func (c *Config) validate() error {
 
 // resolve fills in the defaults that depend on the device.
 func (c *Config) resolve(backend string) {
-	if c.MaxNumBatchedTokens > 0 {
-		return
+	if c.MaxNumBatchedTokens == 0 {
+		c.MaxNumBatchedTokens = max(DefaultBatchedTokens(backend), c.MaxNumSeqs)
 	}
-	c.MaxNumBatchedTokens = max(DefaultBatchedTokens(backend), c.MaxNumSeqs)
 }
 
 // DefaultBatchedTokens is max_num_batched_tokens on a backend when nobody chooses it.

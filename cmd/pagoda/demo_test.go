@@ -61,7 +61,7 @@ func TestDemoIsNoDirectory(t *testing.T) {
 // TestBinaryWithoutDemo builds with the tag and wants one clear line.
 func TestBinaryWithoutDemo(t *testing.T) {
 	if testing.Short() {
-		t.Skip("links a binary")
+		t.Skip("links a binary, which the race detector does not see into")
 	}
 	binary := filepath.Join(t.TempDir(), "pagoda")
 	out, err := exec.Command("go", "build", "-tags", "nodemo", "-ldflags", "-s -w", "-o", binary, ".").CombinedOutput()

@@ -93,7 +93,7 @@ func metamorphicTexts(n int) []string {
 // company.
 func TestMetamorphic(t *testing.T) {
 	if testing.Short() {
-		t.Skip("half a minute")
+		t.Skip("half a minute, and ten times that under the race detector, for which TestConcurrentStreams is")
 	}
 	dir := *metamorphicModel
 	if dir == "" {

@@ -89,7 +89,7 @@ func float32Path(t *testing.T) string {
 // most 1 % of perplexity on prose.
 func TestInt8Perplexity(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a minute of one request, in which the race detector finds nothing")
+		t.Skip("a minute of C, which the race detector does not see into")
 	}
 	dir := testModel(t)
 	text, err := tokenizer.Open(dir)

@@ -206,8 +206,8 @@ template <int N> struct Qkv {
 		}
 	}
 
-	// slot is where the i-th of the thread's tokens lies in a layer of the pool, which may be beyond
-	// 2³² of anything.
+	// slot is how many elements into the pool the i-th of the thread's tokens lies, layer, head and dim
+	// left out. A pool of a large card has more than 2³².
 	__device__ __forceinline__ uint64_t slot(int i) const {
 		return (uint64_t)(uint32_t)(slots[i] >> e.kv.block_shift) * (uint32_t)e.kv.block + (slots[i] & (e.kv.block_size - 1)) * (uint32_t)e.kv.token;
 	}

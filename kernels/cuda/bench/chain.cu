@@ -1,8 +1,7 @@
-// Times what a layer cannot go below however fast its kernels read: a chain of kernels each of
-// which starts at once, waits for the one before, reads all of what that wrote, and writes its own
-// share of as much. No weights, no products, and as many CTAs, threads and bytes of shared memory as
-// a product has. Beside it the same with a barrier of a cluster at the end, which the sums of a
-// product cut along k need.
+// Times what dependent kernels take without weights and products: a chain of kernels, each of which
+// starts at once, waits for the one before, reads all of what that wrote, and writes its share of as
+// much, with the CTAs, threads and shared memory of a product. Beside it the same with a barrier of a
+// cluster at the end, which the sums of a product cut along k need.
 #include "../wgmma.cuh"
 #include "bench.cuh"
 
