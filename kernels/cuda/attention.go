@@ -16,6 +16,7 @@ type attentionPlan struct {
 	decode, prefill bool
 	prefills        prefillPlan
 	withDecodes     bool // the prefill kernel takes the decodes, too
+	decodes         launch
 }
 
 // planAttention chooses for a step of the sequences, and issues what the kernels
@@ -28,7 +29,8 @@ func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 	if b.info.Path == pathPlain || seqs == 0 {
 		return
 	}
-	a.withDecodes = invariant || !b.decode.ok
+	layer, plan, ok := planAttentionDecode(shape, b.arch, decodes, b.limits.MaxSeqs)
+	a.decodes, a.withDecodes = layer, invariant || !ok
 	first := decodes
 	if a.withDecodes {
 		first = 0
@@ -44,8 +46,10 @@ func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 	}
 	a.plain, a.decode = false, !a.withDecodes && decodes > 0
 	if a.decode {
-		p := decodePlanParams{batch: b.ws.batch, plan: b.ws.decode.plan, kvHeads: int32(shape.kvHeads), grid: int32(b.decode.layer.Grid[0])}
-		b.launch(kernels.OpAttention, b.decode.plan, unsafe.Pointer(&p))
+		p := decodePlanParams{
+			batch: b.ws.batch, plan: b.ws.decode.plan, kvHeads: int32(shape.kvHeads), grid: int32(layer.Grid[0]), cluster: int32(layer.Cluster),
+		}
+		b.launch(kernels.OpAttention, plan, unsafe.Pointer(&p))
 	}
 	if a.prefill {
 		p := prefillPlanParams{
@@ -57,12 +61,6 @@ func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 		}
 		b.launch(kernels.OpAttention, a.prefills.plan, unsafe.Pointer(&p))
 	}
-}
-
-// decodeLaunches is the decode kernel's, planned at Setup.
-type decodeLaunches struct {
-	layer, plan launch
-	ok          bool
 }
 
 // attention runs the attention of the step in the layer.
@@ -82,9 +80,9 @@ func (b *Backend) attention(layer int) {
 		p := decodeParams{
 			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, tables: b.ws.batch.tables, plan: b.ws.decode.plan,
 			partials: b.ws.decode.partials, counters: b.ws.decode.counters, ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads),
-			group: int32(shape.group()), grid: int32(b.decode.layer.Grid[0]), scale: shape.scale(),
+			group: int32(shape.group()), grid: int32(a.decodes.Grid[0]), scale: shape.scale(),
 		}
-		b.launch(kernels.OpAttention, b.decode.layer, unsafe.Pointer(&p))
+		b.launch(kernels.OpAttention, a.decodes, unsafe.Pointer(&p))
 	}
 	if a.prefill {
 		p := prefillParams{

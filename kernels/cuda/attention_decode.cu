@@ -14,6 +14,11 @@
 // the last to arrive folds them in order. Two pieces of a CTA can be partial,
 // the first and the last: slots 2·cta and 2·cta + 1.
 //
+// Through memory that takes three trips to L2 one after the other. On Hopper, where
+// units are few, the kernels _clusters have a cluster for each, whose CTAs take equal shares
+// and send their states to each other's shared memory, each those of the heads that the other
+// ends. Long contexts, whose shares would be too long, go by the line there, too.
+//
 // CTA: 4 warps; warp w owns tokens 16w..16w+15 of each tile, with a ring of its
 // own in shared memory (cp.async) and an online softmax of its own (Milakov and
 // Gimelshein, 2018), so the warps meet only where a piece ends. The ring runs on
@@ -25,23 +30,17 @@
 //
 // Measured by what leaving it out of a step saves (BenchmarkWithout, H100 80GB HBM3, 2026-11-26,
 // of 3.35 TB/s), at 1,184 tokens of context: 7B 207 µs a layer with 256 sequences, 90 %; 53 with 64,
-// 87 %; 1.5B 115 and 31 µs, 80 and 75 %; 0.5B 61 and 18 µs, 76 and 64 %. With one sequence it is 5 to 6 µs, all latency.
+// 87 %; 1.5B 115 and 31 µs, 80 and 75 %; 0.5B 61 and 18 µs, 76 and 64 %. In clusters, of the 0.5B, 4 µs with one sequence (H100, 2026-11-27).
 #include "attention_decode.cuh"
 
 namespace {
 
-// end_piece merges the warps' states and writes the output or a partial state.
-// Tiles [begin, end) of the unit are the piece.
-template <int D>
-__device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor &c, int begin, const char *stages, int ring_bytes) {
+// merge is the sum of the states that the warps left in a stage.
+template <int D> __device__ __forceinline__ Sum<D> merge(const DecodeParams &p, const char *stages, int ring_bytes) {
 	constexpr int N = Sum<D>::N;
-	__shared__ bool last;
-	int head = threadIdx.x / 16, dim = threadIdx.x % 16 * N, end = c.tile + 1;
-	half *out = p.out + c.token * p.ld + (c.head * p.group + head) * D + dim;
-	bool mine = head < p.group;
-	__syncthreads();
+	int head = threadIdx.x / 16, dim = threadIdx.x % 16 * N;
 	Sum<D> sum;
-	if (mine) {
+	if (head < p.group) {
 #pragma unroll
 		for (int w = 0; w < WARPS; w++) {
 			const Shared<D> *from = reinterpret_cast<const Shared<D> *>(stages + w * ring_bytes);
@@ -50,6 +49,53 @@ __device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor &c
 			sum.add(from->max[head], from->sum[head], o);
 		}
 	}
+	return sum;
+}
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+// end_in_cluster sends the CTA's state to those of the cluster's `active` CTAs that end its heads,
+// and ends those that are its own.
+template <int D>
+__device__ __forceinline__ void end_in_cluster(const DecodeParams &p, const Cursor &c, int active, Exchange<D> &exchange, const Sum<D> &sum) {
+	constexpr int N = Sum<D>::N;
+	int rank = cluster_rank(), head = threadIdx.x / 16, dim = threadIdx.x % 16 * N, each = (p.group + active - 1) / active;
+	uint32_t received = shared_address(&exchange.received);
+	cluster_wait(); // all have their barriers
+	if (head < p.group) {
+		int to = head % active;
+		uint32_t at = remote(shared_address(exchange.states[rank * each + head / active]), to), barrier = remote(received, to);
+#pragma unroll
+		for (int i = 0; i < N; i += 4) send(at + (dim + i) * 4, make_float4(sum.o[i], sum.o[i + 1], sum.o[i + 2], sum.o[i + 3]), barrier);
+		if (dim == 0) send(at + D * 4, sum.max, sum.sum, barrier);
+	}
+	head = rank + head * active; // of those that end here
+	if (head >= p.group) return;
+	barrier_wait(received, 0);
+	Sum<D> all;
+	for (int from = 0; from < active; from++) {
+		const float *state = exchange.states[from * each + head / active];
+		float o[N];
+#pragma unroll
+		for (int i = 0; i < N; i += 4) {
+			float4 v = *reinterpret_cast<const float4 *>(state + dim + i);
+			o[i] = v.x, o[i + 1] = v.y, o[i + 2] = v.z, o[i + 3] = v.w;
+		}
+		all.add(state[D], state[D + 1], o);
+	}
+	all.store(p.out + c.token * p.ld + (c.head * p.group + head) * D + dim);
+}
+
+#endif
+
+// end_piece writes the output or a partial state, of which header says how the line is cut. Tiles
+// [begin, c.tile] of the unit are the piece.
+template <int D> __device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor &c, int begin, int2 header, const Sum<D> &sum) {
+	constexpr int N = Sum<D>::N;
+	__shared__ bool last;
+	int head = threadIdx.x / 16, dim = threadIdx.x % 16 * N, end = c.tile + 1;
+	half *out = p.out + c.token * p.ld + (c.head * p.group + head) * D + dim;
+	bool mine = head < p.group;
 	if (begin == 0 && end == c.tiles) {
 		if (mine) sum.store(out);
 		__syncthreads(); // the stages may be filled again
@@ -63,11 +109,10 @@ __device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor &c
 		if (dim == 0)
 			reinterpret_cast<float2 *>(p.partials + (int64_t)2 * p.grid * HEADS * D)[slot] = make_float2(sum.max, sum.sum);
 	}
+	int per = header.x, pad = header.y, unit_begin = c.first + c.head * ((c.tiles + pad - 1) / pad * pad);
+	int first_cta = unit_begin / per, last_cta = (unit_begin + c.tiles - 1) / per;
 	__threadfence();
 	__syncthreads();
-	int per = p.plan.header[0], pad = p.plan.header[1];
-	int unit_begin = __ldg(p.plan.seqs + c.seq).y + c.head * ((c.tiles + pad - 1) / pad * pad);
-	int first_cta = unit_begin / per, last_cta = (unit_begin + c.tiles - 1) / per;
 	if (threadIdx.x == 0) {
 		int *counter = p.counters + c.seq * p.kv_heads + c.head;
 		last = atomicAdd(counter, 1) == last_cta - first_cta;
@@ -80,22 +125,31 @@ __device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor &c
 	}
 }
 
-template <int D, int STAGES> __device__ __forceinline__ void attend(const DecodeParams &p) {
+template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void attend(const DecodeParams &p) {
 	constexpr int STAGE = 2 * STEP * D * 2, RING = STAGES * STAGE;
 	static_assert(sizeof(Shared<D>) <= STAGE, "a stage holds a state");
 	extern __shared__ __align__(128) char memory[];
 	int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 	uint32_t ring = shared_address(memory) + warp * RING;
 
-	int4 start = p.plan.starts[blockIdx.x];
+	int4 start = p.plan.starts[2 * blockIdx.x], of = p.plan.starts[2 * blockIdx.x + 1];
+	int2 header = *reinterpret_cast<const int2 *>(p.plan.header);
 	int count = start.w;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + WARPS * RING);
+	int active = CLUSTERS ? -of.y : 0; // CTAs of the cluster that has the unit, if one has
+	if (active > 0) {
+		if (threadIdx.x == 0 && count > 0) exchange.expect(cluster_rank(), p.group, active);
+		cluster_arrive_relaxed();
+	}
+#endif
 	if (count == 0) {
 		grid_wait();
 		grid_trigger();
 		return;
 	}
 	Cursor ahead{start.x, start.y, start.z}, c;
-	ahead.load(p.plan);
+	ahead.set(of);
 	c = ahead;
 	auto position = [&](const Cursor &at) { return at.tile * TILE + warp * STEP; };
 	auto block_of = [&] { // the id is fetched a step before it is needed
@@ -133,7 +187,13 @@ template <int D, int STAGES> __device__ __forceinline__ void attend(const Decode
 		bool ends = c.tile + 1 == c.tiles || i + 1 == count;
 		if (ends) {
 			leave<D>(state, reinterpret_cast<Shared<D> *>(memory + warp * RING + stage), lane);
-			end_piece<D>(p, c, begin, memory + stage, RING);
+			__syncthreads();
+			Sum<D> sum = merge<D>(p, memory + stage, RING);
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+			if (active > 0) end_in_cluster<D>(p, c, active, exchange, sum);
+			else
+#endif
+				end_piece<D>(p, c, begin, header, sum);
 		}
 		__syncwarp();
 		if (i + STAGES < count) issue_next(i + STAGES);
@@ -149,8 +209,10 @@ template <int D, int STAGES> __device__ __forceinline__ void attend(const Decode
 
 } // namespace
 
-PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<64, 6>(p); }
-PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<128, 3>(p); }
+PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<64, 6, false>(p); }
+PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<128, 3, false>(p); }
+PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_64_clusters(const __grid_constant__ DecodeParams p) { attend<64, 6, true>(p); }
+PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_128_clusters(const __grid_constant__ DecodeParams p) { attend<128, 3, true>(p); }
 
 // sum_of is the sum over a CTA of 1,024 threads.
 static __device__ __forceinline__ int sum_of(int x, int32_t *warp_total) {
@@ -161,6 +223,20 @@ static __device__ __forceinline__ int sum_of(int x, int32_t *warp_total) {
 	int all = 0;
 	for (int w = 0; w < 32; w++) all += warp_total[w];
 	return all;
+}
+
+// start_in_cluster gives a CTA its share of its cluster's unit, if n sequences have so many.
+static __device__ __forceinline__ void start_in_cluster(const DecodePlanParams &p, int cta, int n) {
+	int unit = cta / p.cluster, s = unit / p.kv_heads;
+	int4 start = {}, of = {};
+	if (s < n) {
+		of = p.plan.seqs[s];
+		int tiles = (of.x + TILE - 1) / TILE, share = (tiles + p.cluster - 1) / p.cluster, from = cta % p.cluster * share;
+		start = make_int4(s, unit % p.kv_heads, from, max(0, min(share, tiles - from)));
+		of.y = tiles > 0 ? -((tiles + share - 1) / share) : 0;
+	}
+	p.plan.starts[2 * cta] = start;
+	p.plan.starts[2 * cta + 1] = of;
 }
 
 // attention_decode_plan: one CTA of 1,024 threads. It chooses the length of a run,
@@ -195,6 +271,8 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 		break;
 	}
 	__syncthreads(); // warp_total is read
+	// A cluster's states do not go through memory, which is worth a few tiles of 0.5 µs.
+	bool clustered = p.cluster > 1 && n * p.kv_heads * p.cluster <= p.grid && (longest + p.cluster - 1) / p.cluster <= per + per / 4 + 2;
 
 	for (int base = 0; base < n; base += 1024) {
 		int s = base + t, tiles = (tiles_of(s) + pad - 1) / pad * pad * p.kv_heads, sum = tiles;
@@ -217,6 +295,10 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 	total = carry;
 	if (t == 0) p.plan.header[0] = per, p.plan.header[1] = pad;
 	for (int cta = t; cta < p.grid; cta += 1024) {
+		if (clustered) {
+			start_in_cluster(p, cta, n);
+			continue;
+		}
 		int at = cta * per, low = 0, high = n; // the last sequence that starts at or before the tile
 		int4 start = make_int4(0, 0, 0, 0);
 		if (at < total) {
@@ -229,6 +311,7 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 			start = make_int4(low, rest / padded, rest % padded, 0);
 			start.w = pad > 1 ? min(per, tiles - start.z) : min(per, total - at);
 		}
-		p.plan.starts[cta] = start;
+		p.plan.starts[2 * cta] = start;
+		p.plan.starts[2 * cta + 1] = start.w > 0 ? p.plan.seqs[start.x] : make_int4(0, 0, 0, 0);
 	}
 }

@@ -2,7 +2,7 @@
 // a warp's ring and softmax, and how the states of warps and CTAs become one.
 #pragma once
 
-#include "mma.cuh"
+#include "wgmma.cuh"
 
 namespace {
 
@@ -13,15 +13,16 @@ constexpr int WARPS = 4, STEP = 16, TILE = WARPS * STEP, HEADS = 8;
 struct DecodePlan {
 	int32_t *header; // {tiles of a run, tiles that a unit is padded to a multiple of}
 	int4 *seqs;      // [decodes] {length, first tile, first entry of the table, token}
-	int4 *starts;    // [grid] {sequence, KV head, tile} of the first tile, tiles
+	int4 *starts;    // [grid][2] {sequence, KV head, tile} of the first tile, tiles; then the sequence's entry of seqs,
+	                 // whose first tile is, where a cluster has the unit, minus the CTAs that share it
 };
 
 struct DecodePlanParams {
 	Batch batch;
 	DecodePlan plan;
-	int32_t kv_heads, grid;
+	int32_t kv_heads, grid, cluster, reserved; // CTAs, and those of a cluster, or 0
 };
-static_assert(sizeof(DecodePlanParams) == 120 && offsetof(DecodePlanParams, kv_heads) == 112, "attention_decode.go: decodePlanParams");
+static_assert(sizeof(DecodePlanParams) == 128 && offsetof(DecodePlanParams, kv_heads) == 112, "attention_decode.go: decodePlanParams");
 
 struct DecodeParams {
 	const half *query; // [tokens][ld]
@@ -41,14 +42,11 @@ static_assert(sizeof(DecodeParams) == 152 && offsetof(DecodeParams, plan) == 80 
 // Cursor walks the line of tiles.
 struct Cursor {
 	int seq, head, tile;
-	int length, tiles, table, token; // of the sequence
+	int length, tiles, first, table, token; // of the sequence
 
-	__device__ __forceinline__ void load(const DecodePlan &p) {
-		int4 s = __ldg(p.seqs + seq);
-		length = s.x;
-		tiles = (s.x + TILE - 1) / TILE;
-		table = s.z;
-		token = s.w;
+	__device__ __forceinline__ void set(int4 s) {
+		length = s.x, first = s.y, table = s.z, token = s.w;
+		tiles = (length + TILE - 1) / TILE;
 	}
 	// next goes to the following tile, which exists.
 	__device__ __forceinline__ void next(const DecodePlan &p, int kv_heads) {
@@ -58,7 +56,7 @@ struct Cursor {
 		head = 0;
 		do {
 			seq++;
-			load(p);
+			set(__ldg(p.seqs + seq));
 		} while (tiles == 0);
 	}
 };
@@ -205,6 +203,28 @@ template <int N> __device__ __forceinline__ void read_floats(float (&to)[N], con
 		to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
 	}
 }
+
+// Exchange is where a CTA of a cluster that has a unit finds the states of all of them, of the heads
+// that it ends: every active-th one.
+template <int D> struct Exchange {
+	static constexpr int LD = D + 4, MOST = 14; // states: senders × heads of each, of 8 heads and up to 8 CTAs
+	float states[MOST][LD];                     // [sender][head]: D sums, maximum, weight
+	uint64_t received;
+
+	static_assert(sizeof(float) * MOST * LD + 8 <= 8 << 10, "attention_decode.go: decodeExchange");
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+	// expect, of one thread, makes the barrier of one of the active CTAs, which completes when all
+	// states of its heads are there.
+	__device__ __forceinline__ void expect(int rank, int group, int active) {
+		uint32_t barrier = shared_address(&received);
+		barrier_init(barrier, 1);
+		barriers_ready();
+		int heads = (group - rank + active - 1) / active;
+		if (heads > 0) barrier_expect(barrier, heads * active * (D + 2) * 4);
+	}
+#endif
+};
 
 // fold reads the partial states of a unit, of CTAs first..last, in order: eight
 // loads are under way at a time.

@@ -3,7 +3,6 @@
 package cuda
 
 import (
-	"fmt"
 	"math"
 	"unsafe"
 )
@@ -13,6 +12,8 @@ type decodePlanParams struct {
 	batch         batchPtrs
 	plan          decodePlanPtrs
 	kvHeads, grid int32
+	cluster       int32
+	_             int32
 }
 
 // decodeParams is DecodeParams.
@@ -29,7 +30,7 @@ type decodeParams struct {
 }
 
 var (
-	_ [120]byte = [unsafe.Sizeof(decodePlanParams{})]byte{}
+	_ [128]byte = [unsafe.Sizeof(decodePlanParams{})]byte{}
 	_ [112]byte = [unsafe.Offsetof(decodePlanParams{}.kvHeads)]byte{}
 	_ [152]byte = [unsafe.Sizeof(decodeParams{})]byte{}
 	_ [80]byte  = [unsafe.Offsetof(decodeParams{}.plan)]byte{}
@@ -39,16 +40,37 @@ var (
 // scale is the factor of scores that are exponents of 2.
 func (s attentionShape) scale() float32 { return float32(math.Log2E / math.Sqrt(float64(s.headDim))) }
 
-const decodeShared = 96 << 10
+const (
+	decodeShared   = 96 << 10
+	decodeExchange = 8 << 10 // sizeof(Exchange), rounded up
+)
 
-// planAttentionDecode gives the launch of a layer's decodes and, once a step, of
-// their plan. maxSeqs is the most sequences of a step.
-func planAttentionDecode(s attentionShape, a arch, maxSeqs int) (layer, plan launch, ok bool) {
+// decodeClusters are those that the kernels _clusters run in, two CTAs a multiprocessor: at most
+// `most` units (a sequence's KV head), a cluster each. Of all but pairs a few more would fit, but
+// the last of them start late (kernels-test, an H200).
+var decodeClusters = []clusters{{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}
+
+// decodeKernels are those of heads of 64 dims, and of 128.
+var decodeKernels = map[bool]struct{ line, clusters string }{
+	false: {"attention_decode_64", "attention_decode_64" + clustersSuffix},
+	true:  {"attention_decode_128", "attention_decode_128" + clustersSuffix},
+}
+
+// planAttentionDecode gives the launch of a layer of that many decodes and, once a step, of
+// their plan. maxSeqs is the most sequences of a step. ok is false where no kernel takes the heads.
+func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (layer, plan launch, ok bool) {
 	if s.headDim != 64 && s.headDim != 128 || s.group() > decodeHeads || a.shared < decodeShared {
 		return launch{}, launch{}, false
 	}
-	layer = grid("attention_decode", fmt.Sprintf("attention_decode_%d", s.headDim), slotsOf(a), 1, 128)
+	kernel := decodeKernels[s.headDim == 128]
+	layer = grid("attention_decode", kernel.line, slotsOf(a), 1, 128)
 	layer.Shared, layer.PDL = decodeShared, 1
+	for _, c := range decodeClusters {
+		if most := c.most * a.sms / 132; a.hopper && decodes*s.kvHeads <= most {
+			layer.kernel, layer.Grid[0], layer.Cluster, layer.Shared = kernel.clusters, uint32(most*c.size), uint32(c.size), decodeShared+decodeExchange
+			break
+		}
+	}
 	plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024)
 	plan.Shared = uint32(4 * (maxSeqs + 1))
 	return layer, plan, true

@@ -5,6 +5,7 @@ package cuda
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -16,18 +17,40 @@ import (
 
 func TestPlanAttentionDecode(t *testing.T) {
 	qwen := attentionShape{28, 4, 128}
-	layer, plan, ok := planAttentionDecode(qwen, archs[0], 256)
+	layer, plan, ok := planAttentionDecode(qwen, archs[0], 256, 256)
 	require.True(t, ok)
 	require.Equal(t, "attention_decode_128", layer.kernel)
 	require.EqualValues(t, 264, layer.Grid[0])
+	require.Zero(t, layer.Cluster, "more units than pairs")
 	require.EqualValues(t, 257*4, plan.Shared)
+	for _, a := range slices.Concat(archs, hoppers) {
+		for decodes := range 200 {
+			layer, _, ok := planAttentionDecode(qwen, a, decodes, 256)
+			require.True(t, ok)
+			require.LessOrEqual(t, int(layer.Grid[0]), slotsOf(a), "all run at a time")
+			require.LessOrEqual(t, int(layer.Shared), a.shared)
+			require.True(t, a.hopper || layer.Cluster == 0)
+			if layer.Cluster > 0 {
+				require.LessOrEqual(t, 2*layer.Shared, uint32(226<<10), "two CTAs a multiprocessor")
+				require.Zero(t, layer.Grid[0]%layer.Cluster)
+				require.GreaterOrEqual(t, layer.Grid[0]/layer.Cluster, uint32(4*decodes), "a cluster a unit")
+			}
+			require.Equal(t, layer.Cluster > 0, strings.HasSuffix(layer.kernel, clustersSuffix), "only those know of clusters")
+			require.True(t, decodes == 0 || layer.Grid[0] > 0)
+		}
+	}
+	for decodes, size := range map[int]int{1: 8, 7: 8, 8: 6, 9: 6, 10: 4, 15: 4, 16: 3, 19: 3, 20: 2, 33: 2, 34: 0} {
+		layer, _, _ = planAttentionDecode(qwen, archs[0], decodes, 256)
+		require.EqualValues(t, size, layer.Cluster, "%d sequences of 4 KV heads", decodes)
+	}
 	for _, s := range []attentionShape{{4, 2, 16}, {16, 1, 64}, {2, 1, 256}} {
-		_, _, ok := planAttentionDecode(s, archs[0], 256)
+		_, _, ok := planAttentionDecode(s, archs[0], 1, 256)
 		require.False(t, ok, "%+v", s)
 	}
 	d, bytes := layoutDecodeScratch(qwen, archs[0].sms, 4096)
 	require.EqualValues(t, 4096, d.plan.header)
 	require.GreaterOrEqual(t, bytes, int64(d.partials-4096)+2*264*8*130*4)
+	require.GreaterOrEqual(t, int(d.partials-d.plan.starts), 2*16*264)
 }
 
 // chunks are sequences of some query tokens each behind a context.

@@ -71,7 +71,6 @@ type Backend struct {
 	pool   pool
 	loader loader
 
-	decode   decodeLaunches
 	products map[gemmShape]productPlan // planned so far
 	maps     activationMaps
 	panels   map[panelMap]tensorMap // made so far
@@ -283,7 +282,6 @@ func (b *Backend) Setup(shape kernels.Shape, maxima, limits kernels.Limits) erro
 	for i := range b.identity {
 		b.identity[i] = int32(i)
 	}
-	b.decode.layer, b.decode.plan, b.decode.ok = planAttentionDecode(shapeOfHeads(shape), b.arch, maxima.MaxSeqs)
 	for _, init := range []func() error{b.initPool, b.initSteps, b.initMaps, b.initRope} {
 		if err := init(); err != nil {
 			return memory(fmt.Errorf("cuda: %w", err))

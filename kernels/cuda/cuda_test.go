@@ -161,7 +161,7 @@ func (m *tiny) generate(t *testing.T, n int, masked func(length int) bool) (toke
 func never(int) bool { return false }
 
 // TestGraphs: graphs change no bit, nor do steps with masks between them. A size
-// that a batch does not fill may change the split of a product, unless results may
+// that a batch does not fill may change the split of a product or of attention, unless results may
 // not depend on the batch.
 func TestGraphs(t *testing.T) {
 	for _, path := range paths(t) {

@@ -106,7 +106,7 @@ func layoutDecodeScratch(s attentionShape, sms int, base ptr) (d decodeScratch, 
 		return at
 	}
 	slots := residentCTAs(sms)
-	d.plan = decodePlanPtrs{header: take(16), starts: take(16 * slots)}
+	d.plan = decodePlanPtrs{header: take(16), starts: take(32 * slots)}
 	d.partials = take(2 * slots * decodeHeads * (s.headDim + 2) * 4)
 	return d, bytes
 }

@@ -37,6 +37,11 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
 	asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+// barrier_copies keeps the barrier's phase from ending before this thread's copy_async so far have.
+__device__ __forceinline__ void barrier_copies(uint32_t barrier) {
+	asm volatile("cp.async.mbarrier.arrive.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 // barrier_wait blocks until the barrier's phase of the given parity is complete.
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, int parity) {
 	asm volatile("{\n.reg .pred done;\n"
@@ -150,6 +155,11 @@ __device__ __forceinline__ void barrier_arrive_remote(uint32_t barrier) {
 // send writes 8 bytes to a remote address, and counts them to the barrier there.
 __device__ __forceinline__ void send(uint32_t to, float a, float b, uint32_t barrier) {
 	asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(to), "f"(a), "f"(b), "r"(barrier) : "memory");
+}
+
+// The same of 16 bytes.
+__device__ __forceinline__ void send(uint32_t to, float4 v, uint32_t barrier) {
+	asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier) : "memory");
 }
 
 // read_remote reads 16 bytes at the same address of another CTA's shared memory.
