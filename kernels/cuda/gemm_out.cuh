@@ -99,15 +99,49 @@ template <int N> struct Out {
 	}
 };
 
+// Angles are what 64 tokens' queries and keys turn by, in a stage of the ring: a row a token, 32
+// bytes to the four pairs of eight columns. A row has those of 128 columns: in heads of 128 or 64,
+// pairs 128 columns apart turn by the same. Other heads' angles are read from memory.
+struct Angles {
+	static constexpr int ROW = 128 * 4, BYTES = 64 * ROW;
+
+	static __device__ __forceinline__ bool same(const Epilogue &e) { return 128 % e.head_dim == 0; }
+	static __device__ __forceinline__ int turning(const Epilogue &e) { return (e.heads + e.kv_heads) * e.head_dim; } // columns
+	static __device__ __forceinline__ bool staged(const Epilogue &e, int column) { return same(e) && column < turning(e); }
+
+	// place is where eight columns' lie: those of four rows fall into all banks.
+	static __device__ __forceinline__ uint32_t place(uint32_t row, uint32_t group) { return row * ROW + group / 4 * 128 + (group % 4 ^ row % 4) * 32; }
+
+	// A warpgroup copies them, eight threads 128 bytes of a row. A thread asks for the positions of
+	// its rows' tokens before there is room.
+	uint32_t positions[4];
+
+	__device__ __forceinline__ Angles(const Epilogue &e, int row) {
+#pragma unroll
+		for (int i = 0; i < 4; i++) positions[i] = e.positions[min(row + 16 * i + (int)threadIdx.x / 8, e.rows - 1)];
+	}
+	__device__ __forceinline__ void copy(const Epilogue &e, int column, uint32_t to) const {
+		uint32_t group = threadIdx.x % 8 / 2, half = threadIdx.x % 2 * 16, dim = e.head_dim;
+		to += place(threadIdx.x / 8, group) + half;
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+#pragma unroll
+			for (int b = 0; b < ROW / 128; b++)
+				copy_async(to + i * 16 * ROW + b * 128, reinterpret_cast<const char *>(e.rope) + (uint64_t)positions[i] * (dim * 4) + (((column + 32 * b + 8 * group) & (dim - 1)) * 4 + half));
+	}
+};
+
 // Qkv ends a warp's sums of 16 rows × N columns of QKV, from (row, column) on: 64 columns, 32
 // pairs, at a time, whose outputs are two words. Parts 128 columns apart follow one another, for
 // pairs of both turn by the same angles in heads of 128 or 64. begin goes before the products,
-// ahead before the last of them are waited for: what the first part is made with is there by
-// then.
+// ahead and turned before the last of them are waited for: what the first part is made with is
+// there by then. Beyond 256 columns registers do not hold angles on their way: they are STAGED in
+// the ring, the warp's from `rows` of shared memory on, or read where they are needed if that is 0.
 template <int N> struct Qkv {
 	static constexpr int GROUPS = N / 8, PART = 8;
-	static constexpr int LATER = N <= 192 ? -1 : N <= 256 ? 0 : 16; // the part behind which there is room for the second's angles
-	static constexpr int UNIT = 4;                                  // strides and heads are multiples of 16 elements
+	static constexpr bool STAGED = N > 256;
+	static constexpr int LATER = N <= 192 ? -1 : 0; // the part behind which there is room for the second's angles
+	static constexpr int UNIT = 4;                  // strides and heads are multiples of 16 elements
 	const Epilogue &e;
 	uint32_t *mine;
 	int row, column;
@@ -116,24 +150,28 @@ template <int N> struct Qkv {
 	float4 raw[PART]; // angles on their way
 	float2 angle[PART][2];
 
-	__device__ __forceinline__ bool same() const { return 128 % e.head_dim == 0; }
+	__device__ __forceinline__ bool same() const { return Angles::same(e); }
 	__device__ __forceinline__ void begin() {
 		int lane = threadIdx.x % 32;
+		if (STAGED) invert();
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
 			int m = min(row + lane / 8 + 4 * i, e.rows - 1);
-			positions[i] = e.positions[m], slots[i] = e.slots[m];
+			if (!STAGED) positions[i] = e.positions[m];
+			slots[i] = e.slots[m];
 		}
 		if (e.bias && 32 * lane < N && column + 32 * lane < e.cols) asm volatile("prefetch.global.L1 [%0];" ::"l"(e.bias + column + 32 * lane));
 	}
 	__device__ __forceinline__ void ahead() {
-		inverse = 0xFFFFFFFFu / (uint32_t)e.head_dim + 1;
+		invert();
 		request(0);
 	}
-	__device__ __forceinline__ void turned() {
+	__device__ __forceinline__ void turned(uint32_t rows) {
+		if (STAGED) return load(0, rows);
 		spread();
 		if (LATER < 0 && same()) request(PART);
 	}
+	__device__ __forceinline__ void invert() { inverse = 0xFFFFFFFFu / (uint32_t)e.head_dim + 1; }
 	__device__ __forceinline__ int head(int n) const { return __umulhi(n, inverse); }
 
 	// request asks for a part's angles in lines of memory, a row's 16 pairs by eight threads: a
@@ -166,18 +204,48 @@ template <int N> struct Qkv {
 		}
 	}
 
-	__device__ __forceinline__ void end(const float (&c)[N / 2]) {
+	// load reads a part's staged angles.
+	__device__ __forceinline__ void load(int first, uint32_t rows) {
+		int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4;
+		if (column >= Angles::turning(e)) return;
+		if (first < 16 && rows) {
+			each(first, [&](int j, int h, float2 &to) {
+				asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(to.x), "=f"(to.y) : "r"(rows + Angles::place(r, first + j) + h * 8 * Angles::ROW + q * 8));
+			});
+			return;
+		}
+		const float2 *from[2];
+#pragma unroll
+		for (int h = 0; h < 2; h++) from[h] = e.rope + (int64_t)e.positions[min(row + r + 8 * h, e.rows - 1)] * (e.head_dim >> 1) + q;
+		each(first, [&](int j, int h, float2 &to) {
+			int n = column + 8 * (first + j);
+			to = from[h][(n - head(n) * e.head_dim) >> 1];
+		});
+	}
+	template <class F> __device__ __forceinline__ void each(int first, F fn) {
+#pragma unroll
+		for (int j = 0; j < PART && first + j < GROUPS; j++)
+#pragma unroll
+			for (int h = 0; h < 2; h++) fn(j, h, angle[j][h]);
+	}
+
+	// end calls release when the angles in `rows` are read.
+	template <class F> __device__ __forceinline__ void end(const float (&c)[N / 2], uint32_t rows, F release) {
 #pragma unroll
 		for (int start = 0; start < 16; start += PART)
 #pragma unroll
 			for (int first = start; first < GROUPS; first += 16) {
-				if (first > 0 && !same()) request(first);
-				if (first == PART || first > 0 && !same()) spread();
+				if (!STAGED && first > 0 && !same()) request(first);
+				if (first == PART || first > 0 && !same()) {
+					if (STAGED) load(first, rows);
+					else spread();
+				}
 				__syncwarp();
 				make(c, first);
 				__syncwarp();
+				if (STAGED && rows && first == PART) release();
 				store(first);
-				if (first == LATER && same()) request(PART);
+				if (!STAGED && first == LATER && same()) request(PART);
 			}
 	}
 
@@ -186,7 +254,7 @@ template <int N> struct Qkv {
 	static constexpr int LD = 72, OTHERS = 36;
 
 	__device__ __forceinline__ void make(const float (&c)[N / 2], int first) {
-		int lane = threadIdx.x % 32, q = lane % 4, turning = (e.heads + e.kv_heads) * e.head_dim - column;
+		int lane = threadIdx.x % 32, q = lane % 4, turning = Angles::turning(e) - column;
 		uint32_t *to = mine + lane / 4 * LD + q / 2 * OTHERS + q % 2 * 2;
 		const float2 *biases = reinterpret_cast<const float2 *>(e.bias + column) + q;
 		float2 bias[PART] = {};

@@ -20,10 +20,16 @@
 // RESIDUAL's end reads nothing: L2 adds. Weights do not depend on the kernel before: they are
 // requested before it has finished.
 //
+// RoPE's angles, for which tiles of 288 columns leave no registers, are in the ring behind such a
+// tile's last step (STAGED), a stage for each warpgroup's tokens: asked for three and two steps
+// before the end, and free again in its middle, while two or more of the next tile's steps are in
+// the others. All producers copy them, 16 bytes each: rows lie anywhere in the table, are short for
+// the bulk copy engine, and have to be permuted for the banks.
+//
 // Bytes: 2·m·n·k·(1/128 + 1/BN) from L2; in clusters, 2·m·n·k·(1/256 + 1/BN). FLOPs: 2·m·n·k.
 //
 // Measured (H100 80GB HBM3, 2026-11-26, of 989 TFLOP/s): gate_up of the 7B 75 % at 8,192 tokens, 70
-// at 1,024; down 71 and 77, o 69 and 63, qkv 70 and 65. From some hundred µs on the card's 700 W
+// at 1,024; down 71 and 77, o 69 and 63, qkv (2026-11-27) 70 and 69. From some hundred µs on the card's 700 W
 // decide, for cuBLASLt as well (68 to 79 %).
 #include "gemm_out.cuh"
 
@@ -68,6 +74,8 @@ template <int N, int GROUPS> struct Ring {
 	static constexpr int BN = N, CONSUMERS = GROUPS, BM = 64 * GROUPS;
 	static constexpr int HALF = BN / 2; // rows of a box of weights
 	static constexpr int TOKENS = BM * BK * 2, WEIGHTS = HALF * BK * 2, STAGE = TOKENS + 2 * WEIGHTS;
+	static constexpr bool STAGED = Qkv<BN>::STAGED;
+	static_assert(!STAGED || Angles::BYTES <= STAGE);
 	static constexpr int OUT = OUT_BYTES * CONSUMERS * 4;
 	static constexpr int ROOM = (227 * 1024 - OUT - 128) / STAGE, STAGES = ROOM < 8 ? ROOM : 8;
 };
@@ -84,6 +92,10 @@ template <class R> struct Place {
 	}
 };
 
+__device__ __forceinline__ void sync_producers() { asm volatile("bar.sync 3, 128;" ::: "memory"); }
+
+// produce is for the thread that has the operands copied, or, where angles are staged, for all of
+// its warpgroup.
 template <class R> __device__ __forceinline__ void produce(const Sm90Params &p, uint32_t ring, uint32_t full, uint32_t empty) {
 	Tiles t(p.g, R::BM);
 	int steps = p.g.k / BK;
@@ -94,23 +106,42 @@ template <class R> __device__ __forceinline__ void produce(const Sm90Params &p, 
 		for (int i = 0; i < 2; i++) copy_panels(to + i * R::WEIGHTS, p.w, step, t.column * R::BN + i * R::HALF, barrier);
 	};
 	auto tokens = [&](int step, int stage) { copy_panels(ring + stage * R::STAGE, p.x, step, t.row * R::BM, full + 8 * stage); };
-	prefetch_map(p.x);
-	prefetch_map(p.w);
+	bool one = !R::STAGED || threadIdx.x == 0;
+	if (one) {
+		prefetch_map(p.x);
+		prefetch_map(p.w);
+	}
 	if (!t.next()) return;
 	int early = min(steps, R::STAGES);
-	for (int i = 0; i < early; i++) weights(i, i);
+	if (one)
+		for (int i = 0; i < early; i++) weights(i, i);
 	grid_wait();
-	for (int i = 0; i < early; i++) tokens(i, i);
+	if (one)
+		for (int i = 0; i < early; i++) tokens(i, i);
+	if (R::STAGED) grid_trigger(); // nobody reaches project's before the last tile
 	Place<R> at;
 	for (int i = 0; i < early; i++) at.next();
 	int step = early;
 	do {
-		for (; step < steps; step++, at.next()) {
-			barrier_wait(empty + 8 * at.stage, at.parity ^ 1);
-			weights(step, at.stage);
-			tokens(step, at.stage);
-		}
+		if (one) {
+			for (; step < steps; step++, at.next()) {
+				barrier_wait(empty + 8 * at.stage, at.parity ^ 1);
+				if (R::STAGED && p.g.kind == QKV && step < R::STAGES) proxy_fence(); // angles were there, which threads wrote
+				weights(step, at.stage);
+				tokens(step, at.stage);
+			}
+		} else at.skip(steps - step);
 		step = 0;
+		if (!R::STAGED || p.g.kind != QKV || !Angles::staged(p.g.e, t.column * R::BN)) continue;
+		sync_producers(); // now the stage's barrier tells a round from the next
+		for (int group = 0; group < R::CONSUMERS; group++, at.next()) {
+			Angles angles(p.g.e, t.row * R::BM + 64 * group);
+			barrier_wait(empty + 8 * at.stage, at.parity ^ 1);
+			angles.copy(p.g.e, t.column * R::BN, ring + at.stage * R::STAGE);
+			barrier_copies(full + 8 * at.stage);
+			sync_producers();
+			if (one) barrier_arrive(full + 8 * at.stage);
+		}
 	} while (t.next());
 }
 
@@ -132,6 +163,16 @@ template <class R, bool TURNS> struct Consumer {
 		if (ctas > 1) {
 			if (lane < 2) barrier_arrive_remote(remote(empty + 8 * stage, lane));
 		} else if (lane == 0) barrier_arrive(empty + 8 * stage);
+	}
+	// take waits for the angles, lets go of the other warpgroup's and gives the stage of its own.
+	__device__ __forceinline__ int take(Place<R> &at, int ctas) const {
+		int own = 0;
+		for (int i = 0; i < R::CONSUMERS; i++, at.next()) {
+			barrier_wait(full + 8 * at.stage, at.parity);
+			if (i == group) own = at.stage;
+			else release(at.stage, ctas);
+		}
+		return own;
 	}
 	__device__ __forceinline__ void multiply(int stage, bool add) {
 		uint32_t tile = uniform(ring + stage * R::STAGE);
@@ -174,18 +215,24 @@ template <class R, bool TURNS> struct Consumer {
 #pragma unroll 1
 			for (int i = 0; i < steps; i++, at.next()) {
 				barrier_wait(full + 8 * at.stage, at.parity);
-				if (qkv_ends && i == max(steps - 2, 0)) qkv.ahead();
+				if (!R::STAGED && qkv_ends && i == max(steps - 2, 0)) qkv.ahead();
 				multiply(at.stage, i > 0);
 				wgmma_wait<1>();
 				if (i > 0) release(before, t.ctas);
 				before = at.stage;
 			}
 			if (TURNS && t.more()) pass_turn(1 - group);
-			if (qkv_ends) qkv.turned();
+			int own = 0;       // the stage of the warpgroup's angles,
+			uint32_t rows = 0; // and where the warp's are, if there are any: never 0
+			if (R::STAGED && qkv_ends && Angles::staged(p.g.e, t.column * BN)) {
+				own = take(at, t.ctas);
+				rows = ring + own * R::STAGE + threadIdx.x / 32 % 4 * 16 * Angles::ROW;
+			}
+			if (qkv_ends) qkv.turned(rows);
 			wgmma_wait<0>();
 			release(before, t.ctas);
 			if (qkv_ends) {
-				qkv.end(c[0]);
+				qkv.end(c[0], rows, [&] { release(own, t.ctas); });
 				continue;
 			}
 			end<0>(t.row, t.column);
@@ -210,7 +257,7 @@ template <class R, bool TURNS> __device__ __forceinline__ void project(const Sm9
 	else __syncthreads();
 	if (threadIdx.x < 128) {
 		fewer_registers<40>();
-		if (threadIdx.x == 0) produce<R>(p, ring, full, empty);
+		if (R::STAGED || threadIdx.x == 0) produce<R>(p, ring, full, empty);
 		grid_wait();
 		grid_trigger();
 		__syncwarp();

@@ -103,6 +103,9 @@ func (v sm90Variant) cost(s gemmShape, tiles, cluster int, a arch) float64 {
 		end += 0.012 * bn
 	case s.kind == epilogueQKV:
 		end += 1.5 + 0.008*bn
+		if bn > 256 && cluster == 1 {
+			end += 1.4 // angles come through the ring, which clusters do not feel
+		}
 	}
 	rounds := float64(ceilDiv(tiles, a.sms/cluster*cluster))
 	us := 0.2 + rounds*(step+end)

@@ -12,10 +12,10 @@ struct Variant {
 	int rows, bn, cluster;
 	void (*kernel)(Sm90Params);
 	bool takes(int kind) const { return kind == SWIGLU || *name != 't' && (rows == 128 || kind == STORE); }
-	size_t shared() const {
-		int stage = (rows + bn) * 128, out = rows / 16 * OUT_BYTES, stages = std::min(8, (227 * 1024 - out - 128) / stage);
-		return stages * (stage + 16) + out;
-	}
+	int stage() const { return (rows + bn) * 128; }
+	int out() const { return rows / 16 * OUT_BYTES; }
+	int stages() const { return std::min(8, (227 * 1024 - out() - 128) / stage()); }
+	size_t shared() const { return stages() * (stage() + 16) + out(); }
 };
 
 #define VARIANT(NAME, ROWS, BN) {#NAME, ROWS, BN, 1, gemm_sm90_##NAME}, {#NAME "x2", ROWS, BN, 2, gemm_sm90_##NAME}
@@ -47,6 +47,23 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 	}
 }
 
+// check_angles has three tiles of QKV for each CTA, whose angles share the ring with few steps of
+// operands: one, or all but one that it holds. Three rows of tiles leave a CTA of a pair without
+// tokens; heads of 32 put the border of keys and values into a tile of any width.
+void check_angles(int n, int head_dim) {
+	for (int k : {64, 192, 256, 320, 384, 448}) {
+		Projection t(300, n, k, QKV, head_dim, 1);
+		t.reference();
+		for (const Variant &v : variants) {
+			if (!v.takes(QKV) || k != 64 && k != (v.stages() - 1) * 64) continue;
+			int tiles = up(3, v.cluster) * ((n + v.bn - 1) / v.bn), sms = up((tiles + 2) / 3, v.cluster);
+			t.poison();
+			run(t, v, sms, 0, 0, true);
+			t.check(std::string("sm90 ") + v.name + " " + std::to_string(sms) + " " + t.name());
+		}
+	}
+}
+
 } // namespace
 
 void bench_sm90(bool check, bool times) {
@@ -59,6 +76,9 @@ void bench_sm90(bool check, bool times) {
 		}
 		check_case(1500, 2048, 512, QKV, 128);
 		check_case(333, 1248, 448, QKV, 96);
+		check_angles(1536, 128);
+		check_angles(1152, 64);
+		check_angles(1056, 32);
 		printf("sm90: checked, %d failures\n", failures);
 	}
 	if (!times) return;
