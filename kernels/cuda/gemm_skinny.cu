@@ -10,6 +10,11 @@
 // partials, and the last CTA to arrive adds them in order of k: the result depends on the
 // shape alone.
 //
+// Or, on Hopper, a cluster of two to eight CTAs has a tile, each a share of k, and the sums go
+// through shared memory to the CTAs that end them: see share. Partials, the counter
+// and their reading back are three trips to L2. Of sixteen kernels in clusters that BenchmarkDeals
+// had, of 16 to 64 rows and 8 to 64 tokens, four were ever the fastest, none beyond 32 tokens.
+//
 // CTA: 4 warps; in each chunk warp w owns the w-th run of KS columns of k, of all
 // BN rows and all tokens, with a ring of its own in shared memory (cp.async,
 // 4 KiB of weights a stage), so that nothing is read twice from shared memory
@@ -21,8 +26,10 @@
 //
 // Measured by what leaving it out of a step of one token saves (BenchmarkWithout, H100 80GB HBM3,
 // 2026-11-26, of 3.35 TB/s): 7B gate_up 88 µs, 93 %; down 48, 85 %; o 9, 85 %; qkv 13, 75 %; head 356, 91 %;
-// 1.5B gate_up 18 µs, 89 %; 0.5B 6.4, 81 %.
+// 1.5B gate_up 18 µs, 89 %; 0.5B 6.4, 81 %. In clusters, the whole step of the 0.5B with one token 0.75 → 0.63 ms (2026-11-27,
+// docs/performance.md, "Few tokens in clusters").
 #include "gemm.cuh"
+#include "wgmma.cuh"
 
 namespace {
 
@@ -36,6 +43,7 @@ template <int BN, int MT, int STAGES> struct Skinny {
 	static constexpr int EARLY = 2;                           // stages of weights before the wait
 	static constexpr int ROUND = BN * MT * 4 <= STAGE ? MT : MT / 2; // tokens merged at a time
 	static_assert(BN * ROUND * 4 <= STAGE && STAGES > EARLY, "a stage holds a merge");
+	static_assert(CHUNK > KS && RING > STAGE); // of what clusters do not use nvcc warns
 
 	float c[BN / 16][MT / 8][4];
 
@@ -47,24 +55,25 @@ template <int BN, int MT, int STAGES> struct Skinny {
 		else return (row * CHUNKS + (chunk ^ (row / 2 & 3))) * 16;
 	}
 
-	static __device__ __forceinline__ void copy_weights(const GemmParams &p, int tile, int k, uint32_t stage, uint64_t policy) {
+	// copy_weights and copy_tokens are for LANES threads of the warp, from a multiple of it on.
+	template <int LANES = 32> static __device__ __forceinline__ void copy_weights(const GemmParams &p, int tile, int k, uint32_t stage, uint64_t policy) {
 		constexpr int CHUNKS = KS / 8;
-		int lane = threadIdx.x % 32, chunk = lane % CHUNKS, row = lane / CHUNKS;
+		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
 		const half *from = p.w + (int64_t)(tile * BN + row) * p.ldw + k + chunk * 8;
 		bool valid = k + chunk * 8 < p.k;
 #pragma unroll
-		for (int i = 0; i < BN; i += 32 / CHUNKS)
+		for (int i = 0; i < BN; i += LANES / CHUNKS)
 			copy_async_once(stage + swizzled(row + i, chunk), from + i * p.ldw, valid, policy);
 	}
 
 	// Rows past m are left as they are: they reach only columns nobody stores.
-	static __device__ __forceinline__ void copy_tokens(const GemmParams &p, int k, uint32_t stage) {
+	template <int LANES = 32> static __device__ __forceinline__ void copy_tokens(const GemmParams &p, int k, uint32_t stage) {
 		constexpr int CHUNKS = KS / 8;
-		int lane = threadIdx.x % 32, chunk = lane % CHUNKS, row = lane / CHUNKS;
+		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
 		const half *from = p.x + row * p.ldx + k + chunk * 8;
 		bool valid = k + chunk * 8 < p.k;
 #pragma unroll
-		for (int i = 0; i < MT; i += 32 / CHUNKS)
+		for (int i = 0; i < MT; i += LANES / CHUNKS)
 			if (row + i < p.m) copy_async(stage + WEIGHT_BYTES + swizzled(row + i, chunk), from + i * p.ldx, valid);
 	}
 
@@ -145,7 +154,144 @@ __device__ __forceinline__ void end_piece(const GemmParams &p, const S &s, char 
 		end_cut_tile<MT, BN, WARPS * 32>(p, first, last, threadIdx.x, 0, tile * BN);
 }
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+constexpr int MOST = 8; // CTAs of a cluster
+
+// dynamic_shared is the bytes of shared memory that the launch asked for.
+__device__ __forceinline__ int dynamic_shared() {
+	int n;
+	asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(n));
+	return n;
+}
+
+// wait_but is copy_wait for a number of groups that the kernel is not compiled for; beyond
+// seven it waits for more than it must.
+__device__ __forceinline__ void wait_but(int pending) {
+	switch (pending) {
+	case 0: return copy_wait<0>();
+	case 1: return copy_wait<1>();
+	case 2: return copy_wait<2>();
+	case 3: return copy_wait<3>();
+	case 4: return copy_wait<4>();
+	case 5: return copy_wait<5>();
+	case 6: return copy_wait<6>();
+	default: return copy_wait<7>();
+	}
+}
+
+// share makes the CTA's share of its cluster's tile: runs of KS columns of k, dealt out first
+// to the CTAs, one behind the other, then to their warps in turn. The ring, which has the
+// stages that there is memory for, is filled with weights before the kernel before has
+// finished. A thread's copies end in the order in which it asked for them: half of a warp
+// asks for the weights, and the other for the tokens, so that the first tokens do not wait for
+// the last weights.
+//
+// The CTAs end the groups of eight sums in turn. Each adds its warps', and sends them to the
+// one that ends the group, without a barrier of the cluster, which would wait for memory; that
+// adds them in order of k. Its barrier counts their bytes, so that it does not exit before.
+template <int BN, int MT, int STAGES> __device__ __forceinline__ void share(const GemmParams &p) {
+	grid_trigger(); // what does not depend on this may begin where there is room
+	using S = Skinny<BN, MT, STAGES>;
+	constexpr int OF = BN / 8, TURN = WARPS * S::STAGE;          // groups of a token; bytes between a warp's stages
+	constexpr int SUMS = 128, HEAD = SUMS + (OF * MT + MOST) * 32; // before the ring: a barrier, and the sums of all CTAs for the groups that this one ends
+	static_assert(S::ROUND == MT && OF * MT <= WARPS * 32, "a thread has a group at most");
+	extern __shared__ __align__(128) char memory[];
+	int rank = cluster_rank(), ctas = cluster_size(), inverse = 65536u / ctas + 1, warp = threadIdx.x / 32;
+	auto over = [&](int x) { return x * inverse >> 16; }; // x / ctas, of less than 8,192
+	int tile = over(blockIdx.x), runs = (p.k + S::KS - 1) / S::KS, less = over(runs), more = runs - less * ctas; // of them have one more
+	int begin = rank * less + min(rank, more), first = begin + warp, end = begin + less + (rank < more);
+	int stages = (dynamic_shared() - HEAD) / TURN;
+	uint32_t received = shared_address(memory), ring = received + HEAD + warp * S::STAGE;
+	int g = threadIdx.x, all = p.m * OF, of = over(g), to = g - of * ctas; // the group of the thread is the of-th that CTA `to` ends
+	int token = g / OF, column = tile * BN + g % OF * 8;
+	bool ends = g < all && to == rank;
+
+	if (threadIdx.x == 0) {
+		barrier_init(received, 1);
+		barriers_ready();
+		barrier_expect(received, (ctas - 1) * over(all - rank + ctas - 1) * 32);
+	}
+	cluster_arrive_relaxed();
+
+	bool weights = threadIdx.x % 32 < 16;
+	uint64_t policy = evict_first_policy();
+	if (weights)
+		for (int i = 0, run = first; i < stages; i++, run += WARPS) {
+			if (run < end) S::template copy_weights<16>(p, tile, run * S::KS, ring + i * TURN, policy);
+			copy_commit();
+		}
+	grid_wait();
+	if (!weights)
+		for (int i = 0, run = first; i < stages; i++, run += WARPS) {
+			if (run < end) S::template copy_tokens<16>(p, run * S::KS, ring + i * TURN);
+			copy_commit();
+		}
+	cluster_wait(); // all have their barriers. It empties the L1 cache.
+	bool adds = p.kind == RESIDUAL;
+	int kind = adds ? STORE : p.kind;
+	float4 lo = {}, hi = {};
+	if (ends && adds) residual8(p.e, token, column, lo, hi);
+	else if (ends) prefetch_end(p.e, kind, token, column);
+
+	S s;
+	s.clear();
+#pragma unroll 1
+	for (int run = first, stage = 0; run < end; run += WARPS) {
+		uint32_t at = ring + stage * TURN;
+		wait_but(stages - 1);
+		__syncwarp();
+		s.multiply(at);
+		__syncwarp();
+		int next = run + stages * WARPS;
+		if (next < end) {
+			S::copy_weights(p, tile, next * S::KS, at, policy);
+			S::copy_tokens(p, next * S::KS, at);
+		}
+		copy_commit();
+		if (++stage == stages) stage = 0;
+	}
+
+	__syncwarp();
+	s.leave(reinterpret_cast<float *>(memory + HEAD + warp * S::STAGE), 0);
+	__syncthreads();
+	if (g >= all) return;
+	int most = over(all + ctas - 1), mine = SUMS + (rank * most + of) * 32; // groups that a CTA ends; sums are [CTA that sends][group]
+	float y[8] = {};
+	for (int w = 0; w < WARPS; w++) {
+		const float4 *from = reinterpret_cast<const float4 *>(reinterpret_cast<float *>(memory + HEAD + w * S::STAGE) + S::merged(token, g % OF * 8));
+		add8(y, from[0], from[1]);
+	}
+	if (!ends) {
+		uint32_t at = remote(received + mine, to), barrier = remote(received, to);
+		send(at, make_float4(y[0], y[1], y[2], y[3]), barrier);
+		send(at + 16, make_float4(y[4], y[5], y[6], y[7]), barrier);
+		return;
+	}
+	store8(reinterpret_cast<float *>(memory + mine), y);
+	barrier_wait(received, 0);
+	const float4 *sums = reinterpret_cast<const float4 *>(memory + SUMS) + of * 2;
+	float total[8] = {};
+#pragma unroll 1
+	for (int base = 0; base < ctas; base += 4)
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			const float4 *from = sums + min(base + j, ctas - 1) * most * 2;
+			float4 a = from[0], b = from[1];
+			if (base + j < ctas) add8(total, a, b);
+		}
+	if (adds) add8(total, lo, hi);
+	end8(p.e, kind, token, column, total);
+}
+
+#else
+
+template <int BN, int MT, int STAGES> __device__ void share(const GemmParams &) {}
+
+#endif
+
 template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(const GemmParams &p) {
+	if (MT == 8) grid_trigger(); // with more tokens what begins is in the way (1.5B, 16: 2 %)
 	using S = Skinny<BN, MT, STAGES>;
 	extern __shared__ __align__(128) char memory[];
 	int warp = threadIdx.x / 32, chunks = (p.k + S::CHUNK - 1) / S::CHUNK;
@@ -170,7 +316,7 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		advance(ahead_tile, ahead_chunk);
 	}
 	grid_wait();
-	grid_trigger();
+	if (MT > 8) grid_trigger();
 	ahead_tile = tile, ahead_chunk = chunk;
 	for (int i = 0; i < STAGES; i++) {
 		if (i < count) {
@@ -209,6 +355,8 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 
 #define SKINNY(BN, MT, STAGES) \
 	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_##MT(const __grid_constant__ GemmParams p) { project<BN, MT, STAGES>(p); }
+#define CLUSTERS(BN, MT, STAGES) \
+	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_##MT##_clusters(const __grid_constant__ GemmParams p) { share<BN, MT, STAGES>(p); }
 
 SKINNY(16, 8, 4)
 SKINNY(32, 8, 5)
@@ -217,3 +365,7 @@ SKINNY(32, 16, 5)
 SKINNY(64, 16, 5)
 SKINNY(64, 32, 4)
 SKINNY(64, 64, 3)
+CLUSTERS(16, 8, 4)
+CLUSTERS(32, 8, 5)
+CLUSTERS(32, 16, 5)
+CLUSTERS(32, 32, 3)

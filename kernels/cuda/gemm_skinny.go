@@ -9,17 +9,27 @@ import "fmt"
 type skinnyVariant struct {
 	bn, mt, stages int
 	measuredOnly   bool // timed in whole steps alone, which skinnyCost was not fitted to: measured.tsv takes it
+	clusters       bool // there is a kernel of clusters
+	clustersOnly   bool // and no other; its ring has the stages that there is room for
 }
 
 var skinnyVariants = []skinnyVariant{
-	{bn: 16, mt: 8, stages: 4}, {bn: 32, mt: 8, stages: 5}, {bn: 16, mt: 16, stages: 4, measuredOnly: true}, {bn: 32, mt: 16, stages: 5, measuredOnly: true},
+	{bn: 16, mt: 8, stages: 4, clusters: true}, {bn: 32, mt: 8, stages: 5, clusters: true},
+	{bn: 16, mt: 16, stages: 4, measuredOnly: true}, {bn: 32, mt: 16, stages: 5, measuredOnly: true, clusters: true},
 	{bn: 64, mt: 16, stages: 5}, {bn: 64, mt: 32, stages: 4}, {bn: 64, mt: 64, stages: 3},
+	{bn: 32, mt: 32, clusters: true, clustersOnly: true},
 }
 
 // chunk is the columns of k that a CTA takes at a time, shared its memory.
 func (v skinnyVariant) chunk() int { return 4 * 2048 / v.bn }
 
-func (v skinnyVariant) shared() int { return 4 * v.stages * (4096 + v.mt*2*2048/v.bn) }
+func (v skinnyVariant) shared() int { return v.stages * v.stage() }
+
+// stage is the bytes of a stage of the rings of all warps.
+func (v skinnyVariant) stage() int { return 4 * (4096 + v.mt*2*2048/v.bn) }
+
+// head is the bytes before the ring in a cluster: a barrier, and sums.
+func (v skinnyVariant) head() int { return 128 + (v.bn*v.mt/8+8)*32 }
 
 func (v skinnyVariant) kernel() string { return fmt.Sprintf("gemm_skinny_%d_%d", v.bn, v.mt) }
 
@@ -37,7 +47,7 @@ func planGemmSkinny(s gemmShape, a arch) (gemmPlan, bool) {
 // measured.
 func skinnyCandidates(s gemmShape, a arch, measured bool) (all []candidate) {
 	for _, v := range skinnyVariants {
-		if v.measuredOnly && !measured || s.m > v.mt || v.mt > 8 && s.m*2 <= v.mt || v.shared() > a.shared {
+		if v.clustersOnly || v.measuredOnly && !measured || !v.takes(s.m) || v.shared() > a.shared {
 			continue
 		}
 		tiles, chunks := ceilDiv(s.n, v.bn), ceilDiv(s.k, v.chunk())
@@ -50,6 +60,54 @@ func skinnyCandidates(s gemmShape, a arch, measured bool) (all []candidate) {
 		}
 	}
 	return all
+}
+
+// takes says whether the variant is for m tokens: there is no smaller one that would do.
+func (v skinnyVariant) takes(m int) bool { return m <= v.mt && (v.mt == 8 || m*2 > v.mt) }
+
+// skinnyClusters are the ways of gemm_skinny.cu with a tile a cluster, on Hopper. They were
+// timed in whole steps alone: measured.tsv takes them.
+func skinnyClusters(s gemmShape, a arch) (all []candidate) {
+	if !streams(s, a) {
+		return nil
+	}
+	for _, v := range skinnyVariants {
+		for _, c := range []int{2, 3, 4, 6, 8} {
+			tiles, runs := ceilDiv(s.n, v.bn), ceilDiv(s.k, v.chunk()/4)
+			if !v.clusters || !v.takes(s.m) || c > runs || runs >= skinnyRuns || tiles*c*10 > 11*slotsOf(a) {
+				continue
+			}
+			g := gemmPlan{launch: grid("gemm_skinny", v.kernel()+clustersSuffix, tiles*c, 1, 128), tiles: int32(tiles)}
+			g.Shared, g.PDL, g.Cluster = uint32(v.clusterShared(a, tiles, runs, c)), 1, uint32(c)
+			all = append(all, candidate{productPlan{gemmPlan: g}, skinnyClusterCost(s, v, tiles, runs, c)})
+		}
+	}
+	return all
+}
+
+const (
+	clustersSuffix = "_clusters" // of the kernel's name
+	skinnyRuns     = 8192        // that gemm_skinny.cu divides by the size of a cluster are fewer
+)
+
+// clusterShared is the shared memory of a CTA of a cluster of c: a ring for all runs of a
+// warp, as far as there is room. Two CTAs share a multiprocessor unless every one can
+// have its own; clusters, which do not reach across the parts that a card is made of, leave
+// some of those unused.
+func (v skinnyVariant) clusterShared(a arch, tiles, runs, c int) int {
+	room := a.shared
+	if tiles*c*100 > 85*a.sms {
+		room = (a.shared+1024)/2 - 1024 // the device reserves 1 KiB a CTA
+	}
+	return v.head() + min(ceilDiv(ceilDiv(runs, c), 4), (room-v.head())/v.stage())*v.stage()
+}
+
+// skinnyClusterCost is skinnyCost of clusters of c, whose meeting takes less; it was not
+// fitted.
+func skinnyClusterCost(s gemmShape, v skinnyVariant, tiles, runs, c int) float64 {
+	weights, tokens := 2*float64(s.n)*float64(s.k), 2*float64(tiles)*float64(s.m)*float64(s.k)
+	us := max(weights/4.5e6, (weights+tokens)/7e6, weights/(float64(tiles*c)*0.045e6))
+	return us*float64(ceilDiv(runs, c)*c)/float64(runs) + 1 + 0.1*float64(c)
 }
 
 // skinnyCost is a kernel's time in µs, to rank plans by: bytes through memory, and

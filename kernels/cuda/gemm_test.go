@@ -73,6 +73,78 @@ func TestPlanGemm(t *testing.T) {
 	}
 }
 
+// TestPlanGemmSkinnyClusters: a CTA of a cluster has a share of its tile's runs of k, its ring
+// a stage at least and no more than its warps use, and those that are to share a multiprocessor
+// have room for it.
+func TestPlanGemmSkinnyClusters(t *testing.T) {
+	names := map[string]bool{}
+	for _, a := range hoppers {
+		for _, s := range gemmShapes() {
+			for _, g := range skinnyClusters(s, a) {
+				name := fmt.Sprintf("%+v %s", s, g)
+				names[g.String()] = true
+				var bn, mt int
+				_, err := fmt.Sscanf(g.String(), "skinny_%d_%d", &bn, &mt)
+				require.NoError(t, err, name)
+				require.LessOrEqual(t, s.m, mt, name)
+				require.LessOrEqual(t, bn*mt/8, 128, "a group a thread: %s", name)
+				require.Zero(t, g.per, name)
+				require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
+				require.EqualValues(t, int(g.tiles)*int(g.Cluster), g.Grid[0], name)
+				require.Less(t, int(g.Grid[0]), skinnyRuns, name)
+				longest := runsCovered(t, name, ceilDiv(s.k, 2048/bn), int(g.Cluster))
+				head, stage := 128+(bn*mt/8+8)*32, 4*(4096+2*mt*2048/bn)
+				require.Zero(t, head%128, name)
+				require.LessOrEqual(t, 128+ceilDiv(s.m*bn/8, int(g.Cluster))*int(g.Cluster)*32, head, "room for sums: %s", name)
+				require.Zero(t, (int(g.Shared)-head)%stage, name)
+				stages := (int(g.Shared) - head) / stage
+				require.True(t, stages >= 1 && stages <= longest, "%d stages: %s", stages, name)
+				room := a.shared
+				if int(g.Grid[0]) > a.sms {
+					room = room/2 - 512
+				}
+				require.LessOrEqual(t, int(g.Shared), room, name)
+			}
+		}
+	}
+	require.True(t, names["skinny_16_8 c4"] && names["skinny_32_16 c8"] && names["skinny_32_32 c4"], "%v", names)
+	require.Empty(t, skinnyClusters(gemmShape{m: 1, n: 896, k: 896, invariant: true}, archs[0]))
+	require.Empty(t, skinnyClusters(gemmShape{m: 33, n: 896, k: 896}, archs[0]))
+	require.Empty(t, skinnyClusters(gemmShape{m: 1, n: 896, k: 896}, archs[1]), "not on an A100")
+}
+
+// runsCovered deals runs of k out to a cluster as share does, with its division, and returns
+// those of the warp with most.
+func runsCovered(t *testing.T, name string, runs, ctas int) (longest int) {
+	over := func(x int) int { return x * (65536/ctas + 1) >> 16 }
+	times := make([]int, runs)
+	less := over(runs)
+	more := runs - less*ctas
+	for rank := range ctas {
+		begin, end := rank*less+min(rank, more), (rank+1)*less+min(rank+1, more)
+		require.Less(t, begin, end, name)
+		for warp := range 4 {
+			longest = max(longest, ceilDiv(end-begin-warp, 4))
+			for run := begin + warp; run < end; run += 4 {
+				times[run]++
+			}
+		}
+	}
+	for run, n := range times {
+		require.Equal(t, 1, n, "run %d: %s", run, name)
+	}
+	return longest
+}
+
+// TestSkinnyDivision: what share divides by the size of a cluster.
+func TestSkinnyDivision(t *testing.T) {
+	for c := 2; c <= 8; c++ {
+		for x := range skinnyRuns {
+			require.Equal(t, x/c, x*(65536/c+1)>>16)
+		}
+	}
+}
+
 // TestPlanGemmSM90: as many CTAs as there are tiles, or as multiprocessors; clusters have tiles
 // one above the other, and shared memory suffices.
 func TestPlanGemmSM90(t *testing.T) {
@@ -241,7 +313,7 @@ func TestMeasuredWays(t *testing.T) {
 		for i--; i >= 0; i-- {
 			before := s
 			if before.m = measuredTokens[i]; timedWay(before, a) != "" {
-				least = max(before.m+1, 9)
+				least = before.m + 1
 				break
 			}
 		}
@@ -274,7 +346,12 @@ func TestMeasuredWays(t *testing.T) {
 func TestVariantsAreChosen(t *testing.T) {
 	left := map[string]bool{}
 	for _, v := range skinnyVariants {
-		left[v.kernel()] = true
+		if !v.clustersOnly {
+			left[v.kernel()] = true
+		}
+		if v.clusters {
+			left[v.kernel()+clustersSuffix] = true
+		}
 	}
 	for _, v := range streamVariants {
 		left[v.kernel()] = true

@@ -20,9 +20,8 @@ import (
 //go:embed measured.tsv
 var measuredText string
 
-// measuredTokens are the batches that were timed; a way serves those down to the one before,
-// that of one token itself alone.
-var measuredTokens = []int{1, 16, 32, 64, 96, 128, 192, 256, 384, 512}
+// measuredTokens are the batches that were timed; a way serves those down to the one before.
+var measuredTokens = []int{1, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512}
 
 // measuredSMs is the multiprocessors of the cards that they were timed on.
 const measuredSMs = 132
@@ -79,8 +78,8 @@ func timedWay(s cardShape, a arch) (way string) {
 
 // measuredWay is the way that whole steps found fastest, if one like this was timed.
 func measuredWay(s gemmShape, a arch) (candidate, bool) {
-	i, exact := slices.BinarySearch(measuredTokens, s.m)
-	if s.m <= 8 && !exact || a.sms != measuredSMs {
+	i, _ := slices.BinarySearch(measuredTokens, s.m)
+	if a.sms != measuredSMs {
 		return candidate{}, false
 	}
 	like := cardShape{gemmShape: s}

@@ -197,7 +197,7 @@ type candidate struct {
 
 // String names the kernel and the deal: clusters of c, tiles in p pieces, panels of k a step.
 func (c candidate) String() string {
-	s := fmt.Sprintf("%s c%d", strings.TrimPrefix(c.kernel, "gemm_"), c.Cluster)
+	s := fmt.Sprintf("%s c%d", strings.TrimSuffix(strings.TrimPrefix(c.kernel, "gemm_"), clustersSuffix), c.Cluster)
 	if c.per > 0 {
 		s += fmt.Sprintf(" p%d", c.per)
 	}
@@ -210,10 +210,13 @@ func (c candidate) String() string {
 // candidates are the ways to make a product that BenchmarkDeals compares.
 func candidates(s gemmShape, a arch) []candidate {
 	all := bulkCandidates(s, a)
-	if len(all) > 0 && s.m <= 16 {
+	if len(all) == 0 {
+		return nil
+	}
+	if s.m <= 16 {
 		all = append(all, skinnyCandidates(s, a, true)...)
 	}
-	return all
+	return append(all, skinnyClusters(s, a)...)
 }
 
 // bulkCandidates are those of the kernels that take tiles by the bulk copy engine.

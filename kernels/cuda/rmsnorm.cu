@@ -22,14 +22,8 @@ static_assert(sizeof(RMSNormParams) == 56, "rmsnorm.go");
 // kernel before has any bearing, are requested before that has finished.
 constexpr int EACH = 4;
 
-// The next kernel of more than FEW rows may start at once: on Hopper it is gemm_wide.cu or
-// gemm_stream.cu as a rule. With few it is gemm_skinny.cu, whose CTAs would be in the way of the
-// kernel before (7B, one token: 4 %).
-constexpr int FEW = 8;
-
 PG_KERNEL void __launch_bounds__(512) rmsnorm(const __grid_constant__ RMSNormParams p) {
-	bool many = gridDim.x > FEW;
-	if (many) grid_trigger();
+	grid_trigger(); // the next product may begin where there is room
 	__shared__ float sums[16];
 	int n = (p.width + 3) / 4; // the padding of hidden and w is zero
 	const float4 *w = reinterpret_cast<const float4 *>(p.w);
@@ -38,7 +32,6 @@ PG_KERNEL void __launch_bounds__(512) rmsnorm(const __grid_constant__ RMSNormPar
 	for (int i = 0; i < EACH; i++)
 		if (int at = threadIdx.x + i * blockDim.x; at < n) g[i] = w[at];
 	grid_wait();
-	if (!many) grid_trigger();
 	int64_t row = p.rows ? p.rows[blockIdx.x] : blockIdx.x;
 	const float4 *x = reinterpret_cast<const float4 *>(p.hidden + row * p.ld);
 	float sum = 0;

@@ -1,4 +1,4 @@
-// Checks and times gemm_skinny.cu: every variant, cut and uncut.
+// Checks and times gemm_skinny.cu: every variant, cut and uncut, and by size of cluster.
 #include "../gemm_skinny.cu"
 #include "gemm_case.cuh"
 
@@ -10,19 +10,40 @@ struct Variant {
 	int bn, mt;
 	void (*kernel)(GemmParams);
 	size_t shared;
+	void (*clusters)(GemmParams) = nullptr;
 	int chunk() const { return 4 * 2048 / bn; }
 };
 
 template <int BN, int MT, int STAGES> constexpr size_t shared_bytes() { return WARPS * Skinny<BN, MT, STAGES>::RING; }
 
 const Variant variants[] = {
-	{16, 8, gemm_skinny_16_8, shared_bytes<16, 8, 4>()},    {32, 8, gemm_skinny_32_8, shared_bytes<32, 8, 5>()},
-	{16, 16, gemm_skinny_16_16, shared_bytes<16, 16, 4>()}, {32, 16, gemm_skinny_32_16, shared_bytes<32, 16, 5>()},
-	{64, 16, gemm_skinny_64_16, shared_bytes<64, 16, 5>()}, {64, 32, gemm_skinny_64_32, shared_bytes<64, 32, 4>()},
+	{16, 8, gemm_skinny_16_8, shared_bytes<16, 8, 4>(), gemm_skinny_16_8_clusters},
+	{32, 8, gemm_skinny_32_8, shared_bytes<32, 8, 5>(), gemm_skinny_32_8_clusters},
+	{16, 16, gemm_skinny_16_16, shared_bytes<16, 16, 4>()},
+	{32, 16, gemm_skinny_32_16, shared_bytes<32, 16, 5>(), gemm_skinny_32_16_clusters},
+	{64, 16, gemm_skinny_64_16, shared_bytes<64, 16, 5>()},
+	{32, 32, nullptr, 0, gemm_skinny_32_32_clusters},
+	{64, 32, gemm_skinny_64_32, shared_bytes<64, 32, 4>()},
 	{64, 64, gemm_skinny_64_64, shared_bytes<64, 64, 3>()},
 };
 
-constexpr int SLOTS = 264;
+constexpr int SLOTS = 264, SHARED = 227 << 10;
+
+// run_clusters launches the variant on copy c with a cluster a tile, its ring of at most so many
+// stages. It is false where there is no such way.
+bool run_clusters(Projection &t, const Variant &v, int cluster, int stages, int c, cudaStream_t stream, bool pdl) {
+	GemmParams p = t.p;
+	int runs = (p.k + v.chunk() / 4 - 1) / (v.chunk() / 4), most = ((runs + cluster - 1) / cluster + 3) / 4;
+	int head = 128 + (v.bn * v.mt / 8 + 8) * 32, stage = 4 * (WEIGHT_BYTES + v.mt * 4096 / v.bn);
+	if (p.m > v.mt || !v.clusters || cluster > runs) return false;
+	p.tiles = (p.n + v.bn - 1) / v.bn, p.per = 0;
+	int room = p.tiles * cluster * 100 > 85 * SLOTS / 2 ? (SHARED + 1024) / 2 - 1024 : SHARED; // as gemm_skinny.go has it
+	stages = std::min({stages, most, (room - head) / stage});
+	p.w += c * t.weight_elems;
+	p.partials = nullptr, p.counters = nullptr;
+	launch(v.clusters, dim3(p.tiles * cluster), 128, head + stages * stage, p, stream, pdl, cluster);
+	return true;
+}
 
 // run launches the variant on copy c; the line is dealt out to at most `slots`
 // CTAs, in whole tiles if whole.
@@ -41,12 +62,20 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 	for (const Variant &v : variants) {
 		if (m > v.mt) continue;
 		t.room((size_t)2 * SLOTS * v.bn * v.mt, (n + 15) / 16);
-		for (int slots : {SLOTS, 37, 5})
+		for (int slots : v.kernel ? std::vector<int>{SLOTS, 37, 5} : std::vector<int>{})
 			for (bool whole : {true, false})
 				for (int again = 0; again < 2; again++) { // the counters must be back at zero
 					t.poison();
 					run(t, v, slots, whole, 0, 0, again);
 					t.check("skinny " + std::to_string(v.bn) + "x" + std::to_string(v.mt) + (whole ? " whole " : " cut ") + std::to_string(slots) + " " + t.name());
+				}
+		if (v.mt > 16 && m * 4 <= v.mt) continue; // far from what they are for
+		for (int cluster : {2, 3, 4, 5, 6, 7, 8})
+			for (int stages : {1, 2, 16})
+				for (int again = 0; again < 2; again++) {
+					t.poison();
+					if (!run_clusters(t, v, cluster, stages, 0, 0, again)) continue;
+					t.check("skinny " + std::to_string(v.bn) + "x" + std::to_string(v.mt) + " cluster " + std::to_string(cluster) + " stages " + std::to_string(stages) + " " + t.name());
 				}
 	}
 }
@@ -55,7 +84,10 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 
 void bench_skinny(bool check, bool times) {
 	if (check) {
-		for (int m : {1, 3, 8, 13, 16, 29, 33, 64}) {
+		for (int m : {2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15}) check_case(m, 24 * m + 8, 64 * (2 * m + 1), m % 2 ? RESIDUAL : STORE, 0);
+		for (int m : {17, 24, 31}) check_case(m, 8 * m + 8, 64 * (m + 2), m % 2 ? RESIDUAL : STORE, 0);
+		for (int m : {1, 3, 8, 13, 16, 29, 32, 33, 64}) {
+			check_case(m, 896, 4864, RESIDUAL, 0);
 			check_case(m, 896, 896, RESIDUAL, 0);
 			check_case(m, 1000, 100, STORE, 0);
 			check_case(m, 1152, 448, QKV, 64);
@@ -77,10 +109,16 @@ void bench_skinny(bool check, bool times) {
 			for (const Variant &v : variants) {
 				if (m > v.mt || v.mt > 8 && m * 4 <= v.mt) continue;
 				t.room((size_t)2 * SLOTS * v.bn * v.mt, (s.n + 15) / 16);
-				for (bool whole : {true, false}) {
+				for (bool whole : v.kernel ? std::vector<bool>{true, false} : std::vector<bool>{}) {
 					double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, SLOTS, whole, i % copies, stream, false); }, 7);
 					double pdl = time(n, [&](int i, cudaStream_t stream) { run(t, v, SLOTS, whole, i % copies, stream, true); }, 7);
 					printf(" %dx%d%s %.1f (%.0f%%) p %.1f (%.0f%%) |", v.bn, v.mt, whole ? "w" : "c", us, 100 * floor / us, pdl, 100 * floor / pdl);
+				}
+				for (int cluster : {2, 3, 4, 6, 8}) {
+					int ctas = (s.n + v.bn - 1) / v.bn * cluster;
+					if (ctas * 10 > 11 * SLOTS || !run_clusters(t, v, cluster, 16, 0, 0, true)) continue;
+					double pdl = time(n, [&](int i, cudaStream_t stream) { run_clusters(t, v, cluster, 16, i % copies, stream, true); }, 7);
+					printf(" %dx%d cluster %d p %.1f (%.0f%%) |", v.bn, v.mt, cluster, pdl, 100 * floor / pdl);
 				}
 			}
 			printf("\n");
