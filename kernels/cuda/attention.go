@@ -15,8 +15,8 @@ type attentionPlan struct {
 	plain           bool
 	decode, prefill bool
 	prefills        prefillPlan
-	withDecodes     bool // the prefill kernel takes the decodes, too
-	decodes         launch
+	withDecodes     bool   // the prefill kernel takes the decodes, too
+	decodes         launch // of a layer, by the decode kernel
 }
 
 // planAttention chooses for a step of the sequences, and issues what the kernels

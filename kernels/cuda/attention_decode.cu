@@ -30,7 +30,8 @@
 //
 // Measured by what leaving it out of a step saves (BenchmarkWithout, H100 80GB HBM3, 2026-11-26,
 // of 3.35 TB/s), at 1,184 tokens of context: 7B 207 µs a layer with 256 sequences, 90 %; 53 with 64,
-// 87 %; 1.5B 115 and 31 µs, 80 and 75 %; 0.5B 61 and 18 µs, 76 and 64 %. In clusters, of the 0.5B, 4 µs with one sequence (H100, 2026-11-27).
+// 87 %; 1.5B 115 and 31 µs, 80 and 75 %; 0.5B 61 and 18 µs, 76 and 64 %. In clusters 3.5 µs
+// with one sequence (0.5B, 2026-11-27).
 #include "attention_decode.cuh"
 
 namespace {

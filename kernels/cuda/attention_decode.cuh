@@ -20,7 +20,7 @@ struct DecodePlan {
 struct DecodePlanParams {
 	Batch batch;
 	DecodePlan plan;
-	int32_t kv_heads, grid, cluster, reserved; // CTAs, and those of a cluster, or 0
+	int32_t kv_heads, grid, cluster, reserved; // grid: CTAs; cluster: those of a cluster, or 0
 };
 static_assert(sizeof(DecodePlanParams) == 128 && offsetof(DecodePlanParams, kv_heads) == 112, "attention_decode.go: decodePlanParams");
 

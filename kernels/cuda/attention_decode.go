@@ -50,19 +50,19 @@ const (
 // the last of them start late (kernels-test, an H200).
 var decodeClusters = []clusters{{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}
 
-// decodeKernels are those of heads of 64 dims, and of 128.
-var decodeKernels = map[bool]struct{ line, clusters string }{
-	false: {"attention_decode_64", "attention_decode_64" + clustersSuffix},
-	true:  {"attention_decode_128", "attention_decode_128" + clustersSuffix},
+// decodeKernels are those of heads of so many dims.
+var decodeKernels = map[int]struct{ line, clusters string }{
+	64:  {"attention_decode_64", "attention_decode_64" + clustersSuffix},
+	128: {"attention_decode_128", "attention_decode_128" + clustersSuffix},
 }
 
 // planAttentionDecode gives the launch of a layer of that many decodes and, once a step, of
 // their plan. maxSeqs is the most sequences of a step. ok is false where no kernel takes the heads.
 func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (layer, plan launch, ok bool) {
-	if s.headDim != 64 && s.headDim != 128 || s.group() > decodeHeads || a.shared < decodeShared {
+	kernel, ok := decodeKernels[s.headDim]
+	if !ok || s.group() > decodeHeads || a.shared < decodeShared {
 		return launch{}, launch{}, false
 	}
-	kernel := decodeKernels[s.headDim == 128]
 	layer = grid("attention_decode", kernel.line, slotsOf(a), 1, 128)
 	layer.Shared, layer.PDL = decodeShared, 1
 	for _, c := range decodeClusters {

@@ -36,14 +36,13 @@ func productsOf(s *kernels.Shape, n int) []product {
 func sensible(s gemmShape, a arch) []candidate {
 	all := candidates(s, a)
 	slices.SortStableFunc(all, func(x, y candidate) int { return cmp.Compare(x.us, y.us) })
-	left := map[string]int{"gemm_stream": 3, "gemm_wide": 7, "gemm_sm90": 5, "gemm_skinny": 4, "gemm_skinny in clusters": 10}
+	left := map[string]int{"gemm_stream": 3, "gemm_wide": 7, "gemm_sm90": 5, "gemm_skinny": 4}
 	all = slices.DeleteFunc(all, func(c candidate) bool {
-		kind := c.image
-		if kind == "gemm_skinny" && c.Cluster > 0 {
-			kind += " in clusters"
+		if c.us == 0 { // no model, and few
+			return false
 		}
-		left[kind]--
-		return left[kind] < 0
+		left[c.image]--
+		return left[c.image] < 0
 	})
 	plan, _ := planProduct(s, a)
 	standard := candidate{productPlan: plan}

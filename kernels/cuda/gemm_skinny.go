@@ -5,19 +5,19 @@ package cuda
 import "fmt"
 
 // skinnyVariant is a kernel of gemm_skinny.cu: bn weight rows a tile, up to mt
-// tokens, a ring of stages.
+// tokens, a ring of stages; without stages there is only that of clusters, whose ring has
+// as many as there is room for.
 type skinnyVariant struct {
 	bn, mt, stages int
 	measuredOnly   bool // timed in whole steps alone, which skinnyCost was not fitted to: measured.tsv takes it
 	clusters       bool // there is a kernel of clusters
-	clustersOnly   bool // and no other; its ring has the stages that there is room for
 }
 
 var skinnyVariants = []skinnyVariant{
 	{bn: 16, mt: 8, stages: 4, clusters: true}, {bn: 32, mt: 8, stages: 5, clusters: true},
 	{bn: 16, mt: 16, stages: 4, measuredOnly: true}, {bn: 32, mt: 16, stages: 5, measuredOnly: true, clusters: true},
 	{bn: 64, mt: 16, stages: 5}, {bn: 64, mt: 32, stages: 4}, {bn: 64, mt: 64, stages: 3},
-	{bn: 32, mt: 32, clusters: true, clustersOnly: true},
+	{bn: 32, mt: 32, clusters: true},
 }
 
 // chunk is the columns of k that a CTA takes at a time, shared its memory.
@@ -47,7 +47,7 @@ func planGemmSkinny(s gemmShape, a arch) (gemmPlan, bool) {
 // measured.
 func skinnyCandidates(s gemmShape, a arch, measured bool) (all []candidate) {
 	for _, v := range skinnyVariants {
-		if v.clustersOnly || v.measuredOnly && !measured || !v.takes(s.m) || v.shared() > a.shared {
+		if v.stages == 0 || v.measuredOnly && !measured || !v.takes(s.m) || v.shared() > a.shared {
 			continue
 		}
 		tiles, chunks := ceilDiv(s.n, v.bn), ceilDiv(s.k, v.chunk())
@@ -66,7 +66,7 @@ func skinnyCandidates(s gemmShape, a arch, measured bool) (all []candidate) {
 func (v skinnyVariant) takes(m int) bool { return m <= v.mt && (v.mt == 8 || m*2 > v.mt) }
 
 // skinnyClusters are the ways of gemm_skinny.cu with a tile a cluster, on Hopper. They were
-// timed in whole steps alone: measured.tsv takes them.
+// timed in whole steps alone: measured.tsv takes them, and they have no model.
 func skinnyClusters(s gemmShape, a arch) (all []candidate) {
 	if !streams(s, a) {
 		return nil
@@ -79,7 +79,7 @@ func skinnyClusters(s gemmShape, a arch) (all []candidate) {
 			}
 			g := gemmPlan{launch: grid("gemm_skinny", v.kernel()+clustersSuffix, tiles*c, 1, 128), tiles: int32(tiles)}
 			g.Shared, g.PDL, g.Cluster = uint32(v.clusterShared(a, tiles, runs, c)), 1, uint32(c)
-			all = append(all, candidate{productPlan{gemmPlan: g}, skinnyClusterCost(s, v, tiles, runs, c)})
+			all = append(all, candidate{productPlan: productPlan{gemmPlan: g}})
 		}
 	}
 	return all
@@ -100,14 +100,6 @@ func (v skinnyVariant) clusterShared(a arch, tiles, runs, c int) int {
 		room = (a.shared+1024)/2 - 1024 // the device reserves 1 KiB a CTA
 	}
 	return v.head() + min(ceilDiv(ceilDiv(runs, c), 4), (room-v.head())/v.stage())*v.stage()
-}
-
-// skinnyClusterCost is skinnyCost of clusters of c, whose meeting takes less; it was not
-// fitted.
-func skinnyClusterCost(s gemmShape, v skinnyVariant, tiles, runs, c int) float64 {
-	weights, tokens := 2*float64(s.n)*float64(s.k), 2*float64(tiles)*float64(s.m)*float64(s.k)
-	us := max(weights/4.5e6, (weights+tokens)/7e6, weights/(float64(tiles*c)*0.045e6))
-	return us*float64(ceilDiv(runs, c)*c)/float64(runs) + 1 + 0.1*float64(c)
 }
 
 // skinnyCost is a kernel's time in µs, to rank plans by: bytes through memory, and

@@ -255,7 +255,7 @@ func linearKind(src kernels.Activation) kernels.LinearKind {
 func (s *suite) linear(t *testing.T) {
 	for name, src := range map[string]kernels.Activation{"attn": kernels.Attn, "mlp": kernels.MLP} {
 		cases := append(cross([]geometry{tiny}, tokenCounts...), cross([]geometry{smol, qwen7}, 3, 16)...)
-		cases = append(cases, cross([]geometry{qwen05}, 1, 7)...)
+		cases = append(cases, cross([]geometry{qwen05}, 1, 7, 25)...)
 		t.Run(name, func(t *testing.T) {
 			s.runOps(t, cases, func(p *pair, b *kernels.Batch, n int) {
 				w := p.linear(linearKind(src), fanIn("linear", p.shape.Hidden, p.shape.Width(src)))
