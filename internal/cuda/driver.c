@@ -113,14 +113,9 @@ static int tensor_map(void *map, uint64_t base, int rank, const cuuint64_t *dims
 	return r;
 }
 
-int pg_tensor_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_cols) {
-	cuuint64_t dims[] = {cols, rows}, strides[] = {stride};
-	cuuint32_t box[] = {box_cols, box_rows};
-	return tensor_map(map, base, 2, dims, strides, box);
-}
-
-int pg_panel_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t stride, uint32_t box_rows, uint32_t box_panels) {
-	cuuint64_t dims[] = {64, rows, cols / 64}, strides[] = {stride, 128};
+int pg_panel_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t row_stride, uint64_t panel_stride, uint32_t box_rows,
+                 uint32_t box_panels) {
+	cuuint64_t dims[] = {64, rows, cols / 64}, strides[] = {row_stride, panel_stride};
 	cuuint32_t box[] = {64, box_rows, box_panels};
 	return tensor_map(map, base, 3, dims, strides, box);
 }

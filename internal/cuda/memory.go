@@ -184,23 +184,14 @@ type TensorMap [128]byte
 
 var _ TensorMap = [C.sizeof_CUtensorMap]byte{}
 
-// NewTensorMap describes a float16 matrix [rows, cols] whose rows lie stride
-// bytes apart (a multiple of 16), read in boxes of boxRows × boxCols, swizzled by 128 bytes;
-// what is outside reads as zero.
-func NewTensorMap(base Ptr, rows, cols int, stride int64, boxRows, boxCols int) (TensorMap, error) {
-	var m TensorMap
-	err := check("cuTensorMapEncodeTiled", C.pg_tensor_map(unsafe.Pointer(&m), C.uint64_t(base), C.uint64_t(rows), C.uint64_t(cols),
-		C.uint64_t(stride), C.uint32_t(boxRows), C.uint32_t(boxCols)))
-	return m, err
-}
-
-// NewPanelMap describes the same matrix, of a multiple of 64 columns, as panels of 64
-// columns: a box is boxRows rows of boxPanels neighbouring panels, one panel behind the
-// other, swizzled by 128 bytes.
-func NewPanelMap(base Ptr, rows, cols int, stride int64, boxRows, boxPanels int) (TensorMap, error) {
+// NewPanelMap describes a float16 matrix [rows, cols], of a multiple of 64 columns, as panels of 64
+// columns, whose rows lie rowStride bytes apart, and which lie panelStride bytes apart (multiples of
+// 16): a box is boxRows rows of boxPanels neighbouring panels, one panel behind the other, swizzled by
+// 128 bytes; what is outside reads as zero.
+func NewPanelMap(base Ptr, rows, cols int, rowStride, panelStride int64, boxRows, boxPanels int) (TensorMap, error) {
 	var m TensorMap
 	err := check("cuTensorMapEncodeTiled", C.pg_panel_map(unsafe.Pointer(&m), C.uint64_t(base), C.uint64_t(rows), C.uint64_t(cols),
-		C.uint64_t(stride), C.uint32_t(boxRows), C.uint32_t(boxPanels)))
+		C.uint64_t(rowStride), C.uint64_t(panelStride), C.uint32_t(boxRows), C.uint32_t(boxPanels)))
 	return m, err
 }
 

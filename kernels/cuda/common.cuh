@@ -8,8 +8,9 @@
 //                                 bf16, at the same speed; beyond ±65504 they are clamped
 //   mlp      half   [tokens][W]   times MLP_SCALE, so that it holds up to ±4·10⁶
 //   logits   float  [rows][W]
-//   weights  half   [N][W], row-major as in the checkpoint, rounded to bf16 first: what bf16
-//                   holds of 2⁻¹⁷ to 65504 half holds, too; except
+//   weights  half   [W/64][N][64]: panels of 64 columns, so that the rows of a tile are one run of
+//                   memory a panel; rounded to bf16 first: what bf16 holds of 2⁻¹⁷ to 65504 half
+//                   holds, too; rows as in the checkpoint, except
 //              qkv:     in each head of q, k and v, row 2i is i, row 2i+1 is
 //                       i + headDim/2: a pair that RoPE rotates is two columns
 //              gate_up: row 2i is gate i, row 2i+1 is up i
@@ -28,6 +29,12 @@
 constexpr float MLP_SCALE = 1.0f / 64; // weights.go: mlpScale
 
 #define PG_KERNEL extern "C" __global__
+
+// weight_at is where column k of a row of weights lies, and those behind it up to the end of their
+// panel; panel is the elements of one.
+static __host__ __device__ __forceinline__ const half *weight_at(const half *w, int64_t panel, int64_t row, int k) {
+	return w + (k >> 6) * panel + row * 64 + (k & 63);
+}
 
 // PagedKV: element d of the key of head h at token t of block b of layer l is
 // base[b·block + l·layer + h·head + t·token + d]; its value is `value` further.

@@ -72,9 +72,8 @@ type Backend struct {
 	loader loader
 
 	products map[gemmShape]productPlan // planned so far
-	maps     activationMaps
-	panels   map[panelMap]tensorMap // made so far
-	identity []int32                // 0, 1, 2, …: query starts of decodes
+	panels   map[panelMap]tensorMap    // made so far
+	identity []int32                   // 0, 1, 2, …: query starts of decodes
 
 	tableLen []int32 // by row: entries in use
 	updates  updates
@@ -282,7 +281,7 @@ func (b *Backend) Setup(shape kernels.Shape, maxima, limits kernels.Limits) erro
 	for i := range b.identity {
 		b.identity[i] = int32(i)
 	}
-	for _, init := range []func() error{b.initPool, b.initSteps, b.initMaps, b.initRope} {
+	for _, init := range []func() error{b.initPool, b.initSteps, b.initRope} {
 		if err := init(); err != nil {
 			return memory(fmt.Errorf("cuda: %w", err))
 		}

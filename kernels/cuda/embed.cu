@@ -4,9 +4,9 @@
 
 struct EmbedParams {
 	const int32_t *tokens; // [tokens]
-	const half *w;         // [vocab][ld_w]
+	const half *w;         // [width/64][vocab][64]
 	float *hidden;         // [tokens][ld]
-	int64_t ld_w, ld;
+	int64_t panel, ld;
 	int32_t width, pad;
 };
 static_assert(sizeof(EmbedParams) == 48, "embed.go");
@@ -14,10 +14,10 @@ static_assert(sizeof(EmbedParams) == 48, "embed.go");
 PG_KERNEL void embed(const __grid_constant__ EmbedParams p) {
 	grid_wait();
 	grid_trigger(); // not earlier: the layers read the plans without waiting
-	const half *w = p.w + p.tokens[blockIdx.x] * p.ld_w;
+	int row = p.tokens[blockIdx.x];
 	float *out = p.hidden + blockIdx.x * p.ld;
 	for (int i = threadIdx.x * 2; i < p.width; i += blockDim.x * 2) {
-		float2 v = __half22float2(*reinterpret_cast<const half2 *>(w + i));
+		float2 v = __half22float2(*reinterpret_cast<const half2 *>(weight_at(p.w, p.panel, row, i)));
 		out[i] = v.x;
 		if (i + 1 < p.width) out[i + 1] = v.y;
 	}

@@ -7,7 +7,7 @@ import "unsafe"
 // embedParams is EmbedParams.
 type embedParams struct {
 	tokens, w, hidden ptr
-	ldW, ld           int64
+	panel, ld         int64
 	width             int32
 	_                 int32
 }

@@ -7,7 +7,7 @@
 // epilogue of `kind`.
 struct GemmParams {
 	const half *x, *w;
-	int64_t ldx, ldw;      // row strides in elements, multiples of 8
+	int64_t ldx, panel;    // row stride of x and panel of w in elements
 	float *partials;       // of tiles that several CTAs share
 	int32_t *counters;     // one a tile, zero between launches
 	int32_t m, n, k, kind; // k: a multiple of 64, zeros past the true width

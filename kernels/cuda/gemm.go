@@ -7,7 +7,7 @@ import "unsafe"
 // gemmParams is GemmParams.
 type gemmParams struct {
 	x, w               ptr
-	ldX, ldW           int64
+	ldX, panel         int64
 	partials, counters ptr
 	m, n, k, kind      int32
 	per, tiles         int32

@@ -1,6 +1,6 @@
 // Projection of many tokens on mma.sync: y = x·wᵀ, every card from sm_80 on.
 //
-// Layout: x [m][k] and w [n][k] half, k contiguous, both with rows up to a whole
+// Layout: x [m][k] and w [k/64][n][64] half, both with rows up to a whole
 // tile, so nothing is masked but the stores.
 //
 // Work: tiles of BM tokens × BN outputs. With few tiles k is cut as well: all
@@ -36,7 +36,7 @@ template <int BM, int BN, int WM, int WN, int STAGES> struct Tile {
 	uint32_t a[2][TM / 16][4], b[2][TN / 8][2];
 
 	// copy starts one of the PARTS parts of a step's copy.
-	static __device__ __forceinline__ void copy(const half *x, const half *w, int64_t ldx, int64_t ldw, uint32_t stage, int part) {
+	static __device__ __forceinline__ void copy(const half *x, const half *w, int64_t ldx, uint32_t stage, int part) {
 		constexpr int ROWS = THREADS / 8, X = (BM + ROWS - 1) / ROWS, ALL = X + BN / ROWS, EACH = (ALL + PARTS - 1) / PARTS;
 		static_assert(BN % ROWS == 0, "whole copies");
 		int chunk = threadIdx.x % 8, row = threadIdx.x / 8;
@@ -47,7 +47,7 @@ template <int BM, int BN, int WM, int WN, int STAGES> struct Tile {
 				if (BM % ROWS == 0 || row + i * ROWS < BM)
 					copy_async(stage + swizzled(row, chunk) + i * ROWS * 128, x + (row + i * ROWS) * ldx + chunk * 8);
 			} else {
-				copy_async(stage + swizzled(row, chunk) + BM * 128 + (i - X) * ROWS * 128, w + (row + (i - X) * ROWS) * ldw + chunk * 8);
+				copy_async(stage + swizzled(row, chunk) + BM * 128 + (i - X) * ROWS * 128, w + (row + (i - X) * ROWS) * BK + chunk * 8);
 			}
 		}
 	}
@@ -74,21 +74,21 @@ template <int BM, int BN, int WM, int WN, int STAGES> struct Tile {
 	}
 
 	// run multiplies `steps` steps of k from x and w on into c.
-	__device__ __forceinline__ void run(const half *x, const half *w, int64_t ldx, int64_t ldw, int steps, uint32_t ring) {
+	__device__ __forceinline__ void run(const half *x, const half *w, int64_t ldx, int64_t panel, int steps, uint32_t ring) {
 #pragma unroll
 		for (int i = 0; i < TM / 16; i++)
 			for (int j = 0; j < TN / 8; j++)
 				for (int l = 0; l < 4; l++) c[i][j][l] = 0;
 		for (int i = 0; i < STAGES - 1; i++) {
 			if (i < steps)
-				for (int part = 0; part < PARTS; part++) copy(x + i * BK, w + i * BK, ldx, ldw, ring + i * STAGE, part);
+				for (int part = 0; part < PARTS; part++) copy(x + i * BK, w + i * panel, ldx, ring + i * STAGE, part);
 			copy_commit();
 		}
 		copy_wait<STAGES - 2>();
 		__syncthreads();
 		load(ring, 0, 0);
 		int now = 0, free = STAGES - 1; // stages of the ring
-		x += (STAGES - 1) * BK, w += (STAGES - 1) * BK;
+		x += (STAGES - 1) * BK, w += (STAGES - 1) * panel;
 		for (int step = 0; step < steps; step++) {
 #pragma unroll
 			for (int k = 0; k < BK / 16; k++) {
@@ -99,12 +99,12 @@ template <int BM, int BN, int WM, int WN, int STAGES> struct Tile {
 				}
 				load(ring + now * STAGE, (k + 1) % (BK / 16), (k + 1) & 1);
 				// Every warp left the stage that was read last before this step began.
-				if (k < PARTS && step + STAGES - 1 < steps) copy(x, w, ldx, ldw, ring + free * STAGE, k);
+				if (k < PARTS && step + STAGES - 1 < steps) copy(x, w, ldx, ring + free * STAGE, k);
 				if (k == PARTS - 1) copy_commit();
 				multiply(k & 1);
 			}
 			free = free + 1 == STAGES ? 0 : free + 1;
-			x += BK, w += BK;
+			x += BK, w += panel;
 		}
 		copy_wait<0>();
 		__syncthreads();
@@ -155,7 +155,7 @@ template <int BM, int BN, int WM, int WN, int STAGES> __device__ __forceinline__
 		int tile = at / steps, first = at % steps, count = min(steps - first, end - at), row, column;
 		place(tile, rows, p.tiles, row, column);
 		T t;
-		t.run(p.x + row * BM * p.ldx + first * BK, p.w + (int64_t)column * BN * p.ldw + first * BK, p.ldx, p.ldw, count, shared_address(memory));
+		t.run(p.x + row * BM * p.ldx + first * BK, weight_at(p.w, p.panel, column * BN, first * BK), p.ldx, p.panel, count, shared_address(memory));
 		at += count;
 		if (count == steps) {
 			t.each(memory, [&](int m, int n, const float (&y)[8]) { end8(p.e, p.kind, row * BM + m, column * BN + n, y); });

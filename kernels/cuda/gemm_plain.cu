@@ -8,8 +8,8 @@
 
 struct GemmPlainParams {
 	const half *x; // [M][ld_x]
-	const half *w; // [N][ld_w]
-	int64_t ld_x, ld_w;
+	const half *w; // [K/64][N][64]
+	int64_t ld_x, panel;
 	int32_t k, pad[3]; // a multiple of 32
 	Epilogue e;
 };
@@ -25,7 +25,7 @@ template <int KIND> static __device__ __forceinline__ void gemm(const GemmPlainP
 	float acc[4][4] = {};
 	for (int k0 = 0; k0 < p.k; k0 += STEP) {
 		bool inside = n0 + row < p.e.cols; // rows of x past M are readable
-		const half *x = p.x + (m0 + row) * p.ld_x + k0 + col, *w = p.w + (n0 + row) * p.ld_w + k0 + col;
+		const half *x = p.x + (m0 + row) * p.ld_x + k0 + col, *w = weight_at(p.w, p.panel, n0 + row, k0 + col);
 #pragma unroll
 		for (int i = 0; i < 8; i++) {
 			xs[col + i][row] = __half2float(x[i]);

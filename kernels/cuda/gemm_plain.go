@@ -6,11 +6,11 @@ import "unsafe"
 
 // gemmPlainParams is GemmPlainParams.
 type gemmPlainParams struct {
-	x, w     ptr
-	ldX, ldW int64
-	k        int32
-	_        [3]int32
-	e        epilogue
+	x, w       ptr
+	ldX, panel int64
+	k          int32
+	_          [3]int32
+	e          epilogue
 }
 
 var _ [176]byte = [unsafe.Sizeof(gemmPlainParams{})]byte{}

@@ -8,7 +8,7 @@
 
 struct StreamParams {
 	TensorMap x, w;
-	GemmParams g; // x, w, ldx and ldw unused; per: pieces of a cut tile, 0 in clusters
+	GemmParams g; // x, w, ldx and panel unused; per: pieces of a cut tile, 0 in clusters
 	// gemm_wide.cu: steps of the ring; panels of a step; rows of a box of x.
 	int32_t stages, panels, box;
 };

@@ -1,6 +1,6 @@
 // Skinny projection, m ≤ 64 tokens: y = x·wᵀ at the speed the weights stream.
 //
-// Layout: w [n][k] and x [m][k] half, k contiguous. Products are swapped: the
+// Layout: w [k/64][n][64] and x [m][k] half. Products are swapped: the
 // weights are the 16-row operand of mma.m16n8k16, tokens its 8 columns, so a
 // single token wastes no row.
 //
@@ -59,11 +59,11 @@ template <int BN, int MT, int STAGES> struct Skinny {
 	template <int LANES = 32> static __device__ __forceinline__ void copy_weights(const GemmParams &p, int tile, int k, uint32_t stage, uint64_t policy) {
 		constexpr int CHUNKS = KS / 8;
 		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
-		const half *from = p.w + (int64_t)(tile * BN + row) * p.ldw + k + chunk * 8;
+		const half *from = weight_at(p.w, p.panel, tile * BN + row, k + chunk * 8);
 		bool valid = k + chunk * 8 < p.k;
 #pragma unroll
 		for (int i = 0; i < BN; i += LANES / CHUNKS)
-			copy_async_once(stage + swizzled(row + i, chunk), from + i * p.ldw, valid, policy);
+			copy_async_once(stage + swizzled(row + i, chunk), from + i * 64, valid, policy);
 	}
 
 	// Rows past m are left as they are: they reach only columns nobody stores.

@@ -1,7 +1,7 @@
 // Projection of many tokens on Hopper: y = x·wᵀ by wgmma from tiles that the bulk
 // tensor copy engine brings.
 //
-// Layout: x [m][k] and w [n][k] half, k contiguous, read through tensor maps of panels of 64
+// Layout: x [m][k] and w [k/64][n][64] half, read through tensor maps of panels of 64
 // columns, in boxes of a tile's rows of x and half of its rows of w (SWIZZLE_128B); what lies past
 // the maps reads as zero.
 //
@@ -35,7 +35,7 @@
 
 struct Sm90Params {
 	TensorMap x, w;
-	GemmParams g; // x, w, ldx, ldw and per unused
+	GemmParams g; // x, w, ldx, panel and per unused
 };
 static_assert(sizeof(Sm90Params) == 512 && offsetof(Sm90Params, g) == 256, "gemm_sm90.go: sm90Params");
 

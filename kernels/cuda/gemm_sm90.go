@@ -25,10 +25,7 @@ var (
 	_ [456]byte = [unsafe.Offsetof(sm90Params{}.ring)]byte{}
 )
 
-const (
-	sm90BoxRows, sm90BoxColumns = 128, 64
-	sm90Step                    = 64 // columns of k of a step
-)
+const sm90Step = 64 // columns of k of a step
 
 // sm90Variant is a kernel of gemm_sm90.cu: tiles of so many tokens × bn outputs, of both (or all
 // three) warpgroups together or, of SwiGLU, of one by turns.

@@ -48,10 +48,10 @@ template <int BN, int MT, int STAGES> struct Stream : Ring {
 		barrier_expect(full + 8 * stage, STAGE);
 #pragma unroll
 		for (int b = 0; b < BN / 128; b++)
-			copy_box_once(ring + stage * STAGE + b * BOX, p.w, (t.first + i) * BK, t.column * BN + b * 128, full + 8 * stage, policy);
+			copy_panels_once(ring + stage * STAGE + b * BOX, p.w, t.first + i, t.column * BN + b * 128, full + 8 * stage, policy);
 	}
 	__device__ __forceinline__ void copy_tokens(const StreamParams &p, const Part &t, int i) {
-		copy_box(ring + stage * STAGE + WEIGHTS, p.x, (t.first + i) * BK, t.row * MT, full + 8 * stage);
+		copy_panels(ring + stage * STAGE + WEIGHTS, p.x, t.first + i, t.row * MT, full + 8 * stage);
 	}
 
 	// multiply sums the steps of the ring into c.

@@ -43,7 +43,7 @@ func streamCandidates(s gemmShape, a arch) (all []candidate) {
 		for _, d := range v.deals(s, a) {
 			g := gemmPlan{launch: grid("gemm_stream", v.kernel(), d.ctas, 1, v.threads()), per: int32(d.pieces), tiles: int32(ceilDiv(s.n, v.bn))}
 			g.Shared, g.PDL, g.Cluster = uint32(v.shared()), 1, uint32(d.cluster)
-			all = append(all, candidate{productPlan{gemmPlan: g, xBox: v.mt}, d.cost(s, a)})
+			all = append(all, candidate{productPlan{gemmPlan: g, xBox: v.mt, wBox: 128, ring: wideRing{panels: 1}}, d.cost(s, a)})
 		}
 	}
 	return all

@@ -1,7 +1,7 @@
 // Projection of few tokens on Hopper, with tiles as wide as it takes to give every
 // multiprocessor the same work: y = x·wᵀ.
 //
-// Layout: x [m][k] and w [n][k] half, k contiguous, read through tensor maps of panels of 64
+// Layout: x [m][k] and w [k/64][n][64] half, read through tensor maps of panels of 64
 // columns (SWIZZLE_128B). A step of the ring is `panels` of them: one request brings a step's
 // tokens (boxes of `box` rows), and one its weights (of BN rows, or two of BN/2 where BN is
 // beyond 256). Small boxes one by one take the copy engine 0.2 µs each.

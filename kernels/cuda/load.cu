@@ -2,7 +2,7 @@
 // half; in the order of rows that common.cuh fixes, padding left as it is (zero). Values
 // that half cannot hold are counted. One thread a value.
 //
-//   dst[row(i)][k] = half(bf16(src[i][k])·gain), or of kernels.Dummy·scale + offset
+//   dst[k/64][row(i)][k%64] = half(bf16(src[i][k])·gain), or of kernels.Dummy·scale + offset
 //
 // rope_table makes cos and sin of position·inv_freq (a float32 product) by scale.
 #include "common.cuh"
@@ -13,8 +13,8 @@ enum { LOAD_BF16, LOAD_FP16, LOAD_FP32, LOAD_DUMMY };
 
 struct LoadParams {
 	const void *src; // rows of [cols]
-	half *dst;       // [·][ld]
-	int64_t ld, first; // first: row of the part that src starts with
+	half *dst;       // [·/64][·][64]
+	int64_t panel, first; // first: row of the part that src starts with
 	uint64_t seed;
 	float scale, offset;
 	int32_t rows, cols, dtype;
@@ -56,7 +56,7 @@ PG_KERNEL void load(const __grid_constant__ LoadParams p) {
 		}
 		float x = __bfloat162float(v) * p.gain;
 		if (p.beyond && fabsf(x) > MOST) atomicAdd(p.beyond, 1);
-		p.dst[to * p.ld + k] = to_half(x);
+		p.dst[(k >> 6) * p.panel + to * 64 + (k & 63)] = to_half(x);
 	}
 }
 

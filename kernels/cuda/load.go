@@ -7,7 +7,7 @@ import "unsafe"
 // loadParams is LoadParams.
 type loadParams struct {
 	src, dst       ptr
-	ld, first      int64
+	panel, first   int64
 	seed           uint64
 	scale, offset  float32
 	rows, cols     int32
@@ -36,9 +36,9 @@ var (
 	_ [32]byte = [unsafe.Sizeof(ropeTableParams{})]byte{}
 )
 
-// loadTo is for rows of cols values as they are, ld elements apart.
-func loadTo(dst ptr, ld int64, cols int) loadParams {
-	return loadParams{dst: dst, ld: ld, cols: int32(cols), rowStep: 1, gain: 1}
+// loadTo is for rows of cols values as they are, in panels of so many elements.
+func loadTo(dst ptr, panel int64, cols int) loadParams {
+	return loadParams{dst: dst, panel: panel, cols: int32(cols), rowStep: 1, gain: 1}
 }
 
 // dummies are for that many rows that the device makes.

@@ -19,7 +19,7 @@ func (b *Backend) Embed(weight kernels.Weight) {
 	b.begin(kernels.OpEmbed)
 	p := embedParams{
 		tokens: b.ws.batch.tokens, w: w.data, hidden: b.ws.hidden,
-		ldW: int64(w.ld), ld: int64(stride(b.shape.Hidden)), width: int32(b.shape.Hidden),
+		panel: w.panel(), ld: int64(stride(b.shape.Hidden)), width: int32(b.shape.Hidden),
 	}
 	b.launch(kernels.OpEmbed, planEmbed(b.run.tokens, b.shape.Hidden), unsafe.Pointer(&p))
 	b.finish(kernels.OpEmbed, kernels.Hidden, int64(b.run.tokens)*int64(b.shape.Hidden)*6, 0)
@@ -52,7 +52,7 @@ func (b *Backend) QKV(layer int, weight kernels.Weight) {
 	rows := (s.Heads + 2*s.KVHeads) * s.HeadDim
 	w := b.operand(kernels.OpQKV, weight, weightQKV, rows, s.Hidden)
 	b.begin(kernels.OpQKV)
-	b.gemm(kernels.OpQKV, epilogueQKV, operandX{b.ws.normed, kernels.Normed, &b.maps.normed}, b.run.tokens, w, epilogue{
+	b.gemm(kernels.OpQKV, epilogueQKV, operandX{b.ws.normed, kernels.Normed}, b.run.tokens, w, epilogue{
 		out: b.ws.query, ld: int64(stride(s.Heads * s.HeadDim)), heads: int32(s.Heads), kvHeads: int32(s.KVHeads), headDim: int32(s.HeadDim),
 		layer: int32(layer), bias: w.bias, rope: b.ws.rope, positions: b.ws.batch.positions, slots: b.ws.batch.slots, kv: b.pool.kv,
 	})
@@ -78,13 +78,13 @@ func (b *Backend) setLayer(op kernels.Op, layer int) {
 
 // Linear implements kernels.Backend. The one that reads MLP ends a layer.
 func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
-	x, kind := operandX{b.ws.attn, src, &b.maps.attn}, weightPlain
+	x, kind := operandX{b.ws.attn, src}, weightPlain
 	b.run.part = "attn"
 	switch src {
 	case kernels.Attn:
 	case kernels.MLP:
 		b.run.part = "mlp"
-		x.data, x.tiles, kind = b.ws.mlp, &b.maps.mlp, weightDown
+		x.data, kind = b.ws.mlp, weightDown
 	default:
 		panic(fmt.Sprintf("cuda: linear: source %d, want Attn or MLP", src))
 	}
@@ -102,7 +102,7 @@ func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
 func (b *Backend) GateUp(weight kernels.Weight) {
 	w := b.operand(kernels.OpGateUp, weight, weightGateUp, 2*b.shape.Intermediate, b.shape.Hidden)
 	b.begin(kernels.OpGateUp)
-	b.gemm(kernels.OpGateUp, epilogueSwiGLU, operandX{b.ws.normed, kernels.Normed, &b.maps.normed}, b.run.tokens, w, epilogue{out: b.ws.mlp, ld: int64(stride(b.shape.Intermediate))})
+	b.gemm(kernels.OpGateUp, epilogueSwiGLU, operandX{b.ws.normed, kernels.Normed}, b.run.tokens, w, epilogue{out: b.ws.mlp, ld: int64(stride(b.shape.Intermediate))})
 	b.finishProduct(kernels.OpGateUp, kernels.MLP, b.run.tokens, w, 2*b.shape.Intermediate)
 }
 
@@ -114,75 +114,45 @@ func (b *Backend) Head(norm, weight kernels.Weight) {
 	b.begin(kernels.OpHead)
 	if b.run.logits > 0 {
 		b.rmsnorm(kernels.OpHead, n, b.ws.batch.logitRows, b.ws.headIn, b.run.logits)
-		b.gemm(kernels.OpHead, epilogueStore, operandX{b.ws.headIn, kernels.Normed, &b.maps.headIn}, b.run.logits, w, epilogue{out: b.ws.logits, ld: int64(stride(b.shape.Vocab))})
+		b.gemm(kernels.OpHead, epilogueStore, operandX{b.ws.headIn, kernels.Normed}, b.run.logits, w, epilogue{out: b.ws.logits, ld: int64(stride(b.shape.Vocab))})
 	}
 	b.finishProduct(kernels.OpHead, kernels.Logits, b.run.logits, w, 4*b.shape.Vocab)
 }
 
 // operandX is the left side of a product: rows of the activation's width.
 type operandX struct {
-	data  ptr
-	like  kernels.Activation
-	tiles *xMaps
+	data ptr
+	like kernels.Activation
 }
 
 // boxRows are the rows of the boxes of a left side: those of the tiles of gemm_stream.cu.
 var boxRows = [...]int{16, 32, 64, 128, 192, 256}
 
-// xMaps are the tensor maps of a left side on Hopper, one for each of boxRows.
-type xMaps [len(boxRows)]tensorMap
-
-type activationMaps struct{ normed, attn, mlp, headIn xMaps }
-
-func (b *Backend) initMaps() error {
-	s, tokens, logits := &b.shape, roundUp(b.limits.MaxBatchedTokens, rowUnit), roundUp(b.limits.MaxLogitRows, rowUnit)
-	for _, m := range []struct {
-		to          *xMaps
-		data        ptr
-		rows, width int
-	}{
-		{&b.maps.normed, b.ws.normed, tokens, s.Hidden}, {&b.maps.attn, b.ws.attn, tokens, s.Heads * s.HeadDim},
-		{&b.maps.mlp, b.ws.mlp, tokens, s.Intermediate}, {&b.maps.headIn, b.ws.headIn, logits, s.Hidden},
-	} {
-		for i, rows := range boxRows {
-			var err error
-			if m.to[i], err = b.tilesOf(m.data, m.rows, stride(m.width), rows); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // gemm multiplies m rows of x by w and ends with e.
 func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *weight, e epilogue) {
 	ld := stride(b.shape.Width(x.like))
 	e.rows, e.cols = int32(m), int32(w.rows)
-	shape := gemmShape{m: m, n: w.rows, k: w.ld, kind: kind, invariant: b.limits.BatchInvariant}
+	shape := gemmShape{m: m, n: w.rows, k: w.width, kind: kind, invariant: b.limits.BatchInvariant}
 	if plan, ok := b.planGemm(shape); ok {
 		p := plan.params(shape, b.ws.gemm)
-		p.x, p.w, p.ldX, p.ldW, p.e = x.data, w.data, int64(ld), int64(w.ld), e
+		p.x, p.w, p.ldX, p.panel, p.e = x.data, w.data, int64(ld), w.panel(), e
 		if plan.xBox == 0 {
 			b.launch(op, plan.launch, unsafe.Pointer(&p))
 			return
 		}
+		panels := int(plan.ring.panels)
 		tiled := sm90Params{g: p, ring: plan.ring}
-		if plan.wBox > 0 {
-			tiled.x = b.panelsOf(op, x.data, roundUp(m, rowUnit), ld, plan.xBox, int(plan.ring.panels))
-			tiled.w = b.panelsOf(op, w.data, roundUp(w.rows, weightUnit), w.ld, plan.wBox, int(plan.ring.panels))
-		} else {
-			tiled.x, tiled.w = x.tiles[slices.Index(boxRows[:], plan.xBox)], w.tiles
-		}
+		tiled.x = b.panelsOf(op, panelMap{x.data, roundUp(m, rowUnit), ld, int64(2 * ld), 2 * panelColumns, plan.xBox, panels})
+		tiled.w = b.panelsOf(op, panelMap{w.data, w.padded(), w.width, 2 * panelColumns, 2 * w.panel(), plan.wBox, panels})
 		b.launch(op, plan.launch, unsafe.Pointer(&tiled))
 		return
 	}
-	p := gemmPlainParams{x: x.data, w: w.data, ldX: int64(ld), ldW: int64(w.ld), k: int32(w.ld), e: e}
+	p := gemmPlainParams{x: x.data, w: w.data, ldX: int64(ld), panel: w.panel(), k: int32(w.width), e: e}
 	b.launch(op, planGemmPlain(shape), unsafe.Pointer(&p))
 }
 
-// productPlan is a planned product; xBox is the rows of a box of x's tensor map, 0
-// for kernels that take addresses. For gemm_wide.cu and gemm_sm90.cu, wBox is the rows of a box of w, and
-// maps are of panels.
+// productPlan is a planned product; xBox and wBox are the rows of the boxes of its tensor maps, 0
+// for kernels that take addresses.
 type productPlan struct {
 	gemmPlan
 	xBox, wBox int

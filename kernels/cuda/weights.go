@@ -29,17 +29,23 @@ const (
 // mlpScale is MLP_SCALE of common.cuh.
 const mlpScale = 1.0 / 64
 
-// weight implements kernels.Weight: [rows, cols] at data, float16 with row
-// stride ld elements, in the order that common.cuh says.
+// weight implements kernels.Weight: [rows, cols] at data, float16 in panels of 64 columns,
+// in the order that common.cuh says.
 type weight struct {
 	name       string
 	kind       weightKind
 	rows, cols int
-	ld         int
-	data, bias ptr       // bias: float32 [rows], or 0
-	tiles      tensorMap // how the bulk copy engine sees it; on Hopper
+	width      int // cols, up to whole panels
+	data, bias ptr // bias: float32 [rows], or 0
 	bytes      int64
 }
+
+// panelColumns is the columns of a panel.
+const panelColumns = 64
+
+// padded is the rows that there is room for, and panel the elements of a panel.
+func (w *weight) padded() int  { return roundUp(w.rows, weightUnit) }
+func (w *weight) panel() int64 { return int64(w.padded()) * panelColumns }
 
 // Bytes implements kernels.Weight.
 func (w *weight) Bytes() int64 { return w.bytes }
@@ -251,21 +257,18 @@ func pairRow(i, headDim int) int {
 // loadMatrix brings parts, one below the other, into a weight.
 func (b *Backend) loadMatrix(kind weightKind, cols int, parts, bias []kernels.HostTensor) (kernels.Weight, error) {
 	b.mustBeSetUp()
-	w := &weight{name: parts[0].Name, kind: kind, cols: cols, ld: stride(cols)}
+	w := &weight{name: parts[0].Name, kind: kind, cols: cols, width: stride(cols)}
 	for _, part := range parts {
 		w.rows += part.Shape[0]
 	}
-	w.bytes = int64(roundUp(w.rows, weightUnit)) * int64(w.ld) * 2
+	w.bytes = int64(w.padded()) * int64(w.width) * 2
 	var err error
 	if w.data, err = b.reserve(w.bytes); err != nil {
 		return nil, fmt.Errorf("%s: %w", w.name, err)
 	}
-	if w.tiles, err = b.tilesOf(w.data, roundUp(w.rows, weightUnit), w.ld, sm90BoxRows); err != nil {
-		return nil, fmt.Errorf("%s: %w", w.name, err)
-	}
 	first := 0
 	for i, part := range parts {
-		p := loadTo(w.data, int64(w.ld), cols)
+		p := loadTo(w.data, w.panel(), cols)
 		p.rowAt = int32(first)
 		switch kind {
 		case weightGateUp:
@@ -288,28 +291,20 @@ func (b *Backend) loadMatrix(kind weightKind, cols int, parts, bias []kernels.Ho
 	return w, b.err
 }
 
-// tilesOf is the tensor map of rows of float16 in boxes of boxRows × 64, for the kernels that use the
-// bulk copy engine.
-func (b *Backend) tilesOf(data ptr, rows, ld, boxRows int) (tensorMap, error) {
-	if !b.arch.hopper {
-		return tensorMap{}, nil
-	}
-	m, err := cuda.NewTensorMap(data, rows, ld, int64(2*ld), boxRows, sm90BoxColumns)
-	return tensorMap(m), err
-}
-
-// panelMap names a tensor map of panels of 64 columns.
+// panelMap names a tensor map of panels of 64 columns: of rows a row, and of panels a panel bytes apart.
 type panelMap struct {
-	data                         ptr
-	rows, ld, boxRows, boxPanels int
+	data               ptr
+	rows, columns      int
+	row, panel         int64
+	boxRows, boxPanels int
 }
 
-// panelsOf is tilesOf for gemm_wide.cu and gemm_sm90.cu, whose boxes are of many sizes: each map is made once.
-func (b *Backend) panelsOf(op kernels.Op, data ptr, rows, ld, boxRows, boxPanels int) tensorMap {
-	key := panelMap{data, rows, ld, boxRows, boxPanels}
+// panelsOf is the tensor map for the kernels that use the bulk copy engine; boxes are of many sizes, and
+// each map is made once.
+func (b *Backend) panelsOf(op kernels.Op, key panelMap) tensorMap {
 	m, ok := b.panels[key]
 	if !ok {
-		made, err := cuda.NewPanelMap(data, rows, ld, int64(2*ld), boxRows, boxPanels)
+		made, err := cuda.NewPanelMap(key.data, key.rows, key.columns, key.row, key.panel, key.boxRows, key.boxPanels)
 		b.fail(op, err)
 		m = tensorMap(made)
 		b.panels[key] = m
@@ -326,9 +321,8 @@ func (b *Backend) loadBias(w *weight, bias []kernels.HostTensor) (err error) {
 	for i, v := range plain {
 		permuted[pairRow(i, b.shape.HeadDim)] = v
 	}
-	n := roundUp(w.rows, weightUnit)
-	w.bytes += int64(4 * n)
-	w.bias, err = b.loadFloats(permuted, n)
+	w.bytes += int64(4 * w.padded())
+	w.bias, err = b.loadFloats(permuted, w.padded())
 	return err
 }
 

@@ -50,18 +50,6 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, int parity) {
 	             "@!done bra again;\n}\n" ::"r"(barrier), "r"(parity) : "memory");
 }
 
-// copy_box starts the copy of a box of the tensor, its corner at (column, row).
-__device__ __forceinline__ void copy_box(uint32_t to, const TensorMap &map, int column, int row, uint32_t barrier) {
-	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
-	             ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier) : "memory");
-}
-
-// copy_box_once is for bytes that nobody reads again: they leave the L2 first.
-__device__ __forceinline__ void copy_box_once(uint32_t to, const TensorMap &map, int column, int row, uint32_t barrier, uint64_t policy) {
-	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;"
-	             ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier), "l"(policy) : "memory");
-}
-
 // copy_panels starts the copy of a box of a tensor of panels of 64 columns, its corner at
 // (panel, row); copy_panels_once, too, for bytes that nobody reads again.
 __device__ __forceinline__ void copy_panels(uint32_t to, const TensorMap &map, int panel, int row, uint32_t barrier) {

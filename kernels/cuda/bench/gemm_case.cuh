@@ -13,7 +13,7 @@ template <int KIND> __global__ void reference_kernel(GemmParams p) {
 	if (n >= p.n) return;
 	double y[2] = {};
 	for (int k = 0; k < p.k; k++)
-		for (int i = 0; i < 2; i++) y[i] += (double)__half2float(p.x[m * p.ldx + k]) * (double)__half2float(p.w[(n + i) * p.ldw + k]);
+		for (int i = 0; i < 2; i++) y[i] += (double)__half2float(p.x[m * p.ldx + k]) * (double)__half2float(*weight_at(p.w, p.panel, n + i, k));
 	epilogue2<KIND>(p.e, m, n, (float)y[0], (float)y[1]);
 }
 
@@ -40,15 +40,15 @@ struct Projection {
 		if (n != np || k != kp) { // padding is zero
 			for (int c = 0; c < copies; c++) {
 				half *at = w.data + c * weight_elems;
-				CHECK(cudaMemset(at + (int64_t)n * kp, 0, (int64_t)(np - n) * kp * 2));
-				if (k != kp) CHECK(cudaMemset2D(at + k, kp * 2, 0, (kp - k) * 2, n));
+				if (n != np) CHECK(cudaMemset2D(at + (int64_t)n * 64, np * 128, 0, (np - n) * 128, kp / 64));
+				if (k != kp) CHECK(cudaMemset2D(at + (int64_t)(kp / 64 - 1) * np * 64 + k % 64, 128, 0, (kp - k) * 2, n));
 			}
 		}
 		x.resize((int64_t)up(m, 256) * kp);
 		x.set(0xFF);
 		fill(x.data, (int64_t)m * kp, 1);
 		if (k != kp) CHECK(cudaMemset2D(x.data + k, kp * 2, 0, (kp - k) * 2, m));
-		p.x = x.data, p.w = w.data, p.ldx = p.ldw = kp, p.m = m, p.n = n, p.k = kp, p.kind = kind;
+		p.x = x.data, p.w = w.data, p.ldx = kp, p.panel = (int64_t)np * 64, p.m = m, p.n = n, p.k = kp, p.kind = kind;
 		p.e.rows = m, p.e.cols = n;
 		int out_width = kind == SWIGLU ? n / 2 : n;
 		p.e.ld = up(out_width, 64);

@@ -26,8 +26,8 @@ const Variant variants[] = {VARIANT(64, 128, 64), VARIANT(96, 128, 96), VARIANT(
 void run(Projection &t, const Variant &v, int sms, int c, cudaStream_t stream, bool pdl) {
 	Sm90Params p{};
 	p.g = t.p;
-	p.x = panel_map(t.p.x, up(t.p.m, 256), t.p.ldx, v.rows, 1);
-	p.w = panel_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, v.bn / 2, 1);
+	p.x = tokens_map(t.p.x, up(t.p.m, 256), t.p.ldx, v.rows, 1);
+	p.w = weights_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.k, v.bn / 2, 1);
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
 	int tiles = up((p.g.m + v.rows - 1) / v.rows, v.cluster) * p.g.tiles;
 	launch(v.kernel, dim3(std::min(tiles, std::max(1, sms / v.cluster) * v.cluster)), v.rows * 2 + 128, v.shared(), p, stream, pdl, v.cluster);

@@ -28,8 +28,8 @@ int tiles_of(const GemmParams &p, const Variant &v) { return (p.n + v.bn - 1) / 
 void run(Projection &t, const Variant &v, int cluster, int c, cudaStream_t stream, bool pdl) {
 	StreamParams p{};
 	p.g = t.p;
-	p.x = tensor_map(t.p.x, up(t.p.m, 256), t.p.ldx, v.mt);
-	p.w = tensor_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, 128);
+	p.x = tokens_map(t.p.x, up(t.p.m, 256), t.p.ldx, v.mt, 1);
+	p.w = weights_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.k, 128, 1);
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
 	int tiles = tiles_of(p.g, v), grid = tiles * cluster;
 	if (cluster <= 1) {

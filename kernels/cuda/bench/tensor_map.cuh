@@ -28,19 +28,15 @@ inline TensorMap encode_map(const void *base, int rank, const cuuint64_t *dims, 
 	return out;
 }
 
-// tensor_map describes [rows][cols] half, contiguous, with boxes of box × 64.
-inline TensorMap tensor_map(const half *base, int64_t rows, int64_t cols, int box) {
-	cuuint64_t dims[] = {(cuuint64_t)cols, (cuuint64_t)rows}, strides[] = {(cuuint64_t)cols * 2};
-	cuuint32_t boxes[] = {64, (cuuint32_t)box};
-	return encode_map(base, 2, dims, strides, boxes);
-}
-
-// panel_map describes the same as panels of 64 columns, with boxes of box rows × panels.
-inline TensorMap panel_map(const half *base, int64_t rows, int64_t cols, int box, int panels) {
-	cuuint64_t dims[] = {64, (cuuint64_t)rows, (cuuint64_t)cols / 64}, strides[] = {(cuuint64_t)cols * 2, 128};
+// tokens_map and weights_map describe both sides of a product as panels of 64 columns, with boxes of
+// box rows × panels: x [rows][cols], and w [cols/64][rows][64].
+inline TensorMap panel_map(const half *base, int64_t rows, int64_t cols, int64_t row, int64_t panel, int box, int panels) {
+	cuuint64_t dims[] = {64, (cuuint64_t)rows, (cuuint64_t)cols / 64}, strides[] = {(cuuint64_t)row, (cuuint64_t)panel};
 	cuuint32_t boxes[] = {64, (cuuint32_t)box, (cuuint32_t)panels};
 	return encode_map(base, 3, dims, strides, boxes);
 }
+inline TensorMap tokens_map(const half *base, int64_t rows, int64_t cols, int box, int panels) { return panel_map(base, rows, cols, cols * 2, 128, box, panels); }
+inline TensorMap weights_map(const half *base, int64_t rows, int64_t cols, int box, int panels) { return panel_map(base, rows, cols, 128, rows * 128, box, panels); }
 
 // group_map describes rows of d halves, as many as `elems` make, as groups of eight rows in
 // panels of 64 columns, with boxes of some groups.

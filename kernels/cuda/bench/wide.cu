@@ -41,8 +41,8 @@ bool run(Projection &t, const Variant &v, int cluster, int panels, int c, cudaSt
 	}
 	for (p.stages = std::min(most, 32); p.stages > 0 && v.shared(p.g.m, p.box, panels, p.stages, cluster) > SHARED;) p.stages--;
 	if (p.stages < std::min(2, most)) return false;
-	p.x = panel_map(t.p.x, up(t.p.m, 256), t.p.ldx, p.box, panels);
-	p.w = panel_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.ldw, v.bn > 256 ? v.bn / 2 : v.bn, panels);
+	p.x = tokens_map(t.p.x, up(t.p.m, 256), t.p.ldx, p.box, panels);
+	p.w = weights_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.k, v.bn > 256 ? v.bn / 2 : v.bn, panels);
 	launch(v.kernel, dim3(grid), 288, v.shared(p.g.m, p.box, panels, p.stages, cluster), p, stream, pdl, std::max(cluster, 1));
 	return true;
 }
