@@ -1,8 +1,8 @@
 // Projection of few tokens on Hopper: y = x·wᵀ at the speed the weights stream.
 //
-// Layout: x [m][k] and w [n][k] half, k contiguous, read through tensor maps
-// (SWIZZLE_128B; w: box 64 columns × 128 rows; x: 64 × MT, since several small boxes a
-// step take the copy engine longer).
+// Layout: x [m][k] and w [k/64][n][64] half, read through tensor maps of panels of 64 columns
+// (SWIZZLE_128B; w: boxes of 128 rows; x: of MT, since several small boxes a step take the copy
+// engine longer).
 //
 // Work: products are swapped: a tile is BN weight rows, the M side of wgmma, × MT tokens,
 // its N side. Where all tokens fit a tile every weight is read once. Two ways to deal:
@@ -186,7 +186,6 @@ template <int BN, int MT> __device__ __forceinline__ void end_pieces(const GemmP
 
 template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(const StreamParams &p) {
 	grid_trigger(); // what does not depend on this may begin where there is room
-	constexpr bool LEND = BN * MT / CONSUMERS >= 128;
 	using S = Stream<BN, MT, STAGES>;
 	extern __shared__ char memory[];
 	S s;
@@ -198,7 +197,6 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 	__syncthreads();
 
 	if (threadIdx.x >= CONSUMERS) {
-		if constexpr (LEND) fewer_registers<40>();
 		if (threadIdx.x == CONSUMERS) produce(p, s, parts);
 		grid_wait();
 		__syncwarp();
@@ -208,7 +206,6 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 			cluster_wait();
 		}
 	} else {
-		if constexpr (LEND) more_registers<232>();
 		grid_wait();
 		Part t;
 		if (alone) {
@@ -237,13 +234,12 @@ template <int BN, int MT, int STAGES> __device__ void project(const StreamParams
 
 } // namespace
 
-#define STREAM(BN, MT, STAGES, PRODUCERS) \
-	PG_KERNEL void __launch_bounds__(CONSUMERS + PRODUCERS, 1) gemm_stream_##BN##_##MT(const __grid_constant__ StreamParams p) { project<BN, MT, STAGES>(p); }
+#define STREAM(BN, MT, STAGES) \
+	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_stream_##BN##_##MT(const __grid_constant__ StreamParams p) { project<BN, MT, STAGES>(p); }
 
-STREAM(128, 16, 11, 32)
-STREAM(128, 32, 10, 32)
-STREAM(128, 64, 8, 32)
-STREAM(128, 128, 6, 32)
-STREAM(128, 192, 5, 32)
-STREAM(128, 256, 4, 128)
-STREAM(256, 64, 5, 32)
+STREAM(128, 16, 11)
+STREAM(128, 32, 10)
+STREAM(128, 64, 8)
+STREAM(128, 128, 6)
+STREAM(128, 192, 5)
+STREAM(256, 64, 5)

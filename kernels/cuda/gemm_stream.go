@@ -8,17 +8,9 @@ import "fmt"
 // ring of stages.
 type streamVariant struct{ bn, mt, stages int }
 
-var streamVariants = []streamVariant{{128, 16, 11}, {128, 32, 10}, {128, 64, 8}, {128, 128, 6}, {128, 192, 5}, {128, 256, 4}, {256, 64, 5}}
+var streamVariants = []streamVariant{{128, 16, 11}, {128, 32, 10}, {128, 64, 8}, {128, 128, 6}, {128, 192, 5}, {256, 64, 5}}
 
 func (v streamVariant) kernel() string { return fmt.Sprintf("gemm_stream_%d_%d", v.bn, v.mt) }
-
-// threads is the two warpgroups and the producer.
-func (v streamVariant) threads() int {
-	if v.bn*v.mt >= 1<<15 {
-		return 384
-	}
-	return 288
-}
 
 // shared is the ring, the outputs under way and the barriers.
 func (v streamVariant) shared() int {
@@ -41,9 +33,9 @@ func streamCandidates(s gemmShape, a arch) (all []candidate) {
 			continue // the last tile would read past the rows that there are
 		}
 		for _, d := range v.deals(s, a) {
-			g := gemmPlan{launch: grid("gemm_stream", v.kernel(), d.ctas, 1, v.threads()), per: int32(d.pieces), tiles: int32(ceilDiv(s.n, v.bn))}
+			g := gemmPlan{launch: grid("gemm_stream", v.kernel(), d.ctas, 1, 288), per: int32(d.pieces), tiles: int32(ceilDiv(s.n, v.bn))}
 			g.Shared, g.PDL, g.Cluster = uint32(v.shared()), 1, uint32(d.cluster)
-			all = append(all, candidate{productPlan{gemmPlan: g, xBox: v.mt, wBox: 128, ring: wideRing{panels: 1}}, d.cost(s, a)})
+			all = append(all, candidate{productPlan{gemmPlan: g, xBox: v.mt, wBox: 128}, d.cost(s, a)})
 		}
 	}
 	return all

@@ -140,7 +140,7 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 			b.launch(op, plan.launch, unsafe.Pointer(&p))
 			return
 		}
-		panels := int(plan.ring.panels)
+		panels := max(1, int(plan.ring.panels))
 		tiled := sm90Params{g: p, ring: plan.ring}
 		tiled.x = b.panelsOf(op, panelMap{x.data, roundUp(m, rowUnit), ld, int64(2 * ld), 2 * panelColumns, plan.xBox, panels})
 		tiled.w = b.panelsOf(op, panelMap{w.data, w.padded(), w.width, 2 * panelColumns, 2 * w.panel(), plan.wBox, panels})
@@ -171,7 +171,7 @@ func (c candidate) String() string {
 	if c.per > 0 {
 		s += fmt.Sprintf(" p%d", c.per)
 	}
-	if c.wBox > 0 {
+	if c.ring.panels > 0 {
 		s += fmt.Sprintf(" k%d", c.ring.panels)
 	}
 	return s

@@ -15,7 +15,7 @@ struct Variant {
 
 const Variant variants[] = {
 	{128, 16, 11, gemm_stream_128_16},  {128, 32, 10, gemm_stream_128_32},   {128, 64, 8, gemm_stream_128_64},
-	{128, 128, 6, gemm_stream_128_128}, {128, 192, 5, gemm_stream_128_192}, {128, 256, 4, gemm_stream_128_256},
+	{128, 128, 6, gemm_stream_128_128}, {128, 192, 5, gemm_stream_128_192},
 	{256, 64, 5, gemm_stream_256_64},
 };
 
@@ -38,7 +38,7 @@ void run(Projection &t, const Variant &v, int cluster, int c, cudaStream_t strea
 		if (cut && cluster == 1) p.g.per = std::max(1, std::min(grid / cut, p.g.k / 64));
 		if (p.g.per == 1) grid = std::min(grid, tiles);
 	}
-	launch(v.kernel, dim3(grid), v.bn * v.mt >= 32768 ? 384 : 288, v.shared(), p, stream, pdl, std::max(cluster, 1));
+	launch(v.kernel, dim3(grid), 288, v.shared(), p, stream, pdl, std::max(cluster, 1));
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {
