@@ -36,7 +36,9 @@ int pg_range_unmap(uint64_t base, uint64_t chunk, uint64_t index, uint64_t handl
 // pg_copy_batch makes n copies, by one batched call where the driver has it.
 int pg_copy_batch(uint64_t *dst, uint64_t *src, size_t *sizes, size_t n, uintptr_t stream);
 
-// Tiled tensor maps of float16, with 128-byte swizzle. Of panels of 64 columns, [cols / 64][rows][64], strides in bytes.
+// Tiled tensor maps of float16, with 128-byte swizzle.
+
+// Panels of 64 columns, [cols / 64][rows][64]; strides in bytes.
 int pg_panel_map(void *map, uint64_t base, uint64_t rows, uint64_t cols, uint64_t row_stride, uint64_t panel_stride, uint32_t box_rows,
                  uint32_t box_panels);
 

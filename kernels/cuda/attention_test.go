@@ -229,8 +229,7 @@ func newAttention(t *testing.T, path string, s kernels.Shape, seqs int) attentio
 	require.NoError(t, m.Setup(s, limits, limits))
 	per := ceilDiv(length, 16)
 	require.NoError(t, m.ResizePool(1+per*seqs, 0))
-	fill := loadTo(m.pool.kv.base, m.pool.kv.block, int(m.kv.BlockElems())).dummies(m.pool.blocks, 7, 1, 0)
-	m.launch("test", planLoad(m.pool.blocks, m.kv.BlockElems()), unsafe.Pointer(&fill))
+	m.fillPool()
 	for row := range seqs {
 		u := kernels.RowUpdate{Row: int32(row), Reset: true, Sampling: kernels.Sampling{Logprobs: -1}}
 		for i := range per {
@@ -239,6 +238,14 @@ func newAttention(t *testing.T, path string, s kernels.Shape, seqs int) attentio
 		m.UpdateRows([]kernels.RowUpdate{u})
 	}
 	return m
+}
+
+// fillPool gives all blocks, which lie one behind the other, random numbers: weights of 64 columns are rows
+// without gaps.
+func (b *Backend) fillPool() {
+	rows := int(int64(b.pool.blocks) * b.pool.kv.block / panelColumns)
+	fill := loadTo(b.pool.kv.base, 0, panelColumns).dummies(rows, 7, 1, 0)
+	b.launch("test", planLoad(rows, panelColumns), unsafe.Pointer(&fill))
 }
 
 // run is the attention of the spans {context, query tokens} for random queries.

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -33,8 +32,7 @@ func newBenchModel(b *testing.B, model trueShape, seqs, context int) *benchModel
 	require.NoError(b, be.Setup(s, limits, limits))
 	per := ceilDiv(context+512, 16)
 	require.NoError(b, be.ResizePool(1+per*seqs, 0))
-	fill := loadTo(be.pool.kv.base, be.pool.kv.block, int(be.kv.BlockElems())).dummies(be.pool.blocks, 7, 1, 0)
-	be.launch("bench", planLoad(be.pool.blocks, be.kv.BlockElems()), unsafe.Pointer(&fill))
+	be.fillPool()
 	m := &benchModel{loadTrue(b, be, s, model.tied), be}
 	m.resetRows(seqs, per)
 	require.NoError(b, m.Sync())

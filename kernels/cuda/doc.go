@@ -18,13 +18,13 @@
 // # Layouts
 //
 // The residual stream (Hidden) and Logits are float32, the other activations and the KV
-// pool float16. Row strides are the width rounded up to 64 elements; the padding is
+// pool float16. Row strides of activations are the width rounded up to 64 elements; the padding is
 // zero in weights and in activations, so that products may run over it.
 // Weights are rounded to bfloat16, as in every backend, and kept as float16, which holds
 // those values exactly from 2⁻¹⁷ to 65,504 (what is smaller is 2⁻²⁵ off at most, what is
 // larger is refused): tensor cores multiply equal types, and activations get three bits
-// more than in bfloat16. [out, in] row-major as in the checkpoint, with rows up to a
-// multiple of 128, except
+// more than in bfloat16. [in/64][out][64]: panels of 64 columns, in which the rows of a tile are one
+// run of memory; rows as in the checkpoint, up to a multiple of 128, except
 //
 //	LinearQKV     in each head of q, k and v: rows 0, h, 1, h+1, … with h = headDim/2
 //	LinearGateUp  rows gate 0, up 0, gate 1, up 1, …
@@ -44,8 +44,9 @@
 //
 // # Invariants
 //
-//  1. Nothing is allocated a step. Device addresses are fixed at Setup: graphs
-//     stay valid when the pool grows or shrinks (CUDA virtual memory).
+//  1. Nothing is allocated a step, but for plans and tensor maps, which are made once for a shape
+//     and kept. Device addresses are fixed at Setup: graphs stay valid when the pool grows or
+//     shrinks (CUDA virtual memory).
 //  2. The plain kernels sum in one fixed order whatever the batch;
 //     Limits.BatchInvariant keeps to those kernels that do.
 //  3. Block 0 takes the writes of padding tokens. Nothing reads it.

@@ -25,7 +25,7 @@
 // Bytes: 2·n·k of weights once, 2·m·k of tokens a tile from L2. FLOPs: 2·m·n·k.
 //
 // Measured by what leaving it out of a step of one token saves (BenchmarkWithout, H100 80GB HBM3,
-// 2026-11-26, of 3.35 TB/s): 7B gate_up 88 µs, 93 %; down 48, 85 %; o 9, 85 %; qkv 13, 75 %; head 356, 91 %;
+// 2026-11-26, weights in rows then, of 3.35 TB/s): 7B gate_up 88 µs, 93 %; down 48, 85 %; o 9, 85 %; qkv 13, 75 %; head 356, 91 %;
 // 1.5B gate_up 18 µs, 89 %; 0.5B 6.4, 81 %. In clusters, the whole step of the 0.5B with one token 0.75 → 0.63 ms (2026-11-27,
 // docs/performance.md, "Few tokens in clusters").
 #include "gemm.cuh"
@@ -360,7 +360,6 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 
 SKINNY(16, 8, 4)
 SKINNY(32, 8, 5)
-SKINNY(16, 16, 4)
 SKINNY(32, 16, 5)
 SKINNY(64, 16, 5)
 SKINNY(64, 32, 4)

@@ -15,7 +15,7 @@ type skinnyVariant struct {
 
 var skinnyVariants = []skinnyVariant{
 	{bn: 16, mt: 8, stages: 4, clusters: true}, {bn: 32, mt: 8, stages: 5, clusters: true},
-	{bn: 16, mt: 16, stages: 4, measuredOnly: true}, {bn: 32, mt: 16, stages: 5, measuredOnly: true, clusters: true},
+	{bn: 32, mt: 16, stages: 5, measuredOnly: true, clusters: true},
 	{bn: 64, mt: 16, stages: 5}, {bn: 64, mt: 32, stages: 4}, {bn: 64, mt: 64, stages: 3},
 	{bn: 32, mt: 32, clusters: true},
 }

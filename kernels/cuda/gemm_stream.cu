@@ -15,16 +15,16 @@
 // Sums are added in order of k, so that a result depends on the shape alone.
 //
 // CTA: one a multiprocessor; two warpgroups of BN/2 weight rows × MT tokens in registers,
-// and a producer that keeps a ring of steps filled: a warp, or, where sums take 128
-// registers, a warpgroup, which lends its own. Weights do not depend on the kernel
+// and a producer warp that keeps a ring of steps filled. Weights do not depend on the kernel
 // before: they are requested before it has finished.
 //
 // Bytes: 2·n·k of weights once; 2·m·k of tokens a tile, from L2, which gives 5.9 TB/s to
 // all. FLOPs: 2·m·n·k. (Clusters that share their tokens by multicast were tried, with a
 // fence of all of memory at every step: 140 µs against 75 for gate_up of the 7B and 64 tokens.)
 //
-// Measured by what leaving it out of a step of 256 tokens saves (BenchmarkWithout, H100 80GB HBM3,
-// 2026-11-26): 7B down 72 µs, 56 % of 3.35 TB/s and 49 % of 989 TFLOP/s.
+// Measured (kernels-test time stream, H100 80GB HBM3, 2026-11-27, weights in rows then): 7B down 59 µs at 192 tokens,
+// 69 % of 3.35 TB/s. (Tiles of 256 tokens, with the registers of a whole warpgroup of producers, lost to
+// gemm_sm90.cu: down 0.5 % of a step of 256 tokens.)
 #include "gemm_ring.cuh"
 
 namespace {

@@ -20,7 +20,7 @@ func (v streamVariant) shared() int {
 const streamTokens = 512 // beyond, gemm_sm90.cu always has tiles enough
 
 // streamCandidates are the ways of gemm_stream.cu, for 9 to 512 tokens on Hopper. Their
-// parameters are sm90Params with a map of x whose boxes have xBox rows.
+// parameters are sm90Params with boxes of xBox rows of x and 128 of w.
 func streamCandidates(s gemmShape, a arch) (all []candidate) {
 	if !streams(s, a) || s.m > streamTokens {
 		return nil

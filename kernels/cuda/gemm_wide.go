@@ -27,10 +27,10 @@ const (
 
 func (v wideVariant) kernel() string { return fmt.Sprintf("gemm_wide_%d_%d", v.bn, v.mt) }
 
-// box is the rows of a box of x: those of a tile that are used, as far as boxRows go.
+// box is the rows of a box of x: those of a tile that are used, a power of two of them.
 func (v wideVariant) box(m int) int {
-	for _, rows := range boxRows {
-		if v.mt == 64 && m <= rows && rows <= 64 {
+	for _, rows := range []int{16, 32} {
+		if v.mt == 64 && m <= rows {
 			return rows
 		}
 	}

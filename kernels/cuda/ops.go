@@ -125,9 +125,6 @@ type operandX struct {
 	like kernels.Activation
 }
 
-// boxRows are the rows of the boxes of a left side: those of the tiles of gemm_stream.cu.
-var boxRows = [...]int{16, 32, 64, 128, 192, 256}
-
 // gemm multiplies m rows of x by w and ends with e.
 func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *weight, e epilogue) {
 	ld := stride(b.shape.Width(x.like))
@@ -142,8 +139,8 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 		}
 		panels := max(1, int(plan.ring.panels))
 		tiled := sm90Params{g: p, ring: plan.ring}
-		tiled.x = b.panelsOf(op, panelMap{x.data, roundUp(m, rowUnit), ld, int64(2 * ld), 2 * panelColumns, plan.xBox, panels})
-		tiled.w = b.panelsOf(op, panelMap{w.data, w.padded(), w.width, 2 * panelColumns, 2 * w.panel(), plan.wBox, panels})
+		tiled.x = b.panelsOf(op, tokensMap(x.data, roundUp(m, rowUnit), ld, plan.xBox, panels))
+		tiled.w = b.panelsOf(op, w.tiles(plan.wBox, panels))
 		b.launch(op, plan.launch, unsafe.Pointer(&tiled))
 		return
 	}

@@ -41,7 +41,7 @@ type weight struct {
 }
 
 // panelColumns is the columns of a panel.
-const panelColumns = 64
+const panelColumns = widthUnit
 
 // padded is the rows that there is room for, and panel the elements of a panel.
 func (w *weight) padded() int  { return roundUp(w.rows, weightUnit) }
@@ -291,12 +291,21 @@ func (b *Backend) loadMatrix(kind weightKind, cols int, parts, bias []kernels.Ho
 	return w, b.err
 }
 
-// panelMap names a tensor map of panels of 64 columns: of rows a row, and of panels a panel bytes apart.
+// panelMap names a tensor map of panels of 64 columns, whose rows lie row bytes apart, and panels panel bytes.
 type panelMap struct {
 	data               ptr
 	rows, columns      int
 	row, panel         int64
 	boxRows, boxPanels int
+}
+
+// tokensMap is of activations, rows of ld elements.
+func tokensMap(data ptr, rows, ld, boxRows, boxPanels int) panelMap {
+	return panelMap{data: data, rows: rows, columns: ld, row: int64(2 * ld), panel: 2 * panelColumns, boxRows: boxRows, boxPanels: boxPanels}
+}
+
+func (w *weight) tiles(boxRows, boxPanels int) panelMap {
+	return panelMap{data: w.data, rows: w.padded(), columns: w.width, row: 2 * panelColumns, panel: 2 * w.panel(), boxRows: boxRows, boxPanels: boxPanels}
 }
 
 // panelsOf is the tensor map for the kernels that use the bulk copy engine; boxes are of many sizes, and

@@ -19,7 +19,6 @@ template <int BN, int MT, int STAGES> constexpr size_t shared_bytes() { return W
 const Variant variants[] = {
 	{16, 8, gemm_skinny_16_8, shared_bytes<16, 8, 4>(), gemm_skinny_16_8_clusters},
 	{32, 8, gemm_skinny_32_8, shared_bytes<32, 8, 5>(), gemm_skinny_32_8_clusters},
-	{16, 16, gemm_skinny_16_16, shared_bytes<16, 16, 4>()},
 	{32, 16, gemm_skinny_32_16, shared_bytes<32, 16, 5>(), gemm_skinny_32_16_clusters},
 	{64, 16, gemm_skinny_64_16, shared_bytes<64, 16, 5>()},
 	{32, 32, nullptr, 0, gemm_skinny_32_32_clusters},

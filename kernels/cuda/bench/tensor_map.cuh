@@ -28,13 +28,14 @@ inline TensorMap encode_map(const void *base, int rank, const cuuint64_t *dims, 
 	return out;
 }
 
-// tokens_map and weights_map describe both sides of a product as panels of 64 columns, with boxes of
-// box rows × panels: x [rows][cols], and w [cols/64][rows][64].
+// panel_map describes panels of 64 columns, whose rows lie row bytes apart, and panels panel bytes, with
+// boxes of box rows × panels.
 inline TensorMap panel_map(const half *base, int64_t rows, int64_t cols, int64_t row, int64_t panel, int box, int panels) {
 	cuuint64_t dims[] = {64, (cuuint64_t)rows, (cuuint64_t)cols / 64}, strides[] = {(cuuint64_t)row, (cuuint64_t)panel};
 	cuuint32_t boxes[] = {64, (cuuint32_t)box, (cuuint32_t)panels};
 	return encode_map(base, 3, dims, strides, boxes);
 }
+// tokens_map and weights_map are of both sides of a product: x [rows][cols], and w [cols/64][rows][64].
 inline TensorMap tokens_map(const half *base, int64_t rows, int64_t cols, int box, int panels) { return panel_map(base, rows, cols, cols * 2, 128, box, panels); }
 inline TensorMap weights_map(const half *base, int64_t rows, int64_t cols, int box, int panels) { return panel_map(base, rows, cols, 128, rows * 128, box, panels); }
 
