@@ -32,7 +32,7 @@ constexpr float MLP_SCALE = 1.0f / 64; // weights.go: mlpScale
 
 // weight_at is where column k of a row of weights lies, and those behind it up to the end of their
 // panel; panel is the elements of one.
-static __host__ __device__ __forceinline__ const half *weight_at(const half *w, int64_t panel, int64_t row, int k) {
+template <class T> static __host__ __device__ __forceinline__ T *weight_at(T *w, int64_t panel, int64_t row, int k) {
 	return w + (k >> 6) * panel + row * 64 + (k & 63);
 }
 

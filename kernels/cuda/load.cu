@@ -56,7 +56,7 @@ PG_KERNEL void load(const __grid_constant__ LoadParams p) {
 		}
 		float x = __bfloat162float(v) * p.gain;
 		if (p.beyond && fabsf(x) > MOST) atomicAdd(p.beyond, 1);
-		p.dst[(k >> 6) * p.panel + to * 64 + (k & 63)] = to_half(x);
+		*weight_at(p.dst, p.panel, to, k) = to_half(x);
 	}
 }
 
