@@ -8,8 +8,8 @@
 // Work: a tile is 64 tokens of one (sequence, KV head) unit. The tiles of all
 // units lie in one line, sequences outermost, and every CTA of a fixed grid
 // takes an equal run of it, so ragged batches balance to one tile
-// (attention_decode_plan finds the runs, once a step; with few units, runs end
-// where units do). A unit that no run cuts is
+// (attention_decode_plan finds the runs, once a step; with few units, or units of
+// much the same length, runs end where units do). A unit that no run cuts is
 // finished by its CTA; of one that is cut, each CTA leaves a partial state and
 // the last to arrive folds them in order. Two pieces of a CTA can be partial,
 // the first and the last: slots 2·cta and 2·cta + 1.
@@ -36,15 +36,15 @@
 
 namespace {
 
-// merge is the sum of the states that the warps left in a stage.
-template <int D> __device__ __forceinline__ Sum<D> merge(const DecodeParams &p, const char *stages, int ring_bytes) {
+// merge is the sum of the states that the warps left, so many bytes apart.
+template <int D> __device__ __forceinline__ Sum<D> merge(const DecodeParams &p, const char *states, int apart) {
 	constexpr int N = Sum<D>::N;
 	int head = threadIdx.x / 16, dim = threadIdx.x % 16 * N;
 	Sum<D> sum;
 	if (head < p.group) {
 #pragma unroll
 		for (int w = 0; w < WARPS; w++) {
-			const Shared<D> *from = reinterpret_cast<const Shared<D> *>(stages + w * ring_bytes);
+			const Shared<D> *from = reinterpret_cast<const Shared<D> *>(states + w * apart);
 			float o[N];
 			for (int i = 0; i < N; i++) o[i] = from->o[head][dim + i];
 			sum.add(from->max[head], from->sum[head], o);
@@ -99,7 +99,6 @@ template <int D> __device__ __forceinline__ void end_piece(const DecodeParams &p
 	bool mine = head < p.group;
 	if (begin == 0 && end == c.tiles) {
 		if (mine) sum.store(out);
-		__syncthreads(); // the stages may be filled again
 		return;
 	}
 	if (mine) {
@@ -135,10 +134,10 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 
 	int4 start = p.plan.starts[2 * blockIdx.x], of = p.plan.starts[2 * blockIdx.x + 1];
 	int2 header = *reinterpret_cast<const int2 *>(p.plan.header);
-	int count = start.w;
+	int count = start.w, active = 0; // CTAs of the cluster that has the unit, if one has
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + WARPS * RING);
-	int active = CLUSTERS ? -of.y : 0; // CTAs of the cluster that has the unit, if one has
+	if (CLUSTERS) active = -of.y;
 	if (active > 0) {
 		if (threadIdx.x == 0 && count > 0) exchange.expect(cluster_rank(), p.group, active);
 		cluster_arrive_relaxed();
@@ -177,6 +176,14 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 	grid_wait();
 	grid_trigger();
 
+	// States have memory of their own where there is room, so that the ring is full while a piece
+	// ends; in a cluster, where a CTA ends once, that memory is the exchange's.
+	bool apart = p.states > 0 && active <= 0;
+	auto refill = [&](int i) {
+		__syncwarp();
+		if (i + STAGES < count) issue_next(i + STAGES);
+		copy_commit();
+	};
 	State<D> state;
 	int begin = c.tile;
 	state.reset(p, c, lane);
@@ -185,20 +192,23 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 		copy_wait<STAGES - 1>();
 		__syncwarp();
 		if (seen > 0) step<D>(state, ring + stage, seen, p.scale, lane);
+		if (apart) refill(i);
 		bool ends = c.tile + 1 == c.tiles || i + 1 == count;
 		if (ends) {
-			leave<D>(state, reinterpret_cast<Shared<D> *>(memory + warp * RING + stage), lane);
+			char *states = memory + (apart ? p.states : stage);
+			int between = apart ? (int)sizeof(Shared<D>) : RING;
+			if (apart) __syncthreads(); // those of the last end are read
+			leave<D>(state, reinterpret_cast<Shared<D> *>(states + warp * between), lane);
 			__syncthreads();
-			Sum<D> sum = merge<D>(p, memory + stage, RING);
+			Sum<D> sum = merge<D>(p, states, between);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 			if (active > 0) end_in_cluster<D>(p, c, active, exchange, sum);
 			else
 #endif
 				end_piece<D>(p, c, begin, header, sum);
+			if (!apart && i + 1 < count) __syncthreads(); // the stage may be filled again
 		}
-		__syncwarp();
-		if (i + STAGES < count) issue_next(i + STAGES);
-		copy_commit();
+		if (!apart) refill(i);
 		if (i + 1 == count) break;
 		c.next(p.plan, p.kv_heads);
 		if (ends) {
@@ -246,7 +256,9 @@ static __device__ __forceinline__ void start_in_cluster(const DecodePlanParams &
 // A run has at least √(tiles of the longest unit / 5) tiles: a tile more costs a CTA
 // about 0.5 µs, a piece more costs who folds them 0.1 µs. Where every unit can have
 // CTAs of its own, units are padded to whole runs in the line, for a CTA that ends
-// two pieces is the last to finish.
+// two pieces is the last to finish. Where as many units for each CTA make none work much longer than
+// equal runs would, units are padded to the longest: nothing is cut, which takes 2 to 5 % less than runs of equal
+// length for 3 % of imbalance (256 sequences of one length, H100).
 PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_constant__ DecodePlanParams p) {
 	extern __shared__ int32_t first[]; // [decodes + 1]
 	__shared__ int32_t warp_total[32], carry, longest;
@@ -271,6 +283,9 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 		per = pad = longer;
 		break;
 	}
+	int rounds = (units + p.grid - 1) / p.grid; // units of a CTA, if none is cut
+	bool whole = rounds > 1 && (int64_t)rounds * longest * p.grid <= total * 17LL / 16;
+	if (whole) per = rounds * longest, pad = longest;
 	__syncthreads(); // warp_total is read
 	// A cluster's states do not go through memory, which is worth a few tiles of 0.5 µs.
 	bool clustered = p.cluster > 1 && n * p.kv_heads * p.cluster <= p.grid && (longest + p.cluster - 1) / p.cluster <= per + per / 4 + 2;
@@ -294,6 +309,15 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 		__syncthreads();
 	}
 	total = carry;
+	auto tiles_of_units = [&](int s, int head) { // of a CTA whose first unit this is
+		int sum = 0;
+		for (int i = 0; i < rounds && s < n; i++) {
+			sum += tiles_of(s);
+			if (++head < p.kv_heads) continue;
+			for (head = 0, s++; s < n && tiles_of(s) == 0;) s++;
+		}
+		return sum;
+	};
 	if (t == 0) p.plan.header[0] = per, p.plan.header[1] = pad;
 	for (int cta = t; cta < p.grid; cta += 1024) {
 		if (clustered) {
@@ -310,7 +334,8 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 			}
 			int tiles = tiles_of(low), padded = (tiles + pad - 1) / pad * pad, rest = at - first[low];
 			start = make_int4(low, rest / padded, rest % padded, 0);
-			start.w = pad > 1 ? min(per, tiles - start.z) : min(per, total - at);
+			if (whole) start.w = tiles_of_units(start.x, start.y);
+			else start.w = pad > 1 ? min(per, tiles - start.z) : min(per, total - at);
 		}
 		p.plan.starts[2 * cta] = start;
 		p.plan.starts[2 * cta + 1] = start.w > 0 ? p.plan.seqs[start.x] : make_int4(0, 0, 0, 0);

@@ -34,8 +34,8 @@ struct DecodeParams {
 	int32_t *counters; // [seqs][kv_heads], zero between launches
 	int64_t ld;
 	int32_t layer, kv_heads, group, grid;
-	float scale; // log2(e) / √d
-	int32_t reserved;
+	float scale;    // log2(e) / √d
+	int32_t states; // where in shared memory warps leave theirs; 0: in the ring
 };
 static_assert(sizeof(DecodeParams) == 152 && offsetof(DecodeParams, plan) == 80 && offsetof(DecodeParams, layer) == 128, "attention_decode.go: decodeParams");
 
@@ -156,7 +156,7 @@ template <int D> __device__ __forceinline__ void step(State<D> &s, uint32_t stag
 	}
 }
 
-// The state of a warp where a piece ends, in the ring's free stage.
+// The state of a warp where a piece ends.
 template <int D> struct Shared {
 	static constexpr int LD = D + 4; // rows of heads in different banks
 	float o[HEADS][LD], max[HEADS], sum[HEADS];
@@ -211,7 +211,7 @@ template <int D> struct Exchange {
 	float states[MOST][LD];                     // [sender][head]: D sums, maximum, weight
 	uint64_t received;
 
-	static_assert(sizeof(float) * MOST * LD + 8 <= 8 << 10, "attention_decode.go: decodeExchange");
+	static_assert(sizeof(float) * MOST * LD + 8 <= WARPS * sizeof(Shared<D>), "attention_decode.go: decodeStates");
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	// expect, of one thread, makes the barrier of one of the active CTAs, which completes when all

@@ -26,7 +26,7 @@ type decodeParams struct {
 	ld                          int64
 	layer, kvHeads, group, grid int32
 	scale                       float32
-	_                           int32
+	states                      int32
 }
 
 var (
@@ -40,10 +40,12 @@ var (
 // scale is the factor of scores that are exponents of 2.
 func (s attentionShape) scale() float32 { return float32(math.Log2E / math.Sqrt(float64(s.headDim))) }
 
-const (
-	decodeShared   = 96 << 10
-	decodeExchange = 8 << 10 // sizeof(Exchange), rounded up
-)
+// decodeShared is the shared memory of the warps' rings. Behind it lie their states, where there is
+// room, or, in clusters, the exchange, which is smaller.
+const decodeShared = 96 << 10
+
+// decodeStates is the shared memory of the warps' states: four times Shared.
+func decodeStates(headDim int) int { return 4 * decodeHeads * (headDim + 4 + 2) * 4 }
 
 // decodeClusters are those that the kernels _clusters run in, two CTAs a multiprocessor: at most
 // `most` units (a sequence's KV head), a cluster each. Of all but pairs a few more would fit, but
@@ -65,9 +67,12 @@ func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (layer,
 	}
 	layer = grid("attention_decode", kernel.line, slotsOf(a), 1, 128)
 	layer.Shared, layer.PDL = decodeShared, 1
+	if with := decodeShared + decodeStates(s.headDim); with <= a.shared {
+		layer.Shared = uint32(with)
+	}
 	for _, c := range decodeClusters {
 		if most := c.most * a.sms / 132; a.hopper && decodes*s.kvHeads <= most {
-			layer.kernel, layer.Grid[0], layer.Cluster, layer.Shared = kernel.clusters, uint32(most*c.size), uint32(c.size), decodeShared+decodeExchange
+			layer.kernel, layer.Grid[0], layer.Cluster = kernel.clusters, uint32(most*c.size), uint32(c.size)
 			break
 		}
 	}

@@ -24,16 +24,16 @@ struct Decode {
 	}
 	void run(cudaStream_t stream, int layer, bool pdl) {
 		DecodeParams p{pages.query.data, pages.out.data, pages.kv, pages.tables.data, where(), partials.data, counters.data, pages.ld,
-		               layer, pages.kv_heads, pages.heads / pages.kv_heads, grid, (float)(M_LOG2E / sqrt((double)pages.head_dim)), 0};
+		               layer, pages.kv_heads, pages.heads / pages.kv_heads, grid, (float)(M_LOG2E / sqrt((double)pages.head_dim)), grid % 2 ? 0 : 96 << 10};
 		auto kernel = cluster > 1 ? pages.head_dim == 64 ? attention_decode_64_clusters : attention_decode_128_clusters : pages.head_dim == 64 ? attention_decode_64 : attention_decode_128;
-		launch(kernel, dim3(grid), 128, (96 << 10) + (cluster > 1 ? 8 << 10 : 0), p, stream, pdl, cluster);
+		launch(kernel, dim3(grid), 128, (96 << 10) + 4 * HEADS * (pages.head_dim + 6) * 4, p, stream, pdl, cluster);
 	}
 };
 
 void check_case(int heads, int kv_heads, int d, int block, std::vector<Span> spans, int padding, const char *name) {
 	Pages pages(heads, kv_heads, d, block, 2, spans, padding);
 	pages.reference(0, pages.decodes);
-	for (int grid : {264, 40, 3, -2, -3, -4, -5, -7, -8}) { // less than 0: of clusters
+	for (int grid : {264, 41, 40, 3, -2, -3, -4, -5, -7, -8}) { // less than 0: of clusters
 		int cluster = std::max(1, -grid);
 		if (cluster > 1) grid = cluster * 24;
 		Decode decode(pages, grid, cluster);
@@ -60,6 +60,9 @@ void bench_decode(bool check, bool times) {
 				check_case(g[0], g[1], g[2], block, {{0, 1}, {14, 1}, {15, 1}, {16, 1}, {62, 1}, {63, 1}, {64, 1}, {130, 1}, {1000, 1}}, 0, "edges");
 				check_case(g[0], g[1], g[2], block, {{2600, 1}}, 0, "one long");
 				check_case(g[0], g[1], g[2], block, decodes(45, 33), 19, "padded");
+				std::vector<Span> alike; // units of which none is cut
+				for (int i = 0; i < 40; i++) alike.push_back({900 + i % 7 * 9, 1});
+				check_case(g[0], g[1], g[2], block, alike, 3, "alike");
 				check_case(g[0], g[1], g[2], block, {{70, 1}, {5, 1}, {900, 1}, {10, 33}, {48, 16}}, 0, "mixed");
 				check_case(g[0], g[1], g[2], block, {{800, 1}, {70, 1}}, 3, "few, padded"); // 7 CTAs of a cluster of 8
 				check_case(g[0], g[1], g[2], block, {{300, 1}, {200, 1}}, 0, "pairs");
