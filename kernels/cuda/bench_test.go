@@ -113,6 +113,50 @@ func BenchmarkWithout(b *testing.B) {
 	}
 }
 
+// BenchmarkMixed is a step of decodes at 640 tokens of context beside a chunk of a prompt from its
+// first token.
+func BenchmarkMixed(b *testing.B) {
+	const context = 640
+	for _, model := range trueShapes {
+		b.Run(model.name, func(b *testing.B) {
+			m := newBenchModel(b, model, 512, context)
+			for _, c := range []struct{ decodes, chunk int }{
+				{64, 0}, {64, 128}, {64, 192}, {64, 320}, {128, 0}, {128, 128}, {128, 256}, {256, 0}, {256, 256}, {256, 512}, {256, 768}, {0, 512}, {0, 1024},
+			} {
+				b.Run(fmt.Sprintf("%d+%d", c.decodes, c.chunk), func(b *testing.B) {
+					batch, sample := m.mixed(c.decodes, context, c.chunk)
+					m.run(b, batch, sample, 6)
+					b.ResetTimer()
+					wall, device, host := m.run(b, batch, sample, b.N)
+					b.ReportMetric(float64(wall.Microseconds())/1e3, "ms/step")
+					b.ReportMetric(float64(device.Microseconds())/1e3, "gpu-ms/step")
+					b.ReportMetric(float64(host.Nanoseconds())/1e3, "host-µs/step")
+				})
+			}
+		})
+	}
+}
+
+// mixed is n decodes, and a chunk of a prompt from its first token.
+func (m *benchModel) mixed(n, context, chunk int) (*kernels.Batch, *kernels.SampleBatch) {
+	batch, sample := m.spans(n, context, 1)
+	batch.NumDecodes = n
+	if chunk > 0 {
+		for i := range chunk {
+			batch.Tokens = append(batch.Tokens, int32(i*104729%m.shape.Vocab))
+		}
+		end := int32(len(batch.Tokens))
+		batch.Rows = append(batch.Rows, int32(n))
+		batch.QueryStart = append(batch.QueryStart, end)
+		batch.SeqLens = append(batch.SeqLens, int32(chunk))
+		batch.LogitRows = append(batch.LogitRows, end-1)
+		sample.Index = append(sample.Index, int32(n))
+		sample.Rows = append(sample.Rows, int32(n))
+		sample.Positions = append(sample.Positions, int32(chunk))
+	}
+	return batch, sample
+}
+
 // BenchmarkPrefill is a step of prompts from their first token.
 func BenchmarkPrefill(b *testing.B) {
 	for _, model := range trueShapes {
