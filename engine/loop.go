@@ -37,6 +37,7 @@ type loop struct {
 	waker      waker
 	news       []news           // of the step collected last, not told yet; memory of the waker's
 	touched    int32            // see judge
+	awaited    *step            // that the device is at work on, while collect waits
 	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
 
@@ -240,9 +241,11 @@ func (l *loop) draw(s *step) {
 // to tell.
 func (l *loop) collect(s *step) error {
 	l.profile.waiting()
+	l.awaited = s
 	l.hold.Unlock()
 	result, err := l.backend.Wait(s.ticket)
 	l.hold.Lock()
+	l.awaited = nil
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDevice, err)
 	}
@@ -260,6 +263,21 @@ func (l *loop) collect(s *step) error {
 	l.delivered()
 	l.check()
 	return nil
+}
+
+// keepWarm looks at what judge and Update will, so that the processor that waits for a step has it
+// in its caches when the results come. Of a step of 512 sequences that is 2,000 lines of memory.
+func (l *loop) keepWarm() {
+	if l.awaited == nil {
+		return
+	}
+	touched := l.touched
+	for _, q := range l.awaited.requests {
+		if n := len(q.seq.Tokens); n > 0 {
+			touched ^= q.seq.Tokens[n-1] ^ q.row ^ int32(q.seq.ID) ^ int32(q.seq.Table.Len())
+		}
+	}
+	l.touched = touched
 }
 
 // publish shows the present numbers to Stats.

@@ -281,6 +281,9 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 		trace: trace,
 	}
 	l.completer, _ = backend.(kernels.Completer)
+	if idler, ok := backend.(kernels.Idler); ok {
+		idler.SetIdle(l.keepWarm)
+	}
 	l.runner.setRows(c.MaxNumSeqs)
 	l.hold.Lock()
 	l.stats.BlockSize, l.stats.BlockBytes = c.BlockSize, e.info.BlockBytes

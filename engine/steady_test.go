@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -19,7 +20,11 @@ type idleDevice struct {
 	tokens  [2]int64
 	issued  int64
 	results [2]kernels.Result
+	idle    func()
+	idled   int
 }
+
+func (d *idleDevice) SetIdle(fn func()) { d.idle = fn }
 
 func (d *idleDevice) UpdateRows([]kernels.RowUpdate)     {}
 func (d *idleDevice) Launch(*kernels.Batch, func())      {}
@@ -39,13 +44,15 @@ func (d *idleDevice) Sample(s *kernels.SampleBatch) kernels.Ticket {
 
 func (d *idleDevice) Wait(t kernels.Ticket) (*kernels.Result, error) {
 	d.wait(d.tokens[int64(t)%2])
+	d.idle() // a GPU's Wait does so again and again
+	d.idled++
 	r := &d.results[int64(t)%2]
 	r.Duration = time.Millisecond
 	return r, nil
 }
 
 // start makes an engine on it.
-func (d *idleDevice) start(b *testing.B, seqs int) *Engine {
+func (d *idleDevice) start(b testing.TB, seqs int) *Engine {
 	d.fake = fake{info: kernels.Info{Backend: deviceCPU, Device: "idle", Path: "none", TotalMemory: 1 << 30, Overlap: true}}
 	c := quiet(Config{NumGPUBlocksOverride: 48 * 1024, MaxNumSeqs: seqs, MaxNumBatchedTokens: 8192})
 	require.NoError(b, c.validate())
@@ -67,6 +74,38 @@ func walk() {
 	for i := 0; i < len(walked); i += 64 {
 		walked[i]++
 	}
+}
+
+// TestIdle: what is done while a step is awaited changes nothing, of requests that end or are
+// aborted meanwhile either.
+func TestIdle(t *testing.T) {
+	d := &idleDevice{wait: func(int64) {}}
+	e := d.start(t, 16)
+	var streams []*Stream
+	for i := range 40 {
+		ctx, cancel := context.WithCancel(t.Context())
+		s, err := e.Submit(ctx, Request{Prompt: prompt(i, 20), MaxTokens: 1 + i, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}})
+		require.NoError(t, err)
+		if i%5 == 4 {
+			cancel()
+		}
+		t.Cleanup(cancel)
+		streams = append(streams, s)
+	}
+	for i, s := range streams {
+		n, last := 0, Event{}
+		for ev, ok := s.Next(t.Context()); ok; ev, ok = s.Next(t.Context()) {
+			if last = ev; ev.HasToken {
+				n++
+			}
+		}
+		if i%5 != 4 {
+			require.Equal(t, 1+i, n)
+			require.Equal(t, FinishLength, last.Finish)
+		}
+	}
+	require.NoError(t, e.Close())
+	require.Positive(t, d.idled)
 }
 
 // BenchmarkSteady is the host's time of a step in which all sequences decode, read by a

@@ -158,6 +158,13 @@ type Pool interface {
 	SwapDone(t Ticket, wait bool) (took time.Duration, done bool, err error)
 }
 
+// Idler is a Backend that has something done while a step is awaited.
+type Idler interface {
+	// SetIdle has Wait call the function a few times a millisecond, from its own goroutine,
+	// as long as the step is not done; nil: nothing.
+	SetIdle(fn func())
+}
+
 // Inspector lets tests and verification see and set what is on the device. Its
 // calls are synchronous.
 type Inspector interface {

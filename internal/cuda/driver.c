@@ -2,6 +2,8 @@
 
 #include "driver.h"
 
+#include <time.h>
+
 int pg_launch(uintptr_t function, uintptr_t stream, const struct pg_launch *l, void *params) {
 	CUlaunchAttribute attrs[2];
 	unsigned n = 0;
@@ -36,6 +38,17 @@ int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t function, const stru
 
 int pg_elapsed(uintptr_t start, uintptr_t end, float *ms) {
 	return cuEventElapsedTime(ms, (CUevent)start, (CUevent)end);
+}
+
+int pg_done_within(uintptr_t event, int us) {
+	struct timespec start, now;
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	for (;;) {
+		int r = cuEventQuery((CUevent)event);
+		if (r != CUDA_ERROR_NOT_READY) return r;
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		if ((now.tv_sec - start.tv_sec) * 1000000L + (now.tv_nsec - start.tv_nsec) / 1000 >= us) return r;
+	}
 }
 
 int pg_await(uintptr_t start, uintptr_t end, float *ms) {

@@ -22,6 +22,10 @@ int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t function, const stru
 // pg_elapsed is the time between two events in ms.
 int pg_elapsed(uintptr_t start, uintptr_t end, float *ms);
 
+// pg_done_within asks again and again whether an event is over, for at most so many microseconds:
+// CUDA_ERROR_NOT_READY if it is not.
+int pg_done_within(uintptr_t event, int us);
+
 // pg_await waits for the later of two events, then does what pg_elapsed does.
 int pg_await(uintptr_t start, uintptr_t end, float *ms);
 

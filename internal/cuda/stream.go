@@ -72,8 +72,11 @@ func (e *Event) Record(s *Stream) error {
 
 // Done says whether what came before the mark is finished; an error is one of
 // that work.
-func (e *Event) Done() (bool, error) {
-	r := C.int(C.cuEventQuery(e.c()))
+func (e *Event) Done() (bool, error) { return e.DoneWithin(0) }
+
+// DoneWithin is Done after so long, or as soon as it is true.
+func (e *Event) DoneWithin(limit time.Duration) (bool, error) {
+	r := C.pg_done_within(raw(&e.Event), C.int(limit.Microseconds()))
 	if r == C.CUDA_ERROR_NOT_READY {
 		return false, nil
 	}

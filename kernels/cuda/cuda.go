@@ -86,6 +86,7 @@ type Backend struct {
 	graphs graphs
 	err    error // the first failure
 
+	idle     func() // called while Wait waits
 	tap      func(kernels.Op, int, kernels.Activation, []float32)
 	omit     string // an operation that is not launched: what it costs beside the others, for benchmarks
 	profiler profiler
@@ -96,6 +97,7 @@ var (
 	_ kernels.Backend      = (*Backend)(nil)
 	_ kernels.Prober       = (*Backend)(nil)
 	_ kernels.ProfileNoter = (*Backend)(nil)
+	_ kernels.Idler        = (*Backend)(nil)
 )
 
 // choosePath resolves Config.Path for a GPU of the compute capability.

@@ -5,6 +5,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"github.com/pagoda-engine/pagoda/internal/cuda"
@@ -14,6 +15,12 @@ import (
 // stepRing is the steps between a slot's uses: a Result is valid until two more
 // Samples, and one step may be under way.
 const stepRing = 4
+
+// idleEvery is how long Wait looks at the step between calls of the idle function.
+const idleEvery = 250 * time.Microsecond
+
+// SetIdle implements kernels.Idler.
+func (b *Backend) SetIdle(fn func()) { b.idle = fn }
 
 // step is a slot of the staging ring: what one step sends and receives, in
 // pinned memory.
@@ -338,6 +345,11 @@ func (b *Backend) Wait(t kernels.Ticket) (*kernels.Result, error) {
 	}
 	b.run.layer, b.run.tokens, b.run.seqs = -1, s.tokens, s.seqs
 	var err error
+	for done := b.idle == nil; !done && err == nil; {
+		if done, err = s.end.DoneWithin(idleEvery); !done && err == nil {
+			b.idle()
+		}
+	}
 	if s.result.Duration, err = s.end.Await(&s.start); err != nil {
 		b.fail("step", err)
 		return nil, b.err
