@@ -131,31 +131,3 @@ func (m *trueModel) spans(n, context, query int) (*kernels.Batch, *kernels.Sampl
 	}
 	return batch, sample
 }
-
-// TestIdle: Wait calls the idle function while a step runs, and none if there is none.
-func TestIdle(t *testing.T) {
-	paths(t)
-	b := newBackend(t, Config{})
-	t.Cleanup(func() { _ = b.Close() })
-	shape := trueShapes[0].full()
-	shape.Layers = 4
-	limits := kernels.Limits{MaxBatchedTokens: 4096, MaxSeqs: 1, MaxModelLen: 4096, MaxLogitRows: 1, BlockSize: 16, MaxTopLogprobs: 1}
-	require.NoError(t, b.Setup(shape, limits, limits))
-	require.NoError(t, b.ResizePool(257, 0))
-	m := loadTrue(t, b, shape, true)
-	m.resetRows(1, 256)
-	batch, sample := m.spans(1, 0, 4096) // milliseconds
-	calls := 0
-	step := func() {
-		b.Launch(batch, m.pass)
-		_, err := b.Wait(b.Sample(sample))
-		require.NoError(t, err)
-	}
-	b.SetIdle(func() { calls++ })
-	step()
-	require.Positive(t, calls)
-	b.SetIdle(nil)
-	before := calls
-	step()
-	require.Equal(t, before, calls)
-}
