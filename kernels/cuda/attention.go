@@ -81,7 +81,7 @@ func (b *Backend) attention(layer int) {
 			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, tables: b.ws.batch.tables, plan: b.ws.decode.plan,
 			partials: b.ws.decode.partials, counters: b.ws.decode.counters, ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads),
 			group: int32(shape.group()), grid: int32(a.decodes.Grid[0]), scale: shape.scale(),
-			states: min(int32(a.decodes.Shared)-decodeShared, 1) * decodeShared,
+			states: statesAt(a.decodes),
 		}
 		b.launch(kernels.OpAttention, a.decodes, unsafe.Pointer(&p))
 	}

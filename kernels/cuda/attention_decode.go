@@ -52,6 +52,14 @@ func decodeStates(headDim int) int { return 4 * decodeHeads * (headDim + 4 + 2) 
 // the last of them start late (kernels-test, an H200).
 var decodeClusters = []clusters{{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}
 
+// statesAt is where in its shared memory a launch has the warps' states, 0 if in the rings.
+func statesAt(l launch) int32 {
+	if l.Shared > decodeShared {
+		return decodeShared
+	}
+	return 0
+}
+
 // decodeKernels are those of heads of so many dims.
 var decodeKernels = map[int]struct{ line, clusters string }{
 	64:  {"attention_decode_64", "attention_decode_64" + clustersSuffix},
