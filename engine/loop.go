@@ -36,7 +36,7 @@ type loop struct {
 	trace      *trace
 	waker      waker
 	news       []news           // of the step collected last, not told yet; memory of the waker's
-	touched    int32            // see judge
+	touched    int32            // see judge and keepWarm
 	awaited    *step            // that the device is at work on, while collect waits
 	profile    *Recording       // nil = none
 	copiesOnly scheduler.Record // of a step without tokens
@@ -266,7 +266,8 @@ func (l *loop) collect(s *step) error {
 }
 
 // keepWarm looks at what judge and Update will, so that the processor that waits for a step has it
-// in its caches when the results come. Of a step of 512 sequences that is 2,000 lines of memory.
+// in its caches when the results come. Of a step of 512 sequences that is 2,000 lines of memory. It is
+// called within Wait, while hold is free: it writes nothing but touched, at which no dump looks.
 func (l *loop) keepWarm() {
 	if l.awaited == nil {
 		return

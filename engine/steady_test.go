@@ -76,8 +76,8 @@ func walk() {
 	}
 }
 
-// TestIdle: what is done while a step is awaited changes nothing, of requests that end or are
-// aborted meanwhile either.
+// TestIdle: what is done while a step is awaited does not touch how long requests are and how they
+// end, and bears those that end or are aborted meanwhile.
 func TestIdle(t *testing.T) {
 	d := &idleDevice{wait: func(int64) {}}
 	e := d.start(t, 16)
@@ -111,8 +111,8 @@ func TestIdle(t *testing.T) {
 // BenchmarkSteady is the host's time of a step in which all sequences decode, read by a
 // goroutine each, over a device that takes no time of the host: the medians of the engine's
 // records and of the phases, and the records' mean, which has the steps in which all
-// sequences fill a block. Cold, the caches hold nothing of it when a step's results come, as
-// after 14 ms of waiting for a GPU; warm, all that they can.
+// sequences fill a block. Cold, the caches hold of it what is looked at while a step is awaited
+// (kernels.Idler) when its results come, as after 14 ms of waiting for a GPU; warm, all that they can.
 func BenchmarkSteady(b *testing.B) {
 	for _, cold := range []bool{true, false} {
 		for _, seqs := range []int{1, 64, 256, 512} {

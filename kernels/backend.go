@@ -160,8 +160,9 @@ type Pool interface {
 
 // Idler is a Backend that has something done while a step is awaited.
 type Idler interface {
-	// SetIdle has Wait call the function a few times a millisecond, from its own goroutine,
-	// as long as the step is not done; nil: nothing.
+	// SetIdle has Wait call the function a few times a millisecond, on the goroutine that called
+	// Wait, as long as the step is not done; nil: nothing. The function must return soon, and
+	// may not call the Backend.
 	SetIdle(fn func())
 }
 

@@ -74,7 +74,7 @@ func (e *Event) Record(s *Stream) error {
 // that work.
 func (e *Event) Done() (bool, error) { return e.DoneWithin(0) }
 
-// DoneWithin is Done after so long, or as soon as it is true.
+// DoneWithin is Done after so long, or as soon as it is true. It spins meanwhile.
 func (e *Event) DoneWithin(limit time.Duration) (bool, error) {
 	r := C.pg_done_within(raw(&e.Event), C.int(limit.Microseconds()))
 	if r == C.CUDA_ERROR_NOT_READY {

@@ -161,12 +161,13 @@ template <int D> struct Shared {
 	static constexpr int LD = D + 4; // rows of heads in different banks
 	float o[HEADS][LD], max[HEADS], sum[HEADS];
 };
+static_assert(sizeof(Shared<64>) == HEADS * (64 + 6) * 4 && sizeof(Shared<128>) == HEADS * (128 + 6) * 4, "attention_decode.go: decodeStates");
 
 template <int D> __device__ __forceinline__ void leave(State<D> &s, Shared<D> *to, int lane) {
 	int r = lane / 4, head = lane % 4 * 2;
 	for (int i = 0; i < 2; i++)
 		for (int d = 4; d < 32; d *= 2) s.sum[i] += __shfl_xor_sync(~0u, s.sum[i], d);
-	__syncwarp(); // the stage is read
+	__syncwarp(); // the stage is read, where states lie in the ring
 #pragma unroll
 	for (int j = 0; j < D / 16; j++)
 		for (int i = 0; i < 4; i++) to->o[head + i % 2][16 * j + r + i / 2 * 8] = s.o[j][i];

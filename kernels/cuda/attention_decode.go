@@ -79,7 +79,7 @@ func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (layer,
 		layer.Shared = uint32(with)
 	}
 	for _, c := range decodeClusters {
-		if most := c.most * a.sms / 132; a.hopper && decodes*s.kvHeads <= most {
+		if most := c.most * a.sms / 132; a.hopper && layer.Shared > decodeShared && decodes*s.kvHeads <= most {
 			layer.kernel, layer.Grid[0], layer.Cluster = kernel.clusters, uint32(most*c.size), uint32(c.size)
 			break
 		}

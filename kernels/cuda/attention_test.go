@@ -30,8 +30,11 @@ func TestPlanAttentionDecode(t *testing.T) {
 			require.LessOrEqual(t, int(layer.Grid[0]), slotsOf(a), "all run at a time")
 			require.LessOrEqual(t, int(layer.Shared), a.shared)
 			require.True(t, a.hopper || layer.Cluster == 0)
-			if layer.Cluster > 0 {
+			if a.shared == 227<<10 {
 				require.LessOrEqual(t, 2*layer.Shared, uint32(226<<10), "two CTAs a multiprocessor")
+			}
+			require.Equal(t, a.shared >= 163<<10, statesAt(layer) > 0, "99 KB have no room for states")
+			if layer.Cluster > 0 {
 				require.Zero(t, layer.Grid[0]%layer.Cluster)
 				require.GreaterOrEqual(t, layer.Grid[0]/layer.Cluster, uint32(4*decodes), "a cluster a unit")
 			}

@@ -140,7 +140,6 @@ func BenchmarkMixed(b *testing.B) {
 // mixed is n decodes, and a chunk of a prompt from its first token.
 func (m *benchModel) mixed(n, context, chunk int) (*kernels.Batch, *kernels.SampleBatch) {
 	batch, sample := m.spans(n, context, 1)
-	batch.NumDecodes = n
 	if chunk > 0 {
 		for i := range chunk {
 			batch.Tokens = append(batch.Tokens, int32(i*104729%m.shape.Vocab))

@@ -350,7 +350,10 @@ func (b *Backend) Wait(t kernels.Ticket) (*kernels.Result, error) {
 			b.idle()
 		}
 	}
-	if s.result.Duration, err = s.end.Await(&s.start); err != nil {
+	if err == nil {
+		s.result.Duration, err = s.end.Await(&s.start)
+	}
+	if err != nil {
 		b.fail("step", err)
 		return nil, b.err
 	}
