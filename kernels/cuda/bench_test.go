@@ -67,6 +67,16 @@ func (m *benchModel) run(b *testing.B, batch *kernels.Batch, sample *kernels.Sam
 	return time.Since(start) / n, device / n, host / n
 }
 
+// report runs the step b.N times and reports its times; it returns that by wall clock.
+func (m *benchModel) report(b *testing.B, batch *kernels.Batch, sample *kernels.SampleBatch) time.Duration {
+	b.ResetTimer()
+	wall, device, host := m.run(b, batch, sample, b.N)
+	b.ReportMetric(float64(wall.Microseconds())/1e3, "ms/step")
+	b.ReportMetric(float64(device.Microseconds())/1e3, "gpu-ms/step")
+	b.ReportMetric(float64(host.Nanoseconds())/1e3, "host-µs/step")
+	return wall
+}
+
 // BenchmarkDecode is a decode step at 1,184 tokens of context, greedy.
 func BenchmarkDecode(b *testing.B) {
 	const context = 1183
@@ -77,11 +87,7 @@ func BenchmarkDecode(b *testing.B) {
 				b.Run(fmt.Sprint(n), func(b *testing.B) {
 					batch, sample := m.spans(n, context, 1)
 					m.run(b, batch, sample, 6) // captures the graph
-					b.ResetTimer()
-					wall, device, host := m.run(b, batch, sample, b.N)
-					b.ReportMetric(float64(wall.Microseconds())/1e3, "ms/step")
-					b.ReportMetric(float64(device.Microseconds())/1e3, "gpu-ms/step")
-					b.ReportMetric(float64(host.Nanoseconds())/1e3, "host-µs/step")
+					wall := m.report(b, batch, sample)
 					b.ReportMetric(float64(n)/wall.Seconds(), "tok/s")
 				})
 			}
@@ -126,11 +132,7 @@ func BenchmarkMixed(b *testing.B) {
 				b.Run(fmt.Sprintf("%d+%d", c.decodes, c.chunk), func(b *testing.B) {
 					batch, sample := m.mixed(c.decodes, context, c.chunk)
 					m.run(b, batch, sample, 6)
-					b.ResetTimer()
-					wall, device, host := m.run(b, batch, sample, b.N)
-					b.ReportMetric(float64(wall.Microseconds())/1e3, "ms/step")
-					b.ReportMetric(float64(device.Microseconds())/1e3, "gpu-ms/step")
-					b.ReportMetric(float64(host.Nanoseconds())/1e3, "host-µs/step")
+					m.report(b, batch, sample)
 				})
 			}
 		})
@@ -165,11 +167,7 @@ func BenchmarkPrefill(b *testing.B) {
 				b.Run(fmt.Sprintf("%dx%d", c.seqs, c.query), func(b *testing.B) {
 					batch, sample := m.spans(c.seqs, 0, c.query)
 					m.run(b, batch, sample, 2)
-					b.ResetTimer()
-					wall, device, host := m.run(b, batch, sample, b.N)
-					b.ReportMetric(float64(wall.Microseconds())/1e3, "ms/step")
-					b.ReportMetric(float64(device.Microseconds())/1e3, "gpu-ms/step")
-					b.ReportMetric(float64(host.Nanoseconds())/1e3, "host-µs/step")
+					wall := m.report(b, batch, sample)
 					b.ReportMetric(float64(c.seqs*c.query)/wall.Seconds(), "tok/s")
 				})
 			}
@@ -188,10 +186,7 @@ func BenchmarkCached(b *testing.B) {
 				b.Run(fmt.Sprintf("%dx%d after %d", c.seqs, c.query, c.context), func(b *testing.B) {
 					batch, sample := m.spans(c.seqs, c.context, c.query)
 					m.run(b, batch, sample, 2)
-					b.ResetTimer()
-					wall, device, _ := m.run(b, batch, sample, b.N)
-					b.ReportMetric(float64(wall.Microseconds())/1e3, "ms/step")
-					b.ReportMetric(float64(device.Microseconds())/1e3, "gpu-ms/step")
+					m.report(b, batch, sample)
 				})
 			}
 		})

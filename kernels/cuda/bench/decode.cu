@@ -52,6 +52,14 @@ void check_case(int heads, int kv_heads, int d, int block, std::vector<Span> spa
 
 std::vector<Span> decodes(int n, int context) { return std::vector<Span>(n, Span{context, 1}); }
 
+// of_any_length are decodes behind 200 to 2,167 tokens.
+std::vector<Span> of_any_length(int n) {
+	std::vector<Span> spans;
+	srand(7);
+	for (int i = 0; i < n; i++) spans.push_back({200 + rand() % 1968, 1});
+	return spans;
+}
+
 } // namespace
 
 void bench_decode(bool check, bool times) {
@@ -72,18 +80,21 @@ void bench_decode(bool check, bool times) {
 		printf("decode: checked, %d failures\n", failures);
 	}
 	if (!times) return;
+	constexpr int ANY = -1; // context
 	printf("decode: µs (%% of bytes / 4.60 TB/s), then those in clusters of so many CTAs\n");
 	const int clusters[][2] = {{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}; // attention_decode.go: decodeClusters
 	for (auto &g : geometries) {
 		if (g[0] < 12) continue;
-		for (int batch : {1, 8, 16, 32, 64, 128, 256, 512})
-			for (int context : {128, 1183, 4095, 30000}) {
-				int64_t bytes = (int64_t)batch * (context + 1) * g[1] * g[2] * 4;
+		for (int batch : {1, 8, 16, 32, 64, 128, 160, 256, 320, 512})
+			for (int context : {128, 1183, 4095, 30000, ANY}) {
+				auto spans = context == ANY ? of_any_length(batch) : decodes(batch, context);
+				int64_t bytes = 0;
+				for (auto &s : spans) bytes += (int64_t)(s.context + 1) * g[1] * g[2] * 4;
 				if (bytes > 1200e6 || (context == 128 && batch > 32)) continue;
 				int layers = std::max<int64_t>(2, std::min<int64_t>(28, 300e6 / bytes + 1));
 				for (int block : {16, 64}) {
 					if (block == 64 && context != 1183) continue;
-					Pages pages(g[0], g[1], g[2], block, layers, decodes(batch, context), 0, true);
+					Pages pages(g[0], g[1], g[2], block, layers, spans, 0, true);
 					Decode decode(pages, 264);
 					double floor = bytes / READ_BYTES * 1e6;
 					int n = std::max(8, layers);
@@ -92,7 +103,8 @@ void bench_decode(bool check, bool times) {
 						return time(n, [&](int i, cudaStream_t s) { d.run(s, i % layers, true); }, 7);
 					};
 					double line = us(decode), plan = time(20, [&](int, cudaStream_t s) { decode.plan(s); }, 5);
-					printf("%d/%d/%d block %d batch %-3d context %-5d floor %6.1f | %.1f (%.0f%%) plan %.1f", g[0], g[1], g[2], block, batch, context + 1, floor, line, 100 * floor / line, plan);
+					std::string length = context == ANY ? "any" : std::to_string(context + 1);
+					printf("%d/%d/%d block %d batch %-3d context %-5s floor %6.1f | %.1f (%.0f%%) plan %.1f", g[0], g[1], g[2], block, batch, length.c_str(), floor, line, 100 * floor / line, plan);
 					for (auto &c : clusters)
 						if (batch * g[1] <= c[1]) {
 							Decode decode(pages, c[0] * c[1], c[0]);
