@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/pagoda-engine/pagoda/engine"
@@ -54,7 +55,11 @@ func (m *peerRun) noSwap(batch int) string {
 type swapping struct {
 	m       *peerRun
 	streams []*engine.Stream
+	still   []stepRange // without copies, and without calls that the engine stops for
 }
+
+// stepRange is the steps behind after, up to last.
+type stepRange struct{ after, last int64 }
 
 // swap measures the rate of copies each way, and the decode steps beside them against
 // those without.
@@ -95,7 +100,7 @@ func (m *peerRun) swap(ctx context.Context, batch int, repeat uint64) (map[strin
 		"swap_in_gb_per_second":  gigabytes(after.SwapInBytes-before.SwapInBytes, after.SwapInTime-before.SwapInTime),
 	}
 	values["swap_gb_per_second"] = min(values["swap_out_gb_per_second"], values["swap_in_gb_per_second"])
-	return values, slowdown(values, m.e.Steps(math.MaxInt), first, batch)
+	return values, slowdown(values, m.e.Steps(math.MaxInt), first, batch, s.still)
 }
 
 // begin submits requests and waits for the first token of each.
@@ -159,8 +164,10 @@ func (s *swapping) cycle(ctx context.Context, batch, n int) error {
 
 // quiet lets some steps pass.
 func (s *swapping) quiet(ctx context.Context) error {
-	from := s.m.e.Stats().Steps
-	return s.until(ctx, func(now *engine.Stats) bool { return now.Steps >= from+peerSwapQuiet })
+	after, from := s.m.lastStep(), s.m.e.Stats().Steps
+	err := s.until(ctx, func(now *engine.Stats) bool { return now.Steps >= from+peerSwapQuiet })
+	s.still = append(s.still, stepRange{after, s.m.lastStep()})
+	return err
 }
 
 // until waits for a state of the engine, in which all sequences are still there.
@@ -184,9 +191,9 @@ func (s *swapping) until(ctx context.Context, reached func(*engine.Stats) bool) 
 }
 
 // slowdown compares the steps of the batch that began and ended beside copies out, or
-// in, with those that had none, whose times grow with the context. Steps take what they take
-// on the device, or, where the device waits, from launch to launch.
-func slowdown(values map[string]float64, steps []engine.StepRecord, after int64, batch int) error {
+// in, with those of the still ranges that had none, whose times grow with the context. Steps take
+// what they take on the device, or, where the device waits, from launch to launch.
+func slowdown(values map[string]float64, steps []engine.StepRecord, after int64, batch int, still []stepRange) error {
 	var quiet line
 	kind := func(s *engine.StepRecord) int {
 		switch {
@@ -200,8 +207,10 @@ func slowdown(values map[string]float64, steps []engine.StepRecord, after int64,
 		return 0
 	}
 	for i := range max(len(steps)-1, 0) {
-		if s := &steps[i]; kind(s) == 0 && kind(&steps[i+1]) == 0 {
-			quiet.add(float64(s.Step), 1e3*max(s.Device, steps[i+1].Start.Sub(s.Start)).Seconds())
+		s, next := &steps[i], &steps[i+1]
+		within := func(r stepRange) bool { return s.Step > r.after && next.Step <= r.last }
+		if kind(s) == 0 && kind(next) == 0 && slices.ContainsFunc(still, within) {
+			quiet.add(float64(s.Step), 1e3*max(s.Device, next.Start.Sub(s.Start)).Seconds())
 		}
 	}
 	if quiet.n == 0 {

@@ -62,6 +62,12 @@ type Backend interface {
 	// to their slots of layer in the KV pool, rounded to its type. Attn is undefined
 	// afterwards.
 	QKV(layer int, w Weight)
+	// KeepLogitRows, behind the last layer's QKV, lets what follows be computed for the
+	// tokens of LogitRows alone: of the others nothing is read any more but their keys and
+	// values. Row i of Query and Hidden and of what is made of them is then that of
+	// token LogitRows[i]. A Backend may also go on with all tokens. (llama.cpp has the same,
+	// src/llama-graph.cpp: inp_out_ids.)
+	KeepLogitRows()
 	// PagedAttention sets Attn = softmax(Query·Kᵀ/sqrt(headDim))·V, [tokens,
 	// heads, headDim], causal: the token at position p sees positions 0..p of
 	// its own sequence, read through the row's block table. Query head h reads

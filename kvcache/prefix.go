@@ -130,8 +130,8 @@ func (m *Manager) unpublish(id BlockID) {
 // is hit again. Sequences keep their blocks, but what they hold by now is not
 // published any more, nor what they compute on top of it.
 func (m *Manager) ResetPrefixCache() {
-	for id := range m.blocks {
-		m.blocks[id].published = false
+	for _, id := range m.index.slots { // far fewer lines of memory than the blocks
+		m.blocks[id].published = false // block 0 never was
 	}
 	m.index.clear()
 	m.era++

@@ -26,6 +26,7 @@ func (r *recorder) Launch(b *kernels.Batch, forward func()) {
 func (r *recorder) Embed(w kernels.Weight)          { r.call("embed %s", name(w)) }
 func (r *recorder) RMSNorm(w kernels.Weight)        { r.call("norm %s", name(w)) }
 func (r *recorder) QKV(layer int, w kernels.Weight) { r.call("qkv %d %s", layer, name(w)) }
+func (r *recorder) KeepLogitRows()                  { r.call("keep") }
 func (r *recorder) PagedAttention(layer int)        { r.call("attention %d", layer) }
 func (r *recorder) GateUp(w kernels.Weight)         { r.call("gate_up %s", name(w)) }
 func (r *recorder) Head(norm, w kernels.Weight)     { r.call("head %s %s", name(norm), name(w)) }
@@ -148,7 +149,11 @@ func TestForward(t *testing.T) {
 			p := fmt.Sprintf("model.layers.%d.", i)
 			want = append(want,
 				"norm "+p+"input_layernorm.weight",
-				fmt.Sprintf("qkv %d %sself_attn.q_proj.weight", i, p),
+				fmt.Sprintf("qkv %d %sself_attn.q_proj.weight", i, p))
+			if i == 1 {
+				want = append(want, "keep")
+			}
+			want = append(want,
 				fmt.Sprintf("attention %d", i),
 				fmt.Sprintf("linear %sself_attn.o_proj.weight %d", p, kernels.Attn),
 				"norm "+p+"post_attention_layernorm.weight",

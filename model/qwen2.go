@@ -41,6 +41,9 @@ func (m *Model) forward() {
 		w := &m.layers[i]
 		be.RMSNorm(w[attnNorm])
 		be.QKV(i, w[attnQKV])
+		if i == len(m.layers)-1 {
+			be.KeepLogitRows()
+		}
 		be.PagedAttention(i)
 		be.Linear(w[attnOut], kernels.Attn)
 		be.RMSNorm(w[mlpNorm])

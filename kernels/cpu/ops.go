@@ -56,6 +56,9 @@ func (b *Backend) QKV(layer int, w kernels.Weight) {
 	}, kernels.Query)
 }
 
+// KeepLogitRows implements kernels.Backend: all tokens go on.
+func (b *Backend) KeepLogitRows() {}
+
 // PagedAttention implements kernels.Backend.
 func (b *Backend) PagedAttention(layer int) {
 	b.setLayer(kernels.OpAttention, layer)

@@ -19,6 +19,9 @@ type attentionPlan struct {
 	decodes         launch // of a layer, by the decode kernel
 }
 
+// follow makes the layer's kernels start behind their plan, which else is older than all layers.
+func (a *attentionPlan) follow() { a.decodes.PDL, a.prefills.layer.PDL = 0, 0 }
+
 // planAttention chooses for a step of the sequences, and issues what the kernels
 // need once a step. lens is nil where a graph is captured.
 func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {

@@ -238,7 +238,6 @@ template <int BN, int MT, int STAGES> __device__ void project(const StreamParams
 	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_stream_##BN##_##MT(const __grid_constant__ StreamParams p) { project<BN, MT, STAGES>(p); }
 
 STREAM(128, 16, 11)
-STREAM(128, 32, 10)
 STREAM(128, 64, 8)
 STREAM(128, 128, 6)
 STREAM(128, 192, 5)

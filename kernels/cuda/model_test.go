@@ -90,6 +90,9 @@ func (m *trueModel) forward() {
 	for i, w := range m.layers {
 		m.RMSNorm(m.norm)
 		m.QKV(i, w[0])
+		if i == len(m.layers)-1 {
+			m.KeepLogitRows()
+		}
 		m.PagedAttention(i)
 		m.Linear(w[1], kernels.Attn)
 		m.RMSNorm(m.norm)

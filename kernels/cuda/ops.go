@@ -59,6 +59,28 @@ func (b *Backend) QKV(layer int, weight kernels.Weight) {
 	b.finishProduct(kernels.OpQKV, kernels.Query, b.run.tokens, w, 2*rows)
 }
 
+// KeepLogitRows implements kernels.Backend where enough tokens go to be worth two kernels.
+func (b *Backend) KeepLogitRows() {
+	s, n := b.run.step, b.run.logits
+	if n == 0 || n > min(keepMost, b.now.MaxSeqs) || b.run.tokens-n < keepWorth {
+		return
+	}
+	b.begin(kernels.OpPrepare)
+	batch, hidden, query := &b.ws.batch, 4*b.shape.Hidden, 2*b.shape.Heads*b.shape.HeadDim
+	p := keepParams{
+		hidden: b.ws.hidden, query: b.ws.query, hiddenLD: int64(4 * stride(b.shape.Hidden)), queryLD: int64(2 * stride(b.shape.Heads*b.shape.HeadDim)),
+		logitRows: batch.logitRows, header: batch.header, tokenSeq: batch.tokenSeq, positions: batch.positions,
+		rows: batch.rows, queryStart: batch.queryStart, seqLens: batch.seqLens,
+		count: int32(n), hiddenLines: int32(ceilDiv(hidden, 16)), queryLines: int32(ceilDiv(query, 16)),
+	}
+	b.launch("keep", planKeep(p.hiddenLines+p.queryLines), unsafe.Pointer(&p))
+	b.run.tokens, b.run.seqs, b.run.kept = n, n, true
+	s.attended, s.context = s.keptContext, s.keptContext
+	b.planAttention(b.identity[:n+1], nil, n)
+	b.run.attention.follow()
+	b.end(kernels.OpPrepare, int64(n)*2*int64(hidden+query), 0)
+}
+
 // PagedAttention implements kernels.Backend.
 func (b *Backend) PagedAttention(layer int) {
 	b.setLayer(kernels.OpAttention, layer)
@@ -113,7 +135,11 @@ func (b *Backend) Head(norm, weight kernels.Weight) {
 	w := b.operand(kernels.OpHead, weight, weightHead, b.shape.Vocab, b.shape.Hidden)
 	b.begin(kernels.OpHead)
 	if b.run.logits > 0 {
-		b.rmsnorm(kernels.OpHead, n, b.ws.batch.logitRows, b.ws.headIn, b.run.logits)
+		rows := b.ws.batch.logitRows
+		if b.run.kept {
+			rows = 0
+		}
+		b.rmsnorm(kernels.OpHead, n, rows, b.ws.headIn, b.run.logits)
 		b.gemm(kernels.OpHead, epilogueStore, operandX{b.ws.headIn, kernels.Normed}, b.run.logits, w, epilogue{out: b.ws.logits, ld: int64(stride(b.shape.Vocab))})
 	}
 	b.finishProduct(kernels.OpHead, kernels.Logits, b.run.logits, w, 4*b.shape.Vocab)

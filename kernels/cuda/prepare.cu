@@ -8,6 +8,9 @@
 //   3. padding up to the bucket of a graph: id 0, position 0, slot 0, length 0
 //   4. the sample entries
 //
+// keep_logit_rows, before the last layer's attention, makes of it a step of the tokens alone whose
+// logits are wanted.
+//
 // A message may have any of: updates, a batch, sample entries. Bytes: the message
 // over PCIe and once, about 16 a token: 2 to 4 µs, the latency of PCIe.
 #include "sampling.cuh"
@@ -106,6 +109,69 @@ PG_KERNEL void __launch_bounds__(1024) prepare(const __grid_constant__ PreparePa
 			p.header[H_SAMPLES] = m[H_SAMPLES];
 			p.header[M_SLOT] = m[M_SLOT];
 		}
+	}
+}
+
+#define KEEP_MOST 1024
+#define KEEP_THREADS 128
+
+struct KeepParams {
+	char *hidden, *query; // rows of hidden_ld and query_ld bytes
+	int64_t hidden_ld, query_ld;
+	const int32_t *logit_rows;
+	int32_t *header, *token_seq, *positions, *rows, *query_start, *seq_lens;
+	int32_t count;                     // logit rows, at most KEEP_MOST
+	int32_t hidden_lines, query_lines; // of 16 bytes, of a row
+	int32_t pad;
+};
+static_assert(sizeof(KeepParams) == 104, "prepare.go");
+
+// keep_batch makes the batch one of decodes: of each token of logit_rows a sequence that ends with it.
+static __device__ void keep_batch(const KeepParams &p) {
+	int row[KEEP_MOST / KEEP_THREADS], last[KEEP_MOST / KEEP_THREADS];
+#pragma unroll
+	for (int k = 0; k < KEEP_MOST / KEEP_THREADS; k++) {
+		int i = threadIdx.x + k * KEEP_THREADS;
+		if (i >= p.count) continue;
+		int t = p.logit_rows[i];
+		row[k] = p.rows[p.token_seq[t]], last[k] = p.positions[t];
+	}
+	__syncthreads();
+#pragma unroll
+	for (int k = 0; k < KEEP_MOST / KEEP_THREADS; k++) {
+		int i = threadIdx.x + k * KEEP_THREADS;
+		if (i >= p.count) continue;
+		p.rows[i] = row[k], p.seq_lens[i] = last[k] + 1, p.positions[i] = last[k];
+		p.token_seq[i] = i, p.query_start[i] = i;
+	}
+	if (threadIdx.x == 0) {
+		p.query_start[p.count] = p.count;
+		p.header[H_TOKENS] = p.header[H_SEQS] = p.header[H_DECODES] = p.count;
+	}
+}
+
+// keep_logit_rows moves those rows of the residual stream and of the queries to the front, a
+// thread a line of all of them, in their order: row i comes from i or behind it, so what is still to be
+// read is behind what is written.
+PG_KERNEL void __launch_bounds__(KEEP_THREADS) keep_logit_rows(const __grid_constant__ KeepParams p) {
+	grid_wait();
+	if (blockIdx.x == 0) {
+		keep_batch(p);
+		return;
+	}
+	int line = (blockIdx.x - 1) * KEEP_THREADS + threadIdx.x;
+	bool of_query = line >= p.hidden_lines;
+	if (of_query && (line -= p.hidden_lines) >= p.query_lines) return;
+	char *at = (of_query ? p.query : p.hidden) + 16 * line;
+	int64_t ld = of_query ? p.query_ld : p.hidden_ld;
+	for (int first = 0; first < p.count; first += 8) {
+		int4 v[8];
+#pragma unroll
+		for (int k = 0; k < 8; k++)
+			if (first + k < p.count) v[k] = *reinterpret_cast<const int4 *>(at + p.logit_rows[first + k] * ld);
+#pragma unroll
+		for (int k = 0; k < 8; k++)
+			if (first + k < p.count) *reinterpret_cast<int4 *>(at + (first + k) * ld) = v[k];
 	}
 }
 

@@ -35,6 +35,27 @@ func (b *Backend) fetch(to ptr, from unsafe.Pointer, words int) {
 	b.launch("fetch", planFetch(words), unsafe.Pointer(&fetchParams{from, to, int64(words)}))
 }
 
+// keepParams is KeepParams.
+type keepParams struct {
+	hidden, query                                                     ptr
+	hiddenLD, queryLD                                                 int64
+	logitRows, header, tokenSeq, positions, rows, queryStart, seqLens ptr
+	count, hiddenLines, queryLines                                    int32
+	_                                                                 int32
+}
+
+var _ [104]byte = [unsafe.Sizeof(keepParams{})]byte{}
+
+const (
+	keepMost  = 1024 // KEEP_MOST: sequences that the kernel can make
+	keepWorth = 64   // tokens left out that are worth it
+)
+
+// planKeep is a thread a line of 16 bytes of a row, and a CTA for the batch.
+func planKeep(lines int32) launch {
+	return grid("prepare", "keep_logit_rows", 1+ceilDiv(int(lines), 128), 1, 128)
+}
+
 // countsParams is CountsParams.
 type countsParams struct {
 	ids, counts   ptr

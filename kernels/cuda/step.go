@@ -39,6 +39,7 @@ type step struct {
 	graph                *graph // that will run the step once Sample is called
 	forward              func() // of a step that waits for its graph
 	attended, context    int64  // Σ tokens seen by each query token; Σ SeqLens
+	keptContext          int64  // Σ tokens seen by each of LogitRows
 	records              []record
 }
 
@@ -51,6 +52,7 @@ type runState struct {
 	logits       int
 	step         *step
 	attention    attentionPlan
+	kept         bool // tokens are LogitRows'
 }
 
 func (b *Backend) resultWords() int { return b.limits.MaxLogitRows * (3 + 2*b.limits.MaxTopLogprobs) }
@@ -209,6 +211,19 @@ func (b *Backend) checkBatch(s *step, batch *kernels.Batch) {
 		context += length
 	}
 	s.attended, s.context = attended, context
+	s.keptContext = seenBy(batch)
+}
+
+// seenBy is the tokens that those of LogitRows see.
+func seenBy(batch *kernels.Batch) (n int64) {
+	seq := 0
+	for _, t := range batch.LogitRows {
+		for t >= batch.QueryStart[seq+1] {
+			seq++
+		}
+		n += int64(batch.SeqLens[seq] - (batch.QueryStart[seq+1] - 1 - t))
+	}
+	return n
 }
 
 func (b *Backend) checkRow(row int32) {

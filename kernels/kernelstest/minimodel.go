@@ -48,6 +48,9 @@ func (m miniModel) forward(b kernels.Backend, w []kernels.Weight) {
 	for i, layer := range m.layers {
 		b.RMSNorm(w[layer.norm1])
 		b.QKV(i, w[layer.qkv])
+		if i == len(m.layers)-1 {
+			b.KeepLogitRows()
+		}
 		b.PagedAttention(i)
 		b.Linear(w[layer.out], kernels.Attn)
 		b.RMSNorm(w[layer.norm2])

@@ -81,6 +81,9 @@ func (o *Oracle) rope(x []float64, position int32) {
 	}
 }
 
+// KeepLogitRows implements kernels.Backend: all tokens go on.
+func (o *Oracle) KeepLogitRows() {}
+
 // PagedAttention implements kernels.Backend.
 func (o *Oracle) PagedAttention(layer int) {
 	start := time.Now()

@@ -17,6 +17,8 @@ func (s *suite) forward(t *testing.T) {
 		t.Skip("coarse weights choose other tokens than the Oracle")
 	}
 	for _, g := range []geometry{tiny, smol, qwen15} {
+		t.Run(fmt.Sprintf("%s/kept", g), func(t *testing.T) { s.kept(t, g, limitsFor(160, 7, 150, 16)) })
+		t.Run(fmt.Sprintf("%s/kept/invariant", g), func(t *testing.T) { s.kept(t, g, invariant(limitsFor(160, 7, 150, 16))) })
 		for _, blockSize := range []int{16, 64} {
 			for _, tied := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/b%d/tied_%v", g, blockSize, tied), func(t *testing.T) {
@@ -60,6 +62,29 @@ func (s *suite) generate(t *testing.T, g geometry, blockSize int, tied bool) {
 		return
 	}
 	t.Fatal("no prompts found whose tokens are beyond rounding")
+}
+
+// kept computes steps whose logits few tokens have, so that KeepLogitRows is worth it: the last
+// token of each sequence, as an engine wants them; some anywhere, several of a sequence and of others
+// none; one alone. Then a decode of each, which reads the KV of tokens that had no logits.
+func (s *suite) kept(t *testing.T, g geometry, limits kernels.Limits) {
+	p := s.newPair(t, g.shape(), limits, 60)
+	m := p.loadMini("", false)
+	batch := p.batch([]span{{50, 1}, {90, 1}, {0, 70}, {30, 41}, {100, 5}, {0, 2}})
+	p.fillKV(batch, []int{50, 90, 0, 30, 100, 0})
+	check := func(batch *kernels.Batch) {
+		p.poison(kernels.Logits)
+		p.step(batch, m.forward)
+		n := len(batch.LogitRows)
+		got, want := p.got.ReadActivation(kernels.Logits, n), p.want.ReadActivation(kernels.Logits, n)
+		require.NoError(t, s.tol.chained(4).compare(got, want, p.shape.Vocab))
+	}
+	check(batch)
+	for _, rows := range [][]int32{{0, 2, 30, 31, 71, 112, 113, 119}, {119}} {
+		batch.LogitRows = rows
+		check(batch)
+	}
+	check(p.ragged(batch.Rows, []span{{51, 1}, {91, 1}, {70, 1}, {71, 1}, {105, 1}, {2, 1}}))
 }
 
 // miniSequences makes random prompts, greedy and sampled.

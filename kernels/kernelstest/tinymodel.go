@@ -59,6 +59,9 @@ func (m *Tiny) Forward(b kernels.Backend, layers int) {
 	for layer := range layers {
 		b.RMSNorm(m.Norm)
 		b.QKV(layer, m.QKV)
+		if layer == layers-1 {
+			b.KeepLogitRows()
+		}
 		b.PagedAttention(layer)
 		b.Linear(m.Out, kernels.Attn)
 		b.RMSNorm(m.Norm)

@@ -14,7 +14,7 @@ struct Variant {
 };
 
 const Variant variants[] = {
-	{128, 16, 11, gemm_stream_128_16},  {128, 32, 10, gemm_stream_128_32},   {128, 64, 8, gemm_stream_128_64},
+	{128, 16, 11, gemm_stream_128_16},  {128, 64, 8, gemm_stream_128_64},
 	{128, 128, 6, gemm_stream_128_128}, {128, 192, 5, gemm_stream_128_192},
 	{256, 64, 5, gemm_stream_256_64},
 };
