@@ -36,7 +36,9 @@ const (
 	peerWarm     = 32   // decode steps before those that count
 	peerSteps    = 256  // that count
 	peerPrefills = 64   // prompts at once
-	peerSamples  = 5    // of a time to the first token, of which the median counts
+	peerSamples  = 5    // of a time to the first token, at least, of which the median counts
+	leastSampled = 100  // ms that they take together, at least: a card is slow at first behind a long prompt
+	mostSamples  = 100  // but no more than these
 	peerSweep    = 512  // requests of the sweep over max_num_seqs
 	peerSweepIn  = 512  // tokens
 	peerSweepOut = 256
@@ -238,11 +240,11 @@ func (m *peerRun) lastStep() int64 {
 // none of it, or, cached, that has answered it before.
 func (m *peerRun) firstToken(ctx context.Context, tokens int, repeat uint64, cached bool) (map[string]float64, error) {
 	var times []float64
-	seed, warm := 1+repeat<<8, 1 // the first is not kept
+	total, seed, warm := 0.0, 1+repeat<<8, 1 // the first is not kept
 	if cached {
 		warm = 2 // nor is the one that fills the cache
 	}
-	for i := range warm + peerSamples {
+	for i := 0; len(times) < peerSamples || total < leastSampled && len(times) < mostSamples; i++ {
 		if !cached || i == 0 {
 			if err := m.e.ResetPrefixCache(ctx); err != nil {
 				return nil, err
@@ -263,6 +265,7 @@ func (m *peerRun) firstToken(ctx context.Context, tokens int, repeat uint64, cac
 		}
 		if ttft, _ := samples[0].TTFT(); i >= warm {
 			times = append(times, ttft.Seconds()*1e3)
+			total += ttft.Seconds() * 1e3
 		}
 	}
 	return map[string]float64{"median_ttft_ms": median(times)}, nil

@@ -23,6 +23,7 @@ type defect struct {
 	batch    func(*kernels.Batch)
 	sample   func(*kernels.SampleBatch)
 	result   func(*kernels.Result)
+	keep     func(hidden []float32, tokens int)
 	copies   func([]kernels.BlockCopy) []kernels.BlockCopy
 }
 
@@ -76,7 +77,10 @@ var mutants = map[string]struct {
 	"logprob_off":       {"sampling", defect{result: func(r *kernels.Result) { addFloat(r.Logprobs, 1e-3) }}},
 	"top_ids_shifted":   {"sampling", defect{result: func(r *kernels.Result) { addInt(r.TopIDs, 1) }}},
 	"checks_draw":       {"sampling", defect{sample: func(s *kernels.SampleBatch) { s.Checks = 0 }}},
-	"last_token_lost":   {"forward", defect{batch: func(b *kernels.Batch) { replace(b.Tokens, kernels.FromDevice, 0) }}},
+	"another_row_kept": {"forward", defect{keep: func(hidden []float32, tokens int) {
+		copy(hidden[len(hidden)-len(hidden)/tokens:], hidden[:len(hidden)/tokens])
+	}}},
+	"last_token_lost": {"forward", defect{batch: func(b *kernels.Batch) { replace(b.Tokens, kernels.FromDevice, 0) }}},
 }
 
 func addInt(v []int32, by int32) {
@@ -145,6 +149,14 @@ func (m *mutant) GateUp(w kernels.Weight) { m.Oracle.GateUp(w); m.spoilOne(kerne
 func (m *mutant) QKV(layer int, w kernels.Weight) {
 	m.Oracle.QKV(layer, w)
 	m.spoilOne(kernels.OpQKV, m.tokens)
+}
+
+func (m *mutant) KeepLogitRows() {
+	if m.keep != nil {
+		hidden := m.ReadActivation(kernels.Hidden, m.tokens)
+		m.keep(hidden, m.tokens)
+		m.WriteActivation(kernels.Hidden, hidden)
+	}
 }
 
 func (m *mutant) PagedAttention(layer int) {
