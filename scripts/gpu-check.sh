@@ -132,7 +132,7 @@ if [ ! $quick ]; then
 			for tool in memcheck synccheck racecheck; do
 				part $tool-$path '(ERROR|RACECHECK) SUMMARY: [1-9]|[1-9][0-9]* (errors|warnings)\)' compute-sanitizer --tool $tool \
 					$kernels -path $path -test.v -test.timeout 15m -test.run \
-					"$(cases $path embed rmsnorm qkv linear gate_up head pool rows 'attention/h(64|96)' "$sampling")"
+					"$(cases $path embed rmsnorm qkv linear gate_up head pool rows 'attention/h(64|96)' 'forward/.*/kept' "$sampling")"
 			done
 			part initcheck-$path 'ERROR SUMMARY: [1-9]' compute-sanitizer --tool initcheck $kernels -path $path -test.v -test.timeout 15m -test.run "TestGraphs/$path"
 		done
