@@ -211,7 +211,9 @@ func (b *Backend) checkBatch(s *step, batch *kernels.Batch) {
 		context += length
 	}
 	s.attended, s.context = attended, context
-	s.keptContext = seenBy(batch)
+	if len(batch.LogitRows) < n {
+		s.keptContext = seenBy(batch)
+	}
 }
 
 // seenBy is the tokens that those of LogitRows see.
