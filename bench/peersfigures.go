@@ -143,7 +143,8 @@ func (c *peerCeilings) decodeFloor(i *engine.Info, batch int, context float64) f
 }
 
 // prefillFloor is the least time in seconds of prompts of so many tokens each, whose
-// first cached ones have their KV.
+// first cached ones have their KV. As the peer's floors do it counts the last layer for all tokens,
+// though behind its QKV the last one alone is needed (kernels.Backend's KeepLogitRows): 3 to 4 % of it.
 func (c *peerCeilings) prefillFloor(i *engine.Info, prompts, tokens, cached int) float64 {
 	n, t, have := float64(prompts), float64(tokens), float64(cached)
 	linear := n * ((t-have)*float64(i.LayerFLOPsPerToken) + float64(i.HeadFLOPs))

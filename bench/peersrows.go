@@ -36,12 +36,17 @@ const (
 	peerWarm     = 32   // decode steps before those that count
 	peerSteps    = 256  // that count
 	peerPrefills = 64   // prompts at once
-	peerSamples  = 5    // of a time to the first token, at least, of which the median counts
-	leastSampled = 100  // ms that they take together, at least: a card is slow at first behind a long prompt
-	mostSamples  = 100  // but no more than these
 	peerSweep    = 512  // requests of the sweep over max_num_seqs
 	peerSweepIn  = 512  // tokens
 	peerSweepOut = 256
+)
+
+// Times to the first token of a prompt are medians of as many as take sampledMs together: for
+// some tens of milliseconds behind a long prompt a card at its power limit is slow.
+const (
+	leastSamples = 5
+	mostSamples  = 100
+	sampledMs    = 100
 )
 
 // PeerRows names the parts of Peers, in their order.
@@ -244,7 +249,7 @@ func (m *peerRun) firstToken(ctx context.Context, tokens int, repeat uint64, cac
 	if cached {
 		warm = 2 // nor is the one that fills the cache
 	}
-	for i := 0; len(times) < peerSamples || total < leastSampled && len(times) < mostSamples; i++ {
+	for i := 0; len(times) < leastSamples || total < sampledMs && len(times) < mostSamples; i++ {
 		if !cached || i == 0 {
 			if err := m.e.ResetPrefixCache(ctx); err != nil {
 				return nil, err

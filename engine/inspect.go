@@ -247,7 +247,7 @@ func (l *loop) logits(ctx context.Context, ids []int32, chunk int, visit func(st
 			return true, err
 		}
 		tokens := ids[start:min(start+chunk, len(ids))]
-		wanted := make([]int32, len(tokens))
+		wanted := make([]int32, len(tokens)) // all: a tap, too, has the last layer's rows of these alone
 		for i := range wanted {
 			wanted[i] = int32(i)
 		}

@@ -65,8 +65,8 @@ type Backend interface {
 	// KeepLogitRows, behind the last layer's QKV, lets what follows be computed for the
 	// tokens of LogitRows alone: of the others nothing is read any more but their keys and
 	// values. Row i of Query and Hidden and of what is made of them is then that of
-	// token LogitRows[i]. A Backend may also go on with all tokens. (llama.cpp has the same,
-	// src/llama-graph.cpp: inp_out_ids.)
+	// token LogitRows[i], which Head takes into account. A Backend may also go on with all
+	// tokens. (llama.cpp has the same, src/llama-graph.cpp: inp_out_ids.)
 	KeepLogitRows()
 	// PagedAttention sets Attn = softmax(Query·Kᵀ/sqrt(headDim))·V, [tokens,
 	// heads, headDim], causal: the token at position p sees positions 0..p of
@@ -99,6 +99,7 @@ type Backend interface {
 	// SetTap makes the Backend call fn after each operation of later steps with
 	// its output in float32, for verification: layer counts from 0, −1 outside
 	// the layers. fn is called once an operation, in order, but not for Sample.
+	// Behind KeepLogitRows values may have the rows of LogitRows alone.
 	// Taps make every step synchronous. nil turns them off.
 	SetTap(fn func(op Op, layer int, out Activation, values []float32))
 	// SetProfiler makes the Backend report each operation it ran; nil turns it off.
@@ -266,7 +267,7 @@ const (
 	OpGateUp    Op = "gate_up"
 	OpHead      Op = "head"
 	OpSample    Op = "sample"
-	OpPrepare   Op = "prepare" // of a GPU: the step's message, and its unpacking
+	OpPrepare   Op = "prepare" // of a GPU: the step's message, and its unpacking; KeepLogitRows
 	OpCopy      Op = "copy_blocks"
 	OpSwapOut   Op = "swap_out"
 	OpSwapIn    Op = "swap_in"

@@ -15,7 +15,7 @@ type Batch struct {
 	Rows       []int32 // [seqs] row index of each sequence
 	QueryStart []int32 // [seqs+1] prefix sums of query lengths, from 0
 	SeqLens    []int32 // [seqs] length once this step is computed
-	LogitRows  []int32 // token indices (into Tokens) whose logits are wanted, ascending
+	LogitRows  []int32 // token indices (into Tokens) whose logits are wanted, strictly ascending
 	NumDecodes int     // the first NumDecodes sequences have one query token
 }
 

@@ -105,10 +105,12 @@ func (b *Backend) fill(s *step, batch *kernels.Batch) {
 			b.checkID(id)
 		}
 	}
-	for _, t := range batch.LogitRows {
-		if t < 0 || int(t) >= n {
-			panic(fmt.Sprintf("cpu: logits of token %d of %d", t, n))
+	last := int32(-1)
+	for i, t := range batch.LogitRows {
+		if t <= last || int(t) >= n {
+			panic(fmt.Sprintf("cpu: logits of token %d of %d, the %d-th, behind those of %d", t, n, i, last))
 		}
+		last = t
 	}
 	copy(s.tokens, batch.Tokens)
 	copy(s.rows, batch.Rows)

@@ -19,7 +19,9 @@ type attentionPlan struct {
 	decodes         launch // of a layer, by the decode kernel
 }
 
-// follow makes the layer's kernels start behind their plan, which else is older than all layers.
+// follow makes the layer's kernels start when all before them has ended: their plan, which else is
+// older than all layers, and the keys and values of a whole chunk, of which a decode's step writes
+// the last token's alone (see common.cuh).
 func (a *attentionPlan) follow() { a.decodes.PDL, a.prefills.layer.PDL = 0, 0 }
 
 // planAttention chooses for a step of the sequences, and issues what the kernels

@@ -168,7 +168,7 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 	for (int i = 0; i < STAGES; i++) {
 		if (i < count) {
 			// What this step writes of it is the last token's key and value; the plan is
-			// complete before the layers begin (see common.cuh).
+			// complete before the layers begin, or this kernel begins behind it (see common.cuh).
 			if (position(ahead) + STEP >= ahead.length) grid_wait();
 			issue_next(i);
 		}

@@ -47,7 +47,10 @@ static_assert(sizeof(PagedKV) == 56, "layout.go: pagedKV");
 
 // Batch: the step as prepare.cu leaves it, in device memory at fixed addresses.
 // Under a graph the arrays are filled up to its bucket: padding tokens have id 0,
-// position 0 and slot 0 (block 0), padding sequences length 0 and no tokens.
+// position 0 and slot 0 (block 0), padding sequences length 0 and no tokens. Behind
+// keep_logit_rows, before the last layer's attention, sequences, positions, token_seq and the
+// counts of tokens, sequences and decodes are those of a batch of decodes; tokens, slots and
+// logit_rows stay the whole step's, and nothing may read them any more.
 struct Batch {
 	const int32_t *header;      // [16] counts, H_*
 	const int32_t *tokens;      // [tokens] ids, resolved
@@ -213,8 +216,9 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 // A kernel that triggers before it waits lets those behind it begin while several kernels
 // still run. So what a kernel of the layers reads before its wait (weights; in decode
 // attention the plan, tables, and KV of earlier steps) must be older than the layers: embed
-// waits and only then triggers. Nothing is written before a wait. Every kernel of a step
-// waits; what is launched between steps (counts, load) does not have the attribute.
+// waits and only then triggers. Attention behind keep_logit_rows, whose plan is made and whose
+// keys are written just before, is launched without the attribute. Nothing is written before a
+// wait. Every kernel of a step waits; what is launched between steps (counts, load) does not have the attribute.
 
 static __device__ __forceinline__ void grid_wait() {
 #if __CUDA_ARCH__ >= 900

@@ -258,6 +258,36 @@ func TestProfileGraphs(t *testing.T) {
 	}
 }
 
+// TestKeepLogitRows: behind the last layer's QKV go on the tokens with logits, where 64 others do not.
+func TestKeepLogitRows(t *testing.T) {
+	shape := trueShapes[0].full()
+	shape.Layers = 2
+	limits := kernels.Limits{MaxBatchedTokens: 256, MaxSeqs: 4, MaxModelLen: 128, MaxLogitRows: 4, BlockSize: 16, MaxTopLogprobs: 1}
+	for _, path := range paths(t) {
+		t.Run(path, func(t *testing.T) {
+			b := newBackend(t, Config{Path: path})
+			t.Cleanup(func() { require.NoError(t, b.Close()) })
+			require.NoError(t, b.Setup(shape, limits, limits))
+			require.NoError(t, b.ResizePool(1+8*limits.MaxSeqs, 0))
+			m := loadTrue(t, b, shape, true)
+			m.resetRows(2, 8)
+			for query, left := range map[int]int{100: 2, 33: 2, 32: 64} {
+				var rows []int
+				b.SetTap(func(op kernels.Op, _ int, _ kernels.Activation, values []float32) {
+					if op == kernels.OpGateUp {
+						rows = append(rows, len(values)/shape.Intermediate)
+					}
+				})
+				batch, _ := m.spans(2, 0, query)
+				b.Launch(batch, m.pass)
+				_, err := b.Wait(b.Sample(&kernels.SampleBatch{}))
+				require.NoError(t, err)
+				require.Equal(t, []int{2 * query, left}, rows)
+			}
+		})
+	}
+}
+
 // TestNoAllocations: a decode step that replays a graph allocates nothing.
 func TestNoAllocations(t *testing.T) {
 	paths(t)

@@ -38,6 +38,7 @@ func productsOf(s *kernels.Shape, n int) []product {
 func sensible(s gemmShape, a arch) []candidate {
 	all := candidates(s, a)
 	slices.SortStableFunc(all, func(x, y candidate) int { return cmp.Compare(x.us, y.us) })
+	// Of gemm_sm90 more: clusters, which its model puts behind, need less power.
 	left := map[string]int{"gemm_stream": 3, "gemm_wide": 7, "gemm_sm90": 8, "gemm_skinny": 4}
 	all = slices.DeleteFunc(all, func(c candidate) bool {
 		if c.us == 0 { // no model, and few

@@ -39,7 +39,7 @@
 // UpdateRows appends to the message under way. Launch appends the batch. A decode
 // step whose bucket has a graph waits for Sample, which launches fetch and graph
 // in one crossing to C; other steps are launched at once, op by op, on the same
-// stream. Sample's kernels write the results into mapped host memory; Wait waits
+// stream, and of prompts only the tokens with logits go on behind the last layer's QKV. Sample's kernels write the results into mapped host memory; Wait waits
 // for the step's event.
 //
 // # Invariants

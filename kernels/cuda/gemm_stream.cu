@@ -24,7 +24,8 @@
 //
 // Measured (kernels-test time stream, H100 80GB HBM3, 2026-11-27, weights in rows then): 7B down 59 µs at 192 tokens,
 // 69 % of 3.35 TB/s. (Tiles of 256 tokens, with the registers of a whole warpgroup of producers, lost to
-// gemm_sm90.cu: down 0.5 % of a step of 256 tokens.)
+// gemm_sm90.cu: down 0.5 % of a step of 256 tokens. Tiles of 32 tokens: gemm_skinny.cu and gemm_wide.cu are
+// ahead of them with 32 tokens in all products of the three models, BenchmarkDeals, H200, H100, 2026-11-27.)
 #include "gemm_ring.cuh"
 
 namespace {

@@ -59,10 +59,11 @@ func (b *Backend) QKV(layer int, weight kernels.Weight) {
 	b.finishProduct(kernels.OpQKV, kernels.Query, b.run.tokens, w, 2*rows)
 }
 
-// KeepLogitRows implements kernels.Backend where enough tokens go to be worth two kernels.
+// KeepLogitRows implements kernels.Backend where enough tokens are left out. Where none has logits,
+// which no engine asks for, all go on.
 func (b *Backend) KeepLogitRows() {
 	s, n := b.run.step, b.run.logits
-	if n == 0 || n > min(keepMost, b.now.MaxSeqs) || b.run.tokens-n < keepWorth {
+	if !keepsRows(n, b.run.tokens, b.now.MaxSeqs) {
 		return
 	}
 	b.begin(kernels.OpPrepare)
@@ -73,7 +74,7 @@ func (b *Backend) KeepLogitRows() {
 		rows: batch.rows, queryStart: batch.queryStart, seqLens: batch.seqLens,
 		count: int32(n), hiddenLines: int32(ceilDiv(hidden, 16)), queryLines: int32(ceilDiv(query, 16)),
 	}
-	b.launch("keep", planKeep(p.hiddenLines+p.queryLines), unsafe.Pointer(&p))
+	b.launch("keep", planKeepRows(p.hiddenLines+p.queryLines), unsafe.Pointer(&p))
 	b.run.tokens, b.run.seqs, b.run.kept = n, n, true
 	s.attended, s.context = s.keptContext, s.keptContext
 	b.planAttention(b.identity[:n+1], nil, n)

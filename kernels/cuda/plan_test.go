@@ -236,3 +236,17 @@ func TestCheckShape(t *testing.T) {
 		require.ErrorContains(t, checkShape(s, l), name)
 	}
 }
+
+// TestKeepsRows: rows are moved where as many tokens as stay, and 64, are left out, and the batch of
+// decodes that they become has room.
+func TestKeepsRows(t *testing.T) {
+	require.True(t, keepsRows(1, 65, 8))
+	require.False(t, keepsRows(1, 64, 8))
+	require.True(t, keepsRows(257, 514, 512))
+	require.False(t, keepsRows(257, 513, 512))
+	require.False(t, keepsRows(9, 4096, 8), "more than there are sequences")
+	require.True(t, keepsRows(keepMost, 4096, 4096))
+	require.False(t, keepsRows(keepMost+1, 4096, 4096), "more than the kernel can make")
+	require.False(t, keepsRows(0, 4096, 8))
+	require.Equal(t, [3]uint32{1 + 2, 1, 1}, planKeepRows(keepThreads+1).Grid)
+}

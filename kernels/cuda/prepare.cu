@@ -8,8 +8,9 @@
 //   3. padding up to the bucket of a graph: id 0, position 0, slot 0, length 0
 //   4. the sample entries
 //
-// keep_logit_rows, before the last layer's attention, makes of it a step of the tokens alone whose
-// logits are wanted.
+// keep_logit_rows, before the last layer's attention, makes of it a step of decodes of the tokens alone
+// whose logits are wanted: its first CTA the batch, the others a thread a line of 16 bytes of the rows of
+// Hidden and Query. Bytes: 2·n·(4·hidden + 2·heads·head_dim); a row waits for the line of one eight rows before.
 //
 // A message may have any of: updates, a batch, sample entries. Bytes: the message
 // over PCIe and once, about 16 a token: 2 to 4 µs, the latency of PCIe.
@@ -112,8 +113,9 @@ PG_KERNEL void __launch_bounds__(1024) prepare(const __grid_constant__ PreparePa
 	}
 }
 
-#define KEEP_MOST 1024
+#define KEEP_MOST 1024 // eight a thread of the batch's CTA, in registers
 #define KEEP_THREADS 128
+static_assert(KEEP_MOST % KEEP_THREADS == 0, "a thread has whole rounds");
 
 struct KeepParams {
 	char *hidden, *query; // rows of hidden_ld and query_ld bytes

@@ -47,13 +47,20 @@ type keepParams struct {
 var _ [104]byte = [unsafe.Sizeof(keepParams{})]byte{}
 
 const (
-	keepMost  = 1024 // KEEP_MOST: sequences that the kernel can make
-	keepWorth = 64   // tokens left out that are worth it
+	keepThreads = 128  // KEEP_THREADS
+	keepMost    = 1024 // KEEP_MOST: sequences that the kernel can make
+	keepWorth   = 64   // tokens left out, at least, that are worth three launches that wait for each other
 )
 
-// planKeep is a thread a line of 16 bytes of a row, and a CTA for the batch.
-func planKeep(lines int32) launch {
-	return grid("prepare", "keep_logit_rows", 1+ceilDiv(int(lines), 128), 1, 128)
+// keepsRows says whether n logit rows of a step's tokens are worth going on with alone: the rows are
+// moved one group after the other.
+func keepsRows(n, tokens, seqs int) bool {
+	return n > 0 && n <= min(keepMost, seqs) && tokens-n >= max(keepWorth, n)
+}
+
+// planKeepRows is a thread a line of 16 bytes of a row, and a CTA for the batch.
+func planKeepRows(lines int32) launch {
+	return grid("prepare", "keep_logit_rows", 1+ceilDiv(int(lines), keepThreads), 1, keepThreads)
 }
 
 // countsParams is CountsParams.

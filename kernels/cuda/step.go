@@ -193,10 +193,12 @@ func (b *Backend) checkBatch(s *step, batch *kernels.Batch) {
 			b.checkID(id)
 		}
 	}
-	for _, t := range batch.LogitRows {
-		if t < 0 || int(t) >= n {
-			panic(fmt.Sprintf("cuda: logits of token %d of %d", t, n))
+	last := int32(-1)
+	for i, t := range batch.LogitRows {
+		if t <= last || int(t) >= n {
+			panic(fmt.Sprintf("cuda: logits of token %d of %d, the %d-th, behind those of %d", t, n, i, last))
 		}
+		last = t
 	}
 	s.tokens, s.seqs, s.logits = n, seqs, len(batch.LogitRows)
 	attended, context, most, size := int64(0), int64(0), int64(b.limits.MaxModelLen), int64(b.limits.BlockSize)

@@ -3,6 +3,7 @@ package kernelstest
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,8 +18,8 @@ func (s *suite) forward(t *testing.T) {
 		t.Skip("coarse weights choose other tokens than the Oracle")
 	}
 	for _, g := range []geometry{tiny, smol, qwen15} {
-		t.Run(fmt.Sprintf("%s/kept", g), func(t *testing.T) { s.kept(t, g, limitsFor(160, 7, 150, 16)) })
-		t.Run(fmt.Sprintf("%s/kept/invariant", g), func(t *testing.T) { s.kept(t, g, invariant(limitsFor(160, 7, 150, 16))) })
+		t.Run(fmt.Sprintf("%s/kept", g), func(t *testing.T) { s.kept(t, g, limitsFor(330, 160, 150, 16)) })
+		t.Run(fmt.Sprintf("%s/kept/invariant", g), func(t *testing.T) { s.kept(t, g, invariant(limitsFor(330, 160, 150, 16))) })
 		for _, blockSize := range []int{16, 64} {
 			for _, tied := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/b%d/tied_%v", g, blockSize, tied), func(t *testing.T) {
@@ -64,27 +65,56 @@ func (s *suite) generate(t *testing.T, g geometry, blockSize int, tied bool) {
 	t.Fatal("no prompts found whose tokens are beyond rounding")
 }
 
-// kept computes steps whose logits few tokens have, so that KeepLogitRows is worth it: the last
-// token of each sequence, as an engine wants them; some anywhere, several of a sequence and of others
-// none; one alone. Then a decode of each, which reads the KV of tokens that had no logits.
+// keptSpans are 330 tokens, of which keptRows have logits: some anywhere, several of a sequence and of
+// others none; all of the first and some behind; one alone; more than there are rows, so that all go on.
+var keptSpans = []span{{50, 1}, {90, 1}, {0, 140}, {30, 41}, {100, 5}, {0, 2}, {0, 140}}
+
+func keptRows(limits kernels.Limits) [][]int32 {
+	front := func(n, step int) []int32 {
+		var rows []int32
+		for t := int32(0); t < 330; t++ {
+			if int(t) < n || step > 0 && (int(t)-329)%step == 0 {
+				rows = append(rows, t)
+			}
+		}
+		return rows
+	}
+	return [][]int32{{0, 2, 30, 31, 71, 112, 113, 329}, front(8, 330), front(0, 19), front(140, 19), {329}, front(limits.MaxSeqs+1, 0)}
+}
+
+// kept computes a step whose logits few tokens have, so that KeepLogitRows is worth it: keptRows, and
+// the last token of each sequence, as an engine wants them. Then a decode of each, which reads the KV
+// of tokens that had no logits. Where results may not depend on the batch, neither do they on which
+// tokens have logits, bit for bit.
 func (s *suite) kept(t *testing.T, g geometry, limits kernels.Limits) {
 	p := s.newPair(t, g.shape(), limits, 60)
 	m := p.loadMini("", false)
-	batch := p.batch([]span{{50, 1}, {90, 1}, {0, 70}, {30, 41}, {100, 5}, {0, 2}})
-	p.fillKV(batch, []int{50, 90, 0, 30, 100, 0})
-	check := func(batch *kernels.Batch) {
+	batch := p.batch(keptSpans)
+	p.fillKV(batch, []int{50, 90, 0, 30, 100, 0, 0})
+	width := p.shape.Vocab
+	last, every := batch.LogitRows, make([]int32, len(batch.Tokens))
+	for i := range every {
+		every[i] = int32(i)
+	}
+	batch.LogitRows = every
+	p.step(batch, m.forward)
+	got, want := p.got.ReadActivation(kernels.Logits, len(every)), p.want.ReadActivation(kernels.Logits, len(every))
+	require.NoError(t, s.tol.chained(4).compare(got, want, width))
+	for _, batch.LogitRows = range append(keptRows(limits), last) {
 		p.poison(kernels.Logits)
-		p.step(batch, m.forward)
-		n := len(batch.LogitRows)
-		got, want := p.got.ReadActivation(kernels.Logits, n), p.want.ReadActivation(kernels.Logits, n)
-		require.NoError(t, s.tol.chained(4).compare(got, want, p.shape.Vocab))
+		p.gotStep(batch, m.forward)
+		few := p.got.ReadActivation(kernels.Logits, len(batch.LogitRows))
+		var same, right []float32
+		for _, token := range batch.LogitRows {
+			same = append(same, got[int(token)*width:(int(token)+1)*width]...)
+			right = append(right, want[int(token)*width:(int(token)+1)*width]...)
+		}
+		require.NoError(t, s.tol.chained(4).compare(few, right, width))
+		require.True(t, !limits.BatchInvariant || slices.Equal(same, few), "other bits with logits of %d tokens", len(batch.LogitRows))
 	}
-	check(batch)
-	for _, rows := range [][]int32{{0, 2, 30, 31, 71, 112, 113, 119}, {119}} {
-		batch.LogitRows = rows
-		check(batch)
-	}
-	check(p.ragged(batch.Rows, []span{{51, 1}, {91, 1}, {70, 1}, {71, 1}, {105, 1}, {2, 1}}))
+	p.step(p.ragged(batch.Rows, []span{{51, 1}, {91, 1}, {140, 1}, {71, 1}, {105, 1}, {2, 1}, {140, 1}}), m.forward)
+	got, want = p.got.ReadActivation(kernels.Logits, len(last)), p.want.ReadActivation(kernels.Logits, len(last))
+	require.NoError(t, s.tol.chained(4).compare(got, want, width))
 }
 
 // miniSequences makes random prompts, greedy and sampled.
