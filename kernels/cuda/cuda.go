@@ -338,11 +338,11 @@ func (b *Backend) launch(op kernels.Op, l launch, params unsafe.Pointer) {
 // fail makes the first error sticky, with the operation and the step's shape.
 func (b *Backend) fail(op kernels.Op, err error) {
 	if b.err == nil && err != nil {
-		kept := ""
+		tokens := fmt.Sprint(b.run.tokens)
 		if b.run.kept {
-			kept = fmt.Sprintf(", kept of %d", b.run.step.tokens)
+			tokens = fmt.Sprintf("%d of %d", b.run.tokens, b.run.step.tokens)
 		}
-		b.err = fmt.Errorf("cuda: %s (layer %d, %d tokens in %d sequences%s): %w", op, b.run.layer, b.run.tokens, b.run.seqs, kept, err)
+		b.err = fmt.Errorf("cuda: %s (layer %d, %s tokens in %d sequences): %w", op, b.run.layer, tokens, b.run.seqs, err)
 	}
 }
 

@@ -362,7 +362,7 @@ func (b *Backend) Wait(t kernels.Ticket) (*kernels.Result, error) {
 	if s.ticket != t || s == b.open {
 		panic(fmt.Sprintf("cuda: waiting for step %d; %d were launched", t, b.issued))
 	}
-	b.run.layer, b.run.tokens, b.run.seqs = -1, s.tokens, s.seqs
+	b.run.layer, b.run.tokens, b.run.seqs, b.run.kept = -1, s.tokens, s.seqs, false
 	var err error
 	for done := b.idle == nil; !done && err == nil; {
 		if done, err = s.end.DoneWithin(idleEvery); !done && err == nil {
