@@ -19,10 +19,10 @@
 // and send their states to each other's shared memory, each those of the heads that the other
 // ends. Long contexts, whose shares would be too long, go by the line there, too.
 //
-// CTA: 4 warps; warp w owns tokens 16w..16w+15 of each tile, with a ring of its
-// own in shared memory (cp.async) and an online softmax of its own (Milakov and
-// Gimelshein, 2018), so the warps meet only where a piece ends. The ring runs on
-// across pieces: it never drains.
+// CTA: 4 warps that walk, and a fifth; warp w owns tokens 16w..16w+15 of each tile, with a ring
+// of its own in shared memory (cp.async) and an online softmax of its own (Milakov and
+// Gimelshein, 2018), so the warps meet only where a piece ends. They leave its states to the
+// fifth, which ends it while they go on: the ring runs on across pieces and never drains.
 // Products are swapped so that no row is padding: Sᵀ [16 tokens, 8 heads] = K·Qᵀ,
 // Oᵀ [d, 8 heads] += Vᵀ·Pᵀ; the transposed fragment of P comes from movmatrix.
 //
@@ -37,10 +37,21 @@
 
 namespace {
 
+// Between the warps that walk, and between them and the one that ends pieces.
+constexpr int WALKERS = WARPS * 32, THREADS = WALKERS + 32;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+constexpr bool HANDED = true; // pieces end in a fifth warp, but in clusters, where units end with their CTAs
+#else
+constexpr bool HANDED = false;
+#endif
+__device__ __forceinline__ void sync_walkers() { asm volatile("bar.sync 1, %0;" ::"n"(WALKERS) : "memory"); }
+template <int Barrier> __device__ __forceinline__ void meet() { asm volatile("bar.sync %0, %1;" ::"n"(Barrier), "n"(THREADS) : "memory"); }
+template <int Barrier> __device__ __forceinline__ void tell() { asm volatile("bar.arrive %0, %1;" ::"n"(Barrier), "n"(THREADS) : "memory"); }
+constexpr int LEFT = 2, TAKEN = 3; // states, by the walkers and by the one that ends
+
 // merge is the sum of the states that the warps left, so many bytes apart.
-template <int D> __device__ __forceinline__ Sum<D> merge(const DecodeParams &p, const char *states, int apart) {
+template <int D> __device__ __forceinline__ Sum<D> merge(const DecodeParams &p, const char *states, int apart, int head, int dim) {
 	constexpr int N = Sum<D>::N;
-	int head = threadIdx.x / 16, dim = threadIdx.x % 16 * N;
 	Sum<D> sum;
 	if (head < p.group) {
 #pragma unroll
@@ -90,43 +101,111 @@ __device__ __forceinline__ void end_in_cluster(const DecodeParams &p, const Curs
 
 #endif
 
-// end_piece writes the output or a partial state, of which header says how the line is cut. Tiles
-// [begin, c.tile] of the unit are the piece.
-template <int D> __device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor &c, int begin, int2 header, const Sum<D> &sum) {
-	constexpr int N = Sum<D>::N;
-	__shared__ bool last;
-	int head = threadIdx.x / 16, dim = threadIdx.x % 16 * N, end = c.tile + 1;
-	half *out = p.out + c.token * p.ld + (c.head * p.group + head) * D + dim;
-	bool mine = head < p.group;
-	if (begin == 0 && end == c.tiles) {
-		if (mine) sum.store(out);
-		return;
+// Piece is tiles [begin, end) of c's unit, of which header says how the line is cut.
+struct Piece {
+	const Cursor &c;
+	int begin, end, first, last; // CTAs that have pieces of the unit
+
+	__device__ __forceinline__ Piece(const Cursor &c, int begin, int2 header) : c(c), begin(begin), end(c.tile + 1) {
+		int per = header.x, pad = header.y, at = c.first + c.head * ((c.tiles + pad - 1) / pad * pad);
+		first = at / per, last = (at + c.tiles - 1) / per;
 	}
-	if (mine) {
-		int slot = (2 * blockIdx.x + (begin == 0)) * HEADS + head;
-		float *to = p.partials + (int64_t)slot * D + dim;
+	__device__ __forceinline__ bool whole() const { return begin == 0 && end == c.tiles; }
+	__device__ __forceinline__ int32_t *counter(const DecodeParams &p) const { return p.counters + c.seq * p.kv_heads + c.head; }
+	// alone says that all other pieces are there. What a CTA ends last begins a unit, and with the
+	// rest of it the next CTA began.
+	__device__ __forceinline__ bool alone(const DecodeParams &p) const {
+		int there;
+		asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(there) : "l"(counter(p)) : "memory");
+		return begin == 0 && there == last - first;
+	}
+	template <int D> __device__ __forceinline__ half *out(const DecodeParams &p, int head, int dim) const {
+		return p.out + c.token * p.ld + (c.head * p.group + head) * D + dim;
+	}
+};
+
+// leave_partial writes a partial state to memory.
+template <int D> __device__ __forceinline__ void leave_partial(const DecodeParams &p, const Piece &piece, int head, int dim, const Sum<D> &sum) {
+	int slot = (2 * blockIdx.x + (piece.begin == 0)) * HEADS + head;
+	float *to = p.partials + (int64_t)slot * D + dim;
 #pragma unroll
-		for (int i = 0; i < N; i += 4) *reinterpret_cast<float4 *>(to + i) = make_float4(sum.o[i], sum.o[i + 1], sum.o[i + 2], sum.o[i + 3]);
-		if (dim == 0)
-			reinterpret_cast<float2 *>(p.partials + (int64_t)2 * p.grid * HEADS * D)[slot] = make_float2(sum.max, sum.sum);
+	for (int i = 0; i < Sum<D>::N; i += 4) *reinterpret_cast<float4 *>(to + i) = make_float4(sum.o[i], sum.o[i + 1], sum.o[i + 2], sum.o[i + 3]);
+	if (dim == 0) reinterpret_cast<float2 *>(p.partials + (int64_t)2 * p.grid * HEADS * D)[slot] = make_float2(sum.max, sum.sum);
+}
+
+// arrive counts a partial state, of one thread when all have left theirs, and says whether it was
+// the last.
+__device__ __forceinline__ bool arrive(const DecodeParams &p, const Piece &piece) {
+	int *counter = piece.counter(p);
+	bool last = atomicAdd(counter, 1) == piece.last - piece.first;
+	if (last) *counter = 0;
+	return last;
+}
+
+// end_piece ends a piece by all who walk; alone is Piece's, of one thread before the states
+// were merged.
+template <int D> __device__ __forceinline__ void end_piece(const DecodeParams &p, const Piece &piece, bool alone, Sum<D> &sum) {
+	__shared__ bool last;
+	int head = threadIdx.x / 16, dim = threadIdx.x % 16 * Sum<D>::N, from = piece.first;
+	bool mine = head < p.group;
+	if (!piece.whole()) {
+		if (alone) {
+			if (threadIdx.x == 0) *piece.counter(p) = 0;
+			from++;
+		} else {
+			if (mine) leave_partial<D>(p, piece, head, dim, sum);
+			__threadfence();
+			sync_walkers();
+			if (threadIdx.x == 0) last = arrive(p, piece);
+			sync_walkers();
+			if (!last) return;
+			__threadfence();
+			sum = Sum<D>();
+		}
+		if (mine) fold<D, 8>(sum, p, from, piece.last, piece.first, head, dim);
 	}
-	int per = header.x, pad = header.y, unit_begin = c.first + c.head * ((c.tiles + pad - 1) / pad * pad);
-	int first_cta = unit_begin / per, last_cta = (unit_begin + c.tiles - 1) / per;
-	__threadfence();
-	__syncthreads();
-	if (threadIdx.x == 0) {
-		int *counter = p.counters + c.seq * p.kv_heads + c.head;
-		last = atomicAdd(counter, 1) == last_cta - first_cta;
-		if (last) *counter = 0;
-	}
-	__syncthreads();
-	if (last && mine) {
-		__threadfence();
-		fold<D>(p, first_cta, last_cta, head, dim).store(out);
+	if (mine) sum.store(piece.out<D>(p, head, dim));
+}
+
+// end_pieces is for the fifth warp: it ends what the others walk, but for the last piece, while
+// they go on. They could not: a fence waits for all that a warp has asked for, its ring.
+template <int D> __device__ __forceinline__ void end_pieces(const DecodeParams &p, Cursor c, int count, int2 header, const char *states) {
+	int lane = threadIdx.x % 32;
+	for (int rest = count;;) {
+		int begin = c.tile, tiles = c.tiles - c.tile;
+		if (tiles >= rest) return;
+		rest -= tiles;
+		c.tile = c.tiles - 1;
+		Piece piece(c, begin, header);
+		meet<LEFT>();
+#pragma unroll 1
+		for (int head = lane / 16, dim = lane % 16 * Sum<D>::N; head < p.group; head += 2) {
+			Sum<D> sum = merge<D>(p, states, sizeof(Shared<D>), head, dim);
+			if (piece.whole()) sum.store(piece.out<D>(p, head, dim));
+			else leave_partial<D>(p, piece, head, dim, sum);
+		}
+		__syncwarp();
+		tell<TAKEN>();
+		if (!piece.whole()) {
+			__threadfence();
+			__syncwarp();
+			bool last = lane == 0 && arrive(p, piece);
+			if (__shfl_sync(~0u, last, 0)) {
+				__threadfence();
+#pragma unroll 1
+				for (int head = lane / 16, dim = lane % 16 * Sum<D>::N; head < p.group; head += 2) {
+					Sum<D> sum;
+					fold<D, 2>(sum, p, piece.first, piece.last, piece.first, head, dim);
+					sum.store(piece.out<D>(p, head, dim));
+				}
+			}
+		}
+		c.next(p.plan, p.kv_heads);
 	}
 }
 
 template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void attend(const DecodeParams &p) {
+	constexpr bool FIFTH = HANDED && !CLUSTERS;
 	constexpr int STAGE = 2 * STEP * D * 2, RING = STAGES * STAGE;
 	static_assert(sizeof(Shared<D>) <= STAGE, "a stage holds a state");
 	extern __shared__ __align__(128) char memory[];
@@ -152,6 +231,10 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 	Cursor ahead{start.x, start.y, start.z}, c;
 	ahead.set(of);
 	c = ahead;
+	// States have memory of their own where there is room, so that the ring is full while a piece
+	// ends; in a cluster, where a CTA ends once, that memory is the exchange's.
+	bool apart = FIFTH || (p.states > 0 && active <= 0);
+	if (FIFTH && warp == WARPS) return end_pieces<D>(p, c, count, header, memory + p.states);
 	auto position = [&](const Cursor &at) { return at.tile * TILE + warp * STEP; };
 	auto block_of = [&] { // the id is fetched a step before it is needed
 		int at = position(ahead);
@@ -177,9 +260,6 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 	grid_wait();
 	grid_trigger();
 
-	// States have memory of their own where there is room, so that the ring is full while a piece
-	// ends; in a cluster, where a CTA ends once, that memory is the exchange's.
-	bool apart = p.states > 0 && active <= 0;
 	auto refill = [&](int i) {
 		__syncwarp();
 		if (i + STAGES < count) issue_next(i + STAGES);
@@ -188,29 +268,44 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 	State<D> state;
 	int begin = c.tile;
 	state.reset(p, c, lane);
-	for (int i = 0; i < count; i++) {
-		int stage = i % STAGES * STAGE, seen = c.length - position(c);
+	// give leaves the warps' states where a piece ends, and finish makes of them what becomes of it.
+	char *states = memory + p.states;
+	int between = apart ? (int)sizeof(Shared<D>) : RING;
+	auto give = [&](int i) {
+		if (!apart) states = memory + i % STAGES * STAGE;
+		else if (!FIFTH) sync_walkers(); // those of the last end are read
+		else if (i > c.tile) meet<TAKEN>(); // not the first piece
+		leave<D>(state, reinterpret_cast<Shared<D> *>(states + warp * between), lane);
+	};
+	auto finish = [&](int i, bool last) {
+		__shared__ bool alone;
+		if (last && active <= 0 && (begin > 0 || c.tile + 1 < c.tiles) && threadIdx.x == 0) alone = Piece(c, begin, header).alone(p);
+		give(i);
+		sync_walkers();
+		Sum<D> sum = merge<D>(p, states, between, threadIdx.x / 16, threadIdx.x % 16 * Sum<D>::N);
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+		if (active > 0) return end_in_cluster<D>(p, c, active, exchange, sum);
+#endif
+		end_piece<D>(p, Piece(c, begin, header), last && alone, sum);
+	};
+	for (int i = 0;; i++) {
+		int seen = c.length - position(c);
 		copy_wait<STAGES - 1>();
 		__syncwarp();
-		if (seen > 0) step<D>(state, ring + stage, seen, p.scale, lane);
-		if (apart) refill(i);
-		bool ends = c.tile + 1 == c.tiles || i + 1 == count;
-		if (ends) {
-			char *states = memory + (apart ? p.states : stage);
-			int between = apart ? (int)sizeof(Shared<D>) : RING;
-			if (apart) __syncthreads(); // those of the last end are read
-			leave<D>(state, reinterpret_cast<Shared<D> *>(states + warp * between), lane);
-			__syncthreads();
-			Sum<D> sum = merge<D>(p, states, between);
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-			if (active > 0) end_in_cluster<D>(p, c, active, exchange, sum);
-			else
-#endif
-				end_piece<D>(p, c, begin, header, sum);
-			if (!apart && i + 1 < count) __syncthreads(); // the stage may be filled again
+		if (seen > 0) step<D>(state, ring + i % STAGES * STAGE, seen, p.scale, lane);
+		bool last = i + 1 == count, ends = c.tile + 1 == c.tiles;
+		if (FIFTH && last) return finish(i, true);
+		if (apart && !last) refill(i);
+		if (FIFTH && ends) {
+			give(i);
+			tell<LEFT>();
+		}
+		if (!FIFTH && (ends || last)) {
+			finish(i, last);
+			if (last) return;
+			if (!apart) sync_walkers(); // the stage may be filled again
 		}
 		if (!apart) refill(i);
-		if (i + 1 == count) break;
 		c.next(p.plan, p.kv_heads);
 		if (ends) {
 			begin = c.tile;
@@ -221,10 +316,12 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 
 } // namespace
 
-PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<64, 6, false>(p); }
-PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<128, 3, false>(p); }
-PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_64_clusters(const __grid_constant__ DecodeParams p) { attend<64, 6, true>(p); }
-PG_KERNEL void __launch_bounds__(WARPS * 32, 2) attention_decode_128_clusters(const __grid_constant__ DecodeParams p) { attend<128, 3, true>(p); }
+#define DECODE(D, STAGES) \
+	PG_KERNEL void __launch_bounds__(HANDED ? THREADS : WALKERS, 2) attention_decode_##D(const __grid_constant__ DecodeParams p) { attend<D, STAGES, false>(p); } \
+	PG_KERNEL void __launch_bounds__(WALKERS, 2) attention_decode_##D##_clusters(const __grid_constant__ DecodeParams p) { attend<D, STAGES, true>(p); }
+
+DECODE(64, 6)
+DECODE(128, 3)
 
 // sum_of is the sum over a CTA of 1,024 threads.
 static __device__ __forceinline__ int sum_of(int x, int32_t *warp_total) {

@@ -227,13 +227,12 @@ template <int D> struct Exchange {
 #endif
 };
 
-// fold reads the partial states of a unit, of CTAs first..last, in order: eight
-// loads are under way at a time.
-template <int D> __device__ __forceinline__ Sum<D> fold(const DecodeParams &p, int first, int last, int head, int dim) {
-	constexpr int N = Sum<D>::N, AHEAD = 8;
+// fold adds the partial states of a unit that CTAs from..last left, in order: so many
+// loads are under way at a time. The unit begins with CTA first.
+template <int D, int AHEAD> __device__ __forceinline__ void fold(Sum<D> &all, const DecodeParams &p, int from, int last, int first, int head, int dim) {
+	constexpr int N = Sum<D>::N;
 	const float2 *weights = reinterpret_cast<const float2 *>(p.partials + (int64_t)2 * p.grid * HEADS * D);
-	Sum<D> all;
-	for (int at = first; at <= last; at += AHEAD) {
+	for (int at = from; at <= last; at += AHEAD) {
 		float o[AHEAD][N];
 		float2 w[AHEAD];
 #pragma unroll
@@ -246,7 +245,6 @@ template <int D> __device__ __forceinline__ Sum<D> fold(const DecodeParams &p, i
 		for (int i = 0; i < AHEAD; i++)
 			if (at + i <= last) all.add(w[i].x, w[i].y, o[i]);
 	}
-	return all;
 }
 
 } // namespace

@@ -40,6 +40,10 @@ var (
 // scale is the factor of scores that are exponents of 2.
 func (s attentionShape) scale() float32 { return float32(math.Log2E / math.Sqrt(float64(s.headDim))) }
 
+// decodeWalkers is the threads of the four warps that walk. On Hopper, but in clusters, a fifth ends
+// pieces, of states that have memory of their own.
+const decodeWalkers = 128
+
 // decodeShared is the shared memory of the warps' rings. Behind it lie their states, where there is
 // room, or, in clusters, the exchange, which is smaller.
 const decodeShared = 96 << 10
@@ -70,18 +74,22 @@ var decodeKernels = map[int]struct{ line, clusters string }{
 // their plan. maxSeqs is the most sequences of a step. ok is false where no kernel takes the heads.
 func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (layer, plan launch, ok bool) {
 	kernel, ok := decodeKernels[s.headDim]
-	if !ok || s.group() > decodeHeads || a.shared < decodeShared {
+	with := decodeShared + decodeStates(s.headDim)
+	if !ok || s.group() > decodeHeads || a.shared < decodeShared || a.hopper && a.shared < with {
 		return launch{}, launch{}, false
 	}
-	layer = grid("attention_decode", kernel.line, slotsOf(a), 1, 128)
+	layer = grid("attention_decode", kernel.line, slotsOf(a), 1, decodeWalkers)
 	layer.Shared, layer.PDL = decodeShared, 1
-	if with := decodeShared + decodeStates(s.headDim); with <= a.shared {
+	if with <= a.shared {
 		layer.Shared = uint32(with)
 	}
-	for _, c := range decodeClusters {
-		if most := c.most * a.sms / 132; a.hopper && layer.Shared > decodeShared && decodes*s.kvHeads <= most {
-			layer.kernel, layer.Grid[0], layer.Cluster = kernel.clusters, uint32(most*c.size), uint32(c.size)
-			break
+	if a.hopper {
+		layer.CTA[0] += 32
+		for _, c := range decodeClusters {
+			if most := c.most * a.sms / 132; decodes*s.kvHeads <= most {
+				layer.kernel, layer.Grid[0], layer.Cluster, layer.CTA[0] = kernel.clusters, uint32(most*c.size), uint32(c.size), decodeWalkers
+				break
+			}
 		}
 	}
 	plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024)

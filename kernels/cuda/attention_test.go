@@ -34,6 +34,7 @@ func TestPlanAttentionDecode(t *testing.T) {
 				require.LessOrEqual(t, 2*layer.Shared, uint32(226<<10), "two CTAs a multiprocessor")
 			}
 			require.Equal(t, a.shared >= 163<<10, statesAt(layer) > 0, "99 KB have no room for states")
+			require.Equal(t, a.hopper && layer.Cluster == 0, layer.CTA[0] == 160, "the kernel waits for its fifth warp")
 			if layer.Cluster > 0 {
 				require.Zero(t, layer.Grid[0]%layer.Cluster)
 				require.GreaterOrEqual(t, layer.Grid[0]/layer.Cluster, uint32(4*decodes), "a cluster a unit")

@@ -287,6 +287,7 @@ template <class R, bool TURNS> __device__ void project(const Sm90Params &) {}
 
 SM90(64, 64, false, 2)
 SM90(96, 96, false, 2)
+SM90(112, 112, false, 2)
 SM90(128, 128, false, 2)
 SM90(144, 144, false, 2)
 SM90(192, 192, false, 2)

@@ -35,7 +35,7 @@ type sm90Variant struct {
 }
 
 var sm90Variants = []sm90Variant{
-	{128, 64, false}, {128, 96, false}, {128, 128, false}, {128, 144, false}, {128, 192, false}, {128, 224, false}, {128, 256, false}, {128, 288, false},
+	{128, 64, false}, {128, 96, false}, {128, 112, false}, {128, 128, false}, {128, 144, false}, {128, 192, false}, {128, 224, false}, {128, 256, false}, {128, 288, false},
 	{128, 128, true}, {192, 96, false}, {192, 144, false},
 }
 

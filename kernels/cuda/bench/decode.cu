@@ -27,7 +27,7 @@ struct Decode {
 		DecodeParams p{pages.query.data, pages.out.data, pages.kv, pages.tables.data, where(), partials.data, counters.data, pages.ld,
 		               layer, pages.kv_heads, pages.heads / pages.kv_heads, grid, (float)(M_LOG2E / sqrt((double)pages.head_dim)), apart ? 96 << 10 : 0};
 		auto kernel = cluster > 1 ? pages.head_dim == 64 ? attention_decode_64_clusters : attention_decode_128_clusters : pages.head_dim == 64 ? attention_decode_64 : attention_decode_128;
-		launch(kernel, dim3(grid), 128, (96 << 10) + 4 * HEADS * (pages.head_dim + 6) * 4, p, stream, pdl, cluster);
+		launch(kernel, dim3(grid), cluster > 1 ? WALKERS : THREADS, (96 << 10) + 4 * HEADS * (pages.head_dim + 6) * 4, p, stream, pdl, cluster);
 	}
 };
 
@@ -38,7 +38,7 @@ void check_case(int heads, int kv_heads, int d, int block, std::vector<Span> spa
 		int cluster = std::max(1, -grid);
 		if (cluster > 1) grid = cluster * 24;
 		Decode decode(pages, grid, cluster);
-		decode.apart = grid % 2 == 0;
+		decode.apart = cluster == 1 || grid % 2 == 0;
 		for (int again = 0; again < 3; again++) {
 			pages.out.set(0xFF);
 			decode.plan(0);

@@ -19,7 +19,7 @@ struct Variant {
 };
 
 #define VARIANT(NAME, ROWS, BN) {#NAME, ROWS, BN, 1, gemm_sm90_##NAME}, {#NAME "x2", ROWS, BN, 2, gemm_sm90_##NAME}
-const Variant variants[] = {VARIANT(64, 128, 64), VARIANT(96, 128, 96), VARIANT(128, 128, 128), VARIANT(144, 128, 144), VARIANT(192, 128, 192),
+const Variant variants[] = {VARIANT(64, 128, 64), VARIANT(96, 128, 96), VARIANT(112, 128, 112), VARIANT(128, 128, 128), VARIANT(144, 128, 144), VARIANT(192, 128, 192),
                             VARIANT(224, 128, 224), VARIANT(256, 128, 256), VARIANT(288, 128, 288), VARIANT(turns_128, 128, 128),
                             VARIANT(96_192, 192, 96), VARIANT(144_192, 192, 144)};
 
