@@ -72,9 +72,11 @@ template <int BN, int MT, int STAGES> struct Skinny {
 		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
 		const half *from = p.x + row * p.ldx + k + chunk * 8;
 		bool valid = k + chunk * 8 < p.k;
-#pragma unroll
-		for (int i = 0; i < MT; i += LANES / CHUNKS)
+#pragma unroll(MT == 8 ? 1 : MT)
+		for (int i = 0; i < MT; i += LANES / CHUNKS) {
+			if (MT == 8 && i >= p.m) break;
 			if (row + i < p.m) copy_async(stage + WEIGHT_BYTES + swizzled(row + i, chunk), from + i * p.ldx, valid);
+		}
 	}
 
 	__device__ __forceinline__ void clear() {
@@ -311,6 +313,7 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		if (++at == chunks) at = 0, t++;
 	};
 
+#pragma unroll 1
 	for (int i = 0; i < S::EARLY && i < count; i++) {
 		issue_weights(ahead_tile, ahead_chunk, i);
 		advance(ahead_tile, ahead_chunk);
@@ -318,6 +321,7 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 	grid_wait();
 	if (MT > 8) grid_trigger();
 	ahead_tile = tile, ahead_chunk = chunk;
+#pragma unroll 1
 	for (int i = 0; i < STAGES; i++) {
 		if (i < count) {
 			if (i >= S::EARLY) issue_weights(ahead_tile, ahead_chunk, i);

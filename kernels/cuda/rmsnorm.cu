@@ -18,11 +18,12 @@ struct RMSNormParams {
 };
 static_assert(sizeof(RMSNormParams) == 56, "rmsnorm.go");
 
-// A row of up to EACH·4 elements a thread stays in registers, and the weights, on which no
-// kernel before has any bearing, are requested before that has finished.
-constexpr int EACH = 4;
+constexpr int MOST = 4;
 
-PG_KERNEL void __launch_bounds__(512) rmsnorm(const __grid_constant__ RMSNormParams p) {
+// A row of up to EACH·4 elements a thread stays in registers, and the weights, on which no
+// kernel before has any bearing, are requested before that has finished. There are kernels of
+// few, for code is late, too: a multiprocessor keeps 32 KB of it, less than a layer's kernels have.
+template <int EACH> static __device__ __forceinline__ void norm(const RMSNormParams &p) {
 	grid_trigger(); // the next product may begin where there is room
 	__shared__ float sums[16];
 	int n = (p.width + 3) / 4; // the padding of hidden and w is zero
@@ -42,17 +43,23 @@ PG_KERNEL void __launch_bounds__(512) rmsnorm(const __grid_constant__ RMSNormPar
 #pragma unroll
 	for (int i = 0; i < EACH; i++)
 		if (threadIdx.x + i * blockDim.x < n) add(v[i]);
-	for (int at = threadIdx.x + EACH * blockDim.x; at < n; at += blockDim.x) add(x[at]);
+	if (EACH == MOST)
+		for (int at = threadIdx.x + EACH * blockDim.x; at < n; at += blockDim.x) add(x[at]);
+	int lane = threadIdx.x % 32;
 	sum = warp_sum(sum);
-	if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+	if (lane == 0) sums[threadIdx.x / 32] = sum;
 	__syncthreads();
-	sum = 0;
-	for (int i = 0; i < blockDim.x / 32; i++) sum += sums[i];
+	sum = warp_sum(lane < blockDim.x / 32 ? sums[lane] : 0);
 	float scale = rsqrtf(sum / p.width + p.eps);
 	uint2 *out = reinterpret_cast<uint2 *>(p.out + blockIdx.x * p.ld_out);
 	auto put = [&](int at, float4 v, float4 g) { out[at] = {pack_half(v.x * scale * g.x, v.y * scale * g.y), pack_half(v.z * scale * g.z, v.w * scale * g.w)}; };
 #pragma unroll
 	for (int i = 0; i < EACH; i++)
 		if (int at = threadIdx.x + i * blockDim.x; at < n) put(at, v[i], g[i]);
-	for (int at = threadIdx.x + EACH * blockDim.x; at < n; at += blockDim.x) put(at, x[at], w[at]);
+	if (EACH == MOST)
+		for (int at = threadIdx.x + EACH * blockDim.x; at < n; at += blockDim.x) put(at, x[at], w[at]);
 }
+
+PG_KERNEL void __launch_bounds__(512) rmsnorm_1(const __grid_constant__ RMSNormParams p) { norm<1>(p); }
+PG_KERNEL void __launch_bounds__(512) rmsnorm_2(const __grid_constant__ RMSNormParams p) { norm<2>(p); }
+PG_KERNEL void __launch_bounds__(512) rmsnorm_4(const __grid_constant__ RMSNormParams p) { norm<MOST>(p); }
