@@ -43,6 +43,9 @@ func attentionCases() []attentionCase {
 			attentionCase{"long_decode", g, 16, []span{{2600, 1}}},
 			attentionCase{"long_mixed", g, 64, []span{{1023, 1}, {1024, 1}, {511, 3}, {1400, 12}}})
 	}
+	cases = append(cases, // more than clusters have places for, which end within a CTA's share
+		attentionCase{"ragged_decodes", smol, 16, ragged(60)},
+		attentionCase{"ragged_decodes", qwen15, 32, ragged(90)})
 	cases = append(cases,
 		attentionCase{"cached", smol, 16, []span{{1500, 16}}},
 		attentionCase{"cached_uneven", qwen05, 32, []span{{300, 1}, {1290, 9}, {703, 2}, {0, 5}, {130, 40}}},
@@ -59,6 +62,15 @@ func chunks(n int) []span {
 	spans := []span{{70, 60}}
 	for i := range n - 1 {
 		spans = append(spans, span{i * 61 % 250, 2 + i%7})
+	}
+	return spans
+}
+
+// ragged is n decodes behind up to 700 tokens.
+func ragged(n int) []span {
+	var spans []span
+	for i := range n {
+		spans = append(spans, span{i * 211 % 700, 1})
 	}
 	return spans
 }
