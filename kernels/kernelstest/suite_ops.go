@@ -80,6 +80,18 @@ func (s *suite) rmsnorm(t *testing.T) {
 		p.step(b, func(b kernels.Backend, ws []kernels.Weight) { b.RMSNorm(ws[w]) })
 		p.equal(kernels.Normed, n)
 	})
+	for _, hidden := range []int{1544, 3584, 5120, 8456} { // whatever a thread has of a row
+		t.Run(fmt.Sprintf("hidden_%d", hidden), func(t *testing.T) {
+			shape := tiny.shape()
+			shape.Hidden = hidden
+			p := s.newPair(t, shape, limitsFor(3, 3, 40, 16), 10)
+			w := p.norm(normWeight("norm", hidden))
+			p.random(kernels.Hidden, 3, 3)
+			p.poison(kernels.Normed)
+			p.step(p.batch(split(3)), func(b kernels.Backend, ws []kernels.Weight) { b.RMSNorm(ws[w]) })
+			p.equal(kernels.Normed, 3)
+		})
+	}
 	t.Run("tiny_values", func(t *testing.T) { // where epsilon decides
 		p := s.newPair(t, tiny.shape(), limitsFor(2, 2, 40, 16), 9)
 		w := p.norm(normWeight("norm", 64))

@@ -170,3 +170,4 @@ void bench_decode(bool check, bool times);
 void bench_prefill(bool check, bool times);
 void bench_copies(bool check, bool times);
 void bench_chain(bool check, bool times);
+void bench_code(bool check, bool times);

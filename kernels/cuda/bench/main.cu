@@ -1,6 +1,6 @@
 // Checks the heavy kernels against float64 and times them:
 //
-//   kernels-test [check] [time] [skinny] [mma] [stream] [wide] [sm90] [decode] [prefill] [copies] [chain] [WORD ...]
+//   kernels-test [check] [time] [skinny] [mma] [stream] [wide] [sm90] [decode] [prefill] [copies] [chain] [code] [WORD ...]
 //
 // Without a mode both, without a name all. Other words choose the products that are timed: a
 // number that of tokens, the rest how a shape's name begins ("7B qkv"). Ends with the number of
@@ -20,7 +20,7 @@ int main(int argc, char **argv) {
 	const struct {
 		const char *name;
 		void (*run)(bool, bool);
-	} parts[] = {{"decode", bench_decode}, {"skinny", bench_skinny}, {"mma", bench_mma}, {"stream", bench_stream}, {"wide", bench_wide}, {"sm90", bench_sm90}, {"prefill", bench_prefill}, {"copies", bench_copies}, {"chain", bench_chain}};
+	} parts[] = {{"decode", bench_decode}, {"skinny", bench_skinny}, {"mma", bench_mma}, {"stream", bench_stream}, {"wide", bench_wide}, {"sm90", bench_sm90}, {"prefill", bench_prefill}, {"copies", bench_copies}, {"chain", bench_chain}, {"code", bench_code}};
 	for (int i = 1; i < argc; i++) {
 		bool mode = !strcmp(argv[i], "check") || !strcmp(argv[i], "time"), name = false;
 		for (auto &part : parts) name |= !strcmp(argv[i], part.name);
