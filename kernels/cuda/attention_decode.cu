@@ -11,18 +11,21 @@
 // (attention_decode_plan finds the runs, once a step; with few units, or units of
 // much the same length, runs end where units do). A unit that no run cuts is
 // finished by its CTA; of one that is cut, each CTA leaves a partial state and
-// the last to arrive folds them in order. Two pieces of a CTA can be partial,
-// the first and the last: slots 2·cta and 2·cta + 1.
+// the last to arrive folds them in order. The one that begins a unit ends with it, and the
+// next CTA began with the rest: where that is there, it is folded into what the first has, which
+// leaves nothing. Two pieces of a CTA can be partial, the first and the last: slots 2·cta and
+// 2·cta + 1.
 //
 // Through memory that takes three trips to L2 one after the other. On Hopper, where
-// units are few, the kernels _clusters have a cluster for each, whose CTAs take equal shares
-// and send their states to each other's shared memory, each those of the heads that the other
-// ends. Long contexts, whose shares would be too long, go by the line there, too.
+// units are few, they have a cluster each, whose CTAs take equal shares and send their states
+// to each other's shared memory, each those of the heads that the other ends. Long contexts,
+// whose shares would be too long, go by the line there, too.
 //
-// CTA: 4 warps that walk, and a fifth; warp w owns tokens 16w..16w+15 of each tile, with a ring
-// of its own in shared memory (cp.async) and an online softmax of its own (Milakov and
-// Gimelshein, 2018), so the warps meet only where a piece ends. They leave its states to the
-// fifth, which ends it while they go on: the ring runs on across pieces and never drains.
+// CTA: 4 warps that walk; warp w owns tokens 16w..16w+15 of each tile, with a ring of its
+// own in shared memory (cp.async) and an online softmax of its own (Milakov and
+// Gimelshein, 2018), so the warps meet only where a piece ends. The ring runs on
+// across pieces. The kernels _five, which Hopper takes where units have no clusters, have a fifth
+// warp: to it the others leave what ends within their run, and go on.
 // Products are swapped so that no row is padding: Sᵀ [16 tokens, 8 heads] = K·Qᵀ,
 // Oᵀ [d, 8 heads] += Vᵀ·Pᵀ; the transposed fragment of P comes from movmatrix.
 //
@@ -32,22 +35,21 @@
 // of 3.35 TB/s), at 1,184 tokens of context: 7B 207 µs a layer with 256 sequences, 90 %; 53 with 64,
 // 87 %; 1.5B 115 and 31 µs, 80 and 75 %; 0.5B 61 and 18 µs, 76 and 64 %. In clusters 3.5 µs
 // with one sequence (0.5B, 2026-11-27). Since units of one length are not cut, in a chain of its like (kernels-test
-// time decode, 2026-11-27), 256 sequences: 7B 212 µs, 87 %; 1.5B 106, 87 %; 0.5B 55, 84 %.
+// time decode, 2026-11-27), 256 sequences: 7B 212 µs, 87 %; 1.5B 106, 87 %; 0.5B 55, 84 %. With a
+// fifth warp (H200, of 4.6 TB/s): 145 µs, 93 %; 73, 92 %; 39, 86 %; of any length 91 to 92 and 81 %.
 #include "attention_decode.cuh"
 
 namespace {
 
-// Between the warps that walk, and between them and the one that ends pieces.
-constexpr int WALKERS = WARPS * 32, THREADS = WALKERS + 32;
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-constexpr bool HANDED = true; // pieces end in a fifth warp, but in clusters, where units end with their CTAs
-#else
-constexpr bool HANDED = false;
-#endif
+constexpr int WALKERS = WARPS * 32, THREADS = WALKERS + 32; // without and with a fifth warp
+
+// Barriers: 1 is the walkers' own. At LEFT they tell the fifth warp, which meets them there, that a
+// piece's states are in shared memory; at TAKEN it tells them, who meet it before they leave the next,
+// that it has read these.
+constexpr int LEFT = 2, TAKEN = 3;
 __device__ __forceinline__ void sync_walkers() { asm volatile("bar.sync 1, %0;" ::"n"(WALKERS) : "memory"); }
 template <int Barrier> __device__ __forceinline__ void meet() { asm volatile("bar.sync %0, %1;" ::"n"(Barrier), "n"(THREADS) : "memory"); }
 template <int Barrier> __device__ __forceinline__ void tell() { asm volatile("bar.arrive %0, %1;" ::"n"(Barrier), "n"(THREADS) : "memory"); }
-constexpr int LEFT = 2, TAKEN = 3; // states, by the walkers and by the one that ends
 
 // merge is the sum of the states that the warps left, so many bytes apart.
 template <int D> __device__ __forceinline__ Sum<D> merge(const DecodeParams &p, const char *states, int apart, int head, int dim) {
@@ -112,12 +114,11 @@ struct Piece {
 	}
 	__device__ __forceinline__ bool whole() const { return begin == 0 && end == c.tiles; }
 	__device__ __forceinline__ int32_t *counter(const DecodeParams &p) const { return p.counters + c.seq * p.kv_heads + c.head; }
-	// alone says that all other pieces are there. What a CTA ends last begins a unit, and with the
-	// rest of it the next CTA began.
+	// alone says of the piece that begins the unit whether all others are there.
 	__device__ __forceinline__ bool alone(const DecodeParams &p) const {
 		int there;
 		asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(there) : "l"(counter(p)) : "memory");
-		return begin == 0 && there == last - first;
+		return there == last - first;
 	}
 	template <int D> __device__ __forceinline__ half *out(const DecodeParams &p, int head, int dim) const {
 		return p.out + c.token * p.ld + (c.head * p.group + head) * D + dim;
@@ -191,6 +192,7 @@ template <int D> __device__ __forceinline__ void end_pieces(const DecodeParams &
 			__syncwarp();
 			bool last = lane == 0 && arrive(p, piece);
 			if (__shfl_sync(~0u, last, 0)) {
+				__syncwarp();
 				__threadfence();
 #pragma unroll 1
 				for (int head = lane / 16, dim = lane % 16 * Sum<D>::N; head < p.group; head += 2) {
@@ -204,8 +206,7 @@ template <int D> __device__ __forceinline__ void end_pieces(const DecodeParams &
 	}
 }
 
-template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void attend(const DecodeParams &p) {
-	constexpr bool FIFTH = HANDED && !CLUSTERS;
+template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(const DecodeParams &p) {
 	constexpr int STAGE = 2 * STEP * D * 2, RING = STAGES * STAGE;
 	static_assert(sizeof(Shared<D>) <= STAGE, "a stage holds a state");
 	extern __shared__ __align__(128) char memory[];
@@ -217,7 +218,7 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 	int count = start.w, active = 0; // CTAs of the cluster that has the unit, if one has
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + WARPS * RING);
-	if (CLUSTERS) active = -of.y;
+	if (!FIFTH) active = -of.y;
 	if (active > 0) {
 		if (threadIdx.x == 0 && count > 0) exchange.expect(cluster_rank(), p.group, active);
 		cluster_arrive_relaxed();
@@ -269,24 +270,25 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 	int begin = c.tile;
 	state.reset(p, c, lane);
 	// give leaves the warps' states where a piece ends, and finish makes of them what becomes of it.
-	char *states = memory + p.states;
 	int between = apart ? (int)sizeof(Shared<D>) : RING;
+	auto states = [&](int i) { return memory + (apart ? p.states : i % STAGES * STAGE); };
 	auto give = [&](int i) {
-		if (!apart) states = memory + i % STAGES * STAGE;
-		else if (!FIFTH) sync_walkers(); // those of the last end are read
-		else if (i > c.tile) meet<TAKEN>(); // not the first piece
-		leave<D>(state, reinterpret_cast<Shared<D> *>(states + warp * between), lane);
+		if (FIFTH) {
+			if (i > c.tile) meet<TAKEN>(); // not the first piece, in which i = c.tile − start.z
+		} else if (apart) sync_walkers(); // those of the last end are read
+		leave<D>(state, reinterpret_cast<Shared<D> *>(states(i) + warp * between), lane);
 	};
 	auto finish = [&](int i, bool last) {
 		__shared__ bool alone;
-		if (last && active <= 0 && (begin > 0 || c.tile + 1 < c.tiles) && threadIdx.x == 0) alone = Piece(c, begin, header).alone(p);
+		bool opens = last && active <= 0 && begin == 0 && c.tile + 1 < c.tiles; // a unit that the next CTA goes on with
+		if (opens && threadIdx.x == 0) alone = Piece(c, begin, header).alone(p);
 		give(i);
 		sync_walkers();
-		Sum<D> sum = merge<D>(p, states, between, threadIdx.x / 16, threadIdx.x % 16 * Sum<D>::N);
+		Sum<D> sum = merge<D>(p, states(i), between, threadIdx.x / 16, threadIdx.x % 16 * Sum<D>::N);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 		if (active > 0) return end_in_cluster<D>(p, c, active, exchange, sum);
 #endif
-		end_piece<D>(p, Piece(c, begin, header), last && alone, sum);
+		end_piece<D>(p, Piece(c, begin, header), opens && alone, sum);
 	};
 	for (int i = 0;; i++) {
 		int seen = c.length - position(c);
@@ -316,12 +318,10 @@ template <int D, int STAGES, bool CLUSTERS> __device__ __forceinline__ void atte
 
 } // namespace
 
-#define DECODE(D, STAGES) \
-	PG_KERNEL void __launch_bounds__(HANDED ? THREADS : WALKERS, 2) attention_decode_##D(const __grid_constant__ DecodeParams p) { attend<D, STAGES, false>(p); } \
-	PG_KERNEL void __launch_bounds__(WALKERS, 2) attention_decode_##D##_clusters(const __grid_constant__ DecodeParams p) { attend<D, STAGES, true>(p); }
-
-DECODE(64, 6)
-DECODE(128, 3)
+PG_KERNEL void __launch_bounds__(WALKERS, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<64, 6, false>(p); }
+PG_KERNEL void __launch_bounds__(WALKERS, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<128, 3, false>(p); }
+PG_KERNEL void __launch_bounds__(THREADS, 2) attention_decode_64_five(const __grid_constant__ DecodeParams p) { attend<64, 6, true>(p); }
+PG_KERNEL void __launch_bounds__(THREADS, 2) attention_decode_128_five(const __grid_constant__ DecodeParams p) { attend<128, 3, true>(p); }
 
 // sum_of is the sum over a CTA of 1,024 threads.
 static __device__ __forceinline__ int sum_of(int x, int32_t *warp_total) {
@@ -354,7 +354,7 @@ static __device__ __forceinline__ void start_in_cluster(const DecodePlanParams &
 // A run has at least √(tiles of the longest unit / 5) tiles: a tile more costs a CTA
 // about 0.5 µs, a piece more costs who folds them 0.1 µs. Where every unit can have
 // CTAs of its own, units are padded to whole runs in the line, for a CTA that ends
-// two pieces is the last to finish. Where as many units for each CTA are no more than a
+// two pieces is the last to finish (an H100, 2026-11-26 and 27, before the fifth warp). Where as many units for each CTA are no more than a
 // sixteenth longer than equal runs, units are padded to the longest, and none is cut: 2 to
 // 5 % less than equal runs take (256 sequences of one length, H100).
 PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_constant__ DecodePlanParams p) {

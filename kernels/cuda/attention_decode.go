@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"math"
+	"slices"
 	"unsafe"
 )
 
@@ -40,9 +41,10 @@ var (
 // scale is the factor of scores that are exponents of 2.
 func (s attentionShape) scale() float32 { return float32(math.Log2E / math.Sqrt(float64(s.headDim))) }
 
-// decodeWalkers is the threads of the four warps that walk. On Hopper, but in clusters, a fifth ends
-// pieces, of states that have memory of their own.
-const decodeWalkers = 128
+const (
+	decodeWalkers = 128                // threads of the four warps that walk
+	decodeFive    = decodeWalkers + 32 // with that which ends pieces
+)
 
 // decodeShared is the shared memory of the warps' rings. Behind it lie their states, where there is
 // room, or, in clusters, the exchange, which is smaller.
@@ -51,7 +53,7 @@ const decodeShared = 96 << 10
 // decodeStates is the shared memory of the warps' states: four times Shared.
 func decodeStates(headDim int) int { return 4 * decodeHeads * (headDim + 4 + 2) * 4 }
 
-// decodeClusters are those that the kernels _clusters run in, two CTAs a multiprocessor: at most
+// decodeClusters are those that the kernels of four warps run in, two CTAs a multiprocessor: at most
 // `most` units (a sequence's KV head), a cluster each. Of all but pairs a few more would fit, but
 // the last of them start late (kernels-test, an H200).
 var decodeClusters = []clusters{{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}
@@ -64,10 +66,10 @@ func statesAt(l launch) int32 {
 	return 0
 }
 
-// decodeKernels are those of heads of so many dims.
-var decodeKernels = map[int]struct{ line, clusters string }{
-	64:  {"attention_decode_64", "attention_decode_64" + clustersSuffix},
-	128: {"attention_decode_128", "attention_decode_128" + clustersSuffix},
+// decodeKernels are those of heads of so many dims, of four and of five warps.
+var decodeKernels = map[int]struct{ four, five string }{
+	64:  {"attention_decode_64", "attention_decode_64_five"},
+	128: {"attention_decode_128", "attention_decode_128_five"},
 }
 
 // planAttentionDecode gives the launch of a layer of that many decodes and, once a step, of
@@ -78,18 +80,18 @@ func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (layer,
 	if !ok || s.group() > decodeHeads || a.shared < decodeShared || a.hopper && a.shared < with {
 		return launch{}, launch{}, false
 	}
-	layer = grid("attention_decode", kernel.line, slotsOf(a), 1, decodeWalkers)
+	layer = grid("attention_decode", kernel.four, slotsOf(a), 1, decodeWalkers)
 	layer.Shared, layer.PDL = decodeShared, 1
 	if with <= a.shared {
 		layer.Shared = uint32(with)
 	}
 	if a.hopper {
-		layer.CTA[0] += 32
-		for _, c := range decodeClusters {
-			if most := c.most * a.sms / 132; decodes*s.kvHeads <= most {
-				layer.kernel, layer.Grid[0], layer.Cluster, layer.CTA[0] = kernel.clusters, uint32(most*c.size), uint32(c.size), decodeWalkers
-				break
-			}
+		fits := func(c clusters) bool { return decodes*s.kvHeads <= c.most*a.sms/132 }
+		if i := slices.IndexFunc(decodeClusters, fits); i >= 0 {
+			c := decodeClusters[i]
+			layer.Grid[0], layer.Cluster = uint32(c.most*a.sms/132*c.size), uint32(c.size)
+		} else {
+			layer.kernel, layer.CTA[0] = kernel.five, decodeFive
 		}
 	}
 	plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024)

@@ -72,7 +72,7 @@ template <int BN, int MT, int STAGES> struct Skinny {
 		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
 		const half *from = p.x + row * p.ldx + k + chunk * 8;
 		bool valid = k + chunk * 8 < p.k;
-#pragma unroll(MT == 8 ? 1 : MT)
+#pragma unroll(MT == 8 ? 1 : MT) // most steps of up to eight tokens have one: code that is run through once is late
 		for (int i = 0; i < MT; i += LANES / CHUNKS) {
 			if (MT == 8 && i >= p.m) break;
 			if (row + i < p.m) copy_async(stage + WEIGHT_BYTES + swizzled(row + i, chunk), from + i * p.ldx, valid);

@@ -13,7 +13,7 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
-var archs = []arch{{sms: 132, shared: 227 << 10, hopper: true, memory: 3.352e12}, {sms: 108, shared: 163 << 10}, {sms: 84, shared: 99 << 10}}
+var archs = []arch{{sms: 132, shared: 227 << 10, hopper: true, memory: 3.352e12}, {sms: 108, shared: 163 << 10}, {sms: 84, shared: 99 << 10}, {sms: 132, shared: 227 << 10}}
 
 // hoppers are cards of sm_90, and one that does not exist.
 var hoppers = []arch{archs[0], {sms: 114, shared: 227 << 10, hopper: true}, {sms: 78, shared: 227 << 10, hopper: true}, {sms: 16, shared: 227 << 10, hopper: true}}

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"testing"
@@ -211,6 +212,12 @@ func TestPlans(t *testing.T) {
 			require.Zero(t, l.CTA[0]%32, "whole warps of width %d", hidden)
 			require.LessOrEqual(t, l.CTA[0], uint32(512))
 		}
+	}
+	for hidden := 2; hidden < 10_000; hidden += 2 {
+		l, each := planRMSNorm(1, hidden), 0
+		_, err := fmt.Sscanf(l.kernel, "rmsnorm_%d", &each)
+		require.NoError(t, err)
+		require.True(t, each == 4 || 4*each*int(l.CTA[0]) >= hidden, "%s has no loop for width %d", l.kernel, hidden)
 	}
 	for _, l := range planSample(3, 151936) {
 		require.Contains(t, l.Grid[:], uint32(3))

@@ -18,7 +18,7 @@ struct RMSNormParams {
 };
 static_assert(sizeof(RMSNormParams) == 56, "rmsnorm.go");
 
-constexpr int MOST = 4;
+constexpr int MOST = 4; // quadruples of a thread; rows of more are read again
 
 // A row of up to EACH·4 elements a thread stays in registers, and the weights, on which no
 // kernel before has any bearing, are requested before that has finished. There are kernels of

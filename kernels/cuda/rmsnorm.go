@@ -14,8 +14,9 @@ type rmsnormParams struct {
 
 var _ [56]byte = [unsafe.Sizeof(rmsnormParams{})]byte{}
 
-// planRMSNorm is a CTA a row, at most four elements a thread of small rows. The
-// number of threads depends on the width alone: it decides the order of the sum.
+// planRMSNorm is a CTA a row, at most four elements a thread of small rows: the kernel's number is
+// the quadruples that a thread keeps. The number of threads depends on the width alone: it decides the
+// order of the sum.
 func planRMSNorm(rows, hidden int) launch {
 	quads := ceilDiv(hidden, 4)
 	threads := min(512, roundUp(quads, 32))

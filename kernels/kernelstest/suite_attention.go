@@ -43,9 +43,10 @@ func attentionCases() []attentionCase {
 			attentionCase{"long_decode", g, 16, []span{{2600, 1}}},
 			attentionCase{"long_mixed", g, 64, []span{{1023, 1}, {1024, 1}, {511, 3}, {1400, 12}}})
 	}
-	cases = append(cases, // more than clusters have places for, which end within a CTA's share
-		attentionCase{"ragged_decodes", smol, 16, ragged(60)},
-		attentionCase{"ragged_decodes", qwen15, 32, ragged(90)})
+	cases = append(cases, // units enough that a kernel has shares in which some end and others are cut, or several whole ones
+		attentionCase{"ragged_decodes", smol, 16, ragged(110)},
+		attentionCase{"ragged_decodes", qwen15, 32, ragged(110)},
+		attentionCase{"whole_decodes", qwen15, 16, decodes(256, 45)})
 	cases = append(cases,
 		attentionCase{"cached", smol, 16, []span{{1500, 16}}},
 		attentionCase{"cached_uneven", qwen05, 32, []span{{300, 1}, {1290, 9}, {703, 2}, {0, 5}, {130, 40}}},

@@ -10,12 +10,13 @@ namespace {
 struct Decode {
 	Pages &pages;
 	int grid, cluster;
-	bool apart = true; // the states of warps have memory of their own
+	bool five = true;  // warps; of clusters four
+	bool apart = true; // the states of warps have memory of their own, as those of five must
 	Memory<int32_t> header, counters;
 	Memory<int4> seqs, starts;
 	Memory<float> partials;
 
-	Decode(Pages &pages, int grid, int cluster = 1) : pages(pages), grid(grid), cluster(cluster), header(4), counters(4096), seqs(2048), starts(2 * grid), partials((size_t)2 * grid * HEADS * (pages.head_dim + 2)) {
+	Decode(Pages &pages, int grid, int cluster = 1) : pages(pages), grid(grid), cluster(cluster), five(cluster == 1), header(4), counters(4096), seqs(2048), starts(2 * grid), partials((size_t)2 * grid * HEADS * (pages.head_dim + 2)) {
 		counters.set(0), partials.set(0xFF), starts.set(0xFF);
 	}
 	DecodePlan where() { return {header.data, seqs.data, starts.data}; }
@@ -26,8 +27,8 @@ struct Decode {
 	void run(cudaStream_t stream, int layer, bool pdl) {
 		DecodeParams p{pages.query.data, pages.out.data, pages.kv, pages.tables.data, where(), partials.data, counters.data, pages.ld,
 		               layer, pages.kv_heads, pages.heads / pages.kv_heads, grid, (float)(M_LOG2E / sqrt((double)pages.head_dim)), apart ? 96 << 10 : 0};
-		auto kernel = cluster > 1 ? pages.head_dim == 64 ? attention_decode_64_clusters : attention_decode_128_clusters : pages.head_dim == 64 ? attention_decode_64 : attention_decode_128;
-		launch(kernel, dim3(grid), cluster > 1 ? WALKERS : THREADS, (96 << 10) + 4 * HEADS * (pages.head_dim + 6) * 4, p, stream, pdl, cluster);
+		auto kernel = five ? pages.head_dim == 64 ? attention_decode_64_five : attention_decode_128_five : pages.head_dim == 64 ? attention_decode_64 : attention_decode_128;
+		launch(kernel, dim3(grid), five ? THREADS : WALKERS, (96 << 10) + 4 * HEADS * (pages.head_dim + 6) * 4, p, stream, pdl, cluster);
 	}
 };
 
@@ -38,15 +39,22 @@ void check_case(int heads, int kv_heads, int d, int block, std::vector<Span> spa
 		int cluster = std::max(1, -grid);
 		if (cluster > 1) grid = cluster * 24;
 		Decode decode(pages, grid, cluster);
-		decode.apart = cluster == 1 || grid % 2 == 0;
-		for (int again = 0; again < 3; again++) {
-			pages.out.set(0xFF);
-			decode.plan(0);
-			decode.run(0, pages.layer, again == 1);
-			CHECK(cudaDeviceSynchronize());
-			compare("decode " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + " grid " + std::to_string(grid) + " clusters of " + std::to_string(cluster),
-			        pages.out.download(), pages.want, 6e-3);
-		}
+		auto check = [&](const char *how) {
+			for (int again = 0; again < 3; again++) {
+				pages.out.set(0xFF);
+				decode.plan(0);
+				decode.run(0, pages.layer, again == 1);
+				CHECK(cudaDeviceSynchronize());
+				compare("decode " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + " grid " + std::to_string(grid) + " clusters of " + std::to_string(cluster) + how,
+				        pages.out.download(), pages.want, 6e-3);
+			}
+		};
+		check("");
+		if (cluster > 1) continue;
+		decode.five = false;
+		check(" by four warps");
+		decode.apart = false;
+		check(" by four warps, states in the ring");
 	}
 }
 
