@@ -67,6 +67,9 @@ func (m *bench) forward() {
 	for i := range m.qkv {
 		m.RMSNorm(m.norm)
 		m.QKV(i, m.qkv[i])
+		if i+1 == len(m.qkv) {
+			m.KeepLogitRows()
+		}
 		m.PagedAttention(i)
 		m.Linear(m.out[i], kernels.Attn)
 		m.RMSNorm(m.norm)

@@ -113,13 +113,17 @@ func (b *Backend) report(s *step) {
 var opNames = map[C.int32_t]kernels.Op{
 	C.PG_EMBED: kernels.OpEmbed, C.PG_RMSNORM: kernels.OpRMSNorm, C.PG_QKV: kernels.OpQKV,
 	C.PG_ATTENTION: kernels.OpAttention, C.PG_LINEAR: kernels.OpLinear, C.PG_GATE_UP: kernels.OpGateUp,
-	C.PG_HEAD: kernels.OpHead, C.PG_SAMPLE: kernels.OpSample,
+	C.PG_HEAD: kernels.OpHead, C.PG_SAMPLE: kernels.OpSample, C.PG_KEEP: kernels.OpPrepare,
 }
 
 func (b *Backend) collect(s *step, ops []C.struct_pg_op) {
+	of := &s.all
 	for i := range ops {
 		op := &ops[i]
-		bytes, flops := b.cost(s, op)
+		if op.kind == C.PG_KEEP {
+			of = &s.kept
+		}
+		bytes, flops := b.cost(s, of, op)
 		b.records = append(b.records, kernels.OpRecord{
 			Op: opNames[op.kind], Part: partOf(op), Layer: int(op.layer), Start: nanoseconds(op.start_ns - C.int64_t(b.origin)),
 			Duration: nanoseconds(op.end_ns - op.start_ns), Busy: nanoseconds(op.busy_ns), Bytes: bytes, FLOPs: flops,
@@ -140,9 +144,9 @@ func partOf(op *C.struct_pg_op) string {
 
 // cost is the bytes that an operation must move and its floating-point
 // operations, by the formulas in the heads of the C files.
-func (b *Backend) cost(s *step, op *C.struct_pg_op) (bytes, flops int64) {
+func (b *Backend) cost(s *step, of *counts, op *C.struct_pg_op) (bytes, flops int64) {
 	m := &b.shape
-	n, logits, hidden := int64(s.c.num_tokens), int64(s.c.num_logits), int64(m.Hidden)
+	n, logits, hidden := of.tokens, of.logits, int64(m.Hidden)
 	heads, kvHeads, dim := int64(m.Heads), int64(m.KVHeads), int64(m.HeadDim)
 	// A product of n rows by a weight: activations in, out, and the weight.
 	product := func(n, out int64) (int64, int64) {
@@ -160,13 +164,15 @@ func (b *Backend) cost(s *step, op *C.struct_pg_op) (bytes, flops int64) {
 	case C.PG_QKV:
 		return product(n, heads*dim+kvHeads*dim) // K and V have 2 bytes each
 	case C.PG_ATTENTION:
-		return 4*s.context*kvHeads*dim + 8*n*heads*dim, 4 * s.attended * heads * dim
+		return 4*of.context*kvHeads*dim + 8*n*heads*dim, 4 * of.attended * heads * dim
 	case C.PG_LINEAR:
 		return product(n, 2*hidden) // read and written
 	case C.PG_GATE_UP:
 		return product(n, int64(m.Intermediate))
 	case C.PG_HEAD:
 		return product(logits, int64(m.Vocab))
+	case C.PG_KEEP:
+		return 8 * n * (hidden + heads*dim), 0
 	}
 	return 4 * int64(s.c.num_samples) * int64(m.Vocab), 0
 }

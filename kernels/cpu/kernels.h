@@ -38,7 +38,7 @@ enum pg_rows_format { PG_ROWS_F32, PG_ROWS_BF16, PG_ROWS_INT8 };
 
 // The operations: those of kernels.Op, copies of blocks, and packing of weights.
 enum pg_op_kind {
-	PG_EMBED, PG_RMSNORM, PG_QKV, PG_ATTENTION, PG_LINEAR, PG_GATE_UP, PG_HEAD, PG_SAMPLE, PG_COPY, PG_PACK,
+	PG_EMBED, PG_RMSNORM, PG_QKV, PG_ATTENTION, PG_LINEAR, PG_GATE_UP, PG_HEAD, PG_SAMPLE, PG_COPY, PG_PACK, PG_KEEP,
 };
 
 struct pg_shape { // kernels.Shape
@@ -149,6 +149,10 @@ struct pg_step {
 	// cleared at Launch, so that the lists are made once a step, not once a layer.
 	void *attention_plan;
 	bool attention_planned;
+
+	// The batch of what is behind PG_KEEP: each of LogitRows' tokens, a decode. It has rows,
+	// query_start, positions, logit_rows and a plan, of max_seqs.
+	struct pg_step *kept;
 };
 
 // A reserved range of addresses for blocks: the first `bytes` may be used.
@@ -256,6 +260,9 @@ void pg_gate_up_plan(const struct pg_device *d, struct pg_step *s, const struct 
 // rmsnorm(hidden[logit_rows[i]]).
 void pg_head_norm_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
 void pg_head_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
+// pg_keep_plan moves the rows of Hidden and Query that logit_rows names to the front. What is planned
+// behind it is planned for s->kept.
+void pg_keep_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
 void pg_copy_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
 void pg_pack_plan(const struct pg_device *d, struct pg_step *s, const struct pg_op *op);
 

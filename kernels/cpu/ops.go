@@ -56,8 +56,25 @@ func (b *Backend) QKV(layer int, w kernels.Weight) {
 	}, kernels.Query)
 }
 
-// KeepLogitRows implements kernels.Backend: all tokens go on.
-func (b *Backend) KeepLogitRows() {}
+// KeepLogitRows implements kernels.Backend. Where all tokens have logits, none or more than there may
+// be sequences, and with a tap, which reads rows of them, all go on.
+func (b *Backend) KeepLogitRows() {
+	s, n := b.open, int(b.open.c.num_logits)
+	if n == 0 || n == int(s.c.num_tokens) || n > b.limits.MaxSeqs || b.tap != nil {
+		return
+	}
+	k := s.c.kept
+	k.num_tokens, k.num_seqs, k.num_decodes, k.num_logits = C.int32_t(n), C.int32_t(n), C.int32_t(n), C.int32_t(n)
+	k.attention_planned, k.normed_packed = false, false
+	s.kept = counts{tokens: int64(n), logits: int64(n)}
+	for i, t := range s.logitRows[:n] {
+		s.keptRows[i], s.keptPositions[i], s.keptLogitRows[i] = s.rows[s.tokenSeq[t]], s.positions[t], int32(i)
+		s.keptStart[i+1] = int32(i + 1)
+		s.kept.context += int64(s.positions[t]) + 1
+	}
+	s.kept.attended = s.kept.context
+	b.record(kernels.OpPrepare, C.struct_pg_op{kind: C.PG_KEEP}, kernels.Query)
+}
 
 // PagedAttention implements kernels.Backend.
 func (b *Backend) PagedAttention(layer int) {

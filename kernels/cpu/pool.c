@@ -38,6 +38,7 @@
 
 struct phase {
 	pg_phase_fn fn;
+	struct pg_step *step;
 	struct pg_op *op;
 	int32_t units, grain;
 	_Alignas(CACHE_LINE) _Atomic int32_t next; // first unit that nobody claimed
@@ -45,7 +46,6 @@ struct phase {
 };
 
 struct pg_phases {
-	struct pg_step *step;
 	int32_t count, max;
 	_Alignas(CACHE_LINE) _Atomic int32_t current; // phase that runs; count: finished
 	_Alignas(CACHE_LINE) _Atomic int32_t refs;    // workers that look at this program
@@ -147,6 +147,7 @@ void pg_push(struct pg_step *s, const struct pg_op *op, pg_phase_fn fn, int unit
 	}
 	struct phase *ph = &p->list[p->count++];
 	ph->fn = fn;
+	ph->step = s;
 	ph->op = (struct pg_op *)op; // its times are written
 	ph->units = units;
 	ph->grain = grain < 1 ? 1 : grain;
@@ -169,6 +170,7 @@ static void plan(const struct pg_device *d, struct pg_step *s, const struct pg_o
 	case PG_GATE_UP: return pg_gate_up_plan(d, s, op);
 	case PG_HEAD: return pg_head_plan(d, s, op);
 	case PG_SAMPLE: return pg_sample_plan(d, s, op);
+	case PG_KEEP: return pg_keep_plan(d, s, op);
 	case PG_COPY: return pg_copy_plan(d, s, op);
 	case PG_PACK: return pg_pack_plan(d, s, op);
 	}
@@ -178,7 +180,6 @@ uint64_t pg_submit(const struct pg_device *d, struct pg_step *s, struct pg_progr
 	struct pg_pool *pool = d->pool;
 	struct pg_phases *p = program->phases;
 	s->planning = program;
-	p->step = s;
 	p->count = 0;
 	for (int i = 0; i < program->num_ops; i++) {
 		struct pg_op *op = &program->ops[i];
@@ -186,6 +187,10 @@ uint64_t pg_submit(const struct pg_device *d, struct pg_step *s, struct pg_progr
 		plan(d, s, op);
 		// Every operation has a phase, so that each gets its time.
 		if (p->count == before) pg_push(s, op, no_work, 1, 1);
+		if (op->kind == PG_KEEP) {
+			s = s->kept;
+			s->planning = program;
+		}
 	}
 	if (p->count == 0) return atomic_load(&pool->submitted);
 	atomic_store(&p->current, 0);
@@ -257,7 +262,7 @@ static void run_program(struct worker *w, struct pg_phases *p) {
 		while (claim(ph, pool->threads, &first, &count)) {
 			if (i == 0 && first == 0) ph->op->start_ns = pg_now_ns();
 			int64_t begin = pool->timed ? pg_now_ns() : 0;
-			ph->fn(pool->device, p->step, ph->op, first, count, w->index);
+			ph->fn(pool->device, ph->step, ph->op, first, count, w->index);
 			if (begin) __atomic_fetch_add(&ph->op->busy_ns, pg_now_ns() - begin, __ATOMIC_RELAXED);
 			if (atomic_fetch_add_explicit(&ph->done, count, memory_order_acq_rel) + count == ph->units)
 				finish_phase(pool, p, i);

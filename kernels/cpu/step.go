@@ -20,6 +20,8 @@ type step struct {
 
 	tokens, rows, queryStart, seqLens, logitRows []int32
 	tokenSeq, positions, slots                   []int32
+	keptRows, keptPositions                      []int32 // of c.kept
+	keptStart, keptLogitRows                     []int32
 	sampleIndex, sampleRows, samplePositions     []int32
 	masks                                        []*C.uint32_t
 	maskWords                                    []uint32 // [MaxLogitRows][words]
@@ -28,7 +30,13 @@ type step struct {
 	outTokens, outRanks, outTopIDs               []int32
 	outLogprobs, outTopLogprobs                  []float32
 	result                                       kernels.Result
-	attended, context                            int64 // Σ tokens seen by each query token; Σ SeqLens
+	all, kept                                    counts // of the step, and of what is behind PG_KEEP
+}
+
+// counts are what the bytes and the arithmetic of a step's operations are counted by.
+type counts struct {
+	tokens, logits    int64
+	attended, context int64 // Σ tokens seen by each query token; Σ SeqLens
 }
 
 // view is C memory as a slice.
@@ -44,6 +52,8 @@ func (s *step) init(c C.struct_pg_step, b *Backend) {
 	s.rows, s.seqLens = view[int32](c.rows, seqs), view[int32](c.seq_lens, seqs)
 	s.queryStart = view[int32](c.query_start, seqs+1)
 	s.logitRows = view[int32](c.logit_rows, logits)
+	s.keptRows, s.keptPositions = view[int32](c.kept.rows, seqs), view[int32](c.kept.positions, seqs)
+	s.keptStart, s.keptLogitRows = view[int32](c.kept.query_start, seqs+1), view[int32](c.kept.logit_rows, seqs)
 	s.sampleIndex, s.sampleRows = view[int32](c.sample_index, logits), view[int32](c.sample_rows, logits)
 	s.samplePositions = view[int32](c.sample_positions, logits)
 	s.masks, s.maskWords = view[*C.uint32_t](c.masks, logits), view[uint32](c.mask_words, logits*s.words)
@@ -117,7 +127,7 @@ func (b *Backend) fill(s *step, batch *kernels.Batch) {
 	copy(s.queryStart, batch.QueryStart)
 	copy(s.seqLens, batch.SeqLens)
 	copy(s.logitRows, batch.LogitRows)
-	s.attended, s.context = 0, 0
+	s.all = counts{tokens: int64(n), logits: int64(len(batch.LogitRows))}
 	for i := range batch.Rows {
 		b.fillSequence(s, i)
 	}
@@ -140,9 +150,9 @@ func (b *Backend) fillSequence(s *step, i int) {
 			panic(fmt.Sprintf("cpu: row %d: block %d of a pool of %d", r, block, b.numBlocks))
 		}
 		s.tokenSeq[t], s.positions[t], s.slots[t] = int32(i), p, block*size+p%size
-		s.attended += int64(p) + 1
+		s.all.attended += int64(p) + 1
 	}
-	s.context += int64(length)
+	s.all.context += int64(length)
 }
 
 // Sample implements kernels.Backend.
