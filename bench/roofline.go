@@ -59,7 +59,9 @@ type RooflineReport struct {
 // beside what the machine's read bandwidth and FLOP/s, probed in the same repeat,
 // would allow. A decode step at least reads every weight of layers and head and
 // each sequence's KV; a prompt token costs at least two FLOPs a weight of the
-// layers, and attention.
+// layers, and attention: those of the last layer are counted for all tokens, though
+// behind its QKV the last one alone is needed (kernels.Backend's KeepLogitRows), 3 to 4 %
+// of them.
 func Roofline(ctx context.Context, m Measurable, o RooflineOptions) (*RooflineReport, error) {
 	o.fill()
 	report := &RooflineReport{Info: m.Info()}

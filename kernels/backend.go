@@ -267,7 +267,7 @@ const (
 	OpGateUp    Op = "gate_up"
 	OpHead      Op = "head"
 	OpSample    Op = "sample"
-	OpPrepare   Op = "prepare" // of a GPU: the step's message, and its unpacking; KeepLogitRows
+	OpPrepare   Op = "prepare" // KeepLogitRows; on a GPU also the step's message, and its unpacking
 	OpCopy      Op = "copy_blocks"
 	OpSwapOut   Op = "swap_out"
 	OpSwapIn    Op = "swap_in"

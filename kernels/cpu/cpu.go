@@ -13,7 +13,7 @@
 //   - pg_weight (weight.h): bfloat16 or int8 packed in panels of 32 outputs, one
 //     layout for one token and for many. Where AVX-512 is, bfloat16 is coded in 12
 //     bits, without loss, and what comes from files is packed after loading (deferred.h).
-//   - one C file an operation: embed, norm, qkv, gemm, attention, sample, kv.
+//   - one C file an operation: embed, norm, qkv, gemm, attention, keep, sample, kv.
 //
 // # Code paths
 //

@@ -171,6 +171,59 @@ func TestThreadsAgree(t *testing.T) {
 	}
 }
 
+// TestKeepLogitRows: with logits of two tokens of 60 the last layer goes on with two, and so do the
+// records; by as many threads as there are, bit for bit as with logits of all.
+func TestKeepLogitRows(t *testing.T) {
+	layers := small().Layers
+	prompts := func(rows ...int32) *kernels.Batch {
+		batch := &kernels.Batch{Rows: []int32{0, 1}, QueryStart: []int32{0, 37, 60}, SeqLens: []int32{37, 23}, LogitRows: rows}
+		for i := range int32(60) {
+			batch.Tokens = append(batch.Tokens, i*7%48)
+		}
+		return batch
+	}
+	var want []float32
+	for _, threads := range []int{1, 2, 5} {
+		m := newTiny(t, Config{Threads: threads})
+		m.reset(2)
+		run := func(batch *kernels.Batch) []float32 {
+			m.Launch(batch, m.forward)
+			_, err := m.Wait(m.Sample(&kernels.SampleBatch{}))
+			require.NoError(t, err)
+			return m.ReadActivation(kernels.Logits, len(batch.LogitRows))
+		}
+		if want == nil {
+			m.SetTap(func(kernels.Op, int, kernels.Activation, []float32) {}) // all go on
+			want = run(prompts(36, 59))
+			m.SetTap(nil)
+		}
+		var prepared int
+		flops := map[int]int64{}
+		m.SetProfiler(func(r kernels.OpRecord) {
+			if r.Op == kernels.OpPrepare {
+				prepared++
+			}
+			if r.Op == kernels.OpGateUp {
+				flops[r.Layer] = r.FLOPs
+			}
+		})
+		require.Equal(t, want, run(prompts(36, 59)), "%d threads", threads)
+		m.SetProfiler(nil)
+		require.Equal(t, 1, prepared)
+		require.Equal(t, flops[0]*2/60, flops[layers-1])
+	}
+	m := newTiny(t, Config{})
+	m.reset(2)
+	require.Panics(t, m.KeepLogitRows, "outside Launch")
+	m.Launch(prompts(59), func() {
+		m.KeepLogitRows()
+		m.KeepLogitRows() // nothing
+		require.PanicsWithValue(t, "cpu: qkv behind KeepLogitRows", func() { m.QKV(0, m.w.QKV) })
+	})
+	_, err := m.Wait(m.Sample(&kernels.SampleBatch{}))
+	require.NoError(t, err)
+}
+
 func TestNoAllocations(t *testing.T) {
 	m := newTiny(t, Config{Threads: 2})
 	m.reset(1)

@@ -64,10 +64,12 @@ static void lay_out_step(struct arena *a, const struct pg_device *d, struct pg_s
 	s->attention_plan = take(a, pg_attention_plan_bytes(m, l, d->threads));
 	lay_out_program(a, &s->forward, MAX_OPS(m->layers));
 	lay_out_program(a, &s->sample, 1);
-	struct pg_step kept = {
-		.rows = take(a, 4 * seqs), .query_start = take(a, 4 * (seqs + 1)), .positions = take(a, 4 * seqs),
-		.logit_rows = take(a, 4 * seqs), .attention_plan = take(a, pg_attention_plan_bytes(m, l, d->threads)),
-	};
+	struct pg_step kept = {0};
+	kept.rows = take(a, 4 * seqs);
+	kept.query_start = take(a, 4 * (seqs + 1));
+	kept.positions = take(a, 4 * seqs);
+	kept.logit_rows = take(a, 4 * seqs);
+	kept.attention_plan = take(a, pg_attention_plan_bytes(m, l, d->threads));
 	s->kept = take(a, sizeof kept);
 	if (a->base) *s->kept = kept;
 }

@@ -151,7 +151,8 @@ struct pg_step {
 	bool attention_planned;
 
 	// The batch of what is behind PG_KEEP: each of LogitRows' tokens, a decode. It has rows,
-	// query_start, positions, logit_rows and a plan, of max_seqs.
+	// query_start, positions and logit_rows, of max_seqs, and a plan: what needs more comes before.
+	// Its flags are cleared at KeepLogitRows.
 	struct pg_step *kept;
 };
 

@@ -19,6 +19,9 @@ func (b *Backend) record(name kernels.Op, op C.struct_pg_op, out kernels.Activat
 	if p.num_ops == p.max_ops {
 		panic(fmt.Sprintf("cpu: more than %d operations in a step", p.max_ops))
 	}
+	if s.keeps && (op.kind == C.PG_EMBED || op.kind == C.PG_QKV) {
+		panic(fmt.Sprintf("cpu: %s behind KeepLogitRows", name))
+	}
 	op.layer = C.int32_t(b.layer)
 	s.forwardOps[p.num_ops] = op
 	p.num_ops++
@@ -59,14 +62,19 @@ func (b *Backend) QKV(layer int, w kernels.Weight) {
 // KeepLogitRows implements kernels.Backend. Where all tokens have logits, none or more than there may
 // be sequences, and with a tap, which reads rows of them, all go on.
 func (b *Backend) KeepLogitRows() {
+	if !b.recording {
+		panic("cpu: KeepLogitRows outside Launch")
+	}
 	s, n := b.open, int(b.open.c.num_logits)
-	if n == 0 || n == int(s.c.num_tokens) || n > b.limits.MaxSeqs || b.tap != nil {
+	if s.keeps || n == 0 || n == int(s.c.num_tokens) || n > b.limits.MaxSeqs || b.tap != nil {
 		return
 	}
+	s.keeps = true
 	k := s.c.kept
 	k.num_tokens, k.num_seqs, k.num_decodes, k.num_logits = C.int32_t(n), C.int32_t(n), C.int32_t(n), C.int32_t(n)
 	k.attention_planned, k.normed_packed = false, false
 	s.kept = counts{tokens: int64(n), logits: int64(n)}
+	s.keptStart[0] = 0
 	for i, t := range s.logitRows[:n] {
 		s.keptRows[i], s.keptPositions[i], s.keptLogitRows[i] = s.rows[s.tokenSeq[t]], s.positions[t], int32(i)
 		s.keptStart[i+1] = int32(i + 1)

@@ -19,8 +19,8 @@ void pg_phases_init(struct pg_phases *phases, int max_ops);
 // so that it may be recorded anew.
 void pg_program_quiet(struct pg_program *program);
 
-// pg_submit plans the program and queues it behind those submitted before. It
-// returns its number, from 1.
+// pg_submit plans the program and queues it behind those submitted before. What is behind
+// PG_KEEP is planned, and run, for s->kept. It returns the program's number, from 1.
 uint64_t pg_submit(const struct pg_device *d, struct pg_step *s, struct pg_program *program);
 // pg_wait sleeps until program number n is finished.
 void pg_wait(struct pg_pool *pool, uint64_t n);

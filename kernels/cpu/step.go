@@ -31,6 +31,7 @@ type step struct {
 	outLogprobs, outTopLogprobs                  []float32
 	result                                       kernels.Result
 	all, kept                                    counts // of the step, and of what is behind PG_KEEP
+	keeps                                        bool   // KeepLogitRows was called
 }
 
 // counts are what the bytes and the arithmetic of a step's operations are counted by.
@@ -84,7 +85,7 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 	C.pg_program_quiet(&s.c.sample)
 	b.fill(s, batch)
 	s.c.forward.num_ops = 0
-	s.c.attention_planned, s.c.angles_planned, s.c.normed_packed = false, false, false
+	s.c.attention_planned, s.c.angles_planned, s.c.normed_packed, s.keeps = false, false, false, false
 	b.layer, b.recording = -1, true
 	forward()
 	b.recording = false
