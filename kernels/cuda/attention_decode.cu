@@ -36,175 +36,10 @@
 // 87 %; 1.5B 115 and 31 µs, 80 and 75 %; 0.5B 61 and 18 µs, 76 and 64 %. In clusters 3.5 µs
 // with one sequence (0.5B, 2026-11-27). Since units of one length are not cut, in a chain of its like (kernels-test
 // time decode, 2026-11-27), 256 sequences: 7B 212 µs, 87 %; 1.5B 106, 87 %; 0.5B 55, 84 %. With a
-// fifth warp (H200, of 4.6 TB/s): 145 µs, 93 %; 73, 92 %; 39, 86 %; of any length 91 to 92 and 81 %.
-#include "attention_decode.cuh"
+// fifth warp (H200, of 4.6 TB/s): 145 µs, 93 %; 73, 92 %; 39, 86 %; of any length 90, 88 and 81 %.
+#include "attention_decode_ends.cuh"
 
 namespace {
-
-constexpr int WALKERS = WARPS * 32, THREADS = WALKERS + 32; // without and with a fifth warp
-
-// Barriers: 1 is the walkers' own. At LEFT they tell the fifth warp, which meets them there, that a
-// piece's states are in shared memory; at TAKEN it tells them, who meet it before they leave the next,
-// that it has read these.
-constexpr int LEFT = 2, TAKEN = 3;
-__device__ __forceinline__ void sync_walkers() { asm volatile("bar.sync 1, %0;" ::"n"(WALKERS) : "memory"); }
-template <int Barrier> __device__ __forceinline__ void meet() { asm volatile("bar.sync %0, %1;" ::"n"(Barrier), "n"(THREADS) : "memory"); }
-template <int Barrier> __device__ __forceinline__ void tell() { asm volatile("bar.arrive %0, %1;" ::"n"(Barrier), "n"(THREADS) : "memory"); }
-
-// merge is the sum of the states that the warps left, so many bytes apart.
-template <int D> __device__ __forceinline__ Sum<D> merge(const DecodeParams &p, const char *states, int apart, int head, int dim) {
-	constexpr int N = Sum<D>::N;
-	Sum<D> sum;
-	if (head < p.group) {
-#pragma unroll
-		for (int w = 0; w < WARPS; w++) {
-			const Shared<D> *from = reinterpret_cast<const Shared<D> *>(states + w * apart);
-			float o[N];
-			for (int i = 0; i < N; i++) o[i] = from->o[head][dim + i];
-			sum.add(from->max[head], from->sum[head], o);
-		}
-	}
-	return sum;
-}
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-// end_in_cluster sends the CTA's state to those of the cluster's `active` CTAs that end its heads,
-// and ends those that are its own.
-template <int D>
-__device__ __forceinline__ void end_in_cluster(const DecodeParams &p, const Cursor &c, int active, Exchange<D> &exchange, const Sum<D> &sum) {
-	constexpr int N = Sum<D>::N;
-	int rank = cluster_rank(), head = threadIdx.x / 16, dim = threadIdx.x % 16 * N, each = (p.group + active - 1) / active;
-	uint32_t received = shared_address(&exchange.received);
-	cluster_wait(); // all have their barriers
-	if (head < p.group) {
-		int to = head % active;
-		uint32_t at = remote(shared_address(exchange.states[rank * each + head / active]), to), barrier = remote(received, to);
-#pragma unroll
-		for (int i = 0; i < N; i += 4) send(at + (dim + i) * 4, make_float4(sum.o[i], sum.o[i + 1], sum.o[i + 2], sum.o[i + 3]), barrier);
-		if (dim == 0) send(at + D * 4, sum.max, sum.sum, barrier);
-	}
-	head = rank + head * active; // of those that end here
-	if (head >= p.group) return;
-	barrier_wait(received, 0);
-	Sum<D> all;
-	for (int from = 0; from < active; from++) {
-		const float *state = exchange.states[from * each + head / active];
-		float o[N];
-#pragma unroll
-		for (int i = 0; i < N; i += 4) {
-			float4 v = *reinterpret_cast<const float4 *>(state + dim + i);
-			o[i] = v.x, o[i + 1] = v.y, o[i + 2] = v.z, o[i + 3] = v.w;
-		}
-		all.add(state[D], state[D + 1], o);
-	}
-	all.store(p.out + c.token * p.ld + (c.head * p.group + head) * D + dim);
-}
-
-#endif
-
-// Piece is tiles [begin, end) of c's unit, of which header says how the line is cut.
-struct Piece {
-	const Cursor &c;
-	int begin, end, first, last; // CTAs that have pieces of the unit
-
-	__device__ __forceinline__ Piece(const Cursor &c, int begin, int2 header) : c(c), begin(begin), end(c.tile + 1) {
-		int per = header.x, pad = header.y, at = c.first + c.head * ((c.tiles + pad - 1) / pad * pad);
-		first = at / per, last = (at + c.tiles - 1) / per;
-	}
-	__device__ __forceinline__ bool whole() const { return begin == 0 && end == c.tiles; }
-	__device__ __forceinline__ int32_t *counter(const DecodeParams &p) const { return p.counters + c.seq * p.kv_heads + c.head; }
-	// alone says of the piece that begins the unit whether all others are there.
-	__device__ __forceinline__ bool alone(const DecodeParams &p) const {
-		int there;
-		asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(there) : "l"(counter(p)) : "memory");
-		return there == last - first;
-	}
-	template <int D> __device__ __forceinline__ half *out(const DecodeParams &p, int head, int dim) const {
-		return p.out + c.token * p.ld + (c.head * p.group + head) * D + dim;
-	}
-};
-
-// leave_partial writes a partial state to memory.
-template <int D> __device__ __forceinline__ void leave_partial(const DecodeParams &p, const Piece &piece, int head, int dim, const Sum<D> &sum) {
-	int slot = (2 * blockIdx.x + (piece.begin == 0)) * HEADS + head;
-	float *to = p.partials + (int64_t)slot * D + dim;
-#pragma unroll
-	for (int i = 0; i < Sum<D>::N; i += 4) *reinterpret_cast<float4 *>(to + i) = make_float4(sum.o[i], sum.o[i + 1], sum.o[i + 2], sum.o[i + 3]);
-	if (dim == 0) reinterpret_cast<float2 *>(p.partials + (int64_t)2 * p.grid * HEADS * D)[slot] = make_float2(sum.max, sum.sum);
-}
-
-// arrive counts a partial state, of one thread when all have left theirs, and says whether it was
-// the last.
-__device__ __forceinline__ bool arrive(const DecodeParams &p, const Piece &piece) {
-	int *counter = piece.counter(p);
-	bool last = atomicAdd(counter, 1) == piece.last - piece.first;
-	if (last) *counter = 0;
-	return last;
-}
-
-// end_piece ends a piece by all who walk; alone is Piece's, of one thread before the states
-// were merged.
-template <int D> __device__ __forceinline__ void end_piece(const DecodeParams &p, const Piece &piece, bool alone, Sum<D> &sum) {
-	__shared__ bool last;
-	int head = threadIdx.x / 16, dim = threadIdx.x % 16 * Sum<D>::N, from = piece.first;
-	bool mine = head < p.group;
-	if (!piece.whole()) {
-		if (alone) {
-			if (threadIdx.x == 0) *piece.counter(p) = 0;
-			from++;
-		} else {
-			if (mine) leave_partial<D>(p, piece, head, dim, sum);
-			__threadfence();
-			sync_walkers();
-			if (threadIdx.x == 0) last = arrive(p, piece);
-			sync_walkers();
-			if (!last) return;
-			__threadfence();
-			sum = Sum<D>();
-		}
-		if (mine) fold<D, 8>(sum, p, from, piece.last, piece.first, head, dim);
-	}
-	if (mine) sum.store(piece.out<D>(p, head, dim));
-}
-
-// end_pieces is for the fifth warp: it ends what the others walk, but for the last piece, while
-// they go on. They could not: a fence waits for all that a warp has asked for, its ring.
-template <int D> __device__ __forceinline__ void end_pieces(const DecodeParams &p, Cursor c, int count, int2 header, const char *states) {
-	int lane = threadIdx.x % 32;
-	for (int rest = count;;) {
-		int begin = c.tile, tiles = c.tiles - c.tile;
-		if (tiles >= rest) return;
-		rest -= tiles;
-		c.tile = c.tiles - 1;
-		Piece piece(c, begin, header);
-		meet<LEFT>();
-#pragma unroll 1
-		for (int head = lane / 16, dim = lane % 16 * Sum<D>::N; head < p.group; head += 2) {
-			Sum<D> sum = merge<D>(p, states, sizeof(Shared<D>), head, dim);
-			if (piece.whole()) sum.store(piece.out<D>(p, head, dim));
-			else leave_partial<D>(p, piece, head, dim, sum);
-		}
-		__syncwarp();
-		tell<TAKEN>();
-		if (!piece.whole()) {
-			__threadfence();
-			__syncwarp();
-			bool last = lane == 0 && arrive(p, piece);
-			if (__shfl_sync(~0u, last, 0)) {
-				__syncwarp();
-				__threadfence();
-#pragma unroll 1
-				for (int head = lane / 16, dim = lane % 16 * Sum<D>::N; head < p.group; head += 2) {
-					Sum<D> sum;
-					fold<D, 2>(sum, p, piece.first, piece.last, piece.first, head, dim);
-					sum.store(piece.out<D>(p, head, dim));
-				}
-			}
-		}
-		c.next(p.plan, p.kv_heads);
-	}
-}
 
 template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(const DecodeParams &p) {
 	constexpr int STAGE = 2 * STEP * D * 2, RING = STAGES * STAGE;
@@ -354,9 +189,10 @@ static __device__ __forceinline__ void start_in_cluster(const DecodePlanParams &
 // A run has at least √(tiles of the longest unit / 5) tiles: a tile more costs a CTA
 // about 0.5 µs, a piece more costs who folds them 0.1 µs. Where every unit can have
 // CTAs of its own, units are padded to whole runs in the line, for a CTA that ends
-// two pieces is the last to finish (an H100, 2026-11-26 and 27, before the fifth warp). Where as many units for each CTA are no more than a
+// two pieces is the last to finish. Where as many units for each CTA are no more than a
 // sixteenth longer than equal runs, units are padded to the longest, and none is cut: 2 to
-// 5 % less than equal runs take (256 sequences of one length, H100).
+// 5 % less than equal runs take (256 sequences of one length). All of it on an H100,
+// 2026-11-26 and 27, before the fifth warp.
 PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_constant__ DecodePlanParams p) {
 	extern __shared__ int32_t first[]; // [decodes + 1]
 	__shared__ int32_t warp_total[32], carry, longest;

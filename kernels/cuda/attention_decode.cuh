@@ -1,5 +1,5 @@
 // What attention_decode.cu is made of: parameters, the walk along the line of tiles,
-// a warp's ring and softmax, and how the states of warps and CTAs become one.
+// a warp's ring and softmax, and the states of warps and CTAs that become one.
 #pragma once
 
 #include "wgmma.cuh"
