@@ -37,6 +37,44 @@ static __device__ __forceinline__ void prefetch_end(const Epilogue &e, int kind,
 	if (head >= e.heads) request(e.slots + m);
 }
 
+// QkvEnd is epilogue8 of QKV in two halves: what it reads of row m and columns n … n+7 beside their
+// sums is older than the layers, and asked for before the kernel before has ended.
+struct QkvEnd {
+	half *out = nullptr; // NULL: nothing is stored
+	bool turns = false;
+	float4 bias[2], angles[2];
+
+	__device__ __forceinline__ void request(const Epilogue &e, int m, int n) {
+		if (m >= e.rows || n >= e.cols) return;
+		int head = n / e.head_dim;
+		if (e.bias)
+			for (int i = 0; i < 2; i++) bias[i] = reinterpret_cast<const float4 *>(e.bias + n)[i];
+		turns = head < e.heads + e.kv_heads;
+		if (turns)
+			for (int i = 0; i < 2; i++)
+				angles[i] = reinterpret_cast<const float4 *>(e.rope + (int64_t)e.positions[m] * (e.head_dim / 2) + (n - head * e.head_dim) / 2)[i];
+		out = qkv_destination(e, m, n);
+	}
+	__device__ __forceinline__ void end(const Epilogue &e, const float (&y)[8]) const {
+		if (!out) return;
+		float a[4] = {y[0], y[2], y[4], y[6]}, b[4] = {y[1], y[3], y[5], y[7]};
+		if (e.bias)
+#pragma unroll
+			for (int j = 0; j < 2; j++) {
+				a[2 * j] += bias[j].x, b[2 * j] += bias[j].y;
+				a[2 * j + 1] += bias[j].z, b[2 * j + 1] += bias[j].w;
+			}
+		if (turns)
+#pragma unroll
+			for (int j = 0; j < 2; j++) {
+				turn(make_float2(angles[j].x, angles[j].y), a[2 * j], b[2 * j]);
+				turn(make_float2(angles[j].z, angles[j].w), a[2 * j + 1], b[2 * j + 1]);
+			}
+		*reinterpret_cast<uint2 *>(out) = {pack_half(a[0], a[1]), pack_half(a[2], a[3])};
+		*reinterpret_cast<uint2 *>(out + e.head_dim / 2) = {pack_half(b[0], b[1]), pack_half(b[2], b[3])};
+	}
+};
+
 // residual8 is columns n … n+7 of what RESIDUAL adds to.
 static __device__ __forceinline__ void residual8(const Epilogue &e, int m, int n, float4 &lo, float4 &hi) {
 	if (m >= e.rows || n >= e.cols) return;

@@ -67,11 +67,16 @@ template <int BN, int MT, int STAGES> struct Skinny {
 	}
 
 	// Rows past m are left as they are: they reach only columns nobody stores.
-	template <int LANES = 32> static __device__ __forceinline__ void copy_tokens(const GemmParams &p, int k, uint32_t stage) {
+	template <int LANES = 32> static __device__ __forceinline__ const half *first_token(const GemmParams &p) {
+		constexpr int CHUNKS = KS / 8;
+		int lane = threadIdx.x % LANES;
+		return p.x + lane / CHUNKS * p.ldx + lane % CHUNKS * 8;
+	}
+	template <int LANES = 32> static __device__ __forceinline__ void copy_tokens(const GemmParams &p, const half *from, int k, uint32_t stage) {
 		constexpr int CHUNKS = KS / 8;
 		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
-		const half *from = p.x + row * p.ldx + k + chunk * 8;
 		bool valid = k + chunk * 8 < p.k;
+		from += k;
 #pragma unroll(MT == 8 ? 1 : MT) // most steps of up to eight tokens have one: code that is run through once is late
 		for (int i = 0; i < MT; i += LANES / CHUNKS) {
 			if (MT == 8 && i >= p.m) break;
@@ -168,18 +173,13 @@ __device__ __forceinline__ int dynamic_shared() {
 }
 
 // wait_but is copy_wait for a number of groups that the kernel is not compiled for; beyond
-// seven it waits for more than it must.
-__device__ __forceinline__ void wait_but(int pending) {
-	switch (pending) {
-	case 0: return copy_wait<0>();
-	case 1: return copy_wait<1>();
-	case 2: return copy_wait<2>();
-	case 3: return copy_wait<3>();
-	case 4: return copy_wait<4>();
-	case 5: return copy_wait<5>();
-	case 6: return copy_wait<6>();
-	default: return copy_wait<7>();
-	}
+// seven it waits for more than it must. By comparisons: of a switch the compiler makes a table of
+// places to jump to, which takes longer.
+template <int From = 0, int To = 7> __device__ __forceinline__ void wait_but(int pending) {
+	constexpr int MIDDLE = (From + To + 1) / 2;
+	if constexpr (From == To) copy_wait<From>();
+	else if (pending < MIDDLE) wait_but<From, MIDDLE - 1>(pending);
+	else wait_but<MIDDLE, To>(pending);
 }
 
 // share makes the CTA's share of its cluster's tile: runs of KS columns of k, dealt out first
@@ -223,21 +223,25 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void share(cons
 			if (run < end) S::template copy_weights<16>(p, tile, run * S::KS, ring + i * TURN, policy);
 			copy_commit();
 		}
+	// Behind the wait every instruction counts: most are not in the cache. So what can be known is.
+	QkvEnd qkv;
+	if (ends && p.kind == QKV) qkv.request(p.e, token, column);
+	const half *tokens = S::template first_token<16>(p);
+	const float4 *residual = ends && p.kind == RESIDUAL && column < p.e.cols ? reinterpret_cast<const float4 *>(static_cast<const float *>(p.e.out) + token * p.e.ld + column) : nullptr;
+	asm volatile("" : "+l"(tokens), "+l"(residual)); // known here
+	S s;
+	s.clear();
 	grid_wait();
 	if (!weights)
+#pragma unroll 1
 		for (int i = 0, run = first; i < stages; i++, run += WARPS) {
-			if (run < end) S::template copy_tokens<16>(p, run * S::KS, ring + i * TURN);
+			if (run < end) S::template copy_tokens<16>(p, tokens, run * S::KS, ring + i * TURN);
 			copy_commit();
 		}
 	cluster_wait(); // all have their barriers. It empties the L1 cache.
-	bool adds = p.kind == RESIDUAL;
-	int kind = adds ? STORE : p.kind;
 	float4 lo = {}, hi = {};
-	if (ends && adds) residual8(p.e, token, column, lo, hi);
-	else if (ends) prefetch_end(p.e, kind, token, column);
+	if (residual) lo = residual[0], hi = residual[1];
 
-	S s;
-	s.clear();
 #pragma unroll 1
 	for (int run = first, stage = 0; run < end; run += WARPS) {
 		uint32_t at = ring + stage * TURN;
@@ -248,7 +252,7 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void share(cons
 		int next = run + stages * WARPS;
 		if (next < end) {
 			S::copy_weights(p, tile, next * S::KS, at, policy);
-			S::copy_tokens(p, next * S::KS, at);
+			S::copy_tokens(p, S::first_token(p), next * S::KS, at);
 		}
 		copy_commit();
 		if (++stage == stages) stage = 0;
@@ -282,8 +286,10 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void share(cons
 			float4 a = from[0], b = from[1];
 			if (base + j < ctas) add8(total, a, b);
 		}
-	if (adds) add8(total, lo, hi);
-	end8(p.e, kind, token, column, total);
+	if (p.kind == QKV) return qkv.end(p.e, total);
+	if (p.kind == SWIGLU) return epilogue8<SWIGLU>(p.e, token, column, total);
+	if (p.kind == RESIDUAL) add8(total, lo, hi);
+	epilogue8<STORE>(p.e, token, column, total);
 }
 
 #else
@@ -307,7 +313,7 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		if (column(at) < p.k) S::copy_weights(p, t, column(at), ring + i % STAGES * S::STAGE, policy);
 	};
 	auto issue_tokens = [&](int at, int i) {
-		if (column(at) < p.k) S::copy_tokens(p, column(at), ring + i % STAGES * S::STAGE);
+		if (column(at) < p.k) S::copy_tokens(p, S::first_token(p), column(at), ring + i % STAGES * S::STAGE);
 	};
 	auto advance = [&](int &t, int &at) {
 		if (++at == chunks) at = 0, t++;
