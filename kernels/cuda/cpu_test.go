@@ -14,9 +14,9 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels/cpu"
 )
 
-// cpuCases are sequences with a prompt in two chunks, then a decode: gemm_stream takes
-// decodes of nine rows and more.
-var cpuCases = []struct{ seqs, first, second int }{{3, 70, 23}, {16, 9, 4}, {100, 2, 1}}
+// cpuCases are sequences with a prompt in two chunks, then a decode: products of a single token make
+// its norm, too, gemm_stream takes decodes of nine rows and more.
+var cpuCases = []struct{ seqs, first, second int }{{1, 70, 23}, {3, 70, 23}, {16, 9, 4}, {100, 2, 1}}
 
 // TestAgainstCPU runs true shapes on both Backends, with the same random weights.
 // Activations in float16 may move a log probability by a little.

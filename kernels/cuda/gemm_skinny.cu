@@ -35,10 +35,20 @@ namespace {
 
 constexpr int WARPS = 4, WEIGHT_BYTES = 4096;
 
-template <int BN, int MT, int STAGES> struct Skinny {
-	static constexpr int KS = WEIGHT_BYTES / 2 / BN;          // columns of k of a stage
-	static constexpr int CHUNK = WARPS * KS;                  // of all warps
-	static constexpr int STAGE = WEIGHT_BYTES + MT * KS * 2;  // bytes
+// NormedParams is a product of one token, whose norm the kernel makes itself.
+struct NormedParams {
+	GemmParams g;        // x unused
+	const float *hidden; // [k]
+	const float *norm;   // [k]
+	float eps;
+	int32_t reserved;
+};
+static_assert(sizeof(NormedParams) == 224, "gemm_skinny.go: normedParams");
+
+template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
+	static constexpr int KS = WEIGHT_BYTES / 2 / BN;                       // columns of k of a stage
+	static constexpr int CHUNK = WARPS * KS;                               // of all warps
+	static constexpr int STAGE = WEIGHT_BYTES + (NORMED ? 0 : MT * KS * 2); // bytes
 	static constexpr int RING = STAGES * STAGE;
 	static constexpr int EARLY = 2;                           // stages of weights before the wait
 	static constexpr int ROUND = BN * MT * 4 <= STAGE ? MT : MT / 2; // tokens merged at a time
@@ -91,12 +101,15 @@ template <int BN, int MT, int STAGES> struct Skinny {
 				for (int l = 0; l < 4; l++) c[i][j][l] = 0;
 	}
 
-	__device__ __forceinline__ void multiply(uint32_t stage) {
+	// Of a token that is normed, row is where its columns of this stage lie: all eight are that one.
+	__device__ __forceinline__ void multiply(uint32_t stage, uint32_t row = 0) {
 		int lane = threadIdx.x % 32;
 #pragma unroll
 		for (int k = 0; k < KS / 16; k++) {
 			uint32_t b[MT / 8][2];
-			if constexpr (MT == 8) {
+			if constexpr (NORMED) {
+				load_matrix_pair(b[0], row + (2 * k + lane / 8 % 2) * 16);
+			} else if constexpr (MT == 8) {
 				load_matrix_pair(b[0], stage + WEIGHT_BYTES + swizzled(lane % 8, 2 * k + lane / 8 % 2));
 			} else {
 #pragma unroll
@@ -133,6 +146,42 @@ template <int BN, int MT, int STAGES> struct Skinny {
 	}
 };
 
+// Norm makes of the residual stream of a step of one token what rmsnorm does, but for the order of
+// the sum, in a row of shared memory. A thread has up to EACH · 4 elements.
+template <int EACH> struct Norm {
+	float4 weights[EACH];
+
+	static __device__ __forceinline__ int place(int i) { return threadIdx.x + i * WARPS * 32; } // of the thread's i-th, in float4
+	static __device__ __forceinline__ bool inside(const NormedParams &p, int i) { return 4 * place(i) < p.g.k; }
+	// request goes before the wait.
+	__device__ __forceinline__ void request(const NormedParams &p) {
+#pragma unroll
+		for (int i = 0; i < EACH; i++)
+			if (inside(p, i)) weights[i] = reinterpret_cast<const float4 *>(p.norm)[place(i)];
+	}
+	__device__ __forceinline__ void make(const NormedParams &p, void *row) const {
+		__shared__ float4 sums;
+		float4 v[EACH];
+		float sum = 0;
+#pragma unroll
+		for (int i = 0; i < EACH; i++) {
+			v[i] = make_float4(0, 0, 0, 0);
+			if (inside(p, i)) v[i] = reinterpret_cast<const float4 *>(p.hidden)[place(i)];
+		}
+#pragma unroll
+		for (int i = 0; i < EACH; i++) sum += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
+		sum = warp_sum(sum);
+		if (threadIdx.x % 32 == 0) reinterpret_cast<float *>(&sums)[threadIdx.x / 32] = sum;
+		__syncthreads();
+		float4 all = sums;
+		float scale = rsqrtf((all.x + all.y + all.z + all.w) / p.g.k + p.eps);
+#pragma unroll
+		for (int i = 0; i < EACH; i++)
+			if (inside(p, i))
+				static_cast<uint2 *>(row)[place(i)] = {pack_half(v[i].x * scale * weights[i].x, v[i].y * scale * weights[i].y), pack_half(v[i].z * scale * weights[i].z, v[i].w * scale * weights[i].w)};
+		__syncthreads();
+	}
+};
 // end_piece merges the warps' sums over chunks [begin, end) of a tile.
 template <class S, int BN, int MT>
 __device__ __forceinline__ void end_piece(const GemmParams &p, const S &s, char *stages, int tile, int begin, int end, int chunks) {
@@ -192,9 +241,11 @@ template <int From = 0, int To = 7> __device__ __forceinline__ void wait_but(int
 // The CTAs end the groups of eight sums in turn. Each adds its warps', and sends them to the
 // one that ends the group, without a barrier of the cluster, which would wait for memory; that
 // adds them in order of k. Its barrier counts their bytes, so that it does not exit before.
-template <int BN, int MT, int STAGES> __device__ __forceinline__ void share(const GemmParams &p) {
+template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ void share(const GemmParams &p, const NormedParams *normed = nullptr) {
 	grid_trigger(); // what does not depend on this may begin where there is room
-	using S = Skinny<BN, MT, STAGES>;
+	constexpr bool NORMED = EACH > 0;
+	constexpr int LANES = NORMED ? 32 : 16; // that ask for weights
+	using S = Skinny<BN, MT, STAGES, NORMED>;
 	constexpr int OF = BN / 8, TURN = WARPS * S::STAGE;          // groups of a token; bytes between a warp's stages
 	constexpr int SUMS = 128, HEAD = SUMS + (OF * MT + MOST) * 32; // before the ring: a barrier, and the sums of all CTAs for the groups that this one ends
 	static_assert(S::ROUND == MT && OF * MT <= WARPS * 32, "a thread has a group at most");
@@ -203,8 +254,8 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void share(cons
 	auto over = [&](int x) { return x * inverse >> 16; }; // x / ctas, of less than 8,192
 	int tile = over(blockIdx.x), runs = (p.k + S::KS - 1) / S::KS, less = over(runs), more = runs - less * ctas; // of them have one more
 	int begin = rank * less + min(rank, more), first = begin + warp, end = begin + less + (rank < more);
-	int stages = (dynamic_shared() - HEAD) / TURN;
-	uint32_t received = shared_address(memory), ring = received + HEAD + warp * S::STAGE;
+	int before = HEAD + (NORMED ? p.k * 2 : 0), stages = (dynamic_shared() - before) / TURN; // before the ring
+	uint32_t received = shared_address(memory), ring = received + before + warp * S::STAGE;
 	int g = threadIdx.x, all = p.m * OF, of = over(g), to = g - of * ctas; // the group of the thread is the of-th that CTA `to` ends
 	int token = g / OF, column = tile * BN + g % OF * 8;
 	bool ends = g < all && to == rank;
@@ -216,11 +267,13 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void share(cons
 	}
 	cluster_arrive_relaxed();
 
-	bool weights = threadIdx.x % 32 < 16;
+	Norm<NORMED ? EACH : 1> norm;
+	if constexpr (NORMED) norm.request(*normed);
+	bool weights = threadIdx.x % 32 < LANES;
 	uint64_t policy = evict_first_policy();
 	if (weights)
 		for (int i = 0, run = first; i < stages; i++, run += WARPS) {
-			if (run < end) S::template copy_weights<16>(p, tile, run * S::KS, ring + i * TURN, policy);
+			if (run < end) S::template copy_weights<LANES>(p, tile, run * S::KS, ring + i * TURN, policy);
 			copy_commit();
 		}
 	// Behind the wait every instruction counts: most are not in the cache. So what can be known is.
@@ -232,7 +285,8 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void share(cons
 	S s;
 	s.clear();
 	grid_wait();
-	if (!weights)
+	if constexpr (NORMED) norm.make(*normed, memory + HEAD);
+	else if (!weights)
 #pragma unroll 1
 		for (int i = 0, run = first; i < stages; i++, run += WARPS) {
 			if (run < end) S::template copy_tokens<16>(p, tokens, run * S::KS, ring + i * TURN);
@@ -247,25 +301,25 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void share(cons
 		uint32_t at = ring + stage * TURN;
 		wait_but(stages - 1);
 		__syncwarp();
-		s.multiply(at);
+		s.multiply(at, received + HEAD + run * S::KS * 2);
 		__syncwarp();
 		int next = run + stages * WARPS;
 		if (next < end) {
 			S::copy_weights(p, tile, next * S::KS, at, policy);
-			S::copy_tokens(p, S::first_token(p), next * S::KS, at);
+			if (!NORMED) S::copy_tokens(p, S::first_token(p), next * S::KS, at);
 		}
 		copy_commit();
 		if (++stage == stages) stage = 0;
 	}
 
 	__syncwarp();
-	s.leave(reinterpret_cast<float *>(memory + HEAD + warp * S::STAGE), 0);
+	s.leave(reinterpret_cast<float *>(memory + before + warp * S::STAGE), 0);
 	__syncthreads();
 	if (g >= all) return;
 	int most = over(all + ctas - 1), mine = SUMS + (rank * most + of) * 32; // groups that a CTA ends; sums are [CTA that sends][group]
 	float y[8] = {};
 	for (int w = 0; w < WARPS; w++) {
-		const float4 *from = reinterpret_cast<const float4 *>(reinterpret_cast<float *>(memory + HEAD + w * S::STAGE) + S::merged(token, g % OF * 8));
+		const float4 *from = reinterpret_cast<const float4 *>(reinterpret_cast<float *>(memory + before + w * S::STAGE) + S::merged(token, g % OF * 8));
 		add8(y, from[0], from[1]);
 	}
 	if (!ends) {
@@ -294,14 +348,16 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void share(cons
 
 #else
 
-template <int BN, int MT, int STAGES> __device__ void share(const GemmParams &) {}
+template <int BN, int MT, int STAGES, int EACH = 0> __device__ void share(const GemmParams &, const NormedParams * = nullptr) {}
 
 #endif
 
-template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(const GemmParams &p) {
+template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ void project(const GemmParams &p, const NormedParams *normed = nullptr) {
+	constexpr bool NORMED = EACH > 0;
 	if (MT == 8) grid_trigger(); // with more tokens what begins is in the way (1.5B, 16: 2 %)
-	using S = Skinny<BN, MT, STAGES>;
-	extern __shared__ __align__(128) char memory[];
+	using S = Skinny<BN, MT, STAGES, NORMED>;
+	extern __shared__ __align__(128) char row[];
+	char *memory = row + (NORMED ? p.k * 2 : 0);
 	int warp = threadIdx.x / 32, chunks = (p.k + S::CHUNK - 1) / S::CHUNK;
 	uint32_t ring = shared_address(memory) + warp * S::RING;
 	uint64_t policy = evict_first_policy();
@@ -319,22 +375,37 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		if (++at == chunks) at = 0, t++;
 	};
 
+	if constexpr (NORMED) {
+		Norm<EACH> norm;
+		norm.request(*normed);
 #pragma unroll 1
-	for (int i = 0; i < S::EARLY && i < count; i++) {
-		issue_weights(ahead_tile, ahead_chunk, i);
-		advance(ahead_tile, ahead_chunk);
-	}
-	grid_wait();
-	if (MT > 8) grid_trigger();
-	ahead_tile = tile, ahead_chunk = chunk;
+		for (int i = 0; i < STAGES; i++) {
+			if (i < count) {
+				issue_weights(ahead_tile, ahead_chunk, i);
+				advance(ahead_tile, ahead_chunk);
+			}
+			copy_commit();
+		}
+		grid_wait();
+		norm.make(*normed, row);
+	} else {
 #pragma unroll 1
-	for (int i = 0; i < STAGES; i++) {
-		if (i < count) {
-			if (i >= S::EARLY) issue_weights(ahead_tile, ahead_chunk, i);
-			issue_tokens(ahead_chunk, i);
+		for (int i = 0; i < S::EARLY && i < count; i++) {
+			issue_weights(ahead_tile, ahead_chunk, i);
 			advance(ahead_tile, ahead_chunk);
 		}
-		copy_commit();
+		grid_wait();
+		if (MT > 8) grid_trigger();
+		ahead_tile = tile, ahead_chunk = chunk;
+#pragma unroll 1
+		for (int i = 0; i < STAGES; i++) {
+			if (i < count) {
+				if (i >= S::EARLY) issue_weights(ahead_tile, ahead_chunk, i);
+				issue_tokens(ahead_chunk, i);
+				advance(ahead_tile, ahead_chunk);
+			}
+			copy_commit();
+		}
 	}
 
 	S s;
@@ -344,7 +415,7 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		int stage = i % STAGES * S::STAGE;
 		copy_wait<STAGES - 1>();
 		__syncwarp();
-		if (column(chunk) < p.k) s.multiply(ring + stage);
+		if (column(chunk) < p.k) s.multiply(ring + stage, shared_address(row) + column(chunk) * 2);
 		if (chunk + 1 == chunks || i + 1 == count) {
 			end_piece<S, BN, MT>(p, s, memory + stage, tile, begin, chunk + 1, chunks);
 			s.clear();
@@ -353,7 +424,7 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		__syncwarp();
 		if (i + STAGES < count) {
 			issue_weights(ahead_tile, ahead_chunk, i);
-			issue_tokens(ahead_chunk, i);
+			if (!NORMED) issue_tokens(ahead_chunk, i);
 			advance(ahead_tile, ahead_chunk);
 		}
 		copy_commit();
@@ -378,3 +449,15 @@ CLUSTERS(16, 8, 4)
 CLUSTERS(32, 8, 5)
 CLUSTERS(32, 16, 5)
 CLUSTERS(32, 32, 3)
+
+// Of one token, and its norm of up to so many elements.
+#define NORMED(BN, STAGES, MOST) \
+	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_8_normed_##MOST(const __grid_constant__ NormedParams p) { project<BN, 8, STAGES, MOST / 512>(p.g, &p); } \
+	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_8_normed_##MOST##_clusters(const __grid_constant__ NormedParams p) { share<BN, 8, STAGES, MOST / 512>(p.g, &p); }
+
+NORMED(16, 4, 1024)
+NORMED(16, 4, 2048)
+NORMED(16, 4, 4096)
+NORMED(32, 5, 1024)
+NORMED(32, 5, 2048)
+NORMED(32, 5, 4096)

@@ -2,7 +2,11 @@
 
 package cuda
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+	"unsafe"
+)
 
 // skinnyVariant is a kernel of gemm_skinny.cu: bn weight rows a tile, up to mt
 // tokens, a ring of stages; without stages there is only that of clusters, whose ring has
@@ -26,12 +30,48 @@ func (v skinnyVariant) chunk() int { return 4 * 2048 / v.bn }
 func (v skinnyVariant) shared() int { return v.stages * v.stage() }
 
 // stage is the bytes of a stage of the rings of all warps.
-func (v skinnyVariant) stage() int { return 4 * (4096 + v.mt*2*2048/v.bn) }
+func (v skinnyVariant) stage() int { return weightStage + 4*v.mt*2*2048/v.bn }
+
+const weightStage = 4 * 4096 // its weights
 
 // head is the bytes before the ring in a cluster: a barrier, and sums.
 func (v skinnyVariant) head() int { return 128 + (v.bn*v.mt/8+8)*32 }
 
 func (v skinnyVariant) kernel() string { return fmt.Sprintf("gemm_skinny_%d_%d", v.bn, v.mt) }
+
+// normedParams is NormedParams.
+type normedParams struct {
+	g            gemmParams
+	hidden, norm ptr
+	eps          float32
+	_            int32
+}
+
+var _ [224]byte = [unsafe.Sizeof(normedParams{})]byte{}
+
+// normedLaunch is the launch of the kernel that makes the norm of a single token, too, of the way of
+// a plan; ok is false where there is none. The row is in shared memory instead of the ring's tokens.
+func normedLaunch(g gemmPlan, s gemmShape, width int) (l launch, ok bool) {
+	if s.m != 1 || width != s.k || s.kind != epilogueQKV && s.kind != epilogueSwiGLU {
+		return launch{}, false
+	}
+	l = g.launch
+	name, cluster := strings.CutSuffix(l.kernel, clustersSuffix)
+	for _, v := range skinnyVariants {
+		for _, most := range []int{1024, 2048, 4096} {
+			if v.mt != 8 || v.kernel() != name || s.k > most {
+				continue
+			}
+			l.kernel, l.Shared = fmt.Sprintf("%s_normed_%d", name, most), uint32(2*s.k+v.stages*weightStage)
+			if cluster {
+				stages := (int(g.Shared) - v.head()) / v.stage()
+				l.kernel, l.Shared = l.kernel+clustersSuffix, uint32(v.head()+2*s.k+stages*weightStage)
+			}
+			return l, true
+		}
+	}
+	return launch{}, false
+}
 
 // planGemmSkinny takes up to 64 tokens: of the variants, whole or cut, the one
 // that the model below finds fastest.

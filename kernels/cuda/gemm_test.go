@@ -116,6 +116,48 @@ func TestPlanGemmSkinnyClusters(t *testing.T) {
 	require.Empty(t, skinnyClusters(gemmShape{m: 1, n: 896, k: 896}, archs[1]), "not on an A100")
 }
 
+// TestNormedLaunch: in a step of one token gate_up makes its norm, whatever the card, but for the 7B's,
+// for which some have another kernel; the row that it reads has room, and the ring keeps its stages.
+func TestNormedLaunch(t *testing.T) {
+	for _, a := range slices.Concat(archs, hoppers) {
+		for _, model := range trueShapes {
+			width := model.shape.Hidden
+			for _, p := range productsOf(&model.shape, 1) {
+				plan, ok := planProduct(p.shape, a)
+				require.True(t, ok)
+				l, ok := normedLaunch(plan.gemmPlan, p.shape, width)
+				name := fmt.Sprintf("%+v %s %s", a, model.name, p.name)
+				require.True(t, ok || p.name != "gate_up" || model.name == "7b", name)
+				if !ok {
+					continue
+				}
+				require.True(t, p.name == "qkv" || p.name == "gate_up", name)
+				var bn, most int
+				_, err := fmt.Sscanf(l.kernel, "gemm_skinny_%d_8_normed_%d", &bn, &most)
+				require.NoError(t, err, name)
+				require.LessOrEqual(t, width, most, name)
+				require.Greater(t, 2*width, most, "a smaller one does not do: %s", name)
+				require.Equal(t, strings.HasSuffix(plan.kernel, clustersSuffix), strings.HasSuffix(l.kernel, clustersSuffix), name)
+				require.Equal(t, plan.Grid, l.Grid, name)
+				require.LessOrEqual(t, int(l.Shared), a.shared, name)
+				head := 0
+				if l.Cluster > 0 {
+					head = 128 + (bn+8)*32
+				}
+				require.Zero(t, (int(l.Shared)-head-2*width)%(4*4096), name)
+				require.Equal(t, (int(plan.Shared)-head)/(4*(4096+2*8*2048/bn)), (int(l.Shared)-head-2*width)/(4*4096), "stages: %s", name)
+			}
+		}
+	}
+	qkv := gemmShape{m: 1, n: 1152, k: 896, kind: epilogueQKV}
+	plan, _ := planProduct(qkv, archs[0])
+	_, ok := normedLaunch(plan.gemmPlan, qkv, 890)
+	require.False(t, ok, "a row with padding")
+	qkv.m = 2
+	_, ok = normedLaunch(plan.gemmPlan, qkv, 896)
+	require.False(t, ok)
+}
+
 // TestSkinnyDivision: what share divides by the size of a cluster.
 func TestSkinnyDivision(t *testing.T) {
 	for c := 2; c <= 8; c++ {

@@ -26,13 +26,26 @@ func (b *Backend) Embed(weight kernels.Weight) {
 	b.run.layer = 0
 }
 
-// RMSNorm implements kernels.Backend.
+// RMSNorm implements kernels.Backend. That of a single token is left to the product behind it.
 func (b *Backend) RMSNorm(weight kernels.Weight) {
 	w := b.operand(kernels.OpRMSNorm, weight, weightNorm, b.shape.Hidden, 1)
 	b.begin(kernels.OpRMSNorm)
+	if b.run.tokens == 1 && b.tap == nil && !b.limits.BatchInvariant {
+		b.run.norm = w
+		b.finish(kernels.OpRMSNorm, kernels.Normed, 0, 0)
+		return
+	}
 	b.rmsnorm(kernels.OpRMSNorm, w, 0, b.ws.normed, b.run.tokens)
 	n := int64(b.run.tokens) * int64(b.shape.Hidden)
 	b.finish(kernels.OpRMSNorm, kernels.Normed, 6*n+4*int64(b.shape.Hidden), 4*n)
+}
+
+// makeNorm makes the norm that was left to an operation that does not.
+func (b *Backend) makeNorm() {
+	if w := b.run.norm; w != nil {
+		b.run.norm = nil
+		b.rmsnorm(kernels.OpRMSNorm, w, 0, b.ws.normed, b.run.tokens)
+	}
 }
 
 // rmsnorm norms n rows of Hidden, those of the index array rows or, with 0, the
@@ -160,6 +173,15 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 	if plan, ok := b.planGemm(shape); ok {
 		p := plan.params(shape, b.ws.gemm)
 		p.x, p.w, p.ldX, p.panel, p.e = x.data, w.data, int64(ld), w.panel(), e
+		if norm := b.run.norm; norm != nil {
+			if l, ok := normedLaunch(plan.gemmPlan, shape, b.shape.Hidden); ok {
+				b.run.norm = nil
+				normed := normedParams{g: p, hidden: b.ws.hidden, norm: norm.data, eps: b.shape.RMSEps}
+				b.launch(op, l, unsafe.Pointer(&normed))
+				return
+			}
+			b.makeNorm()
+		}
 		if plan.xBox == 0 {
 			b.launch(op, plan.launch, unsafe.Pointer(&p))
 			return
@@ -171,6 +193,7 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 		b.launch(op, plan.launch, unsafe.Pointer(&tiled))
 		return
 	}
+	b.makeNorm()
 	p := gemmPlainParams{x: x.data, w: w.data, ldX: int64(ld), panel: w.panel(), k: int32(w.width), e: e}
 	b.launch(op, planGemmPlain(shape), unsafe.Pointer(&p))
 }
@@ -256,6 +279,9 @@ func (b *Backend) planGemm(s gemmShape) (productPlan, bool) {
 func (b *Backend) begin(op kernels.Op) {
 	if !b.run.issuing && op != kernels.OpSample {
 		panic(fmt.Sprintf("cuda: %s outside Launch", op))
+	}
+	if op != kernels.OpQKV && op != kernels.OpGateUp {
+		b.makeNorm()
 	}
 	b.ranges.Push(string(op))
 	b.profiler.begin(b)

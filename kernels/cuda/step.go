@@ -52,7 +52,8 @@ type runState struct {
 	logits       int
 	step         *step
 	attention    attentionPlan
-	kept         bool // tokens are LogitRows'
+	kept         bool    // tokens are LogitRows'
+	norm         *weight // of an RMSNorm that the next operation makes, if it is a product that can
 }
 
 func (b *Backend) resultWords() int { return b.limits.MaxLogitRows * (3 + 2*b.limits.MaxTopLogprobs) }
@@ -145,6 +146,7 @@ func (b *Backend) issue(s *step, queryStart, lens []int32, decodes, logits int, 
 	b.planAttention(queryStart, lens, decodes)
 	b.end(kernels.OpPrepare, 4*int64(s.message.n), 0)
 	forward()
+	b.makeNorm()
 	b.run.issuing = false
 }
 

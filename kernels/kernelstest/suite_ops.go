@@ -72,6 +72,12 @@ func (p *pair) sameRows(n int) {
 	require.Equal(p.t, p.want.ReadActivation(kernels.Hidden, n), p.got.ReadActivation(kernels.Hidden, n))
 }
 
+// chained requires what several operations in a row made to be the Oracle's.
+func (p *pair) chained(a kernels.Activation, n int) {
+	p.t.Helper()
+	require.NoError(p.t, p.tol.chained(4).compare(p.got.ReadActivation(a, n), p.want.ReadActivation(a, n), p.shape.Width(a)))
+}
+
 func (s *suite) rmsnorm(t *testing.T) {
 	s.runOps(t, cross([]geometry{tiny, smol, qwen05}, 1, 3, 13, 100), func(p *pair, b *kernels.Batch, n int) {
 		w := p.norm(tensor("norm", kernels.FP32, 1, p.shape.Hidden))
@@ -92,6 +98,35 @@ func (s *suite) rmsnorm(t *testing.T) {
 			p.equal(kernels.Normed, 3)
 		})
 	}
+	// A product may make the norm before it.
+	t.Run("qkv", func(t *testing.T) {
+		s.runOps(t, cross([]geometry{tiny, oddHead, qwen05, qwen15, qwen7}, 1, 2), func(p *pair, b *kernels.Batch, n int) {
+			norm := p.norm(normWeight("norm", p.shape.Hidden))
+			spec := qkvSpec(p.shape, "qkv", true)
+			qkv := p.load(func(b kernels.Backend) (kernels.Weight, error) { return b.LoadLinear(spec) })
+			p.random(kernels.Hidden, n, 3)
+			p.poison(kernels.Query)
+			p.step(b, func(b kernels.Backend, ws []kernels.Weight) {
+				b.RMSNorm(ws[norm])
+				b.QKV(1, ws[qkv])
+			})
+			p.chained(kernels.Query, n)
+		})
+	})
+	t.Run("gate_up", func(t *testing.T) {
+		s.runOps(t, cross([]geometry{tiny, oddHead, qwen05}, 1, 2), func(p *pair, b *kernels.Batch, n int) {
+			norm := p.norm(normWeight("norm", p.shape.Hidden))
+			gates := p.linear(kernels.LinearGateUp,
+				fanIn("gate", p.shape.Intermediate, p.shape.Hidden), fanIn("up", p.shape.Intermediate, p.shape.Hidden))
+			p.random(kernels.Hidden, n, 3)
+			p.poison(kernels.MLP)
+			p.step(b, func(b kernels.Backend, ws []kernels.Weight) {
+				b.RMSNorm(ws[norm])
+				b.GateUp(ws[gates])
+			})
+			p.chained(kernels.MLP, n)
+		})
+	})
 	t.Run("tiny_values", func(t *testing.T) { // where epsilon decides
 		p := s.newPair(t, tiny.shape(), limitsFor(2, 2, 40, 16), 9)
 		w := p.norm(normWeight("norm", 64))
