@@ -27,19 +27,25 @@ struct Part {
 	int column, row, first, steps; // of the tile, in tiles
 };
 
-// Parts deals them out, the same to producer and consumers: a piece of a cut tile,
-// then whole tiles; or the CTA's share of its cluster's tile.
-struct Parts {
-	int tiles, rows, steps, pieces, cut, at;
+// Parts deals them out, the same to producer and consumers: the CTA's share of its cluster's tile;
+// or whole tiles, before them, where tiles are CUT, a piece of one. What it takes to find the first
+// is known before it is asked for.
+template <bool CUT> struct Parts {
+	int tiles, rows, steps, pieces, cut = 0, at;
+	Part shared = {}; // of a cluster's tile
 
 	__device__ __forceinline__ Parts(const GemmParams &p, int mt, int panels = 1) {
 		rows = (p.m + mt - 1) / mt, tiles = p.tiles * rows, steps = (p.k / BK + panels - 1) / panels, pieces = p.per;
-		cut = pieces > 0 ? tiles % gridDim.x : 0;
-		at = pieces > 0 ? -1 : 0;
+		at = CUT && pieces > 0 ? -1 : 0;
+		if (pieces == 0) {
+			Over over;
+			int i = cluster_rank();
+			shared = part(cluster_id(), over(steps * i), over(steps * (i + 1)));
+		} else if (CUT) cut = tiles % gridDim.x;
 	}
-	__device__ __forceinline__ Part part(int tile, int i, int of) const {
-		int first = steps * i / of;
-		return {tile / rows, tile % rows, first, steps * (i + 1) / of - first};
+	__device__ __forceinline__ Part part(int tile, int first, int end) const {
+		int column = rows > 1 ? tile / rows : tile;
+		return {column, tile - column * rows, first, end - first};
 	}
 	// cut_tile numbers the tile that the CTA has a piece of, if it has one.
 	__device__ __forceinline__ int cut_tile() const { return blockIdx.x / pieces; }
@@ -47,18 +53,19 @@ struct Parts {
 	__device__ __forceinline__ bool next(Part &p) {
 		int now = at++;
 		if (pieces == 0) {
-			p = part(blockIdx.x / cluster_size(), cluster_rank(), cluster_size());
+			p = shared;
 			return now == 0;
 		}
-		if (now < 0) {
+		if (CUT && now < 0) {
 			if (cut_tile() < cut) {
-				p = part(cut_tile(), blockIdx.x % pieces, pieces);
+				int i = blockIdx.x % pieces;
+				p = part(cut_tile(), steps * i / pieces, steps * (i + 1) / pieces);
 				return true;
 			}
 			now = at++;
 		}
 		int tile = cut + now * gridDim.x + blockIdx.x;
-		p = part(tile, 0, 1);
+		p = part(tile, 0, steps);
 		return tile < tiles;
 	}
 };
@@ -98,19 +105,23 @@ struct Ring {
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
 
 // produce fills the ring, first with weights, which are requested before the kernel before
-// has finished.
-template <class S> __device__ __forceinline__ void produce(const StreamParams &p, S &s, Parts parts) {
+// has finished; then the first tokens are a few instructions away.
+template <class S, class P> __device__ __forceinline__ void produce(const StreamParams &p, S &s, P parts) {
 	uint64_t policy = evict_first_policy();
-	Parts ahead = parts;
-	Part t;
+	Part first;
+	bool more = parts.next(first), beyond = more;
+	Part t = first;
 	int early = 0;
 	prefetch_map(p.x);
-	while (early < s.stages() && ahead.next(t))
+	for (P ahead = parts; beyond && early < s.stages(); beyond = ahead.next(t))
+#pragma unroll 1
 		for (int i = 0; i < t.steps && early < s.stages(); i++, early++, s.next(s.stages())) s.copy_weights(p, t, i, policy);
+	t = first;
 	grid_wait();
 	s.rewind();
 	int done = 0;
-	while (parts.next(t))
+	for (; more; more = parts.next(t))
+#pragma unroll 1
 		for (int i = 0; i < t.steps; i++, done++, s.next(s.stages())) {
 			if (done >= early) {
 				if (done >= s.stages()) barrier_wait(s.empty + 8 * s.stage, s.parity ^ 1);

@@ -250,9 +250,9 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 	constexpr int SUMS = 128, HEAD = SUMS + (OF * MT + MOST) * 32; // before the ring: a barrier, and the sums of all CTAs for the groups that this one ends
 	static_assert(S::ROUND == MT && OF * MT <= WARPS * 32, "a thread has a group at most");
 	extern __shared__ __align__(128) char memory[];
-	int rank = cluster_rank(), ctas = cluster_size(), inverse = 65536u / ctas + 1, warp = threadIdx.x / 32;
-	auto over = [&](int x) { return x * inverse >> 16; }; // x / ctas, of less than 8,192
-	int tile = over(blockIdx.x), runs = (p.k + S::KS - 1) / S::KS, less = over(runs), more = runs - less * ctas; // of them have one more
+	Over over;
+	int rank = cluster_rank(), ctas = over.size, warp = threadIdx.x / 32;
+	int tile = cluster_id(), runs = (p.k + S::KS - 1) / S::KS, less = over(runs), more = runs - less * ctas; // of them have one more
 	int begin = rank * less + min(rank, more), first = begin + warp, end = begin + less + (rank < more);
 	int before = HEAD + (NORMED ? p.k * 2 : 0), stages = (dynamic_shared() - before) / TURN; // before the ring
 	uint32_t received = shared_address(memory), ring = received + before + warp * S::STAGE;

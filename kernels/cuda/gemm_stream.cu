@@ -117,7 +117,7 @@ template <class S> __device__ __forceinline__ void leave_tile(S &s) {
 template <int BN, int MT, class S> __device__ __forceinline__ void share(const GemmParams &p, const S &s, const Part &t) {
 	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
 	int rank = cluster_rank(), size = cluster_size(), all = min(MT, p.m - t.row * MT) * OF;
-	int groups = (all + size - 1) / size, end = min((rank + 1) * groups, all);
+	int groups = Over().up(all), end = min((rank + 1) * groups, all);
 	auto row = [&](int g) { return t.row * MT + g / OF; };
 	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
 	int g = rank * groups + threadIdx.x;
@@ -141,7 +141,7 @@ template <int BN, int MT, class S> __device__ __forceinline__ void share(const G
 }
 
 // leave_piece writes the sums of the CTA's piece of a cut tile, [token][row], and counts it.
-template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(const GemmParams &p, S &s, const Parts &parts, const Part &t) {
+template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(const GemmParams &p, S &s, const Parts<true> &parts, const Part &t) {
 	float *to = p.partials + (int64_t)blockIdx.x * BN * MT;
 	int rows = min(MT, p.m - t.row * MT);
 	s.each([&](int token, int row, const float (&y)[8]) {
@@ -156,7 +156,7 @@ template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(c
 // pieces, with which their CTAs began, are there or soon will be. All CTAs are under way
 // at a time, since the next grid's start after all of this one's have. The last to count
 // itself a second time leaves the counter at zero.
-template <int BN, int MT> __device__ __forceinline__ void end_pieces(const GemmParams &p, const Parts &parts, const Part &t) {
+template <int BN, int MT> __device__ __forceinline__ void end_pieces(const GemmParams &p, const Parts<true> &parts, const Part &t) {
 	constexpr int EACH = MT >= 64 ? 4 : MT / 16, OF = BN / 8;
 	volatile int32_t *counter = p.counters + parts.cut_tile();
 	if (threadIdx.x == 0)
@@ -192,7 +192,7 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 	S s;
 	s.place(memory, STAGES * S::STAGE + 8 * S::OUT, STAGES);
 	s.mine = reinterpret_cast<float *>(s.memory + STAGES * S::STAGE + threadIdx.x / 32 * S::OUT);
-	Parts parts(p.g, MT);
+	Parts<true> parts(p.g, MT);
 	bool alone = parts.pieces > 0;
 	s.make_barriers(STAGES);
 	__syncthreads();
@@ -207,18 +207,18 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 			cluster_wait();
 		}
 	} else {
+		Part t = {};
+		bool more = parts.next(t);
 		grid_wait();
-		Part t;
 		if (alone) {
 			Part piece = {};
-			while (parts.next(t)) {
+			for (; more; more = parts.next(t)) {
 				s.multiply(t.steps);
 				if (t.steps < parts.steps) leave_piece<BN, MT>(p.g, s, parts, piece = t);
 				else s.each([&](int token, int row, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * MT + token, t.column * BN + row, y); });
 			}
 			if (piece.steps > 0) end_pieces<BN, MT>(p.g, parts, piece);
 		} else {
-			parts.next(t);
 			s.multiply(t.steps);
 			sync_consumers(); // all products with the ring are done
 			leave_tile(s);

@@ -112,12 +112,13 @@ template <int BN, int MT> struct Wide : Ring {
 	}
 	// spread sends them to the CTAs of the cluster, the tokens in turn: [CTA that sends][token][weight].
 	__device__ __forceinline__ void spread(int rows) const {
-		int each = (rows + ctas - 1) / ctas;
+		Over over;
+		int each = over.up(rows);
 #pragma unroll
 		for (int h = 0; h < 2; h++) {
-			int token = row() + 8 * h, to = token % ctas;
+			int token = row() + 8 * h, turn = over(token), to = token - turn * ctas;
 			if (token >= rows) break;
-			uint32_t at = remote(sums + ((rank * each + token / ctas) * BN + column() + threadIdx.x % 4 * 2) * 4, to), barrier = remote(received, to);
+			uint32_t at = remote(sums + ((rank * each + turn) * BN + column() + threadIdx.x % 4 * 2) * 4, to), barrier = remote(received, to);
 #pragma unroll
 			for (int g = 0; g < GROUPS; g++)
 				if (mine(g)) send(at + 32 * g, sum(g, 2 * h), sum(g, 2 * h + 1), barrier);
@@ -168,8 +169,9 @@ template <int BN, int MT> struct Wide : Ring {
 // the CTA that ends its token, without a barrier of the cluster: that would wait for memory.
 // What an output reads beside them is requested before they are made.
 template <int BN, int MT> __device__ __forceinline__ void one(const GemmParams &p, Wide<BN, MT> &s, const Part &t) {
-	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
-	int rows = min(MT, p.m - t.row * MT), all = (rows - s.rank + s.ctas - 1) / s.ctas * OF; // groups of eight
+	constexpr int OF = BN / 8;
+	Over over;
+	int rows = min(MT, p.m - t.row * MT), all = over.up(rows - s.rank) * OF; // groups of eight
 	auto row = [&](int g) { return t.row * MT + g / OF * s.ctas + s.rank; };
 	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
 	bool several = s.ctas > 1, adds = p.kind == RESIDUAL;
@@ -191,13 +193,15 @@ template <int BN, int MT> __device__ __forceinline__ void one(const GemmParams &
 		sync_consumers();
 	}
 	uint32_t sums = several ? s.sums : s.ring;
-	int ld = (several ? BN : Wide<BN, MT>::TILE_LD) * 4, next = (rows + s.ctas - 1) / s.ctas * ld;
+	int ld = (several ? BN : Wide<BN, MT>::TILE_LD) * 4, next = over.up(rows) * ld;
 	for (; g < all; g += CONSUMERS) {
 		uint32_t at = sums + g / OF * ld + g % OF * 32;
 		float y[8] = {};
+#pragma unroll 1
+		for (int base = 0; base < s.ctas; base += 4)
 #pragma unroll
-		for (int from = 0; from < MOST; from++)
-			if (from < s.ctas) add8(y, read_shared(at + from * next), read_shared(at + from * next + 16));
+			for (int j = 0; j < 4; j++)
+				if (int from = base + j; from < s.ctas) add8(y, read_shared(at + from * next), read_shared(at + from * next + 16));
 		if (adds) {
 			add8(y, lo, hi);
 			if (g + CONSUMERS < all) residual8(p.e, row(g + CONSUMERS), column(g + CONSUMERS), lo, hi);
@@ -210,7 +214,7 @@ template <int BN, int MT> __device__ __forceinline__ void project(const StreamPa
 	grid_trigger(); // what does not depend on this may begin where there is room
 	extern __shared__ char memory[];
 	Wide<BN, MT> s(p, memory);
-	Parts parts(p.g, MT, s.panels);
+	Parts<false> parts(p.g, MT, s.panels);
 	__syncthreads();
 	if (s.ctas > 1) cluster_arrive_relaxed();
 
@@ -221,13 +225,12 @@ template <int BN, int MT> __device__ __forceinline__ void project(const StreamPa
 		if (s.ctas > 1) cluster_wait();
 		return;
 	}
-	grid_wait();
 	Part t;
-	if (parts.pieces == 0) {
-		parts.next(t);
-		one(p.g, s, t);
-	} else {
-		while (parts.next(t)) {
+	bool more = parts.next(t);
+	grid_wait();
+	if (parts.pieces == 0) one(p.g, s, t);
+	else {
+		for (; more; more = parts.next(t)) {
 			s.multiply(t.steps);
 			s.each([&](int token, int weight, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * MT + token, t.column * BN + weight, y); });
 		}

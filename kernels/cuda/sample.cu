@@ -134,15 +134,18 @@ PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ Sample
 	if (threadIdx.x == 0) p.parts[blockIdx.y * MAX_SPLITS + blockIdx.x] = part;
 }
 
-// row_of combines a row's parts.
+// row_of combines a row's parts, in every warp: a lane asks for one or two.
 static __device__ Row row_of(const SampleParams &p, int entry) {
 	Row row = {{-INFINITY, -1}, -INFINITY, false};
-	for (int i = 0; i < p.splits; i++) {
-		const Part &part = p.parts[entry * MAX_SPLITS + i];
+	for (int i = threadIdx.x % 32; i < p.splits; i += 32) {
+		const Part part = p.parts[entry * MAX_SPLITS + i];
 		if (part.id >= 0 && part.max > row.first.z) row.first = {part.max, part.id};
 		row.raw_max = fmaxf(row.raw_max, part.raw_max);
 		row.bad |= part.bad;
 	}
+	row.first = warp_largest(row.first);
+	row.raw_max = warp_max(row.raw_max);
+	row.bad = __any_sync(~0u, row.bad);
 	row.bad |= row.first.id < 0 || row.first.z == INFINITY;
 	return row;
 }
@@ -176,13 +179,14 @@ static __device__ int drawn(const SampleParams &p, const RowParams &r, const Row
 	if (row.bad) return -1;
 	if (r.temperature == 0) return row.first.id;
 	bool filter = r.min_p > 0 || (r.top_k > 0 && r.top_k < p.sample_vocab) || (r.top_p > 0 && r.top_p < 1);
-	Best best = p.draws[entry * MAX_SPLITS];
+	if (filter) return p.draws[entry * MAX_SPLITS].id;
+	Best best = {-INFINITY, -1};
 	int used = (p.sample_vocab + SPLIT - 1) / SPLIT;
-	for (int i = 1; !filter && i < used; i++) {
+	for (int i = threadIdx.x % 32; i < used; i += 32) {
 		Best other = p.draws[entry * MAX_SPLITS + i];
-		if (better(other.score, other.id, best)) best = other;
+		if (other.id >= 0 && better(other.score, other.id, best)) best = other;
 	}
-	return best.id;
+	return warp_best(best).id;
 }
 
 PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ SampleParams p) {

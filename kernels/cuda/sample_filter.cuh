@@ -71,11 +71,16 @@ static __device__ __forceinline__ bool larger(const Largest &a, const Largest &b
 	return a.id >= 0 && (b.id < 0 || a.z > b.z || (a.z == b.z && a.id < b.id));
 }
 
-static __device__ __forceinline__ Largest block_largest(Largest l, Largest *shared) {
+static __device__ __forceinline__ Largest warp_largest(Largest l) {
 	for (int i = 16; i > 0; i /= 2) {
 		Largest other = {__shfl_xor_sync(~0u, l.z, i), __shfl_xor_sync(~0u, l.id, i)};
 		if (larger(other, l)) l = other;
 	}
+	return l;
+}
+
+static __device__ __forceinline__ Largest block_largest(Largest l, Largest *shared) {
+	l = warp_largest(l);
 	__syncthreads();
 	if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = l;
 	__syncthreads();

@@ -97,14 +97,18 @@ struct Drawer {
 	}
 };
 
-// block_best reduces over the CTA; every thread gets the result. shared: one Best
-// a warp.
-static __device__ __forceinline__ Best block_best(Best b, Best *shared) {
+// warp_best reduces over a warp, block_best over the CTA; every thread gets the result. shared: one
+// Best a warp.
+static __device__ __forceinline__ Best warp_best(Best b) {
 	for (int i = 16; i > 0; i /= 2) {
 		double score = __shfl_xor_sync(~0u, b.score, i);
 		int32_t id = __shfl_xor_sync(~0u, b.id, i);
 		if (id >= 0 && better(score, id, b)) b = {score, id};
 	}
+	return b;
+}
+static __device__ __forceinline__ Best block_best(Best b, Best *shared) {
+	b = warp_best(b);
 	__syncthreads();
 	if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = b;
 	__syncthreads();

@@ -102,17 +102,32 @@ __device__ __forceinline__ uint32_t uniform(uint32_t x) { return __shfl_sync(~0u
 // proxy_fence makes this thread's shared memory writes visible to wgmma.
 __device__ __forceinline__ void proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// cluster_rank and cluster_size place the CTA in its cluster.
+// cluster_rank and cluster_size place the CTA in its cluster, cluster_id that in the grid.
 __device__ __forceinline__ int cluster_rank() {
 	int r;
 	asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
 	return r;
+}
+__device__ __forceinline__ int cluster_id() {
+	int i;
+	asm("mov.u32 %0, %%clusterid.x;" : "=r"(i));
+	return i;
 }
 __device__ __forceinline__ int cluster_size() {
 	int n;
 	asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(n));
 	return n;
 }
+
+// Over divides by the size of the cluster, up to eight, what is less than 8,192: other divisions
+// are forty instructions each.
+struct Over {
+	int size, inverse;
+
+	__device__ __forceinline__ Over() : size(cluster_size()), inverse((int)(65536 * __frcp_rn(size)) + 1) {}
+	__device__ __forceinline__ int operator()(int x) const { return x * inverse >> 16; }
+	__device__ __forceinline__ int up(int x) const { return (*this)(x + size - 1); }
+};
 
 // cluster_sync is a barrier of all threads of the cluster; shared memory written
 // before it may be read by the other CTAs after it.
