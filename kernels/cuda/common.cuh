@@ -214,7 +214,7 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 // before sm_90, both do nothing.
 //
 // A kernel that triggers before it waits lets those behind it begin while several kernels
-// still run. So what a kernel of the layers reads before its wait (weights; in decode
+// still run. So what a kernel of the layers reads before its wait (weights, norms, biases, angles, positions and slots; in decode
 // attention the plan, tables, and KV of earlier steps) must be older than the layers: embed
 // waits and only then triggers. Attention behind keep_logit_rows, whose plan is made and whose
 // keys are written just before, is launched without the attribute. Nothing is written before a

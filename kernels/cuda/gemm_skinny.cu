@@ -50,6 +50,8 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 	static constexpr int CHUNK = WARPS * KS;                               // of all warps
 	static constexpr int STAGE = WEIGHT_BYTES + (NORMED ? 0 : MT * KS * 2); // bytes
 	static constexpr int RING = STAGES * STAGE;
+	// row is the bytes of a normed token: whole runs, for the last one is read as a whole.
+	static __device__ __forceinline__ int row(int k) { return NORMED ? (k + KS - 1) / KS * KS * 2 : 0; }
 	static constexpr int EARLY = 2;                           // stages of weights before the wait
 	static constexpr int ROUND = BN * MT * 4 <= STAGE ? MT : MT / 2; // tokens merged at a time
 	static_assert(BN * ROUND * 4 <= STAGE && STAGES > EARLY, "a stage holds a merge");
@@ -159,14 +161,15 @@ template <int EACH> struct Norm {
 		for (int i = 0; i < EACH; i++)
 			if (inside(p, i)) weights[i] = reinterpret_cast<const float4 *>(p.norm)[place(i)];
 	}
-	__device__ __forceinline__ void make(const NormedParams &p, void *row) const {
+	// make fills the first `bytes` of row.
+	__device__ __forceinline__ void make(const NormedParams &p, void *row, int bytes) const {
 		__shared__ float4 sums;
 		float4 v[EACH];
 		float sum = 0;
 #pragma unroll
 		for (int i = 0; i < EACH; i++) {
 			v[i] = make_float4(0, 0, 0, 0);
-			if (inside(p, i)) v[i] = reinterpret_cast<const float4 *>(p.hidden)[place(i)];
+			if (inside(p, i)) v[i] = __ldcg(reinterpret_cast<const float4 *>(p.hidden) + place(i)); // other multiprocessors wrote it
 		}
 #pragma unroll
 		for (int i = 0; i < EACH; i++) sum += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
@@ -179,6 +182,7 @@ template <int EACH> struct Norm {
 		for (int i = 0; i < EACH; i++)
 			if (inside(p, i))
 				static_cast<uint2 *>(row)[place(i)] = {pack_half(v[i].x * scale * weights[i].x, v[i].y * scale * weights[i].y), pack_half(v[i].z * scale * weights[i].z, v[i].w * scale * weights[i].w)};
+		for (int at = p.g.k / 4 + threadIdx.x; 8 * at < bytes; at += WARPS * 32) static_cast<uint2 *>(row)[at] = {};
 		__syncthreads();
 	}
 };
@@ -254,7 +258,7 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 	int rank = cluster_rank(), ctas = over.size, warp = threadIdx.x / 32;
 	int tile = cluster_id(), runs = (p.k + S::KS - 1) / S::KS, less = over(runs), more = runs - less * ctas; // of them have one more
 	int begin = rank * less + min(rank, more), first = begin + warp, end = begin + less + (rank < more);
-	int before = HEAD + (NORMED ? p.k * 2 : 0), stages = (dynamic_shared() - before) / TURN; // before the ring
+	int before = HEAD + S::row(p.k), stages = (dynamic_shared() - before) / TURN; // before the ring
 	uint32_t received = shared_address(memory), ring = received + before + warp * S::STAGE;
 	int g = threadIdx.x, all = p.m * OF, of = over(g), to = g - of * ctas; // the group of the thread is the of-th that CTA `to` ends
 	int token = g / OF, column = tile * BN + g % OF * 8;
@@ -285,7 +289,7 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 	S s;
 	s.clear();
 	grid_wait();
-	if constexpr (NORMED) norm.make(*normed, memory + HEAD);
+	if constexpr (NORMED) norm.make(*normed, memory + HEAD, S::row(p.k));
 	else if (!weights)
 #pragma unroll 1
 		for (int i = 0, run = first; i < stages; i++, run += WARPS) {
@@ -357,7 +361,7 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 	if (MT == 8) grid_trigger(); // with more tokens what begins is in the way (1.5B, 16: 2 %)
 	using S = Skinny<BN, MT, STAGES, NORMED>;
 	extern __shared__ __align__(128) char row[];
-	char *memory = row + (NORMED ? p.k * 2 : 0);
+	char *memory = row + S::row(p.k);
 	int warp = threadIdx.x / 32, chunks = (p.k + S::CHUNK - 1) / S::CHUNK;
 	uint32_t ring = shared_address(memory) + warp * S::RING;
 	uint64_t policy = evict_first_policy();
@@ -387,7 +391,7 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 			copy_commit();
 		}
 		grid_wait();
-		norm.make(*normed, row);
+		norm.make(*normed, row, S::row(p.k));
 	} else {
 #pragma unroll 1
 		for (int i = 0; i < S::EARLY && i < count; i++) {

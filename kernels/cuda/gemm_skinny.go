@@ -62,10 +62,11 @@ func normedLaunch(g gemmPlan, s gemmShape, width int) (l launch, ok bool) {
 			if v.mt != 8 || v.kernel() != name || s.k > most {
 				continue
 			}
-			l.kernel, l.Shared = fmt.Sprintf("%s_normed_%d", name, most), uint32(2*s.k+v.stages*weightStage)
+			row := 2 * roundUp(s.k, v.chunk()/4)
+			l.kernel, l.Shared = fmt.Sprintf("%s_normed_%d", name, most), uint32(row+v.stages*weightStage)
 			if cluster {
 				stages := (int(g.Shared) - v.head()) / v.stage()
-				l.kernel, l.Shared = l.kernel+clustersSuffix, uint32(v.head()+2*s.k+stages*weightStage)
+				l.kernel, l.Shared = l.kernel+clustersSuffix, uint32(v.head()+row+stages*weightStage)
 			}
 			return l, true
 		}

@@ -43,7 +43,7 @@ func streamCandidates(s gemmShape, a arch) (all []candidate) {
 
 // streams says whether a product is one of those that gemm_stream.cu, gemm_wide.cu and gemm_sm90.cu are for.
 func streams(s gemmShape, a arch) bool {
-	return a.hopper && !s.invariant && s.n%8 == 0 && s.k%sm90Step == 0
+	return a.hopper && !s.invariant && s.n%8 == 0 && s.k%sm90Step == 0 && s.k <= 1<<16 // wgmma.cuh: Over
 }
 
 // streamDeal is a way to deal out the tiles: clusters of CTAs with a tile each, or, with

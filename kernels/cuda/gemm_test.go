@@ -144,7 +144,7 @@ func TestNormedLaunch(t *testing.T) {
 				if l.Cluster > 0 {
 					head = 128 + (bn+8)*32
 				}
-				require.Zero(t, (int(l.Shared)-head-2*width)%(4*4096), name)
+				require.Zero(t, (int(l.Shared)-head-2*width)%(4*4096), name) // these widths are whole runs
 				require.Equal(t, (int(plan.Shared)-head)/(4*(4096+2*8*2048/bn)), (int(l.Shared)-head-2*width)/(4*4096), "stages: %s", name)
 			}
 		}
@@ -156,6 +156,12 @@ func TestNormedLaunch(t *testing.T) {
 	qkv.m = 2
 	_, ok = normedLaunch(plan.gemmPlan, qkv, 896)
 	require.False(t, ok)
+	half := gemmShape{m: 1, n: 1600, k: 960, kind: epilogueQKV} // the last run of 128 columns is half one
+	plan, _ = planProduct(half, archs[1])
+	require.Equal(t, "gemm_skinny_16_8", plan.kernel)
+	l, ok := normedLaunch(plan.gemmPlan, half, 960)
+	require.True(t, ok)
+	require.EqualValues(t, 2*1024+4*4*4096, l.Shared)
 }
 
 // TestSkinnyDivision: what share divides by the size of a cluster.

@@ -30,7 +30,7 @@ func (b *Backend) Embed(weight kernels.Weight) {
 func (b *Backend) RMSNorm(weight kernels.Weight) {
 	w := b.operand(kernels.OpRMSNorm, weight, weightNorm, b.shape.Hidden, 1)
 	b.begin(kernels.OpRMSNorm)
-	if b.run.tokens == 1 && b.tap == nil && !b.limits.BatchInvariant {
+	if b.run.tokens == 1 && b.tap == nil && !b.limits.BatchInvariant && b.omit != string(kernels.OpRMSNorm) {
 		b.run.norm = w
 		b.finish(kernels.OpRMSNorm, kernels.Normed, 0, 0)
 		return
@@ -174,10 +174,15 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 		p := plan.params(shape, b.ws.gemm)
 		p.x, p.w, p.ldX, p.panel, p.e = x.data, w.data, int64(ld), w.panel(), e
 		if norm := b.run.norm; norm != nil {
-			if l, ok := normedLaunch(plan.gemmPlan, shape, b.shape.Hidden); ok {
+			if plan.normed == nil {
+				l, ok := normedLaunch(plan.gemmPlan, shape, b.shape.Hidden)
+				plan.normed = &normedPlan{l, ok}
+				b.products[shape] = plan
+			}
+			if plan.normed.ok {
 				b.run.norm = nil
 				normed := normedParams{g: p, hidden: b.ws.hidden, norm: norm.data, eps: b.shape.RMSEps}
-				b.launch(op, l, unsafe.Pointer(&normed))
+				b.launch(op, plan.normed.launch, unsafe.Pointer(&normed))
 				return
 			}
 			b.makeNorm()
@@ -204,6 +209,13 @@ type productPlan struct {
 	gemmPlan
 	xBox, wBox int
 	ring       wideRing
+	normed     *normedPlan // nil: nobody asked
+}
+
+// normedPlan is the launch of the same with the norm before it, if there is one.
+type normedPlan struct {
+	launch
+	ok bool
 }
 
 // candidate is a way to make a product, and the time in µs that its model predicts.

@@ -124,7 +124,11 @@ __device__ __forceinline__ int cluster_size() {
 struct Over {
 	int size, inverse;
 
-	__device__ __forceinline__ Over() : size(cluster_size()), inverse((int)(65536 * __frcp_rn(size)) + 1) {}
+	__device__ __forceinline__ Over() : size(cluster_size()) {
+		float x;
+		asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(x) : "f"((float)size)); // near enough for these
+		inverse = (int)(65536 * x) + 1;
+	}
 	__device__ __forceinline__ int operator()(int x) const { return x * inverse >> 16; }
 	__device__ __forceinline__ int up(int x) const { return (*this)(x + size - 1); }
 };

@@ -79,6 +79,45 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 	}
 }
 
+// check_normed is of one token whose norm the kernel makes.
+void check_normed(int n, int k, int kind, int head_dim) {
+	Projection t(1, n, k, kind, head_dim, 1);
+	Memory<float> hidden(k), norm(k);
+	fill(hidden.data, k, 2), fill(norm.data, k, 1.5f);
+	std::vector<float> h = hidden.download(), g = norm.download();
+	double sum = 0;
+	for (float x : h) sum += (double)x * x;
+	std::vector<half> row;
+	for (int i = 0; i < k; i++) row.push_back(__float2half((float)(h[i] / std::sqrt(sum / k + 1e-6) * g[i])));
+	CHECK(cudaMemcpy(t.x.data, row.data(), k * sizeof(half), cudaMemcpyHostToDevice));
+	t.reference();
+	const int most = k <= 1024 ? 1024 : k <= 2048 ? 2048 : 4096;
+	for (int bn : {16, 32}) {
+#define NORMED_KERNEL(SUFFIX) (bn == 16 ? most == 1024 ? gemm_skinny_16_8_normed_1024##SUFFIX : most == 2048 ? gemm_skinny_16_8_normed_2048##SUFFIX : gemm_skinny_16_8_normed_4096##SUFFIX : most == 1024 ? gemm_skinny_32_8_normed_1024##SUFFIX : most == 2048 ? gemm_skinny_32_8_normed_2048##SUFFIX : gemm_skinny_32_8_normed_4096##SUFFIX)
+		int tiles = (n + bn - 1) / bn, run = 2048 / bn, chunks = (k + 4 * run - 1) / (4 * run), runs = (k + run - 1) / run, row_bytes = runs * run * 2, stage = 4 * WEIGHT_BYTES;
+		t.room((size_t)2 * SLOTS * bn * 8, (n + 15) / 16);
+		auto check = [&](const std::string &how, void (*kernel)(NormedParams), int ctas, int per, int shared, int cluster) {
+			for (int again = 0; again < 2; again++) {
+				NormedParams p{t.p, hidden.data, norm.data, 1e-6f, 0};
+				p.g.x = nullptr, p.g.tiles = tiles, p.g.per = per;
+				t.poison();
+				launch(kernel, dim3(ctas), 128, shared, p, 0, again, cluster);
+				t.check("skinny normed " + std::to_string(bn) + how + " " + t.name());
+			}
+		};
+		for (int slots : {SLOTS, 37, 5})
+			for (bool whole : {true, false}) {
+				int per = whole ? (tiles + slots - 1) / slots * chunks : (tiles * chunks + slots - 1) / slots;
+				check(whole ? " whole" : " cut", NORMED_KERNEL(), (tiles * chunks + per - 1) / per, per, row_bytes + (bn == 16 ? 4 : 5) * stage, 1);
+			}
+		for (int cluster : {2, 3, 4, 6, 8})
+			for (int stages : {1, 2, 16}) {
+				int head = 128 + (bn + 8) * 32, longest = ((runs + cluster - 1) / cluster + 3) / 4;
+				if (cluster <= runs) check(" cluster " + std::to_string(cluster), NORMED_KERNEL(_clusters), tiles * cluster, 0, head + row_bytes + std::min(stages, longest) * stage, cluster);
+			}
+	}
+}
+
 } // namespace
 
 void bench_skinny(bool check, bool times) {
@@ -92,6 +131,10 @@ void bench_skinny(bool check, bool times) {
 			check_case(m, 1152, 448, QKV, 64);
 			check_case(m, 2048, 1536, QKV, 128);
 			check_case(m, 1208, 2048, SWIGLU, 0);
+		}
+		for (int k : {64, 192, 896, 960, 1536, 3584, 4096}) {
+			check_normed(1152, k, QKV, 64);
+			check_normed(9608, k, SWIGLU, 0);
 		}
 		printf("skinny: checked, %d failures\n", failures);
 	}
