@@ -89,7 +89,11 @@ var smallLimits = kernels.Limits{MaxBatchedTokens: 64, MaxSeqs: 8, MaxModelLen: 
 func newTiny(t testing.TB, cfg Config) *tiny { return newTinyOf(t, cfg, smallLimits) }
 
 func newTinyOf(t testing.TB, cfg Config, limits kernels.Limits) *tiny {
-	s, m := small(), &tiny{Backend: newBackend(t, cfg)}
+	return newTinyShape(t, small(), cfg, limits)
+}
+
+func newTinyShape(t testing.TB, s kernels.Shape, cfg Config, limits kernels.Limits) *tiny {
+	m := &tiny{Backend: newBackend(t, cfg)}
 	t.Cleanup(func() { _ = m.Close() })
 	require.NoError(t, m.Setup(s, limits, limits))
 	require.NoError(t, m.ResizePool(max(120, 1+8*limits.MaxSeqs), 4))
@@ -172,24 +176,33 @@ func TestGraphs(t *testing.T) {
 					if path != pathPlain && !invariant {
 						sizes = []int{n}
 					}
-					graphsAgree(t, path, invariant, n, sizes)
+					graphsAgree(t, small(), path, invariant, n, sizes)
+				}
+				if path != pathPlain && !invariant { // a width that products make the norm of themselves
+					s := small()
+					s.Hidden = 128
+					m := graphsAgree(t, s, path, invariant, 1, []int{1})
+					require.True(t, slices.ContainsFunc(slices.Collect(maps.Values(m.products)), func(p productPlan) bool {
+						return p.normed != nil && p.normed.ok
+					}), "no product made a norm")
 				}
 			})
 		}
 	}
 }
 
-func graphsAgree(t *testing.T, path string, invariant bool, n int, sizes []int) {
+// graphsAgree checks that steps of graphs give what steps without give, and returns the former's.
+func graphsAgree(t *testing.T, s kernels.Shape, path string, invariant bool, n int, sizes []int) *tiny {
 	limits := smallLimits
 	limits.BatchInvariant = invariant
 	if n > limits.MaxSeqs {
 		limits.MaxBatchedTokens, limits.MaxSeqs, limits.MaxLogitRows = 128, 100, 100
 	}
-	eager := newTinyOf(t, Config{Path: path, Eager: true}, limits)
+	eager := newTinyShape(t, s, Config{Path: path, Eager: true}, limits)
 	tokens, logprobs := eager.generate(t, n, never)
 	require.Empty(t, eager.graphs.all)
 	require.Greater(t, len(slices.Compact(slices.Sorted(slices.Values(tokens)))), 20)
-	m := newTinyOf(t, Config{Path: path, GraphSizes: sizes}, limits)
+	m := newTinyShape(t, s, Config{Path: path, GraphSizes: sizes}, limits)
 	for round, masked := range []func(int) bool{never, func(n int) bool { return n%7 == 0 }, never} {
 		gotTokens, gotLogprobs := m.generate(t, n, masked)
 		require.Equal(t, tokens, gotTokens, "%d rows, round %d", n, round)
@@ -200,7 +213,7 @@ func graphsAgree(t *testing.T, path string, invariant bool, n int, sizes []int) 
 	lower := limits
 	lower.MaxSeqs, lower.MaxLogitRows = m.graphs.all[0].size-1, limits.MaxLogitRows
 	if lower.MaxSeqs == 0 {
-		return
+		return m
 	}
 	require.NoError(t, m.SetLimits(lower))
 	require.Empty(t, m.graphs.all, "no step takes that size any more")
@@ -208,6 +221,7 @@ func graphsAgree(t *testing.T, path string, invariant bool, n int, sizes []int) 
 	gotTokens, _ := m.generate(t, n, never)
 	require.Equal(t, tokens, gotTokens, "%d rows, captured anew", n)
 	require.Len(t, m.graphs.all, 1)
+	return m
 }
 
 // TestProfileGraphs: decode steps stay graphs while CUPTI records, their kernels belong to
