@@ -119,16 +119,16 @@ template <class S, class P> __device__ __forceinline__ void produce(const Stream
 	t = first;
 	grid_wait();
 	s.rewind();
-	int done = 0;
-	for (; more; more = parts.next(t))
+	for (; more; more = parts.next(t)) {
+		int i = 0;
 #pragma unroll 1
-		for (int i = 0; i < t.steps; i++, done++, s.next(s.stages())) {
-			if (done >= early) {
-				if (done >= s.stages()) barrier_wait(s.empty + 8 * s.stage, s.parity ^ 1);
-				s.copy_weights(p, t, i, policy);
-			}
+		for (; early > 0 && i < t.steps; early--, i++, s.next(s.stages())) s.copy_tokens(p, t, i);
+		for (; i < t.steps; i++, s.next(s.stages())) { // many steps: of small tiles the compiler must make several at once
+			barrier_wait(s.empty + 8 * s.stage, s.parity ^ 1);
+			s.copy_weights(p, t, i, policy);
 			s.copy_tokens(p, t, i);
 		}
+	}
 }
 
 #endif

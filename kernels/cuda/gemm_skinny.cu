@@ -151,7 +151,7 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 // Norm makes of the residual stream of a step of one token what rmsnorm does, but for the order of
 // the sum, in a row of shared memory. A thread has up to EACH · 4 elements.
 template <int EACH> struct Norm {
-	float4 weights[EACH];
+	float4 weights[EACH], v[EACH];
 
 	static __device__ __forceinline__ int place(int i) { return threadIdx.x + i * WARPS * 32; } // of the thread's i-th, in float4
 	static __device__ __forceinline__ bool inside(const NormedParams &p, int i) { return 4 * place(i) < p.g.k; }
@@ -161,16 +161,18 @@ template <int EACH> struct Norm {
 		for (int i = 0; i < EACH; i++)
 			if (inside(p, i)) weights[i] = reinterpret_cast<const float4 *>(p.norm)[place(i)];
 	}
-	// make fills the first `bytes` of row.
-	__device__ __forceinline__ void make(const NormedParams &p, void *row, int bytes) const {
-		__shared__ float4 sums;
-		float4 v[EACH];
-		float sum = 0;
+	// read goes behind it. What it asks for comes when all that the multiprocessor asked for before has.
+	__device__ __forceinline__ void read(const NormedParams &p) {
 #pragma unroll
 		for (int i = 0; i < EACH; i++) {
 			v[i] = make_float4(0, 0, 0, 0);
 			if (inside(p, i)) v[i] = __ldcg(reinterpret_cast<const float4 *>(p.hidden) + place(i)); // other multiprocessors wrote it
 		}
+	}
+	// make fills the first `bytes` of row.
+	__device__ __forceinline__ void make(const NormedParams &p, void *row, int bytes) const {
+		__shared__ float4 sums;
+		float sum = 0;
 #pragma unroll
 		for (int i = 0; i < EACH; i++) sum += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
 		sum = warp_sum(sum);
@@ -289,8 +291,10 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 	S s;
 	s.clear();
 	grid_wait();
-	if constexpr (NORMED) norm.make(*normed, memory + HEAD, S::row(p.k));
-	else if (!weights)
+	if constexpr (NORMED) {
+		norm.read(*normed);
+		norm.make(*normed, memory + HEAD, S::row(p.k));
+	} else if (!weights)
 #pragma unroll 1
 		for (int i = 0, run = first; i < stages; i++, run += WARPS) {
 			if (run < end) S::template copy_tokens<16>(p, tokens, run * S::KS, ring + i * TURN);
@@ -384,13 +388,16 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 		norm.request(*normed);
 #pragma unroll 1
 		for (int i = 0; i < STAGES; i++) {
+			if (i == S::EARLY) {
+				grid_wait();
+				norm.read(*normed);
+			}
 			if (i < count) {
 				issue_weights(ahead_tile, ahead_chunk, i);
 				advance(ahead_tile, ahead_chunk);
 			}
 			copy_commit();
 		}
-		grid_wait();
 		norm.make(*normed, row, S::row(p.k));
 	} else {
 #pragma unroll 1
