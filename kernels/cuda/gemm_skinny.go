@@ -63,7 +63,8 @@ func normedLaunch(g gemmPlan, s gemmShape, width int) (l launch, ok bool) {
 				continue
 			}
 			row := 2 * roundUp(s.k, v.chunk()/4)
-			l.kernel, l.Shared = fmt.Sprintf("%s_normed_%d", name, most), uint32(row+v.stages*weightStage)
+			// No less than without the norm: three of its CTAs on one multiprocessor are one too many on others.
+			l.kernel, l.Shared = fmt.Sprintf("%s_normed_%d", name, most), max(l.Shared, uint32(row+v.stages*weightStage))
 			if cluster {
 				stages := (int(g.Shared) - v.head()) / v.stage()
 				l.kernel, l.Shared = l.kernel+clustersSuffix, uint32(v.head()+row+stages*weightStage)

@@ -225,16 +225,15 @@ template <int BN, int MT> __device__ __forceinline__ void project(const StreamPa
 		if (s.ctas > 1) cluster_wait();
 		return;
 	}
-	Part t;
-	bool more = parts.next(t);
 	grid_wait();
-	if (parts.pieces == 0) one(p.g, s, t);
-	else {
-		for (; more; more = parts.next(t)) {
+	// In this form the compiler sees that a warp goes together: operands stay in uniform registers, and
+	// products follow each other at once. With the first part found before the wait it does not.
+	if (parts.pieces == 0) one(p.g, s, parts.shared);
+	else
+		for (Part t; parts.next(t);) {
 			s.multiply(t.steps);
 			s.each([&](int token, int weight, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * MT + token, t.column * BN + weight, y); });
 		}
-	}
 }
 
 #else
