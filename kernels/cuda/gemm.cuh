@@ -45,6 +45,7 @@ struct QkvEnd {
 	float4 bias[2], angles[2];
 
 	__device__ __forceinline__ void request(const Epilogue &e, int m, int n) {
+		out = nullptr;
 		if (m >= e.rows || n >= e.cols) return;
 		int head = n / e.head_dim;
 		if (e.bias)

@@ -167,7 +167,8 @@ template <int BN, int MT> struct Wide : Ring {
 
 // one makes the CTA's tile, or its share of the cluster's: sums go to the ring, or each to
 // the CTA that ends its token, without a barrier of the cluster: that would wait for memory.
-// What an output reads beside them is requested before they are made.
+// What an output reads beside them is requested before they are made, QKV's before the kernel
+// before has ended: it is older than the layers.
 template <int BN, int MT> __device__ __forceinline__ void one(const GemmParams &p, Wide<BN, MT> &s, const Part &t) {
 	constexpr int OF = BN / 8;
 	Over over;
@@ -175,13 +176,13 @@ template <int BN, int MT> __device__ __forceinline__ void one(const GemmParams &
 	auto row = [&](int g) { return t.row * MT + g / OF * s.ctas + s.rank; };
 	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
 	bool several = s.ctas > 1, adds = p.kind == RESIDUAL;
-	int g = threadIdx.x, kind = adds ? STORE : p.kind;
+	int g = threadIdx.x;
 	if (several && g == 0) barrier_expect(s.received, s.ctas * all * 32);
+	QkvEnd qkv;
+	if (p.kind == QKV && g < all) qkv.request(p.e, row(g), column(g));
+	grid_wait();
 	float4 lo = {}, hi = {};
-	if (g < all) {
-		if (adds) residual8(p.e, row(g), column(g), lo, hi);
-		else prefetch_end(p.e, kind, row(g), column(g));
-	}
+	if (adds && g < all) residual8(p.e, row(g), column(g), lo, hi);
 	s.multiply(t.steps);
 	if (several) {
 		cluster_wait(); // all have their barriers
@@ -202,11 +203,16 @@ template <int BN, int MT> __device__ __forceinline__ void one(const GemmParams &
 #pragma unroll
 			for (int j = 0; j < 4; j++)
 				if (int from = base + j; from < s.ctas) add8(y, read_shared(at + from * next), read_shared(at + from * next + 16));
-		if (adds) {
-			add8(y, lo, hi);
-			if (g + CONSUMERS < all) residual8(p.e, row(g + CONSUMERS), column(g + CONSUMERS), lo, hi);
+		int m = row(g), n = column(g), after = g + CONSUMERS;
+		if (p.kind == QKV) {
+			qkv.end(p.e, y);
+			if (after < all) qkv.request(p.e, row(after), column(after));
+		} else if (p.kind == SWIGLU) epilogue8<SWIGLU>(p.e, m, n, y);
+		else {
+			if (adds) add8(y, lo, hi);
+			if (adds && after < all) residual8(p.e, row(after), column(after), lo, hi);
+			epilogue8<STORE>(p.e, m, n, y);
 		}
-		end8(p.e, kind, row(g), column(g), y);
 	}
 }
 
@@ -225,15 +231,14 @@ template <int BN, int MT> __device__ __forceinline__ void project(const StreamPa
 		if (s.ctas > 1) cluster_wait();
 		return;
 	}
-	grid_wait();
 	// In this form the compiler sees that a warp goes together: operands stay in uniform registers, and
-	// products follow each other at once. With the first part found before the wait it does not.
-	if (parts.pieces == 0) one(p.g, s, parts.shared);
-	else
-		for (Part t; parts.next(t);) {
-			s.multiply(t.steps);
-			s.each([&](int token, int weight, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * MT + token, t.column * BN + weight, y); });
-		}
+	// products follow each other at once. With the first of whole tiles found before the wait it does not.
+	if (parts.pieces == 0) return one(p.g, s, parts.shared);
+	grid_wait();
+	for (Part t; parts.next(t);) {
+		s.multiply(t.steps);
+		s.each([&](int token, int weight, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * MT + token, t.column * BN + weight, y); });
+	}
 }
 
 #else
