@@ -94,7 +94,7 @@ func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (layer,
 			layer.kernel, layer.CTA[0] = kernel.five, decodeFive
 		}
 	}
-	plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024)
+	plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024).overlapped()
 	plan.Shared = uint32(4 * (maxSeqs + 1))
 	return layer, plan, true
 }

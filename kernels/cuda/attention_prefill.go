@@ -93,7 +93,7 @@ func planAttentionPrefill(s attentionShape, a arch, b prefillBatch, invariant bo
 	if s.headDim != 64 && s.headDim != 128 {
 		return prefillPlan{}, false
 	}
-	p.plan = grid("attention_prefill", "attention_prefill_plan", 1, 1, 1024)
+	p.plan = grid("attention_prefill", "attention_prefill_plan", 1, 1, 1024).overlapped()
 	p.rows = prefillRows
 	p.items = prefillItems(b.queryStart, s.group(), p.rows)
 	ctas := p.items * s.kvHeads

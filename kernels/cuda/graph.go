@@ -134,7 +134,7 @@ func (g *graphs) captureWanted(b *Backend) {
 	b.beginPrepare()
 	b.prepare()
 	b.issue(shape.step, b.identity[:e.size+1], nil, e.size, e.size, e.forward)
-	b.runSample(e.size)
+	b.runSample(e.size, true)
 	exec, err := b.compute.EndCapture()
 	if err != nil { // memory may be short: the size stays eager
 		e.failed = true

@@ -219,10 +219,15 @@ func TestPlans(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, each == 4 || 4*each*int(l.CTA[0]) >= hidden, "%s has no loop for width %d", l.kernel, hidden)
 	}
-	for _, l := range planSample(3, 151936) {
+	for _, l := range planSample(3, 151936, 132) {
 		require.Contains(t, l.Grid[:], uint32(3))
 	}
-	require.EqualValues(t, 19, planSample(3, 151936)[0].Grid[0])
+	require.EqualValues(t, 19, planSample(3, 151936, 132)[0].Grid[0])
+	for _, n := range []int{1, 27, 64, 512, 4096} {
+		draw := planSample(n, 151936, 132)[1]
+		require.LessOrEqual(t, n, 32*int(draw.Grid[1]), "a CTA has at most 32 rows")
+		require.True(t, draw.Grid[1] <= 27 || int(draw.Grid[1]) == ceilDiv(n, 32), "%d CTAs of 20 are what the device has at a time", draw.Grid[1])
+	}
 	l = planLoad(151936, 896)
 	require.GreaterOrEqual(t, int(l.Grid[1]*l.Grid[2]), 151936)
 }

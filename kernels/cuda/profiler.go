@@ -307,7 +307,7 @@ func (b *Backend) describe(s *step, g *graph, samples int) {
 	b.prepare()
 	b.issue(s, b.identity[:g.size+1], nil, g.size, g.size, g.forward)
 	b.begin(kernels.OpSample)
-	b.runSample(g.size)
+	b.runSample(g.size, true)
 	b.end(kernels.OpSample, sampleBytes(samples, b.shape.Vocab), 0)
 	b.run = shape
 }

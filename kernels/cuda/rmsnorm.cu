@@ -32,8 +32,8 @@ template <int EACH> static __device__ __forceinline__ void norm(const RMSNormPar
 #pragma unroll
 	for (int i = 0; i < EACH; i++)
 		if (int at = threadIdx.x + i * blockDim.x; at < n) g[i] = w[at];
+	int64_t row = p.rows ? p.rows[blockIdx.x] : blockIdx.x; // older than the layers, too
 	grid_wait();
-	int64_t row = p.rows ? p.rows[blockIdx.x] : blockIdx.x;
 	const float4 *x = reinterpret_cast<const float4 *>(p.hidden + row * p.ld);
 	float sum = 0;
 	auto add = [&](float4 v) { sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; };

@@ -100,14 +100,34 @@ static __device__ Part plain_part(const SampleParams &p, const float *z, int fir
 	return part;
 }
 
+// Entry is what the three kernels read of one before the kernel before has ended: prepare wrote it,
+// before the layers began or behind the sampler's message.
+struct Entry {
+	SampleEntry e = {};
+	RowParams r = {};
+	bool there;
+
+	__device__ __forceinline__ Entry(const SampleParams &p, int i) : there(i < p.header[H_SAMPLES]) {
+		if (!there) return;
+		e = p.entries[i];
+		r = p.state[e.row].params;
+	}
+	__device__ __forceinline__ bool draws() const { return there && r.temperature != 0 && e.mask != CHECK; }
+	// filters says of one that draws whether all of its ids are one CTA's work.
+	__device__ __forceinline__ bool filters(const SampleParams &p) const {
+		return r.min_p > 0 || (r.top_k > 0 && r.top_k < p.sample_vocab) || (r.top_p > 0 && r.top_p < 1);
+	}
+};
+
 PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ SampleParams p) {
+	Entry entry(p, blockIdx.y);
 	grid_wait();
 	grid_trigger();
-	if (blockIdx.y >= p.header[H_SAMPLES]) return;
+	if (!entry.there) return;
 	__shared__ float z[SPLIT], shared[8];
 	__shared__ Largest best[8];
-	SampleEntry e = p.entries[blockIdx.y];
-	const RowParams r = p.state[e.row].params;
+	const SampleEntry &e = entry.e;
+	const RowParams &r = entry.r;
 	int first = blockIdx.x * SPLIT, n = min(SPLIT, p.vocab - first);
 	const float *logits = p.logits + e.index * p.ld + first;
 	bool edits = has_edits(r, e);
@@ -150,20 +170,15 @@ static __device__ Row row_of(const SampleParams &p, int entry) {
 	return row;
 }
 
-PG_KERNEL void __launch_bounds__(512) sample_draw(const __grid_constant__ SampleParams p) {
-	grid_wait();
-	grid_trigger();
-	if (blockIdx.y >= p.header[H_SAMPLES]) return;
-	SampleEntry e = p.entries[blockIdx.y];
-	const RowParams r = p.state[e.row].params;
-	if (r.temperature == 0 || e.mask == CHECK) return;
-	Row row = row_of(p, blockIdx.y);
-	bool filter = r.min_p > 0 || (r.top_k > 0 && r.top_k < p.sample_vocab) || (r.top_p > 0 && r.top_p < 1);
-	bool whole = blockIdx.x == p.splits; // the CTA that filters
-	if (row.bad || filter != whole) return;
+// draw finds a row's best id of SPLIT, or, whole, of all that its filters leave.
+static __device__ void draw(const SampleParams &p, int entry, bool whole) {
 	__shared__ Best shared[16];
-	Drawer drawer(r, e.position, row.first.z, row.first.id);
-	const float *z = (has_edits(r, e) ? p.edited : p.logits) + e.index * p.ld;
+	const Entry of(p, entry);
+	const SampleEntry &e = of.e;
+	Row row = row_of(p, entry);
+	if (row.bad) return;
+	Drawer drawer(of.r, e.position, row.first.z, row.first.id);
+	const float *z = (has_edits(of.r, e) ? p.edited : p.logits) + e.index * p.ld;
 	if (whole) {
 		draw_filtered(drawer, z, p.sample_vocab);
 	} else {
@@ -171,15 +186,24 @@ PG_KERNEL void __launch_bounds__(512) sample_draw(const __grid_constant__ Sample
 		for (int id = first + threadIdx.x; id < end; id += blockDim.x) drawer.see(z[id], id);
 	}
 	Best best = block_best(drawer.best, shared);
-	if (threadIdx.x == 0) p.draws[blockIdx.y * MAX_SPLITS + (whole ? 0 : blockIdx.x)] = best;
+	if (threadIdx.x == 0) p.draws[entry * MAX_SPLITS + (whole ? 0 : blockIdx.x)] = best;
+}
+
+// A CTA has every gridDim.y-th row, up to 32: a lane looks at one, before the kernel before has ended.
+PG_KERNEL void __launch_bounds__(512) sample_draw(const __grid_constant__ SampleParams p) {
+	bool whole = blockIdx.x == p.splits; // the CTA that filters
+	const Entry mine(p, blockIdx.y + threadIdx.x % 32 * gridDim.y);
+	uint32_t rows = __ballot_sync(~0u, mine.draws() && mine.filters(p) == whole);
+	grid_wait();
+	grid_trigger();
+	for (; rows; rows &= rows - 1) draw(p, blockIdx.y + (__ffs(rows) - 1) * gridDim.y, whole);
 }
 
 // drawn is the row's token.
-static __device__ int drawn(const SampleParams &p, const RowParams &r, const Row &row, int entry) {
+static __device__ int drawn(const SampleParams &p, const Entry &of, const Row &row, int entry) {
 	if (row.bad) return -1;
-	if (r.temperature == 0) return row.first.id;
-	bool filter = r.min_p > 0 || (r.top_k > 0 && r.top_k < p.sample_vocab) || (r.top_p > 0 && r.top_p < 1);
-	if (filter) return p.draws[entry * MAX_SPLITS].id;
+	if (of.r.temperature == 0) return row.first.id;
+	if (of.filters(p)) return p.draws[entry * MAX_SPLITS].id;
 	Best best = {-INFINITY, -1};
 	int used = (p.sample_vocab + SPLIT - 1) / SPLIT;
 	for (int i = threadIdx.x % 32; i < used; i += 32) {
@@ -190,12 +214,13 @@ static __device__ int drawn(const SampleParams &p, const RowParams &r, const Row
 }
 
 PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ SampleParams p) {
+	int entry = blockIdx.x;
+	const Entry of(p, entry);
 	grid_wait();
 	grid_trigger();
-	int entry = blockIdx.x;
-	if (entry >= p.header[H_SAMPLES]) return;
-	SampleEntry e = p.entries[entry];
-	const RowParams r = p.state[e.row].params;
+	if (!of.there) return;
+	const SampleEntry &e = of.e;
+	const RowParams &r = of.r;
 	int32_t *out = p.results + (int64_t)p.header[RESULT_SLOT] * p.result_words;
 	if (e.mask == CHECK) {
 		bool bad = false;
@@ -204,7 +229,7 @@ PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ Samp
 		return;
 	}
 	Row row = row_of(p, entry);
-	int id = drawn(p, r, row, entry);
+	int id = drawn(p, of, row, entry);
 	if (threadIdx.x == 0) {
 		p.state[e.row].last_token = id;
 		out[entry] = id;

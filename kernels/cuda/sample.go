@@ -18,12 +18,16 @@ type sampleParams struct {
 var _ [144]byte = [unsafe.Sizeof(sampleParams{})]byte{}
 
 // planSample is the three kernels for n rows: edit, draw (with a CTA a row that
-// filters), finish.
-func planSample(n, vocab int) [3]launch {
+// filters), finish. Rows of draw that do not fit on the device at a time share CTAs.
+func planSample(n, vocab, sms int) [3]launch {
 	splits := ceilDiv(vocab, splitIDs)
+	draw := max(min(n, ceilDiv(drawResident*sms, splits+1)), ceilDiv(n, 32))
 	return [3]launch{
 		grid("sample", "sample_edit", splits, n, 256).overlapped(),
-		grid("sample", "sample_draw", splits+1, n, 512).overlapped(),
+		grid("sample", "sample_draw", splits+1, draw, 512).overlapped(),
 		grid("sample", "sample_finish", n, 1, 512).overlapped(),
 	}
 }
+
+// drawResident is the CTAs of sample_draw that a multiprocessor has at a time.
+const drawResident = 4

@@ -281,7 +281,7 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 			b.fetch(b.ws.masks, unsafe.Pointer(&s.masks[0]), masks*maskWords(b.shape.Vocab))
 		}
 		b.send(&s.sample)
-		b.runSample(len(batch.Index))
+		b.runSample(len(batch.Index), false)
 		b.end(kernels.OpSample, sampleBytes(len(batch.Index), b.shape.Vocab), 0)
 	}
 	b.fail(kernels.OpSample, s.end.Record(&b.compute))
@@ -321,8 +321,9 @@ func (b *Backend) stageMasks(s *step, batch *kernels.SampleBatch) bool {
 // sampleBytes is what the sampler reads for n entries.
 func sampleBytes(n, vocab int) int64 { return 4 * int64(n) * int64(vocab) }
 
-// runSample issues the sampler for n entries.
-func (b *Backend) runSample(n int) {
+// runSample issues the sampler for n entries, which prepare has unpacked before the layers or, where
+// the step is not one message, just now.
+func (b *Backend) runSample(n int, before bool) {
 	p := sampleParams{
 		logits: b.ws.logits, edited: b.ws.edited, ld: int64(stride(b.shape.Vocab)),
 		state: b.ws.state, stopIDs: b.ws.stopIDs, bias: b.ws.bias, counts: b.ws.counts, countsStride: int64(countStride(b.shape.Vocab)),
@@ -331,7 +332,11 @@ func (b *Backend) runSample(n int) {
 		maskWords: int32(maskWords(b.shape.Vocab)), vocab: int32(b.shape.Vocab), sampleVocab: int32(b.shape.SampleVocab),
 		splits: int32(ceilDiv(b.shape.Vocab, splitIDs)), capacity: int32(b.limits.MaxLogitRows), maxTop: int32(b.limits.MaxTopLogprobs),
 	}
-	for _, l := range planSample(n, b.shape.Vocab) {
+	plan := planSample(n, b.shape.Vocab, b.arch.sms)
+	if !before {
+		plan[0].PDL = 0 // it reads them without waiting
+	}
+	for _, l := range plan {
 		b.launch(kernels.OpSample, l, unsafe.Pointer(&p))
 	}
 }

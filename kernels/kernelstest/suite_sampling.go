@@ -29,6 +29,7 @@ func (s *suite) sampling(t *testing.T) {
 	t.Run("checks", s.checks)
 	t.Run("distribution", s.distribution)
 	t.Run("large_vocabulary", s.largeVocabulary)
+	t.Run("many_rows", s.manyRows)
 }
 
 // optionPairs draws with every option alone and every pair of them, greedy and
@@ -285,4 +286,18 @@ func (s *suite) largeVocabulary(t *testing.T) {
 	p.reset(cases)
 	got, want := p.draw(cases, everyRow(6))
 	p.equalDraws(cases, everyRow(6), got, want)
+}
+
+// manyRows are more than a device works on at a time, greedy, with filters and without, in any order.
+func (s *suite) manyRows(t *testing.T) {
+	const rows = 700
+	p := s.samplerPair(t, 257, 0, rows)
+	cases := make([]drawCase, rows)
+	for i := range cases {
+		cases[i] = newCase(p.rng, 257, []float32{0.8, 0, 1.4}[i%3])
+		if i%4 > 0 {
+			options[i%4-1].apply(&cases[i], p.rng) // top_k, top_p or min_p
+		}
+	}
+	s.drawThrice(p, cases)
 }
