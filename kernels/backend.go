@@ -51,7 +51,8 @@ type Backend interface {
 	// w: [vocab, hidden] from LoadEmbedding.
 	Embed(w Weight)
 	// RMSNorm sets Normed[t] = Hidden[t] / sqrt(mean(Hidden[t]²) + eps) · w,
-	// [tokens, hidden], in float32 (Zhang and Sennrich, 2019). w: [hidden].
+	// [tokens, hidden], in float32 (Zhang and Sennrich, 2019). w: [hidden]. One QKV or
+	// GateUp reads it: a Backend may make it there, and leave Normed as it was.
 	RMSNorm(w Weight)
 	// QKV projects Normed by w (kind LinearQKV, [(heads + 2·kvHeads)·headDim,
 	// hidden]), adds the bias, normalizes each head of queries and keys where w has
@@ -99,8 +100,8 @@ type Backend interface {
 	// SetTap makes the Backend call fn after each operation of later steps with
 	// its output in float32, for verification: layer counts from 0, −1 outside
 	// the layers. fn is called once an operation, in order, but not for Sample.
-	// Behind KeepLogitRows values may have the rows of LogitRows alone.
-	// Taps make every step synchronous. nil turns them off.
+	// Behind KeepLogitRows values may have the rows of LogitRows alone. Operations that a
+	// Backend otherwise makes as one are made one by one. Taps make every step synchronous. nil turns them off.
 	SetTap(fn func(op Op, layer int, out Activation, values []float32))
 	// SetProfiler makes the Backend report each operation it ran; nil turns it off.
 	// Nothing is in flight when it is turned on, and times count from the end of

@@ -121,7 +121,7 @@ if [ ! $quick ]; then
 		part reference '' reference/make.sh qwen2.5-0.5b
 		show reference '^ *\|' reference.log
 	fi
-	sampling='sampling/(greedy|filter|extremes|logprobs|large)'
+	sampling='sampling/(greedy|filter|extremes|logprobs|large|many)'
 	CUDA_FORCE_PTX_JIT=1 part ptx '' $kernels -path generic -test.v -test.timeout 15m \
 		-test.run "$(cases generic embed rmsnorm qkv/h96 linear/attn/h64 gate_up/h64 head/^tied/h64 attention/h96 "$sampling" rows)"
 	if command -v compute-sanitizer >/dev/null; then

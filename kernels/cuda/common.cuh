@@ -214,11 +214,13 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 // before sm_90, both do nothing.
 //
 // A kernel that triggers before it waits lets those behind it begin while several kernels
-// still run. So what a kernel of the layers reads before its wait (weights, norms, biases, angles, positions and slots; in decode
-// attention the plan, tables, and KV of earlier steps; in sampling the entries and their rows'
-// parameters) must be older than the layers: embed waits and only then triggers. Sampling behind a message of its own, and attention behind keep_logit_rows, whose plan is made and whose
-// keys are written just before, is launched without the attribute. Nothing is written before a
-// wait. Every kernel of a step waits; what is launched between steps (counts, load) does not have the attribute.
+// still run. So what a kernel of the layers reads before its wait (weights, norms, biases, angles,
+// positions and slots; in decode attention the plan, tables, and KV of earlier steps; in sampling the
+// entries and their rows' parameters) must be older than the layers: embed waits and only then
+// triggers. What else a pass begins with, attention behind keep_logit_rows, whose plan is made and
+// whose keys are written just before, and sampling behind a message of its own are launched without
+// the attribute. Nothing is written before a wait. Every kernel of a step waits; what is launched
+// between steps (counts, load) does not have the attribute.
 
 static __device__ __forceinline__ void grid_wait() {
 #if __CUDA_ARCH__ >= 900

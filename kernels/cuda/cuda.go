@@ -321,6 +321,14 @@ func (b *Backend) launch(op kernels.Op, l launch, params unsafe.Pointer) {
 	if b.err != nil || b.omit != "" && b.omit == string(op)+b.run.part {
 		return
 	}
+	// prepare and the plans let the next start before they have written what layers read without
+	// waiting. embed waits and only then does: a pass may begin with it, or behind their end.
+	if b.run.first {
+		b.run.first = false
+		if l.image != "embed" {
+			l.PDL = 0
+		}
+	}
 	if p := &b.profiler; p.state == describing {
 		p.dry = append(p.dry, graphKernel{len(p.traced), l.kernel})
 		return

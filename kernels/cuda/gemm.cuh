@@ -27,16 +27,6 @@ static __device__ __forceinline__ void end8(const Epilogue &e, int kind, int m, 
 	}
 }
 
-// prefetch_end requests what end8 reads of a row's columns n … n+7.
-static __device__ __forceinline__ void prefetch_end(const Epilogue &e, int kind, int m, int n) {
-	if (kind != QKV || m >= e.rows || n >= e.cols) return;
-	auto request = [](const void *p) { asm volatile("prefetch.global.L1 [%0];" ::"l"(p)); };
-	int head = n / e.head_dim;
-	if (e.bias) request(e.bias + n);
-	if (head < e.heads + e.kv_heads) request(e.rope + (int64_t)e.positions[m] * (e.head_dim / 2) + (n - head * e.head_dim) / 2);
-	if (head >= e.heads) request(e.slots + m);
-}
-
 // QkvEnd is epilogue8 of QKV in two halves: what it reads of row m and columns n … n+7 beside their
 // sums is older than the layers, and asked for before the kernel before has ended.
 struct QkvEnd {

@@ -22,28 +22,22 @@
 // piece ends; the ring runs on meanwhile. Weights do not depend on the kernel
 // before: the first stages are requested before it has finished.
 //
-// Bytes: 2·n·k of weights once, 2·m·k of tokens a tile from L2. FLOPs: 2·m·n·k.
+// A step's only token is normed here (gemm_norm.cuh): the kernels _normed_, of rows of up to 1,024,
+// 2,048 and 4,096. They take no less shared memory than those without: three of their CTAs on one
+// multiprocessor are one too few on another, which was 1.6 µs a product (1.5B gate_up, H100).
+//
+// Bytes: 2·n·k of weights once, 2·m·k of tokens a tile from L2, 8·k a CTA of a normed row. FLOPs: 2·m·n·k.
 //
 // Measured by what leaving it out of a step of one token saves (BenchmarkWithout, H100 80GB HBM3,
 // 2026-11-26, weights in rows then, of 3.35 TB/s): 7B gate_up 88 µs, 93 %; down 48, 85 %; o 9, 85 %; qkv 13, 75 %; head 356, 91 %;
 // 1.5B gate_up 18 µs, 89 %; 0.5B 6.4, 81 %. In clusters, the whole step of the 0.5B with one token 0.75 → 0.63 ms (2026-11-27,
 // docs/performance.md, "Few tokens in clusters").
-#include "gemm.cuh"
+#include "gemm_norm.cuh"
 #include "wgmma.cuh"
 
 namespace {
 
 constexpr int WARPS = 4, WEIGHT_BYTES = 4096;
-
-// NormedParams is a product of one token, whose norm the kernel makes itself.
-struct NormedParams {
-	GemmParams g;        // x unused
-	const float *hidden; // [k]
-	const float *norm;   // [k]
-	float eps;
-	int32_t reserved;
-};
-static_assert(sizeof(NormedParams) == 224, "gemm_skinny.go: normedParams");
 
 template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 	static constexpr int KS = WEIGHT_BYTES / 2 / BN;                       // columns of k of a stage
@@ -78,12 +72,13 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 			copy_async_once(stage + swizzled(row + i, chunk), from + i * 64, valid, policy);
 	}
 
-	// Rows past m are left as they are: they reach only columns nobody stores.
+	// first_token is where the lane's first row of tokens begins.
 	template <int LANES = 32> static __device__ __forceinline__ const half *first_token(const GemmParams &p) {
 		constexpr int CHUNKS = KS / 8;
 		int lane = threadIdx.x % LANES;
 		return p.x + lane / CHUNKS * p.ldx + lane % CHUNKS * 8;
 	}
+	// Rows past m are left as they are: they reach only columns nobody stores.
 	template <int LANES = 32> static __device__ __forceinline__ void copy_tokens(const GemmParams &p, const half *from, int k, uint32_t stage) {
 		constexpr int CHUNKS = KS / 8;
 		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
@@ -148,46 +143,6 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 	}
 };
 
-// Norm makes of the residual stream of a step of one token what rmsnorm does, but for the order of
-// the sum, in a row of shared memory. A thread has up to EACH · 4 elements.
-template <int EACH> struct Norm {
-	float4 weights[EACH], v[EACH];
-
-	static __device__ __forceinline__ int place(int i) { return threadIdx.x + i * WARPS * 32; } // of the thread's i-th, in float4
-	static __device__ __forceinline__ bool inside(const NormedParams &p, int i) { return 4 * place(i) < p.g.k; }
-	// request goes before the wait.
-	__device__ __forceinline__ void request(const NormedParams &p) {
-#pragma unroll
-		for (int i = 0; i < EACH; i++)
-			if (inside(p, i)) weights[i] = reinterpret_cast<const float4 *>(p.norm)[place(i)];
-	}
-	// read goes behind it. What it asks for comes when all that the multiprocessor asked for before has.
-	__device__ __forceinline__ void read(const NormedParams &p) {
-#pragma unroll
-		for (int i = 0; i < EACH; i++) {
-			v[i] = make_float4(0, 0, 0, 0);
-			if (inside(p, i)) v[i] = __ldcg(reinterpret_cast<const float4 *>(p.hidden) + place(i)); // other multiprocessors wrote it
-		}
-	}
-	// make fills the first `bytes` of row.
-	__device__ __forceinline__ void make(const NormedParams &p, void *row, int bytes) const {
-		__shared__ float4 sums;
-		float sum = 0;
-#pragma unroll
-		for (int i = 0; i < EACH; i++) sum += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
-		sum = warp_sum(sum);
-		if (threadIdx.x % 32 == 0) reinterpret_cast<float *>(&sums)[threadIdx.x / 32] = sum;
-		__syncthreads();
-		float4 all = sums;
-		float scale = rsqrtf((all.x + all.y + all.z + all.w) / p.g.k + p.eps);
-#pragma unroll
-		for (int i = 0; i < EACH; i++)
-			if (inside(p, i))
-				static_cast<uint2 *>(row)[place(i)] = {pack_half(v[i].x * scale * weights[i].x, v[i].y * scale * weights[i].y), pack_half(v[i].z * scale * weights[i].z, v[i].w * scale * weights[i].w)};
-		for (int at = p.g.k / 4 + threadIdx.x; 8 * at < bytes; at += WARPS * 32) static_cast<uint2 *>(row)[at] = {};
-		__syncthreads();
-	}
-};
 // end_piece merges the warps' sums over chunks [begin, end) of a tile.
 template <class S, int BN, int MT>
 __device__ __forceinline__ void end_piece(const GemmParams &p, const S &s, char *stages, int tile, int begin, int end, int chunks) {
@@ -242,7 +197,7 @@ template <int From = 0, int To = 7> __device__ __forceinline__ void wait_but(int
 // stages that there is memory for, is filled with weights before the kernel before has
 // finished. A thread's copies end in the order in which it asked for them: half of a warp
 // asks for the weights, and the other for the tokens, so that the first tokens do not wait for
-// the last weights.
+// the last weights. A token that is normed is no copy: all lanes ask for weights.
 //
 // The CTAs end the groups of eight sums in turn. Each adds its warps', and sends them to the
 // one that ends the group, without a barrier of the cluster, which would wait for memory; that
@@ -461,14 +416,14 @@ CLUSTERS(32, 8, 5)
 CLUSTERS(32, 16, 5)
 CLUSTERS(32, 32, 3)
 
-// Of one token, and its norm of up to so many elements.
-#define NORMED(BN, STAGES, MOST) \
-	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_8_normed_##MOST(const __grid_constant__ NormedParams p) { project<BN, 8, STAGES, MOST / 512>(p.g, &p); } \
-	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_8_normed_##MOST##_clusters(const __grid_constant__ NormedParams p) { share<BN, 8, STAGES, MOST / 512>(p.g, &p); }
+// Of one token, and its norm of up to WIDTH elements.
+#define SKINNY_NORMED(BN, STAGES, WIDTH) \
+	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_8_normed_##WIDTH(const __grid_constant__ NormedParams p) { project<BN, 8, STAGES, WIDTH / 512>(p.g, &p); } \
+	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_8_normed_##WIDTH##_clusters(const __grid_constant__ NormedParams p) { share<BN, 8, STAGES, WIDTH / 512>(p.g, &p); }
 
-NORMED(16, 4, 1024)
-NORMED(16, 4, 2048)
-NORMED(16, 4, 4096)
-NORMED(32, 5, 1024)
-NORMED(32, 5, 2048)
-NORMED(32, 5, 4096)
+SKINNY_NORMED(16, 4, 1024)
+SKINNY_NORMED(16, 4, 2048)
+SKINNY_NORMED(16, 4, 4096)
+SKINNY_NORMED(32, 5, 1024)
+SKINNY_NORMED(32, 5, 2048)
+SKINNY_NORMED(32, 5, 4096)

@@ -39,7 +39,7 @@ func (v skinnyVariant) head() int { return 128 + (v.bn*v.mt/8+8)*32 }
 
 func (v skinnyVariant) kernel() string { return fmt.Sprintf("gemm_skinny_%d_%d", v.bn, v.mt) }
 
-// normedParams is NormedParams.
+// normedParams is NormedParams of gemm_norm.cuh.
 type normedParams struct {
 	g            gemmParams
 	hidden, norm ptr
@@ -63,7 +63,7 @@ func normedLaunch(g gemmPlan, s gemmShape, width int) (l launch, ok bool) {
 				continue
 			}
 			row := 2 * roundUp(s.k, v.chunk()/4)
-			// No less than without the norm: three of its CTAs on one multiprocessor are one too many on others.
+			// No less than without the norm: a third CTA on a multiprocessor would be missing on another.
 			l.kernel, l.Shared = fmt.Sprintf("%s_normed_%d", name, most), max(l.Shared, uint32(row+v.stages*weightStage))
 			if cluster {
 				stages := (int(g.Shared) - v.head()) / v.stage()

@@ -26,10 +26,12 @@ func (b *Backend) Embed(weight kernels.Weight) {
 	b.run.layer = 0
 }
 
-// RMSNorm implements kernels.Backend. That of a single token is left to the product behind it.
+// RMSNorm implements kernels.Backend. That of a single token is left to the product behind it, whose
+// the time is, too: the record of the norm is empty.
 func (b *Backend) RMSNorm(weight kernels.Weight) {
 	w := b.operand(kernels.OpRMSNorm, weight, weightNorm, b.shape.Hidden, 1)
 	b.begin(kernels.OpRMSNorm)
+	b.run.spent = false
 	if b.run.tokens == 1 && b.tap == nil && !b.limits.BatchInvariant && b.omit != string(kernels.OpRMSNorm) {
 		b.run.norm = w
 		b.finish(kernels.OpRMSNorm, kernels.Normed, 0, 0)
@@ -170,6 +172,9 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 	ld := stride(b.shape.Width(x.like))
 	e.rows, e.cols = int32(m), int32(w.rows)
 	shape := gemmShape{m: m, n: w.rows, k: w.width, kind: kind, invariant: b.limits.BatchInvariant}
+	if b.run.spent && x.like == kernels.Normed && x.data == b.ws.normed {
+		panic(fmt.Sprintf("cuda: %s of a Normed that another product has read", op))
+	}
 	if plan, ok := b.planGemm(shape); ok {
 		p := plan.params(shape, b.ws.gemm)
 		p.x, p.w, p.ldX, p.panel, p.e = x.data, w.data, int64(ld), w.panel(), e
@@ -180,7 +185,7 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 				b.products[shape] = plan
 			}
 			if plan.normed.ok {
-				b.run.norm = nil
+				b.run.norm, b.run.spent = nil, true
 				normed := normedParams{g: p, hidden: b.ws.hidden, norm: norm.data, eps: b.shape.RMSEps}
 				b.launch(op, plan.normed.launch, unsafe.Pointer(&normed))
 				return
@@ -287,7 +292,8 @@ func (b *Backend) planGemm(s gemmShape) (productPlan, bool) {
 	return plan, true
 }
 
-// begin starts an operation: it must be issued by Launch's forward.
+// begin starts an operation: it must be issued by Launch's forward. A norm that was left to a product
+// is made here, if it is none.
 func (b *Backend) begin(op kernels.Op) {
 	if !b.run.issuing && op != kernels.OpSample {
 		panic(fmt.Sprintf("cuda: %s outside Launch", op))

@@ -3,8 +3,8 @@
 //
 //   sample_edit    steps 1 to 3 of a row's 8,192 ids by one CTA: maxima, the raw
 //                  log-sum's part, NaN. Rows that nothing changes are not copied.
-//   sample_draw    Gumbel-max over the same ids; one more CTA a row for those with
-//                  min_p, top_k or top_p, see sample_filter.cuh
+//   sample_draw    Gumbel-max over the same ids; one more CTA for rows with
+//                  min_p, top_k or top_p, see sample_filter.cuh. Many rows share CTAs
 //   sample_finish  the row's token, its log probability and rank, the likeliest
 //                  ids, counts and last token; results go to mapped host memory
 //

@@ -17,8 +17,8 @@ type sampleParams struct {
 
 var _ [144]byte = [unsafe.Sizeof(sampleParams{})]byte{}
 
-// planSample is the three kernels for n rows: edit, draw (with a CTA a row that
-// filters), finish. Rows of draw that do not fit on the device at a time share CTAs.
+// planSample is the three kernels for n rows: edit, draw (with a CTA more for rows that
+// filter), finish. Rows of draw that do not fit on the device at a time share CTAs.
 func planSample(n, vocab, sms int) [3]launch {
 	splits := ceilDiv(vocab, splitIDs)
 	draw := max(min(n, ceilDiv(drawResident*sms, splits+1)), ceilDiv(n, 32))
@@ -29,5 +29,5 @@ func planSample(n, vocab, sms int) [3]launch {
 	}
 }
 
-// drawResident is the CTAs of sample_draw that a multiprocessor has at a time.
+// drawResident is about the CTAs of sample_draw that a multiprocessor has at a time.
 const drawResident = 4

@@ -54,6 +54,8 @@ type runState struct {
 	attention    attentionPlan
 	kept         bool    // tokens are LogitRows'
 	norm         *weight // of an RMSNorm that the next operation makes, if it is a product that can
+	spent        bool    // Normed is not there: such a product made the norm for itself
+	first        bool    // nothing was launched behind the plans yet
 }
 
 func (b *Backend) resultWords() int { return b.limits.MaxLogitRows * (3 + 2*b.limits.MaxTopLogprobs) }
@@ -145,6 +147,7 @@ func (b *Backend) issue(s *step, queryStart, lens []int32, decodes, logits int, 
 	b.run = runState{issuing: true, layer: -1, tokens: int(queryStart[seqs]), seqs: seqs, logits: logits, step: s}
 	b.planAttention(queryStart, lens, decodes)
 	b.end(kernels.OpPrepare, 4*int64(s.message.n), 0)
+	b.run.first = true
 	forward()
 	b.makeNorm()
 	b.run.issuing = false

@@ -119,8 +119,8 @@ __device__ __forceinline__ int cluster_size() {
 	return n;
 }
 
-// Over divides by the size of the cluster, up to eight, what is less than 8,192: other divisions
-// are forty instructions each.
+// Over divides by the size of the cluster, up to eight, what is at most 8,192: other divisions
+// are forty instructions each (TestOver).
 struct Over {
 	int size, inverse;
 

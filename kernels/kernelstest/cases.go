@@ -31,7 +31,9 @@ var (
 	wideHead = geometry{64, 96, 2, 1, 256, 257}
 	oddHead  = geometry{96, 64, 6, 2, 48, 1000}
 	noGroup  = geometry{64, 96, 3, 3, 80, 257}
-	qwen3    = geometry{96, 100, 8, 2, 128, 257} // heads wider than hidden
+	qwen3    = geometry{96, 100, 8, 2, 128, 257}  // heads wider than hidden
+	wide15   = geometry{1536, 100, 4, 2, 16, 257} // the true widths of the 1.5B and the 7B
+	wide7    = geometry{3584, 100, 4, 2, 16, 257}
 )
 
 // shape completes g: two layers, RoPE of base 10,000.

@@ -72,10 +72,10 @@ func (p *pair) sameRows(n int) {
 	require.Equal(p.t, p.want.ReadActivation(kernels.Hidden, n), p.got.ReadActivation(kernels.Hidden, n))
 }
 
-// chained requires what several operations in a row made to be the Oracle's.
-func (p *pair) chained(a kernels.Activation, n int) {
+// normed requires what a product made of a norm, whose rounding it magnifies so much, to be the Oracle's.
+func (p *pair) normed(a kernels.Activation, n int, rounding float64) {
 	p.t.Helper()
-	require.NoError(p.t, p.tol.chained(4).compare(p.got.ReadActivation(a, n), p.want.ReadActivation(a, n), p.shape.Width(a)))
+	require.NoError(p.t, p.tol.loosened(rounding).compare(p.got.ReadActivation(a, n), p.want.ReadActivation(a, n), p.shape.Width(a)))
 }
 
 func (s *suite) rmsnorm(t *testing.T) {
@@ -100,7 +100,7 @@ func (s *suite) rmsnorm(t *testing.T) {
 	}
 	// A product may make the norm before it.
 	t.Run("qkv", func(t *testing.T) {
-		s.runOps(t, cross([]geometry{tiny, oddHead, qwen05, qwen15, qwen7}, 1, 2), func(p *pair, b *kernels.Batch, n int) {
+		s.runOps(t, cross([]geometry{tiny, oddHead, qwen05, qwen15, qwen7, wide15, wide7}, 1, 2), func(p *pair, b *kernels.Batch, n int) {
 			norm := p.norm(normWeight("norm", p.shape.Hidden))
 			spec := qkvSpec(p.shape, "qkv", true)
 			qkv := p.load(func(b kernels.Backend) (kernels.Weight, error) { return b.LoadLinear(spec) })
@@ -110,11 +110,11 @@ func (s *suite) rmsnorm(t *testing.T) {
 				b.RMSNorm(ws[norm])
 				b.QKV(1, ws[qkv])
 			})
-			p.chained(kernels.Query, n)
+			p.normed(kernels.Query, n, 3)
 		})
 	})
 	t.Run("gate_up", func(t *testing.T) {
-		s.runOps(t, cross([]geometry{tiny, oddHead, qwen05}, 1, 2), func(p *pair, b *kernels.Batch, n int) {
+		s.runOps(t, cross([]geometry{tiny, oddHead, qwen05, wide15, wide7}, 1, 2), func(p *pair, b *kernels.Batch, n int) {
 			norm := p.norm(normWeight("norm", p.shape.Hidden))
 			gates := p.linear(kernels.LinearGateUp,
 				fanIn("gate", p.shape.Intermediate, p.shape.Hidden), fanIn("up", p.shape.Intermediate, p.shape.Hidden))
@@ -124,7 +124,7 @@ func (s *suite) rmsnorm(t *testing.T) {
 				b.RMSNorm(ws[norm])
 				b.GateUp(ws[gates])
 			})
-			p.chained(kernels.MLP, n)
+			p.normed(kernels.MLP, n, 6)
 		})
 	})
 	t.Run("tiny_values", func(t *testing.T) { // where epsilon decides

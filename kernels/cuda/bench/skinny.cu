@@ -115,6 +115,7 @@ void check_normed(int n, int k, int kind, int head_dim) {
 				int head = 128 + (bn + 8) * 32, longest = ((runs + cluster - 1) / cluster + 3) / 4;
 				if (cluster <= runs) check(" cluster " + std::to_string(cluster), NORMED_KERNEL(_clusters), tiles * cluster, 0, head + row_bytes + std::min(stages, longest) * stage, cluster);
 			}
+#undef NORMED_KERNEL
 	}
 }
 
