@@ -53,7 +53,10 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 	int count = start.w, active = 0; // CTAs of the cluster that has the unit, if one has
 	__shared__ Handing handing;
 	int handed = 0; // pieces
-	if (FIFTH && threadIdx.x == 0) handing.init();
+	if (FIFTH) {
+		if (threadIdx.x == 0) handing.init();
+		__syncthreads();
+	}
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + WARPS * RING);
 	if (!FIFTH) active = -of.y;
@@ -96,7 +99,6 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 		}
 		copy_commit();
 	}
-	if (FIFTH) __syncthreads(); // the barriers are there
 	grid_wait();
 	grid_trigger();
 

@@ -18,22 +18,17 @@ struct Handing {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	__device__ __forceinline__ void init() {
-		barrier_init(shared_address(&left), WARPS);
-		barrier_init(shared_address(&taken), 1);
+		barrier_init(shared_address(&left), WALKERS);
+		barrier_init(shared_address(&taken), THREADS - WALKERS);
 		barriers_ready();
 	}
-	// Of a warp: its lanes' arrivals would go one after the other.
-	static __device__ __forceinline__ void arrive(uint64_t &barrier) {
-		__syncwarp();
-		if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&barrier));
-	}
-	__device__ __forceinline__ void leave() { arrive(left); }
-	__device__ __forceinline__ void take() { arrive(taken); }
+	__device__ __forceinline__ void leave() { barrier_arrive(shared_address(&left)); }
+	__device__ __forceinline__ void take() { barrier_arrive(shared_address(&taken)); }
 	// Of a CTA's i-th piece.
 	__device__ __forceinline__ void wait_left(int i) { barrier_wait(shared_address(&left), i & 1); }
 	__device__ __forceinline__ void wait_taken(int i) { barrier_wait(shared_address(&taken), i & 1); }
-#else // those kernels are Hopper's
-	__device__ void init() {}
+#else // these kernels are Hopper's
+	__device__ void init() { __trap(); }
 	__device__ void leave() {}
 	__device__ void take() {}
 	__device__ void wait_left(int) {}
@@ -162,7 +157,6 @@ template <int D> __device__ __forceinline__ void end_piece(const DecodeParams &p
 // they go on. They could not: a fence waits for all that a warp has asked for, its ring.
 template <int D> __device__ __forceinline__ void end_pieces(const DecodeParams &p, Cursor c, int count, int2 header, const char *states, Handing &handing) {
 	int lane = threadIdx.x % 32;
-	__syncthreads(); // the barriers are there
 	for (int rest = count, i = 0;; i++) {
 		int begin = c.tile, tiles = c.tiles - c.tile;
 		if (tiles >= rest) return;
