@@ -23,8 +23,8 @@
 // before: the first stages are requested before it has finished.
 //
 // A step's only token is normed here (gemm_norm.cuh): the kernels _normed_, of rows of up to 1,024,
-// 2,048 and 4,096. They take no less shared memory than those without: three of their CTAs on one
-// multiprocessor are one too few on another, which was 1.6 µs a product (1.5B gate_up, H100).
+// 2,048 and 4,096. Outside clusters they take no less shared memory than those without: three of their
+// CTAs on one multiprocessor are one too few on another, which was 1.6 µs a product (1.5B gate_up, H100).
 //
 // Bytes: 2·n·k of weights once, 2·m·k of tokens a tile from L2, 8·k a CTA of a normed row. FLOPs: 2·m·n·k.
 //
@@ -38,6 +38,7 @@
 namespace {
 
 constexpr int WARPS = 4, WEIGHT_BYTES = 4096;
+static_assert(Norm<1>::THREADS == WARPS * 32);
 
 template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 	static constexpr int KS = WEIGHT_BYTES / 2 / BN;                       // columns of k of a stage

@@ -26,8 +26,8 @@ func (b *Backend) Embed(weight kernels.Weight) {
 	b.run.layer = 0
 }
 
-// RMSNorm implements kernels.Backend. That of a single token is left to the product behind it, whose
-// the time is, too: the record of the norm is empty.
+// RMSNorm implements kernels.Backend. That of a single token is left to the product behind it: a
+// profile counts its time there, and its own record is empty.
 func (b *Backend) RMSNorm(weight kernels.Weight) {
 	w := b.operand(kernels.OpRMSNorm, weight, weightNorm, b.shape.Hidden, 1)
 	b.begin(kernels.OpRMSNorm)
@@ -172,8 +172,8 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 	ld := stride(b.shape.Width(x.like))
 	e.rows, e.cols = int32(m), int32(w.rows)
 	shape := gemmShape{m: m, n: w.rows, k: w.width, kind: kind, invariant: b.limits.BatchInvariant}
-	if b.run.spent && x.like == kernels.Normed && x.data == b.ws.normed {
-		panic(fmt.Sprintf("cuda: %s of a Normed that another product has read", op))
+	if b.run.spent && x.data == b.ws.normed {
+		panic(fmt.Sprintf("cuda: %s (layer %d) of a Normed of %d tokens that another product has read", op, b.run.layer, m))
 	}
 	if plan, ok := b.planGemm(shape); ok {
 		p := plan.params(shape, b.ws.gemm)

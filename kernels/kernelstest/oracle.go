@@ -21,6 +21,7 @@ type Oracle struct {
 	device, host [][]uint16
 	logitRows    []int32
 	tokens       []oracleToken // of the launched step
+	normed       int           // of the step: 1 when RMSNorm has made it, −1 when a product has read that
 	results      map[kernels.Ticket]*kernels.Result
 	margin       float64
 	ticket       kernels.Ticket
@@ -109,7 +110,7 @@ func (o *Oracle) UpdateRows(updates []kernels.RowUpdate) {
 
 // Launch implements kernels.Backend.
 func (o *Oracle) Launch(b *kernels.Batch, forward func()) {
-	o.tokens = o.tokens[:0]
+	o.tokens, o.normed = o.tokens[:0], 0
 	for s, row := range b.Rows {
 		first, end := b.QueryStart[s], b.QueryStart[s+1]
 		for t := first; t < end; t++ {

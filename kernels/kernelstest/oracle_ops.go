@@ -1,6 +1,7 @@
 package kernelstest
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -19,10 +20,19 @@ func (o *Oracle) Embed(w kernels.Weight) {
 // RMSNorm implements kernels.Backend.
 func (o *Oracle) RMSNorm(w kernels.Weight) {
 	start := time.Now()
+	o.normed = 1
 	for t := range o.tokens {
 		o.rmsnorm(o.row(kernels.Normed, t), o.row(kernels.Hidden, t), w.(*oracleWeight).w)
 	}
 	o.done(kernels.OpRMSNorm, -1, kernels.Normed, len(o.tokens), start)
+}
+
+// spend panics where a second product reads what RMSNorm made: see kernels.Backend.
+func (o *Oracle) spend(op kernels.Op) {
+	if o.normed < 0 {
+		panic(fmt.Sprintf("oracle: %s of a Normed of %d tokens that another product has read", op, len(o.tokens)))
+	}
+	o.normed = -o.normed
 }
 
 func (o *Oracle) rmsnorm(dst, x, w []float64) {
@@ -35,6 +45,7 @@ func (o *Oracle) rmsnorm(dst, x, w []float64) {
 // QKV implements kernels.Backend.
 func (o *Oracle) QKV(layer int, weight kernels.Weight) {
 	start := time.Now()
+	o.spend(kernels.OpQKV)
 	w, d := weight.(*oracleWeight), o.shape.HeadDim
 	for t, token := range o.tokens {
 		x := o.row(kernels.Normed, t)
@@ -137,6 +148,7 @@ func (o *Oracle) Linear(weight kernels.Weight, src kernels.Activation) {
 // GateUp implements kernels.Backend.
 func (o *Oracle) GateUp(weight kernels.Weight) {
 	start := time.Now()
+	o.spend(kernels.OpGateUp)
 	w := weight.(*oracleWeight)
 	for t := range o.tokens {
 		x, y := o.row(kernels.Normed, t), o.row(kernels.MLP, t)

@@ -24,6 +24,29 @@ func TestOracle(t *testing.T) {
 	})
 }
 
+// TestNormedIsReadOnce: a model that has two products read one norm is told so by the Oracle, for
+// Backends may make a norm within the product.
+func TestNormedIsReadOnce(t *testing.T) {
+	o, s := kernelstest.NewOracle(), kernelstest.TinyShape(16)
+	limits := kernels.Limits{MaxBatchedTokens: 4, MaxSeqs: 1, MaxModelLen: 16, MaxLogitRows: 1, BlockSize: 16}
+	require.NoError(t, o.Setup(s, limits, limits))
+	require.NoError(t, o.ResizePool(2, 0))
+	w := kernelstest.LoadTiny(t, o, s)
+	o.UpdateRows([]kernels.RowUpdate{{Reset: true, Blocks: []int32{1}}})
+	step := func(forward func()) func() {
+		return func() {
+			o.Launch(&kernels.Batch{Tokens: []int32{3}, Rows: []int32{0}, QueryStart: []int32{0, 1}, SeqLens: []int32{1}}, func() {
+				o.Embed(w.Embedding)
+				forward()
+			})
+			_, err := o.Wait(o.Sample(&kernels.SampleBatch{}))
+			require.NoError(t, err)
+		}
+	}
+	require.NotPanics(t, step(func() { o.RMSNorm(w.Norm); o.QKV(0, w.QKV); o.RMSNorm(w.Norm); o.GateUp(w.GateUp) }))
+	require.Panics(t, step(func() { o.RMSNorm(w.Norm); o.QKV(0, w.QKV); o.GateUp(w.GateUp) }))
+}
+
 // TestDrawByHand checks Draw against probabilities worked out by hand.
 func TestDrawByHand(t *testing.T) {
 	h := kernelstest.NewHistory([]int32{0}, []int32{1, 1})
