@@ -1,0 +1,116 @@
+// The ring of a warp of gemm_skinny.cu, and its products.
+#pragma once
+
+#include "gemm_norm.cuh"
+#include "wgmma.cuh"
+
+namespace {
+
+constexpr int WARPS = 4, WEIGHT_BYTES = 4096;
+static_assert(Norm<1>::THREADS == WARPS * 32);
+
+template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
+	static constexpr int KS = WEIGHT_BYTES / 2 / BN;                       // columns of k of a stage
+	static constexpr int CHUNK = WARPS * KS;                               // of all warps
+	static constexpr int STAGE = WEIGHT_BYTES + (NORMED ? 0 : MT * KS * 2); // bytes
+	static constexpr int RING = STAGES * STAGE;
+	// row is the bytes of a normed token: whole runs, for the last one is read as a whole.
+	static __device__ __forceinline__ int row(int k) { return NORMED ? (k + KS - 1) / KS * KS * 2 : 0; }
+	static constexpr int EARLY = 2;                           // stages of weights before the wait
+	static constexpr int ROUND = BN * MT * 4 <= STAGE ? MT : MT / 2; // tokens merged at a time
+	static_assert(BN * ROUND * 4 <= STAGE && STAGES > EARLY, "a stage holds a merge");
+	static_assert(CHUNK > KS && RING > STAGE); // of what clusters do not use nvcc warns
+
+	float c[BN / 16][MT / 8][4];
+
+	// Offset of 16 bytes in a tile of KS columns: ldmatrix reads eight rows from
+	// eight different groups of banks.
+	static __device__ __forceinline__ uint32_t swizzled(int row, int chunk) {
+		constexpr int CHUNKS = KS / 8;
+		if constexpr (CHUNKS >= 8) return (row * CHUNKS + (chunk ^ (row & 7))) * 16;
+		else return (row * CHUNKS + (chunk ^ (row / 2 & 3))) * 16;
+	}
+
+	// copy_weights and copy_tokens are for LANES threads of the warp, from a multiple of it on.
+	template <int LANES = 32> static __device__ __forceinline__ void copy_weights(const GemmParams &p, int tile, int k, uint32_t stage, uint64_t policy) {
+		constexpr int CHUNKS = KS / 8;
+		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
+		const half *from = weight_at(p.w, p.panel, tile * BN + row, k + chunk * 8);
+		bool valid = k + chunk * 8 < p.k;
+#pragma unroll
+		for (int i = 0; i < BN; i += LANES / CHUNKS)
+			copy_async_once(stage + swizzled(row + i, chunk), from + i * 64, valid, policy);
+	}
+
+	// first_token is where the lane's first row of tokens begins.
+	template <int LANES = 32> static __device__ __forceinline__ const half *first_token(const GemmParams &p) {
+		constexpr int CHUNKS = KS / 8;
+		int lane = threadIdx.x % LANES;
+		return p.x + lane / CHUNKS * p.ldx + lane % CHUNKS * 8;
+	}
+	// Rows past m are left as they are: they reach only columns nobody stores.
+	template <int LANES = 32> static __device__ __forceinline__ void copy_tokens(const GemmParams &p, const half *from, int k, uint32_t stage) {
+		constexpr int CHUNKS = KS / 8;
+		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
+		bool valid = k + chunk * 8 < p.k;
+		from += k;
+#pragma unroll(MT == 8 ? 1 : MT) // most steps of up to eight tokens have one: code that is run through once is late
+		for (int i = 0; i < MT; i += LANES / CHUNKS) {
+			if (MT == 8 && i >= p.m) break;
+			if (row + i < p.m) copy_async(stage + WEIGHT_BYTES + swizzled(row + i, chunk), from + i * p.ldx, valid);
+		}
+	}
+
+	__device__ __forceinline__ void clear() {
+#pragma unroll
+		for (int i = 0; i < BN / 16; i++)
+			for (int j = 0; j < MT / 8; j++)
+				for (int l = 0; l < 4; l++) c[i][j][l] = 0;
+	}
+
+	// Of a token that is normed, row is where its columns of this stage lie: all eight are that one.
+	__device__ __forceinline__ void multiply(uint32_t stage, uint32_t row = 0) {
+		int lane = threadIdx.x % 32;
+#pragma unroll
+		for (int k = 0; k < KS / 16; k++) {
+			uint32_t b[MT / 8][2];
+			if constexpr (NORMED) {
+				load_matrix_pair(b[0], row + (2 * k + lane / 8 % 2) * 16);
+			} else if constexpr (MT == 8) {
+				load_matrix_pair(b[0], stage + WEIGHT_BYTES + swizzled(lane % 8, 2 * k + lane / 8 % 2));
+			} else {
+#pragma unroll
+				for (int j = 0; j < MT / 16; j++) {
+					uint32_t four[4];
+					load_matrices(four, stage + WEIGHT_BYTES + swizzled(16 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+					b[2 * j][0] = four[0], b[2 * j][1] = four[1], b[2 * j + 1][0] = four[2], b[2 * j + 1][1] = four[3];
+				}
+			}
+#pragma unroll
+			for (int i = 0; i < BN / 16; i++) {
+				uint32_t a[4];
+				load_matrices(a, stage + swizzled(16 * i + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+				for (int j = 0; j < MT / 8; j++) multiply_add(c[i][j], a, b[j][0], b[j][1]);
+			}
+		}
+	}
+
+	// Index of (token, row) in a merge tile: groups of eight rows stay whole, and
+	// a fragment's stores fall into different banks.
+	static __device__ __forceinline__ int merged(int token, int row) { return token * BN + (row ^ ((token / 2 * 8) & (BN - 8) & 24)); }
+
+	// leave writes the sums of tokens first … first+ROUND−1 to the warp's stage.
+	__device__ __forceinline__ void leave(float *to, int round) const {
+		int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4;
+#pragma unroll
+		for (int j = 0; j < MT / 8; j++) {
+			if (j * 8 / ROUND != round) continue;
+#pragma unroll
+			for (int i = 0; i < BN / 16; i++)
+				for (int l = 0; l < 4; l++) to[merged(j * 8 % ROUND + 2 * q + l % 2, 16 * i + r + l / 2 * 8)] = c[i][j][l];
+		}
+	}
+};
+
+} // namespace

@@ -1,0 +1,152 @@
+// A tile of gemm_skinny.cu that a cluster has.
+#pragma once
+
+#include "gemm_skinny.cuh"
+
+namespace {
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+constexpr int MOST = 8; // CTAs of a cluster
+
+// dynamic_shared is the bytes of shared memory that the launch asked for.
+__device__ __forceinline__ int dynamic_shared() {
+	int n;
+	asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(n));
+	return n;
+}
+
+// wait_but is copy_wait for a number of groups that the kernel is not compiled for; beyond
+// seven it waits for more than it must. By comparisons: of a switch the compiler makes a table of
+// places to jump to, which takes longer.
+template <int From = 0, int To = 7> __device__ __forceinline__ void wait_but(int pending) {
+	constexpr int MIDDLE = (From + To + 1) / 2;
+	if constexpr (From == To) copy_wait<From>();
+	else if (pending < MIDDLE) wait_but<From, MIDDLE - 1>(pending);
+	else wait_but<MIDDLE, To>(pending);
+}
+
+// share makes the CTA's share of its cluster's tile: runs of KS columns of k, dealt out first
+// to the CTAs, one behind the other, then to their warps in turn. The ring, which has the
+// stages that there is memory for, is filled with weights before the kernel before has
+// finished. A thread's copies end in the order in which it asked for them: half of a warp
+// asks for the weights, and the other for the tokens, so that the first tokens do not wait for
+// the last weights. A token that is normed is no copy: all lanes ask for weights.
+//
+// The CTAs end the groups of eight sums in turn. Each adds its warps', and sends them to the
+// one that ends the group, without a barrier of the cluster, which would wait for memory; that
+// adds them in order of k. Its barrier counts their bytes, so that it does not exit before.
+template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ void share(const GemmParams &p, const NormedParams *normed = nullptr) {
+	grid_trigger(); // what does not depend on this may begin where there is room
+	constexpr bool NORMED = EACH > 0;
+	constexpr int LANES = NORMED ? 32 : 16; // that ask for weights
+	using S = Skinny<BN, MT, STAGES, NORMED>;
+	constexpr int OF = BN / 8, TURN = WARPS * S::STAGE;          // groups of a token; bytes between a warp's stages
+	constexpr int SUMS = 128, HEAD = SUMS + (OF * MT + MOST) * 32; // before the ring: a barrier, and the sums of all CTAs for the groups that this one ends
+	static_assert(S::ROUND == MT && OF * MT <= WARPS * 32, "a thread has a group at most");
+	extern __shared__ __align__(128) char memory[];
+	Over over;
+	int rank = cluster_rank(), ctas = over.size, warp = threadIdx.x / 32;
+	int tile = cluster_id(), runs = (p.k + S::KS - 1) / S::KS, less = over(runs), more = runs - less * ctas; // of them have one more
+	int begin = rank * less + min(rank, more), first = begin + warp, end = begin + less + (rank < more);
+	int before = HEAD + S::row(p.k), stages = (dynamic_shared() - before) / TURN; // before the ring
+	uint32_t received = shared_address(memory), ring = received + before + warp * S::STAGE;
+	int g = threadIdx.x, all = p.m * OF, of = over(g), to = g - of * ctas; // the group of the thread is the of-th that CTA `to` ends
+	int token = g / OF, column = tile * BN + g % OF * 8;
+	bool ends = g < all && to == rank;
+
+	if (threadIdx.x == 0) {
+		barrier_init(received, 1);
+		barriers_ready();
+		barrier_expect(received, (ctas - 1) * over(all - rank + ctas - 1) * 32);
+	}
+	cluster_arrive_relaxed();
+
+	Norm<NORMED ? EACH : 1> norm;
+	if constexpr (NORMED) norm.request(*normed);
+	bool weights = threadIdx.x % 32 < LANES;
+	uint64_t policy = evict_first_policy();
+	if (weights)
+		for (int i = 0, run = first; i < stages; i++, run += WARPS) {
+			if (run < end) S::template copy_weights<LANES>(p, tile, run * S::KS, ring + i * TURN, policy);
+			copy_commit();
+		}
+	// Behind the wait every instruction counts: most are not in the cache. So what can be known is.
+	QkvEnd qkv;
+	if (ends && p.kind == QKV) qkv.request(p.e, token, column);
+	const half *tokens = S::template first_token<16>(p);
+	const float4 *residual = ends && p.kind == RESIDUAL && column < p.e.cols ? reinterpret_cast<const float4 *>(static_cast<const float *>(p.e.out) + token * p.e.ld + column) : nullptr;
+	asm volatile("" : "+l"(tokens), "+l"(residual)); // known here
+	S s;
+	s.clear();
+	grid_wait();
+	if constexpr (NORMED) {
+		norm.read(*normed);
+		norm.make(*normed, memory + HEAD, S::row(p.k));
+	} else if (!weights)
+#pragma unroll 1
+		for (int i = 0, run = first; i < stages; i++, run += WARPS) {
+			if (run < end) S::template copy_tokens<16>(p, tokens, run * S::KS, ring + i * TURN);
+			copy_commit();
+		}
+	cluster_wait(); // all have their barriers. It empties the L1 cache.
+	float4 lo = {}, hi = {};
+	if (residual) lo = residual[0], hi = residual[1];
+
+#pragma unroll 1
+	for (int run = first, stage = 0; run < end; run += WARPS) {
+		uint32_t at = ring + stage * TURN;
+		wait_but(stages - 1);
+		__syncwarp();
+		s.multiply(at, received + HEAD + run * S::KS * 2);
+		__syncwarp();
+		int next = run + stages * WARPS;
+		if (next < end) {
+			S::copy_weights(p, tile, next * S::KS, at, policy);
+			if (!NORMED) S::copy_tokens(p, S::first_token(p), next * S::KS, at);
+		}
+		copy_commit();
+		if (++stage == stages) stage = 0;
+	}
+
+	__syncwarp();
+	s.leave(reinterpret_cast<float *>(memory + before + warp * S::STAGE), 0);
+	__syncthreads();
+	if (g >= all) return;
+	int most = over(all + ctas - 1), mine = SUMS + (rank * most + of) * 32; // groups that a CTA ends; sums are [CTA that sends][group]
+	float y[8] = {};
+	for (int w = 0; w < WARPS; w++) {
+		const float4 *from = reinterpret_cast<const float4 *>(reinterpret_cast<float *>(memory + before + w * S::STAGE) + S::merged(token, g % OF * 8));
+		add8(y, from[0], from[1]);
+	}
+	if (!ends) {
+		uint32_t at = remote(received + mine, to), barrier = remote(received, to);
+		send(at, make_float4(y[0], y[1], y[2], y[3]), barrier);
+		send(at + 16, make_float4(y[4], y[5], y[6], y[7]), barrier);
+		return;
+	}
+	store8(reinterpret_cast<float *>(memory + mine), y);
+	barrier_wait(received, 0);
+	const float4 *sums = reinterpret_cast<const float4 *>(memory + SUMS) + of * 2;
+	float total[8] = {};
+#pragma unroll 1
+	for (int base = 0; base < ctas; base += 4)
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			const float4 *from = sums + min(base + j, ctas - 1) * most * 2;
+			float4 a = from[0], b = from[1];
+			if (base + j < ctas) add8(total, a, b);
+		}
+	if (p.kind == QKV) return qkv.end(p.e, total);
+	if (p.kind == SWIGLU) return epilogue8<SWIGLU>(p.e, token, column, total);
+	if (p.kind == RESIDUAL) add8(total, lo, hi);
+	epilogue8<STORE>(p.e, token, column, total);
+}
+
+#else
+
+template <int BN, int MT, int STAGES, int EACH = 0> __device__ void share(const GemmParams &, const NormedParams * = nullptr) {}
+
+#endif
+
+} // namespace
