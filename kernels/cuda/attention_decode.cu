@@ -51,12 +51,6 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 	int4 start = p.plan.starts[2 * blockIdx.x], of = p.plan.starts[2 * blockIdx.x + 1];
 	int2 header = *reinterpret_cast<const int2 *>(p.plan.header);
 	int count = start.w, active = 0; // CTAs of the cluster that has the unit, if one has
-	__shared__ Handing handing;
-	int handed = 0; // pieces
-	if (FIFTH) {
-		if (threadIdx.x == 0) handing.init();
-		__syncthreads();
-	}
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + WARPS * RING);
 	if (!FIFTH) active = -of.y;
@@ -76,7 +70,7 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 	// States have memory of their own where there is room, so that the ring is full while a piece
 	// ends; in a cluster, where a CTA ends once, that memory is the exchange's.
 	bool apart = FIFTH || (p.states > 0 && active <= 0);
-	if (FIFTH && warp == WARPS) return end_pieces<D>(p, c, count, header, memory + p.states, handing);
+	if (FIFTH && warp == WARPS) return end_pieces<D>(p, c, count, header, memory + p.states);
 	auto position = [&](const Cursor &at) { return at.tile * TILE + warp * STEP; };
 	auto block_of = [&] { // the id is fetched a step before it is needed
 		int at = position(ahead);
@@ -115,7 +109,7 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 	auto states = [&](int i) { return memory + (apart ? p.states : i % STAGES * STAGE); };
 	auto give = [&](int i) {
 		if (FIFTH) {
-			if (handed > 0) handing.wait_taken(handed - 1);
+			if (i > c.tile) meet<TAKEN>(); // not the first piece, in which i = c.tile − start.z
 		} else if (apart) sync_walkers(); // those of the last end are read
 		leave<D>(state, reinterpret_cast<Shared<D> *>(states(i) + warp * between), lane);
 	};
@@ -141,8 +135,7 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 		if (apart && !last) refill(i);
 		if (FIFTH && ends) {
 			give(i);
-			handing.leave();
-			handed++;
+			meet<LEFT>();
 		}
 		if (!FIFTH && (ends || last)) {
 			finish(i, last);

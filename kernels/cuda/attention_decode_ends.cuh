@@ -8,33 +8,12 @@ namespace {
 
 constexpr int WALKERS = WARPS * 32, THREADS = WALKERS + 32; // without and with a fifth warp
 
+// Barriers: 1 is the walkers' own. At LEFT they and the fifth warp meet when a piece's states are in
+// shared memory; at TAKEN, before they leave the next, when it is done with these. All of them by
+// bar.sync: what bar.arrive orders racecheck does not see.
+constexpr int LEFT = 2, TAKEN = 3;
 __device__ __forceinline__ void sync_walkers() { asm volatile("bar.sync 1, %0;" ::"n"(WALKERS) : "memory"); }
-
-// Handing is how the walkers hand a piece's states, in shared memory, to the fifth warp: they tell it that
-// they have left them, and wait, before they leave the next, until it has taken these. Both by
-// barriers in shared memory: what bar.arrive orders racecheck does not see.
-struct Handing {
-	uint64_t left, taken;
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-	__device__ __forceinline__ void init() {
-		barrier_init(shared_address(&left), WALKERS);
-		barrier_init(shared_address(&taken), THREADS - WALKERS);
-		barriers_ready();
-	}
-	__device__ __forceinline__ void leave() { barrier_arrive(shared_address(&left)); }
-	__device__ __forceinline__ void take() { barrier_arrive(shared_address(&taken)); }
-	// Of a CTA's i-th piece.
-	__device__ __forceinline__ void wait_left(int i) { barrier_wait(shared_address(&left), i & 1); }
-	__device__ __forceinline__ void wait_taken(int i) { barrier_wait(shared_address(&taken), i & 1); }
-#else // these kernels are Hopper's
-	__device__ void init() { __trap(); }
-	__device__ void leave() {}
-	__device__ void take() {}
-	__device__ void wait_left(int) {}
-	__device__ void wait_taken(int) {}
-#endif
-};
+template <int Barrier> __device__ __forceinline__ void meet() { asm volatile("bar.sync %0, %1;" ::"n"(Barrier), "n"(THREADS) : "memory"); }
 
 // merge is the sum of the states that the warps left, so many bytes apart.
 template <int D> __device__ __forceinline__ Sum<D> merge(const DecodeParams &p, const char *states, int apart, int head, int dim) {
@@ -155,22 +134,21 @@ template <int D> __device__ __forceinline__ void end_piece(const DecodeParams &p
 
 // end_pieces is for the fifth warp: it ends what the others walk, but for the last piece, while
 // they go on. They could not: a fence waits for all that a warp has asked for, its ring.
-template <int D> __device__ __forceinline__ void end_pieces(const DecodeParams &p, Cursor c, int count, int2 header, const char *states, Handing &handing) {
+template <int D> __device__ __forceinline__ void end_pieces(const DecodeParams &p, Cursor c, int count, int2 header, const char *states) {
 	int lane = threadIdx.x % 32;
-	for (int rest = count, i = 0;; i++) {
+	for (int rest = count;;) {
 		int begin = c.tile, tiles = c.tiles - c.tile;
 		if (tiles >= rest) return;
 		rest -= tiles;
 		c.tile = c.tiles - 1;
 		Piece piece(c, begin, header);
-		handing.wait_left(i);
+		meet<LEFT>();
 #pragma unroll 1
 		for (int head = lane / 16, dim = lane % 16 * Sum<D>::N; head < p.group; head += 2) {
 			Sum<D> sum = merge<D>(p, states, sizeof(Shared<D>), head, dim);
 			if (piece.whole()) sum.store(piece.out<D>(p, head, dim));
 			else leave_partial<D>(p, piece, head, dim, sum);
 		}
-		handing.take();
 		if (!piece.whole()) {
 			__threadfence();
 			__syncwarp();
@@ -186,6 +164,7 @@ template <int D> __device__ __forceinline__ void end_pieces(const DecodeParams &
 				}
 			}
 		}
+		meet<TAKEN>();
 		c.next(p.plan, p.kv_heads);
 	}
 }
