@@ -17,15 +17,17 @@ type attentionPlan struct {
 	prefills        prefillPlan
 	withDecodes     bool   // the prefill kernel takes the decodes, too
 	decodes         launch // of a layer, by the decode kernel
+	decodePlan      launch // of the first of these layers
+	fresh           bool   // the next attention is the first
 }
 
-// follow makes the layer's kernels start when all before them has ended: their plan, which else is
-// older than all layers, and the keys and values of a whole chunk, of which a decode's step writes
-// the last token's alone (see common.cuh).
-func (a *attentionPlan) follow() { a.decodes.PDL, a.prefills.layer.PDL = 0, 0 }
+// follow makes kernels of the next layer start when all before them has ended: for the plan of
+// decodes, which else is made beside the products before, what keep_logit_rows writes, and for
+// attention that plan, which else is older, and the keys and values of a whole chunk, of which a
+// decode's step writes the last token's alone (see common.cuh).
+func (a *attentionPlan) follow() { a.decodePlan.PDL, a.decodes.PDL, a.prefills.layer.PDL = 0, 0, 0 }
 
-// planAttention chooses for a step of the sequences, and issues what the kernels
-// need once a step. lens is nil where a graph is captured.
+// planAttention chooses for a step of the sequences. lens is nil where a graph is captured.
 func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 	a := &b.run.attention
 	*a = attentionPlan{plain: true}
@@ -34,8 +36,9 @@ func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 	if b.info.Path == pathPlain || seqs == 0 {
 		return
 	}
-	layer, plan, ok := planAttentionDecode(shape, b.arch, decodes, b.limits.MaxSeqs)
-	a.decodes, a.withDecodes = layer, invariant || !ok
+	var ok bool
+	a.decodes, a.decodePlan, ok = planAttentionDecode(shape, b.arch, decodes, b.limits.MaxSeqs)
+	a.withDecodes = invariant || !ok
 	first := decodes
 	if a.withDecodes {
 		first = 0
@@ -49,12 +52,18 @@ func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 			return
 		}
 	}
-	a.plain, a.decode = false, !a.withDecodes && decodes > 0
+	a.plain, a.decode, a.fresh = false, !a.withDecodes && decodes > 0, true
+}
+
+// planOnDevice issues what attention's kernels need once a step, before the first of them: that of
+// decodes begins while the first layer's products still run, for the layers wait for it no earlier.
+func (b *Backend) planOnDevice() {
+	shape, a := shapeOfHeads(b.shape), &b.run.attention
 	if a.decode {
 		p := decodePlanParams{
-			batch: b.ws.batch, plan: b.ws.decode.plan, kvHeads: int32(shape.kvHeads), grid: int32(layer.Grid[0]), cluster: int32(layer.Cluster),
+			batch: b.ws.batch, plan: b.ws.decode.plan, kvHeads: int32(shape.kvHeads), grid: int32(a.decodes.Grid[0]), cluster: int32(a.decodes.Cluster),
 		}
-		b.launch(kernels.OpAttention, plan, unsafe.Pointer(&p))
+		b.launch(kernels.OpPrepare, a.decodePlan, unsafe.Pointer(&p))
 	}
 	if a.prefill {
 		p := prefillPlanParams{
@@ -64,7 +73,7 @@ func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 		if a.withDecodes {
 			p.decodes = 1
 		}
-		b.launch(kernels.OpAttention, a.prefills.plan, unsafe.Pointer(&p))
+		b.launch(kernels.OpPrepare, a.prefills.plan, unsafe.Pointer(&p))
 	}
 }
 
@@ -81,14 +90,19 @@ func (b *Backend) attention(layer int) {
 		b.launch(kernels.OpAttention, planAttentionPlain(b.run.tokens, shape.heads), unsafe.Pointer(&p))
 		return
 	}
+	decodes, prefills := a.decodes, a.prefills.layer
+	if a.fresh {
+		a.fresh = false
+		decodes.PDL, prefills.PDL = 0, 0 // behind their plan, which they read without waiting
+	}
 	if a.decode {
 		p := decodeParams{
 			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, tables: b.ws.batch.tables, plan: b.ws.decode.plan,
 			partials: b.ws.decode.partials, counters: b.ws.decode.counters, ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads),
-			group: int32(shape.group()), grid: int32(a.decodes.Grid[0]), scale: shape.scale(),
-			states: statesAt(a.decodes),
+			group: int32(shape.group()), grid: int32(decodes.Grid[0]), scale: shape.scale(),
+			states: statesAt(decodes),
 		}
-		b.launch(kernels.OpAttention, a.decodes, unsafe.Pointer(&p))
+		b.launch(kernels.OpAttention, decodes, unsafe.Pointer(&p))
 	}
 	if a.prefill {
 		p := prefillParams{
@@ -97,10 +111,10 @@ func (b *Backend) attention(layer int) {
 		}
 		if a.prefills.sm90 {
 			tiled := sm90PrefillParams{pool: b.pool.tokens, p: p}
-			b.launch(kernels.OpAttention, a.prefills.layer, unsafe.Pointer(&tiled))
+			b.launch(kernels.OpAttention, prefills, unsafe.Pointer(&tiled))
 			return
 		}
-		b.launch(kernels.OpAttention, a.prefills.layer, unsafe.Pointer(&p))
+		b.launch(kernels.OpAttention, prefills, unsafe.Pointer(&p))
 		if a.prefills.per > 0 {
 			b.launch(kernels.OpAttention, a.prefills.merge, unsafe.Pointer(&p))
 		}

@@ -183,7 +183,8 @@ static __device__ __forceinline__ void start_in_cluster(const DecodePlanParams &
 	p.plan.starts[2 * cta + 1] = of;
 }
 
-// attention_decode_plan: one CTA of 1,024 threads. It chooses the length of a run,
+// attention_decode_plan: one CTA of 1,024 threads, beside the first layer's products: what it reads
+// is older, and what it writes nobody reads before it ends, when they have. It chooses the length of a run,
 // sums up the tiles before each sequence, and finds each CTA's start by bisection.
 //
 // A run has at least √(tiles of the longest unit / 5) tiles: a tile more costs a CTA
@@ -196,8 +197,6 @@ static __device__ __forceinline__ void start_in_cluster(const DecodePlanParams &
 PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_constant__ DecodePlanParams p) {
 	extern __shared__ int32_t first[]; // [decodes + 1]
 	__shared__ int32_t warp_total[32], carry, longest;
-	grid_wait();
-	grid_trigger();
 	int t = threadIdx.x, lane = t % 32, warp = t / 32, n = p.batch.header[H_DECODES];
 	auto tiles_of = [&](int s) { return s < n ? (p.batch.seq_lens[s] + TILE - 1) / TILE : 0; };
 	if (t == 0) carry = longest = 0;
@@ -274,4 +273,5 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 		p.plan.starts[2 * cta] = start;
 		p.plan.starts[2 * cta + 1] = start.w > 0 ? p.plan.seqs[start.x] : make_int4(0, 0, 0, 0);
 	}
+	grid_wait(); // what waits for this waits for all before it
 }

@@ -13,7 +13,7 @@ static_assert(sizeof(EmbedParams) == 48, "embed.go");
 
 PG_KERNEL void embed(const __grid_constant__ EmbedParams p) {
 	grid_wait();
-	grid_trigger(); // not earlier: the layers and the sampler read what prepare and the plans write without waiting
+	grid_trigger(); // not earlier: the layers and the sampler read what prepare writes without waiting
 	int row = p.tokens[blockIdx.x];
 	float *out = p.hidden + blockIdx.x * p.ld;
 	for (int i = threadIdx.x * 2; i < p.width; i += blockDim.x * 2) {

@@ -14,8 +14,8 @@ func (b *Backend) launch(op kernels.Op, l launch, params unsafe.Pointer) {
 	if b.err != nil || b.omit != "" && b.omit == string(op)+b.run.part {
 		return
 	}
-	// prepare and the plans let the next start before they have written what layers read without
-	// waiting. embed waits and only then does: a pass may begin with it, or behind their end.
+	// prepare lets the next start before it has written what layers read without waiting. embed waits
+	// and only then does: a pass may begin with it, or behind prepare's end.
 	if b.run.first {
 		b.run.first = false
 		if l.image != "embed" {

@@ -100,6 +100,11 @@ func (b *Backend) KeepLogitRows() {
 // PagedAttention implements kernels.Backend.
 func (b *Backend) PagedAttention(layer int) {
 	b.setLayer(kernels.OpAttention, layer)
+	if b.run.attention.fresh {
+		b.begin(kernels.OpPrepare)
+		b.planOnDevice()
+		b.end(kernels.OpPrepare, 0, 0)
+	}
 	b.begin(kernels.OpAttention)
 	b.attention(layer)
 	s, step := &b.shape, b.run.step

@@ -94,7 +94,7 @@ static __device__ void unpack_tokens(const PrepareParams &p, const int32_t *batc
 
 PG_KERNEL void __launch_bounds__(1024) prepare(const __grid_constant__ PrepareParams p) {
 	grid_wait();
-	grid_trigger(); // a plan or embed waits; what else a pass begins with starts behind the end (Backend.launch)
+	grid_trigger(); // embed waits; what else a pass begins with starts behind the end (Backend.launch)
 	const int32_t *m = p.message;
 	update_rows(p);
 	__syncthreads();

@@ -55,7 +55,7 @@ type runState struct {
 	kept         bool    // tokens are LogitRows'
 	norm         *weight // of an RMSNorm that the next operation makes, if it is a product that can
 	spent        bool    // Normed is not there: such a product made the norm for itself
-	first        bool    // nothing was launched behind the plans yet
+	first        bool    // nothing was launched behind prepare yet
 }
 
 func (b *Backend) resultWords() int { return b.limits.MaxLogitRows * (3 + 2*b.limits.MaxTopLogprobs) }
