@@ -63,7 +63,7 @@ func (b *Backend) planOnDevice() {
 		p := decodePlanParams{
 			batch: b.ws.batch, plan: b.ws.decode.plan, kvHeads: int32(shape.kvHeads), grid: int32(a.decodes.Grid[0]), cluster: int32(a.decodes.Cluster),
 		}
-		b.launch(kernels.OpPrepare, a.decodePlan, unsafe.Pointer(&p))
+		b.launch(kernels.OpAttention, a.decodePlan, unsafe.Pointer(&p))
 	}
 	if a.prefill {
 		p := prefillPlanParams{
@@ -73,7 +73,7 @@ func (b *Backend) planOnDevice() {
 		if a.withDecodes {
 			p.decodes = 1
 		}
-		b.launch(kernels.OpPrepare, a.prefills.plan, unsafe.Pointer(&p))
+		b.launch(kernels.OpAttention, a.prefills.plan, unsafe.Pointer(&p))
 	}
 }
 
@@ -92,8 +92,7 @@ func (b *Backend) attention(layer int) {
 	}
 	decodes, prefills := a.decodes, a.prefills.layer
 	if a.fresh {
-		a.fresh = false
-		decodes.PDL, prefills.PDL = 0, 0 // behind their plan, which they read without waiting
+		a.fresh, decodes.PDL = false, 0 // behind its plan, which it reads without waiting
 	}
 	if a.decode {
 		p := decodeParams{
