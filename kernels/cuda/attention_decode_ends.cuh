@@ -9,11 +9,12 @@ namespace {
 constexpr int WALKERS = WARPS * 32, THREADS = WALKERS + 32; // without and with a fifth warp
 
 // Barriers: 1 is the walkers' own. At LEFT they and the fifth warp meet when a piece's states are in
-// shared memory; at TAKEN, before they leave the next, when it is done with these. All of them by
-// bar.sync: what bar.arrive orders racecheck does not see.
+// shared memory; at TAKEN, before they leave the next, when it is done with these. By bar.sync, for what
+// bar.arrive orders racecheck does not see, and at one place in the code, for synccheck takes a barrier
+// of all warps at two for a divergence.
 constexpr int LEFT = 2, TAKEN = 3;
 __device__ __forceinline__ void sync_walkers() { asm volatile("bar.sync 1, %0;" ::"n"(WALKERS) : "memory"); }
-template <int Barrier> __device__ __forceinline__ void meet() { asm volatile("bar.sync %0, %1;" ::"n"(Barrier), "n"(THREADS) : "memory"); }
+template <int Barrier> __device__ __noinline__ void meet() { asm volatile("bar.sync %0, %1;" ::"n"(Barrier), "n"(THREADS) : "memory"); }
 
 // merge is the sum of the states that the warps left, so many bytes apart.
 template <int D> __device__ __forceinline__ Sum<D> merge(const DecodeParams &p, const char *states, int apart, int head, int dim) {
