@@ -41,8 +41,9 @@
 
 namespace {
 
-template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(const DecodeParams &p) {
-	constexpr int STAGE = 2 * STEP * D * 2, RING = STAGES * STAGE;
+template <int D, int WARPS, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(const DecodeParams &p) {
+	constexpr bool CLUSTERS = WARPS > 4;
+	constexpr int N = D / OF_HEAD<WARPS>, STAGE = 2 * STEP * D * 2, RING = STAGES * STAGE;
 	static_assert(sizeof(Shared<D>) <= STAGE, "a stage holds a state");
 	extern __shared__ __align__(128) char memory[];
 	int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -53,7 +54,7 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 	int count = start.w, active = 0; // CTAs of the cluster that has the unit, if one has
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + WARPS * RING);
-	if (!FIFTH) active = -of.y;
+	if (CLUSTERS) active = -of.y;
 	if (active > 0) {
 		if (threadIdx.x == 0 && count > 0) exchange.expect(cluster_rank(), p.group, active);
 		cluster_arrive_relaxed();
@@ -64,14 +65,15 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 		grid_trigger();
 		return;
 	}
-	Cursor ahead{start.x, start.y, start.z}, c;
+	Cursor<WARPS> ahead{start.x, start.y, start.z}, c;
 	ahead.set(of);
 	c = ahead;
 	// States have memory of their own where there is room, so that the ring is full while a piece
 	// ends; in a cluster, where a CTA ends once, that memory is the exchange's.
-	bool apart = FIFTH || (p.states > 0 && active <= 0);
-	if (FIFTH && warp == WARPS) return end_pieces<D>(p, c, count, header, memory + p.states);
-	auto position = [&](const Cursor &at) { return at.tile * TILE + warp * STEP; };
+	bool apart = FIFTH || (!CLUSTERS && p.states > 0);
+	if constexpr (FIFTH)
+		if (warp == WARPS) return end_pieces<D>(p, c, count, header, memory + p.states);
+	auto position = [&](const Cursor<WARPS> &at) { return at.tile * at.TILE + warp * STEP; };
 	auto block_of = [&] { // the id is fetched a step before it is needed
 		int at = position(ahead);
 		return at < ahead.length ? __ldg(p.tables + ahead.table + (at >> p.kv.block_shift)) : 0;
@@ -110,20 +112,20 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 	auto give = [&](int i) {
 		if (FIFTH) {
 			if (i > c.tile) meet<TAKEN>(); // not the first piece, in which i = c.tile − start.z
-		} else if (apart) sync_walkers(); // those of the last end are read
+		} else if (apart) sync_walkers<WARPS>(); // those of the last end are read
 		leave<D>(state, reinterpret_cast<Shared<D> *>(states(i) + warp * between), lane);
 	};
 	auto finish = [&](int i, bool last) {
 		__shared__ bool alone;
 		bool opens = last && active <= 0 && begin == 0 && c.tile + 1 < c.tiles; // a unit that the next CTA goes on with
-		if (opens && threadIdx.x == 0) alone = Piece(c, begin, header).alone(p);
+		if (opens && threadIdx.x == 0) alone = Piece<WARPS>(c, begin, header).alone(p);
 		give(i);
-		sync_walkers();
-		Sum<D> sum = merge<D>(p, states(i), between, threadIdx.x / 16, threadIdx.x % 16 * Sum<D>::N);
+		sync_walkers<WARPS>();
+		Sum<N> sum = merge<D, WARPS, N>(p, states(i), between, threadIdx.x / OF_HEAD<WARPS>, threadIdx.x % OF_HEAD<WARPS> * N);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-		if (active > 0) return end_in_cluster<D>(p, c, active, exchange, sum);
+		if (active > 0) return end_in_cluster<D, WARPS, N>(p, c, active, exchange, sum);
 #endif
-		end_piece<D>(p, Piece(c, begin, header), opens && alone, sum);
+		end_piece<D, WARPS, N>(p, Piece<WARPS>(c, begin, header), opens && alone, sum);
 	};
 	for (int i = 0;; i++) {
 		int seen = c.length - position(c);
@@ -140,7 +142,7 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 		if (!FIFTH && (ends || last)) {
 			finish(i, last);
 			if (last) return;
-			if (!apart) sync_walkers(); // the stage may be filled again
+			if (!apart) sync_walkers<WARPS>(); // the stage may be filled again
 		}
 		if (!apart) refill(i);
 		c.next(p.plan, p.kv_heads);
@@ -153,10 +155,18 @@ template <int D, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(
 
 } // namespace
 
-PG_KERNEL void __launch_bounds__(WALKERS, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<64, 6, false>(p); }
-PG_KERNEL void __launch_bounds__(WALKERS, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<128, 3, false>(p); }
-PG_KERNEL void __launch_bounds__(THREADS, 2) attention_decode_64_five(const __grid_constant__ DecodeParams p) { attend<64, 6, true>(p); }
-PG_KERNEL void __launch_bounds__(THREADS, 2) attention_decode_128_five(const __grid_constant__ DecodeParams p) { attend<128, 3, true>(p); }
+PG_KERNEL void __launch_bounds__(128, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<64, 4, 6, false>(p); }
+PG_KERNEL void __launch_bounds__(128, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<128, 4, 3, false>(p); }
+PG_KERNEL void __launch_bounds__(160, 2) attention_decode_64_five(const __grid_constant__ DecodeParams p) { attend<64, 4, 6, true>(p); }
+PG_KERNEL void __launch_bounds__(160, 2) attention_decode_128_five(const __grid_constant__ DecodeParams p) { attend<128, 4, 3, true>(p); }
+PG_KERNEL void __launch_bounds__(512, 1) attention_decode_64_wA(const __grid_constant__ DecodeParams p) { attend<64, 16, 3, false>(p); }
+PG_KERNEL void __launch_bounds__(256, 1) attention_decode_64_wB(const __grid_constant__ DecodeParams p) { attend<64, 8, 6, false>(p); }
+PG_KERNEL void __launch_bounds__(256, 2) attention_decode_64_wC(const __grid_constant__ DecodeParams p) { attend<64, 8, 3, false>(p); }
+PG_KERNEL void __launch_bounds__(384, 1) attention_decode_128_wA(const __grid_constant__ DecodeParams p) { attend<128, 12, 2, false>(p); }
+PG_KERNEL void __launch_bounds__(256, 1) attention_decode_128_wB(const __grid_constant__ DecodeParams p) { attend<128, 8, 3, false>(p); }
+PG_KERNEL void __launch_bounds__(256, 2) attention_decode_128_wC(const __grid_constant__ DecodeParams p) { attend<128, 8, 1, false>(p); }
+PG_KERNEL void __launch_bounds__(512, 1) attention_decode_128_wD(const __grid_constant__ DecodeParams p) { attend<128, 16, 1, false>(p); }
+PG_KERNEL void __launch_bounds__(192, 2) attention_decode_128_wE(const __grid_constant__ DecodeParams p) { attend<128, 6, 2, false>(p); }
 
 // sum_of is the sum over a CTA of 1,024 threads.
 static __device__ __forceinline__ int sum_of(int x, int32_t *warp_total) {
@@ -175,7 +185,7 @@ static __device__ __forceinline__ void start_in_cluster(const DecodePlanParams &
 	int4 start = {}, of = {};
 	if (s < n) {
 		of = p.plan.seqs[s];
-		int tiles = (of.x + TILE - 1) / TILE, share = (tiles + p.cluster - 1) / p.cluster, from = cta % p.cluster * share;
+		int tiles = (of.x + p.tile - 1) / p.tile, share = (tiles + p.cluster - 1) / p.cluster, from = cta % p.cluster * share;
 		start = make_int4(s, unit % p.kv_heads, from, max(0, min(share, tiles - from)));
 		of.y = tiles > 0 ? -((tiles + share - 1) / share) : 0;
 	}
@@ -198,7 +208,7 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 	extern __shared__ int32_t first[]; // [decodes + 1]
 	__shared__ int32_t warp_total[32], carry, longest;
 	int t = threadIdx.x, lane = t % 32, warp = t / 32, n = p.batch.header[H_DECODES];
-	auto tiles_of = [&](int s) { return s < n ? (p.batch.seq_lens[s] + TILE - 1) / TILE : 0; };
+	auto tiles_of = [&](int s) { return s < n ? (p.batch.seq_lens[s] + p.tile - 1) / p.tile : 0; };
 	if (t == 0) carry = longest = 0;
 	__syncthreads();
 	int mine = 0, some = 0;

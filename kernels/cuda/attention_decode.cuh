@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr int WARPS = 4, STEP = 16, TILE = WARPS * STEP, HEADS = 8;
+constexpr int STEP = 16, HEADS = 8; // tokens of a warp's step; query heads of a KV head, at most
 
 // DecodePlan is what attention_decode_plan writes. Its Go side: layout of
 // attention_decode.go.
@@ -20,7 +20,7 @@ struct DecodePlan {
 struct DecodePlanParams {
 	Batch batch;
 	DecodePlan plan;
-	int32_t kv_heads, grid, cluster, reserved; // grid: CTAs; cluster: those of a cluster, or 0
+	int32_t kv_heads, grid, cluster, tile; // grid: CTAs; cluster: those of a cluster, or 0; tile: tokens
 };
 static_assert(sizeof(DecodePlanParams) == 128 && offsetof(DecodePlanParams, kv_heads) == 112, "attention_decode.go: decodePlanParams");
 
@@ -39,8 +39,9 @@ struct DecodeParams {
 };
 static_assert(sizeof(DecodeParams) == 152 && offsetof(DecodeParams, plan) == 80 && offsetof(DecodeParams, layer) == 128, "attention_decode.go: decodeParams");
 
-// Cursor walks the line of tiles.
-struct Cursor {
+// Cursor walks the line of tiles, each of a step of so many warps.
+template <int WARPS> struct Cursor {
+	static constexpr int TILE = WARPS * STEP;
 	int seq, head, tile;
 	int length, tiles, first, table, token; // of the sequence
 
@@ -68,7 +69,7 @@ template <int D> struct State {
 	float max[2], sum[2], o[D / 16][4];
 	uint32_t q[D / 8]; // B fragments of Qᵀ
 
-	__device__ __forceinline__ void reset(const DecodeParams &p, const Cursor &c, int lane) {
+	template <int WARPS> __device__ __forceinline__ void reset(const DecodeParams &p, const Cursor<WARPS> &c, int lane) {
 		for (int i = 0; i < 2; i++) max[i] = -INFINITY, sum[i] = 0;
 #pragma unroll
 		for (int j = 0; j < D / 16; j++)
@@ -89,8 +90,8 @@ template <int D> __device__ __forceinline__ uint32_t swizzled(int row, int chunk
 
 // issue starts the copy of a warp's step: 16 keys, then 16 values. Those past
 // the sequence's end become zeros, for a weight of 0 times NaN is NaN.
-template <int D>
-__device__ __forceinline__ void issue(const DecodeParams &p, const Cursor &c, int32_t block, int position, uint32_t stage, int lane) {
+template <int D, int WARPS>
+__device__ __forceinline__ void issue(const DecodeParams &p, const Cursor<WARPS> &c, int32_t block, int position, uint32_t stage, int lane) {
 	constexpr int CHUNKS = D / 8, ROWS = 32 / CHUNKS; // rows a copy instruction covers
 	if (position >= c.length) return;
 	const half *key = p.kv.base + block * p.kv.block + p.layer * p.kv.layer + c.head * p.kv.head +
@@ -175,9 +176,8 @@ template <int D> __device__ __forceinline__ void leave(State<D> &s, Shared<D> *t
 		for (int i = 0; i < 2; i++) to->max[head + i] = s.max[i], to->sum[head + i] = s.sum[i];
 }
 
-// Sum is a thread's share of a folded state: D/16 dims of one head.
-template <int D> struct Sum {
-	static constexpr int N = D / 16;
+// Sum is a thread's share of a folded state: N dims of one head.
+template <int N> struct Sum {
 	float max = -INFINITY, sum = 0, o[N] = {};
 
 	// add folds another state in. One of weight 0 (a warp without tokens) has
@@ -191,17 +191,26 @@ template <int D> struct Sum {
 	}
 	__device__ __forceinline__ void store(half *out) const {
 		float scale = 1 / sum;
+		if constexpr (N == 2) *reinterpret_cast<uint32_t *>(out) = pack_half(o[0] * scale, o[1] * scale);
+		else {
 #pragma unroll
-		for (int i = 0; i < N; i += 4)
-			*reinterpret_cast<uint2 *>(out + i) = make_uint2(pack_half(o[i] * scale, o[i + 1] * scale), pack_half(o[i + 2] * scale, o[i + 3] * scale));
+			for (int i = 0; i < N; i += 4)
+				*reinterpret_cast<uint2 *>(out + i) = make_uint2(pack_half(o[i] * scale, o[i + 1] * scale), pack_half(o[i + 2] * scale, o[i + 3] * scale));
+		}
 	}
 };
 
-template <int N> __device__ __forceinline__ void read_floats(float (&to)[N], const float *from) {
+// read_floats reads N of them: from shared memory, or, where another CTA wrote them, from L2.
+template <bool L2, int N> __device__ __forceinline__ void read_floats(float (&to)[N], const float *from) {
+	if constexpr (N == 2) {
+		float2 v = L2 ? __ldcg(reinterpret_cast<const float2 *>(from)) : *reinterpret_cast<const float2 *>(from);
+		to[0] = v.x, to[1] = v.y;
+	} else {
 #pragma unroll
-	for (int i = 0; i < N; i += 4) {
-		float4 v = __ldcg(reinterpret_cast<const float4 *>(from + i)); // L2: another CTA wrote it
-		to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
+		for (int i = 0; i < N; i += 4) {
+			float4 v = L2 ? __ldcg(reinterpret_cast<const float4 *>(from + i)) : *reinterpret_cast<const float4 *>(from + i);
+			to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
+		}
 	}
 }
 
@@ -212,7 +221,7 @@ template <int D> struct Exchange {
 	float states[MOST][LD];                     // [sender][head]: D sums, maximum, weight
 	uint64_t received;
 
-	static_assert(sizeof(float) * MOST * LD + 8 <= WARPS * sizeof(Shared<D>), "attention_decode.go: decodeStates");
+	static_assert(sizeof(float) * MOST * LD + 8 <= 4 * sizeof(Shared<D>), "attention_decode.go: decodeStates");
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	// expect, of one thread, makes the barrier of one of the active CTAs, which completes when all
@@ -229,8 +238,7 @@ template <int D> struct Exchange {
 
 // fold adds the partial states of a unit that CTAs from..last left, in order: so many
 // loads are under way at a time. The unit begins with CTA first.
-template <int D, int AHEAD> __device__ __forceinline__ void fold(Sum<D> &all, const DecodeParams &p, int from, int last, int first, int head, int dim) {
-	constexpr int N = Sum<D>::N;
+template <int D, int AHEAD, int N> __device__ __forceinline__ void fold(Sum<N> &all, const DecodeParams &p, int from, int last, int first, int head, int dim) {
 	const float2 *weights = reinterpret_cast<const float2 *>(p.partials + (int64_t)2 * p.grid * HEADS * D);
 	for (int at = from; at <= last; at += AHEAD) {
 		float o[AHEAD][N];
@@ -238,7 +246,7 @@ template <int D, int AHEAD> __device__ __forceinline__ void fold(Sum<D> &all, co
 #pragma unroll
 		for (int i = 0; i < AHEAD; i++) {
 			int cta = min(at + i, last), slot = (2 * cta + (cta == first)) * HEADS + head;
-			read_floats(o[i], p.partials + (int64_t)slot * D + dim);
+			read_floats<true>(o[i], p.partials + (int64_t)slot * D + dim);
 			w[i] = __ldcg(weights + slot);
 		}
 #pragma unroll

@@ -6,56 +6,73 @@ using namespace bench;
 
 namespace {
 
+// Way is a kernel for heads of so many dims.
+struct Way {
+	const char *name;
+	int head_dim, warps, stages, per; // warps that walk; CTAs a multiprocessor
+	bool fifth;
+	void (*kernel)(DecodeParams);
+
+	int ring() const { return warps * stages * 2 * STEP * head_dim * 2; }
+	int shared(bool apart) const { return ring() + (apart || warps > 4 ? 4 * HEADS * (head_dim + 6) * 4 : 0); }
+};
+const Way ways[] = {
+	{"five", 64, 4, 6, 2, true, attention_decode_64_five}, {"four", 64, 4, 6, 2, false, attention_decode_64},
+	{"A", 64, 16, 3, 1, false, attention_decode_64_wA}, {"B", 64, 8, 6, 1, false, attention_decode_64_wB}, {"C", 64, 8, 3, 2, false, attention_decode_64_wC},
+	{"five", 128, 4, 3, 2, true, attention_decode_128_five}, {"four", 128, 4, 3, 2, false, attention_decode_128},
+	{"A", 128, 12, 2, 1, false, attention_decode_128_wA}, {"B", 128, 8, 3, 1, false, attention_decode_128_wB}, {"C", 128, 8, 1, 2, false, attention_decode_128_wC},
+	{"D", 128, 16, 1, 1, false, attention_decode_128_wD}, {"E", 128, 6, 2, 2, false, attention_decode_128_wE},
+};
+
 // Decode is the kernel's memory for a batch, and its launches.
 struct Decode {
+	const Way &way;
 	Pages &pages;
 	int grid, cluster;
-	bool five = true;  // warps; of clusters four
 	bool apart = true; // the states of warps have memory of their own, as those of five must
 	Memory<int32_t> header, counters;
 	Memory<int4> seqs, starts;
 	Memory<float> partials;
 
-	Decode(Pages &pages, int grid, int cluster = 1) : pages(pages), grid(grid), cluster(cluster), five(cluster == 1), header(4), counters(4096), seqs(2048), starts(2 * grid), partials((size_t)2 * grid * HEADS * (pages.head_dim + 2)) {
+	Decode(const Way &way, Pages &pages, int grid, int cluster = 1) : way(way), pages(pages), grid(grid), cluster(cluster), header(4), counters(4096), seqs(2048), starts(2 * grid), partials((size_t)2 * grid * HEADS * (pages.head_dim + 2)) {
 		counters.set(0), partials.set(0xFF), starts.set(0xFF);
 	}
 	DecodePlan where() { return {header.data, seqs.data, starts.data}; }
 	void plan(cudaStream_t stream) {
-		DecodePlanParams p{pages.batch, where(), pages.kv_heads, grid, cluster, 0};
+		DecodePlanParams p{pages.batch, where(), pages.kv_heads, grid, cluster, way.warps * STEP};
 		launch(attention_decode_plan, dim3(1), 1024, 4097 * 4, p, stream);
 	}
 	void run(cudaStream_t stream, int layer, bool pdl) {
 		DecodeParams p{pages.query.data, pages.out.data, pages.kv, pages.tables.data, where(), partials.data, counters.data, pages.ld,
-		               layer, pages.kv_heads, pages.heads / pages.kv_heads, grid, (float)(M_LOG2E / sqrt((double)pages.head_dim)), apart ? 96 << 10 : 0};
-		auto kernel = five ? pages.head_dim == 64 ? attention_decode_64_five : attention_decode_128_five : pages.head_dim == 64 ? attention_decode_64 : attention_decode_128;
-		launch(kernel, dim3(grid), five ? THREADS : WALKERS, (96 << 10) + 4 * HEADS * (pages.head_dim + 6) * 4, p, stream, pdl, cluster);
+		               layer, pages.kv_heads, pages.heads / pages.kv_heads, grid, (float)(M_LOG2E / sqrt((double)pages.head_dim)), apart && way.warps == 4 ? 96 << 10 : 0};
+		launch(way.kernel, dim3(grid), (way.warps + way.fifth) * 32, way.shared(apart), p, stream, pdl, cluster);
 	}
 };
 
 void check_case(int heads, int kv_heads, int d, int block, std::vector<Span> spans, int padding, const char *name) {
 	Pages pages(heads, kv_heads, d, block, 2, spans, padding);
 	pages.reference(0, pages.decodes);
-	for (int grid : {264, 41, 40, 3, -2, -3, -4, -5, -7, -8}) { // less than 0: of clusters
-		int cluster = std::max(1, -grid);
-		if (cluster > 1) grid = cluster * 24;
-		Decode decode(pages, grid, cluster);
-		auto check = [&](const char *how) {
-			for (int again = 0; again < 3; again++) {
-				pages.out.set(0xFF);
-				decode.plan(0);
-				decode.run(0, pages.layer, again == 1);
-				CHECK(cudaDeviceSynchronize());
-				compare("decode " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + " grid " + std::to_string(grid) + " clusters of " + std::to_string(cluster) + how,
-				        pages.out.download(), pages.want, 6e-3);
-			}
-		};
-		check("");
-		if (cluster > 1) continue;
-		decode.five = false;
-		check(" by four warps");
-		decode.apart = false;
-		check(" by four warps, states in the ring");
-	}
+	for (auto &way : ways)
+		for (int grid : {264, 41, 40, 3, -2, -3, -4, -5, -7, -8}) { // less than 0: of clusters
+			int cluster = std::max(1, -grid);
+			if (way.head_dim != d || (cluster > 1 && way.warps == 4)) continue;
+			if (cluster > 1) grid = cluster * (way.per == 1 ? 12 : 24);
+			Decode decode(way, pages, grid, cluster);
+			auto check = [&](const char *how) {
+				for (int again = 0; again < 3; again++) {
+					pages.out.set(0xFF);
+					decode.plan(0);
+					decode.run(0, pages.layer, again == 1);
+					CHECK(cudaDeviceSynchronize());
+					compare("decode " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + " " + way.name + " grid " + std::to_string(grid) + " clusters of " + std::to_string(cluster) + how,
+					        pages.out.download(), pages.want, 6e-3);
+				}
+			};
+			check("");
+			if (way.warps > 4 || way.fifth) continue;
+			decode.apart = false;
+			check(", states in the ring");
+		}
 }
 
 std::vector<Span> decodes(int n, int context) { return std::vector<Span>(n, Span{context, 1}); }
@@ -89,7 +106,7 @@ void bench_decode(bool check, bool times) {
 	}
 	if (!times) return;
 	constexpr int ANY = -1; // context
-	printf("decode: µs (%% of bytes / 4.60 TB/s), then those in clusters of so many CTAs\n");
+	printf("decode: µs (%% of bytes / 4.60 TB/s)\n");
 	const int clusters[][2] = {{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}; // attention_decode.go: decodeClusters
 	for (auto &g : geometries) {
 		if (g[0] < 12) continue;
@@ -103,21 +120,25 @@ void bench_decode(bool check, bool times) {
 				for (int block : {16, 64}) {
 					if (block == 64 && context != 1183) continue;
 					Pages pages(g[0], g[1], g[2], block, layers, spans, 0, true);
-					Decode decode(pages, 264);
 					double floor = bytes / READ_BYTES * 1e6;
 					int n = std::max(8, layers);
 					auto us = [&](Decode &d) {
 						d.plan(0);
 						return time(n, [&](int i, cudaStream_t s) { d.run(s, i % layers, true); }, 7);
 					};
-					double line = us(decode), plan = time(20, [&](int, cudaStream_t s) { decode.plan(s); }, 5);
 					std::string length = context == ANY ? "any" : std::to_string(context + 1);
-					printf("%d/%d/%d block %d batch %-3d context %-5s floor %6.1f | %.1f (%.0f%%) plan %.1f", g[0], g[1], g[2], block, batch, length.c_str(), floor, line, 100 * floor / line, plan);
-					for (auto &c : clusters)
-						if (batch * g[1] <= c[1]) {
-							Decode decode(pages, c[0] * c[1], c[0]);
-							printf(" | %d: %.1f", c[0], us(decode));
-						}
+					printf("%d/%d/%d block %d batch %-3d context %-5s floor %6.1f", g[0], g[1], g[2], block, batch, length.c_str(), floor);
+					for (auto &way : ways) {
+						if (way.head_dim != g[2]) continue;
+						Decode line(way, pages, 132 * way.per);
+						double t = us(line);
+						printf(" | %s line %.1f", way.name, t);
+						for (auto &c : clusters)
+							if (way.fifth ? false : batch * g[1] <= c[1] * way.per / 2) {
+								Decode decode(way, pages, c[0] * (c[1] * way.per / 2), c[0]);
+								if (way.warps > 4) printf(" %d: %.1f", c[0], us(decode));
+							}
+					}
 					printf("\n");
 					fflush(stdout);
 				}
