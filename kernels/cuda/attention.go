@@ -15,17 +15,18 @@ type attentionPlan struct {
 	plain           bool
 	decode, prefill bool
 	prefills        prefillPlan
-	withDecodes     bool   // the prefill kernel takes the decodes, too
-	decodes         launch // of a layer, by the decode kernel
-	decodePlan      launch // of the first of these layers
-	fresh           bool   // the next attention is the first
+	withDecodes     bool // the prefill kernel takes the decodes, too
+	decodes         decodeAttention
+	fresh           bool // the next attention is the first
 }
 
 // follow makes kernels of the next layer start when all before them has ended: for the plan of
 // decodes, which else is made beside the products before, what keep_logit_rows writes, and for
 // attention that plan, which else is older, and the keys and values of a whole chunk, of which a
 // decode's step writes the last token's alone (see common.cuh).
-func (a *attentionPlan) follow() { a.decodePlan.PDL, a.decodes.PDL, a.prefills.layer.PDL = 0, 0, 0 }
+func (a *attentionPlan) follow() {
+	a.decodes.plan.PDL, a.decodes.layer.PDL, a.prefills.layer.PDL = 0, 0, 0
+}
 
 // planAttention chooses for a step of the sequences. lens is nil where a graph is captured.
 func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
@@ -37,7 +38,7 @@ func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 		return
 	}
 	var ok bool
-	a.decodes, a.decodePlan, ok = planAttentionDecode(shape, b.arch, decodes, b.limits.MaxSeqs)
+	a.decodes, ok = planAttentionDecode(shape, b.arch, decodes, b.limits.MaxSeqs)
 	a.withDecodes = invariant || !ok
 	first := decodes
 	if a.withDecodes {
@@ -61,9 +62,10 @@ func (b *Backend) planOnDevice() {
 	shape, a := shapeOfHeads(b.shape), &b.run.attention
 	if a.decode {
 		p := decodePlanParams{
-			batch: b.ws.batch, plan: b.ws.decode.plan, kvHeads: int32(shape.kvHeads), grid: int32(a.decodes.Grid[0]), cluster: int32(a.decodes.Cluster),
+			batch: b.ws.batch, plan: b.ws.decode.plan, kvHeads: int32(shape.kvHeads), grid: int32(a.decodes.layer.Grid[0]), cluster: int32(a.decodes.layer.Cluster),
+			tile: int32(a.decodes.tile),
 		}
-		b.launch(kernels.OpAttention, a.decodePlan, unsafe.Pointer(&p))
+		b.launch(kernels.OpAttention, a.decodes.plan, unsafe.Pointer(&p))
 	}
 	if a.prefill {
 		p := prefillPlanParams{
@@ -90,7 +92,7 @@ func (b *Backend) attention(layer int) {
 		b.launch(kernels.OpAttention, planAttentionPlain(b.run.tokens, shape.heads), unsafe.Pointer(&p))
 		return
 	}
-	decodes, prefills := a.decodes, a.prefills.layer
+	decodes, prefills := a.decodes.layer, a.prefills.layer
 	if a.fresh {
 		a.fresh, decodes.PDL = false, 0 // behind its plan, which it reads without waiting
 	}
@@ -99,7 +101,6 @@ func (b *Backend) attention(layer int) {
 			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, tables: b.ws.batch.tables, plan: b.ws.decode.plan,
 			partials: b.ws.decode.partials, counters: b.ws.decode.counters, ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads),
 			group: int32(shape.group()), grid: int32(decodes.Grid[0]), scale: shape.scale(),
-			states: statesAt(decodes),
 		}
 		b.launch(kernels.OpAttention, decodes, unsafe.Pointer(&p))
 	}

@@ -5,7 +5,8 @@
 // with K and V of KV head h / group read through the row's block table; the
 // group (≤ 8) query heads of a KV head share every byte.
 //
-// Work: a tile is 64 tokens of one (sequence, KV head) unit. The tiles of all
+// Work: a tile is 192 tokens (64 where there are less than 192 KB of shared memory, and 128 dims) of
+// one (sequence, KV head) unit. The tiles of all
 // units lie in one line, sequences outermost, and every CTA of a fixed grid
 // takes an equal run of it, so ragged batches balance to one tile
 // (attention_decode_plan finds the runs, once a step; with few units, or units of
@@ -21,11 +22,11 @@
 // to each other's shared memory, each those of the heads that the other ends. Long contexts,
 // whose shares would be too long, go by the line there, too.
 //
-// CTA: 4 warps that walk; warp w owns tokens 16w..16w+15 of each tile, with a ring of its
-// own in shared memory (cp.async) and an online softmax of its own (Milakov and
+// CTA: 6 warps; warp w owns tokens 32w..32w+31 of each tile (4 and 16 where tiles have 64), with a ring
+// of its own in shared memory (cp.async) and an online softmax of its own (Milakov and
 // Gimelshein, 2018), so the warps meet only where a piece ends. The ring runs on
-// across pieces. The kernels _five, which Hopper takes where units have no clusters, have a fifth
-// warp: to it the others leave what ends within their run, and go on.
+// across pieces. What a step of few sequences waits for is a warp's steps, one after the other, 0.5 µs
+// each, and then its state's way through shared memory: so steps are wide, and warps few.
 // Products are swapped so that no row is padding: Sᵀ [16 tokens, 8 heads] = K·Qᵀ,
 // Oᵀ [d, 8 heads] += Vᵀ·Pᵀ; the transposed fragment of P comes from movmatrix.
 //
@@ -41,20 +42,19 @@
 
 namespace {
 
-template <int D, int WARPS, int STAGES, bool FIFTH> __device__ __forceinline__ void attend(const DecodeParams &p) {
-	constexpr bool CLUSTERS = WARPS > 4;
-	constexpr int N = D / OF_HEAD<WARPS>, STAGE = 2 * STEP * D * 2, RING = STAGES * STAGE;
-	static_assert(sizeof(Shared<D>) <= STAGE, "a stage holds a state");
+template <class F> __device__ __forceinline__ void attend(const DecodeParams &p) {
+	constexpr int D = F::D, STAGES = F::STAGES;
+	static_assert(sizeof(Shared<D>) <= F::STAGE, "a stage holds a state");
 	extern __shared__ __align__(128) char memory[];
 	int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-	uint32_t ring = shared_address(memory) + warp * RING;
+	uint32_t ring = shared_address(memory) + warp * F::RING;
 
 	int4 start = p.plan.starts[2 * blockIdx.x], of = p.plan.starts[2 * blockIdx.x + 1];
 	int2 header = *reinterpret_cast<const int2 *>(p.plan.header);
 	int count = start.w, active = 0; // CTAs of the cluster that has the unit, if one has
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + WARPS * RING);
-	if (CLUSTERS) active = -of.y;
+	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + F::WARPS * F::RING);
+	active = -of.y;
 	if (active > 0) {
 		if (threadIdx.x == 0 && count > 0) exchange.expect(cluster_rank(), p.group, active);
 		cluster_arrive_relaxed();
@@ -65,32 +65,24 @@ template <int D, int WARPS, int STAGES, bool FIFTH> __device__ __forceinline__ v
 		grid_trigger();
 		return;
 	}
-	Cursor<WARPS> ahead{start.x, start.y, start.z}, c;
+	Cursor<F> ahead{start.x, start.y, start.z}, c;
 	ahead.set(of);
 	c = ahead;
-	// States have memory of their own where there is room, so that the ring is full while a piece
-	// ends; in a cluster, where a CTA ends once, that memory is the exchange's.
-	bool apart = FIFTH || (!CLUSTERS && p.states > 0);
-	if constexpr (FIFTH)
-		if (warp == WARPS) return end_pieces<D>(p, c, count, header, memory + p.states);
-	auto position = [&](const Cursor<WARPS> &at) { return at.tile * at.TILE + warp * STEP; };
-	auto block_of = [&] { // the id is fetched a step before it is needed
-		int at = position(ahead);
-		return at < ahead.length ? __ldg(p.tables + ahead.table + (at >> p.kv.block_shift)) : 0;
-	};
-	int32_t block = block_of();
+	auto position = [&](const Cursor<F> &at) { return at.tile * F::TILE + warp * F::STEP; };
+	Blocks<F> blocks; // fetched a step before they are needed
+	blocks.fetch(p, ahead, position(ahead));
 	auto issue_next = [&](int i) {
-		issue<D>(p, ahead, block, position(ahead), ring + i % STAGES * STAGE, lane);
+		issue<F>(p, ahead, blocks, position(ahead), ring + i % STAGES * F::STAGE, lane);
 		if (i + 1 < count) {
 			ahead.next(p.plan, p.kv_heads);
-			block = block_of();
+			blocks.fetch(p, ahead, position(ahead));
 		}
 	};
 	for (int i = 0; i < STAGES; i++) {
 		if (i < count) {
 			// What this step writes of it is the last token's key and value; the plan is
 			// complete before the layers begin, or this kernel begins behind it (see common.cuh).
-			if (position(ahead) + STEP >= ahead.length) grid_wait();
+			if (position(ahead) + F::STEP >= ahead.length) grid_wait();
 			issue_next(i);
 		}
 		copy_commit();
@@ -98,53 +90,38 @@ template <int D, int WARPS, int STAGES, bool FIFTH> __device__ __forceinline__ v
 	grid_wait();
 	grid_trigger();
 
-	auto refill = [&](int i) {
-		__syncwarp();
-		if (i + STAGES < count) issue_next(i + STAGES);
-		copy_commit();
-	};
 	State<D> state;
 	int begin = c.tile;
 	state.reset(p, c, lane);
-	// give leaves the warps' states where a piece ends, and finish makes of them what becomes of it.
-	int between = apart ? (int)sizeof(Shared<D>) : RING;
-	auto states = [&](int i) { return memory + (apart ? p.states : i % STAGES * STAGE); };
-	auto give = [&](int i) {
-		if (FIFTH) {
-			if (i > c.tile) meet<TAKEN>(); // not the first piece, in which i = c.tile − start.z
-		} else if (apart) sync_walkers<WARPS>(); // those of the last end are read
-		leave<D>(state, reinterpret_cast<Shared<D> *>(states(i) + warp * between), lane);
-	};
+	// finish ends a piece: the warps leave their states in the stage that they have read, and what
+	// all of them have is the unit's, a cluster's, or what others go on with.
 	auto finish = [&](int i, bool last) {
 		__shared__ bool alone;
 		bool opens = last && active <= 0 && begin == 0 && c.tile + 1 < c.tiles; // a unit that the next CTA goes on with
-		if (opens && threadIdx.x == 0) alone = Piece<WARPS>(c, begin, header).alone(p);
-		give(i);
-		sync_walkers<WARPS>();
-		Sum<N> sum = merge<D, WARPS, N>(p, states(i), between, threadIdx.x / OF_HEAD<WARPS>, threadIdx.x % OF_HEAD<WARPS> * N);
+		if (opens && threadIdx.x == 0) alone = Piece<F>(c, begin, header).alone(p);
+		const char *states = memory + i % STAGES * F::STAGE;
+		leave<D>(state, reinterpret_cast<Shared<D> *>(memory + warp * F::RING + i % STAGES * F::STAGE), lane);
+		__syncthreads();
+		Sum<F::N> sum = merge<F>(p, states, threadIdx.x / F::OF_HEAD, threadIdx.x % F::OF_HEAD * F::N);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-		if (active > 0) return end_in_cluster<D, WARPS, N>(p, c, active, exchange, sum);
+		if (active > 0) return end_in_cluster<F>(p, c, active, exchange, sum);
 #endif
-		end_piece<D, WARPS, N>(p, Piece<WARPS>(c, begin, header), opens && alone, sum);
+		end_piece<F>(p, Piece<F>(c, begin, header), opens && alone, sum);
 	};
 	for (int i = 0;; i++) {
 		int seen = c.length - position(c);
 		copy_wait<STAGES - 1>();
 		__syncwarp();
-		if (seen > 0) step<D>(state, ring + i % STAGES * STAGE, seen, p.scale, lane);
+		if (seen > 0) step<F>(state, ring + i % STAGES * F::STAGE, seen, p.scale, lane);
 		bool last = i + 1 == count, ends = c.tile + 1 == c.tiles;
-		if (FIFTH && last) return finish(i, true);
-		if (apart && !last) refill(i);
-		if (FIFTH && ends) {
-			give(i);
-			meet<LEFT>();
-		}
-		if (!FIFTH && (ends || last)) {
+		if (last || ends) {
 			finish(i, last);
 			if (last) return;
-			if (!apart) sync_walkers<WARPS>(); // the stage may be filled again
+			__syncthreads(); // the stage may be filled again
 		}
-		if (!apart) refill(i);
+		__syncwarp();
+		if (i + STAGES < count) issue_next(i + STAGES);
+		copy_commit();
 		c.next(p.plan, p.kv_heads);
 		if (ends) {
 			begin = c.tile;
@@ -155,18 +132,9 @@ template <int D, int WARPS, int STAGES, bool FIFTH> __device__ __forceinline__ v
 
 } // namespace
 
-PG_KERNEL void __launch_bounds__(128, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<64, 4, 6, false>(p); }
-PG_KERNEL void __launch_bounds__(128, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<128, 4, 3, false>(p); }
-PG_KERNEL void __launch_bounds__(160, 2) attention_decode_64_five(const __grid_constant__ DecodeParams p) { attend<64, 4, 6, true>(p); }
-PG_KERNEL void __launch_bounds__(160, 2) attention_decode_128_five(const __grid_constant__ DecodeParams p) { attend<128, 4, 3, true>(p); }
-PG_KERNEL void __launch_bounds__(512, 1) attention_decode_64_wA(const __grid_constant__ DecodeParams p) { attend<64, 16, 3, false>(p); }
-PG_KERNEL void __launch_bounds__(256, 1) attention_decode_64_wB(const __grid_constant__ DecodeParams p) { attend<64, 8, 6, false>(p); }
-PG_KERNEL void __launch_bounds__(256, 2) attention_decode_64_wC(const __grid_constant__ DecodeParams p) { attend<64, 8, 3, false>(p); }
-PG_KERNEL void __launch_bounds__(384, 1) attention_decode_128_wA(const __grid_constant__ DecodeParams p) { attend<128, 12, 2, false>(p); }
-PG_KERNEL void __launch_bounds__(256, 1) attention_decode_128_wB(const __grid_constant__ DecodeParams p) { attend<128, 8, 3, false>(p); }
-PG_KERNEL void __launch_bounds__(256, 2) attention_decode_128_wC(const __grid_constant__ DecodeParams p) { attend<128, 8, 1, false>(p); }
-PG_KERNEL void __launch_bounds__(512, 1) attention_decode_128_wD(const __grid_constant__ DecodeParams p) { attend<128, 16, 1, false>(p); }
-PG_KERNEL void __launch_bounds__(192, 2) attention_decode_128_wE(const __grid_constant__ DecodeParams p) { attend<128, 6, 2, false>(p); }
+PG_KERNEL void __launch_bounds__(192, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<Form<64, 6, 32, 2>>(p); }
+PG_KERNEL void __launch_bounds__(128, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<Form<128, 4, 16, 3>>(p); }
+PG_KERNEL void __launch_bounds__(192, 1) attention_decode_128_wide(const __grid_constant__ DecodeParams p) { attend<Form<128, 6, 32, 2>>(p); }
 
 // sum_of is the sum over a CTA of 1,024 threads.
 static __device__ __forceinline__ int sum_of(int x, int32_t *warp_total) {

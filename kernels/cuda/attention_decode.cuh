@@ -6,7 +6,17 @@
 
 namespace {
 
-constexpr int STEP = 16, HEADS = 8; // tokens of a warp's step; query heads of a KV head, at most
+constexpr int HEADS = 8; // query heads of a KV head, at most
+
+// Form is what a kernel is made for: heads of D dims, by so many warps, each so many tokens
+// at a step, of which its ring holds so many.
+template <int D_, int WARPS_, int STEP_, int STAGES_> struct Form {
+	static constexpr int D = D_, WARPS = WARPS_, STEP = STEP_, STAGES = STAGES_;
+	static constexpr int TILE = WARPS * STEP, THREADS = WARPS * 32;
+	static constexpr int VALUES = STEP * D * 2, STAGE = 2 * VALUES, RING = STAGES * STAGE; // bytes: keys, then values
+	static constexpr int OF_HEAD = 16, N = D / OF_HEAD; // threads that share a head where states become one, dims of each
+	static_assert(OF_HEAD * HEADS <= THREADS, "a head's threads");
+};
 
 // DecodePlan is what attention_decode_plan writes. Its Go side: layout of
 // attention_decode.go.
@@ -34,20 +44,18 @@ struct DecodeParams {
 	int32_t *counters; // [seqs][kv_heads], zero between launches
 	int64_t ld;
 	int32_t layer, kv_heads, group, grid;
-	float scale;    // log2(e) / √d
-	int32_t states; // where in shared memory warps leave theirs; 0: in the ring
+	float scale; // log2(e) / √d
 };
 static_assert(sizeof(DecodeParams) == 152 && offsetof(DecodeParams, plan) == 80 && offsetof(DecodeParams, layer) == 128, "attention_decode.go: decodeParams");
 
-// Cursor walks the line of tiles, each of a step of so many warps.
-template <int WARPS> struct Cursor {
-	static constexpr int TILE = WARPS * STEP;
+// Cursor walks the line of tiles.
+template <class F> struct Cursor {
 	int seq, head, tile;
 	int length, tiles, first, table, token; // of the sequence
 
 	__device__ __forceinline__ void set(int4 s) {
 		length = s.x, first = s.y, table = s.z, token = s.w;
-		tiles = (length + TILE - 1) / TILE;
+		tiles = (length + F::TILE - 1) / F::TILE;
 	}
 	// next goes to the following tile, which exists.
 	__device__ __forceinline__ void next(const DecodePlan &p, int kv_heads) {
@@ -69,7 +77,7 @@ template <int D> struct State {
 	float max[2], sum[2], o[D / 16][4];
 	uint32_t q[D / 8]; // B fragments of Qᵀ
 
-	template <int WARPS> __device__ __forceinline__ void reset(const DecodeParams &p, const Cursor<WARPS> &c, int lane) {
+	template <class F> __device__ __forceinline__ void reset(const DecodeParams &p, const Cursor<F> &c, int lane) {
 		for (int i = 0; i < 2; i++) max[i] = -INFINITY, sum[i] = 0;
 #pragma unroll
 		for (int j = 0; j < D / 16; j++)
@@ -82,49 +90,69 @@ template <int D> struct State {
 	}
 };
 
-// Address of 16 bytes in a [16][D] tile of a ring; the XOR keeps ldmatrix free of
+// Address of 16 bytes in a [tokens][D] tile of a ring; the XOR keeps ldmatrix free of
 // bank conflicts.
 template <int D> __device__ __forceinline__ uint32_t swizzled(int row, int chunk) {
 	return row * (D * 2) + ((chunk ^ (row & 7)) * 16);
 }
 
-// issue starts the copy of a warp's step: 16 keys, then 16 values. Those past
-// the sequence's end become zeros, for a weight of 0 times NaN is NaN.
-template <int D, int WARPS>
-__device__ __forceinline__ void issue(const DecodeParams &p, const Cursor<WARPS> &c, int32_t block, int position, uint32_t stage, int lane) {
-	constexpr int CHUNKS = D / 8, ROWS = 32 / CHUNKS; // rows a copy instruction covers
-	if (position >= c.length) return;
-	const half *key = p.kv.base + block * p.kv.block + p.layer * p.kv.layer + c.head * p.kv.head +
-	                  (position & (p.kv.block_size - 1)) * p.kv.token;
-	int chunk = lane % CHUNKS, row = lane / CHUNKS;
-	const half *from = key + row * p.kv.token + chunk * 8;
+// Blocks are those of a warp's step.
+template <class F> struct Blocks {
+	int32_t id[F::STEP / 16];
+
+	__device__ __forceinline__ void fetch(const DecodeParams &p, const Cursor<F> &c, int position) {
 #pragma unroll
-	for (int i = 0; i < STEP; i += ROWS) {
-		bool valid = position + row + i < c.length;
-		uint32_t to = stage + swizzled<D>(row + i, chunk);
-		copy_async(to, from + i * p.kv.token, valid);
-		copy_async(to + STEP * D * 2, from + p.kv.value + i * p.kv.token, valid);
+		for (int i = 0; i < F::STEP / 16; i++) {
+			int at = position + 16 * i;
+			id[i] = at < c.length ? __ldg(p.tables + c.table + (at >> p.kv.block_shift)) : 0;
+		}
+	}
+};
+
+// issue starts the copy of a warp's step: its keys, then its values. Those past
+// the sequence's end become zeros, for a weight of 0 times NaN is NaN.
+template <class F>
+__device__ __forceinline__ void issue(const DecodeParams &p, const Cursor<F> &c, const Blocks<F> &blocks, int position, uint32_t stage, int lane) {
+	constexpr int CHUNKS = F::D / 8, ROWS = 32 / CHUNKS; // rows a copy instruction covers
+	if (position >= c.length) return;
+	int chunk = lane % CHUNKS, row = lane / CHUNKS;
+#pragma unroll
+	for (int part = 0; part < F::STEP / 16; part++) {
+		const half *from = p.kv.base + blocks.id[part] * p.kv.block + p.layer * p.kv.layer + c.head * p.kv.head +
+		                   (((position + 16 * part) & (p.kv.block_size - 1)) + row) * p.kv.token + chunk * 8;
+#pragma unroll
+		for (int i = 0; i < 16; i += ROWS) {
+			int at = row + i + 16 * part;
+			uint32_t to = stage + swizzled<F::D>(at, chunk);
+			copy_async(to, from + i * p.kv.token, position + at < c.length);
+			copy_async(to + F::VALUES, from + p.kv.value + i * p.kv.token, position + at < c.length);
+		}
 	}
 }
 
-// step folds 16 tokens into the state; the first `seen` of them exist.
-template <int D> __device__ __forceinline__ void step(State<D> &s, uint32_t stage, int seen, float scale, int lane) {
-	float c[2][4] = {};
+// step folds a warp's step into the state; the first `seen` tokens of it exist.
+template <class F> __device__ __forceinline__ void step(State<F::D> &s, uint32_t stage, int seen, float scale, int lane) {
+	constexpr int D = F::D, PARTS = F::STEP / 16;
+	float c[PARTS][2][4] = {};
 	int row = lane % 16, half = lane / 16;
 #pragma unroll
-	for (int j = 0; j < D / 16; j++) { // two chains: half the latency
-		uint32_t a[4];
-		load_matrices(a, stage + swizzled<D>(row, 2 * j + half));
-		multiply_add(c[j & 1], a, s.q[2 * j], s.q[2 * j + 1]);
-	}
-	float score[4], high[2];
+	for (int j = 0; j < D / 16; j++) // two chains: half the latency
 #pragma unroll
-	for (int i = 0; i < 4; i++) {
-		int token = lane / 4 + i / 2 * 8;
-		score[i] = token < seen ? (c[0][i] + c[1][i]) * scale : -INFINITY;
-	}
+		for (int part = 0; part < PARTS; part++) {
+			uint32_t a[4];
+			load_matrices(a, stage + swizzled<D>(row + 16 * part, 2 * j + half));
+			multiply_add(c[part][j & 1], a, s.q[2 * j], s.q[2 * j + 1]);
+		}
+	float score[PARTS][4], high[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+	for (int part = 0; part < PARTS; part++)
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			int token = lane / 4 + i / 2 * 8 + 16 * part;
+			score[part][i] = token < seen ? (c[part][0][i] + c[part][1][i]) * scale : -INFINITY;
+			high[i % 2] = fmaxf(high[i % 2], score[part][i]);
+		}
 	for (int i = 0; i < 2; i++) {
-		high[i] = fmaxf(score[i], score[i + 2]);
 		for (int d = 4; d < 32; d *= 2) high[i] = fmaxf(high[i], __shfl_xor_sync(~0u, high[i], d));
 		high[i] -= WEIGHT_BITS;
 	}
@@ -140,21 +168,27 @@ template <int D> __device__ __forceinline__ void step(State<D> &s, uint32_t stag
 		for (int j = 0; j < D / 16; j++)
 			for (int i = 0; i < 4; i++) s.o[j][i] *= shrink[i % 2];
 	}
-	float weight[4];
+	uint32_t b[PARTS][2];
 #pragma unroll
-	for (int i = 0; i < 4; i++) {
-		weight[i] = exp2_fast(score[i] - s.max[i % 2]);
-		s.sum[i % 2] += weight[i];
+	for (int part = 0; part < PARTS; part++) {
+		float weight[4];
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			weight[i] = exp2_fast(score[part][i] - s.max[i % 2]);
+			s.sum[i % 2] += weight[i];
+		}
+		b[part][0] = transpose(pack_half(weight[0], weight[1])), b[part][1] = transpose(pack_half(weight[2], weight[3]));
 	}
-	uint32_t b0 = transpose(pack_half(weight[0], weight[1])), b1 = transpose(pack_half(weight[2], weight[3]));
 	// Matrices of Vᵀ: dims 0–7 and 8–15 of tokens 0–7, then of tokens 8–15.
 	int token = lane % 8 + lane / 16 * 8, chunk = lane / 8 % 2;
 #pragma unroll
-	for (int j = 0; j < D / 16; j++) {
-		uint32_t a[4];
-		load_matrices_transposed(a, stage + STEP * D * 2 + swizzled<D>(token, 2 * j + chunk));
-		multiply_add(s.o[j], a, b0, b1);
-	}
+	for (int part = 0; part < PARTS; part++)
+#pragma unroll
+		for (int j = 0; j < D / 16; j++) {
+			uint32_t a[4];
+			load_matrices_transposed(a, stage + F::VALUES + swizzled<D>(token + 16 * part, 2 * j + chunk));
+			multiply_add(s.o[j], a, b[part][0], b[part][1]);
+		}
 }
 
 // The state of a warp where a piece ends.
@@ -162,13 +196,12 @@ template <int D> struct Shared {
 	static constexpr int LD = D + 4; // rows of heads in different banks
 	float o[HEADS][LD], max[HEADS], sum[HEADS];
 };
-static_assert(sizeof(Shared<64>) == HEADS * (64 + 6) * 4 && sizeof(Shared<128>) == HEADS * (128 + 6) * 4, "attention_decode.go: decodeStates");
 
 template <int D> __device__ __forceinline__ void leave(State<D> &s, Shared<D> *to, int lane) {
 	int r = lane / 4, head = lane % 4 * 2;
 	for (int i = 0; i < 2; i++)
 		for (int d = 4; d < 32; d *= 2) s.sum[i] += __shfl_xor_sync(~0u, s.sum[i], d);
-	__syncwarp(); // the stage is read, where states lie in the ring
+	__syncwarp(); // the stage is read
 #pragma unroll
 	for (int j = 0; j < D / 16; j++)
 		for (int i = 0; i < 4; i++) to->o[head + i % 2][16 * j + r + i / 2 * 8] = s.o[j][i];
@@ -191,26 +224,18 @@ template <int N> struct Sum {
 	}
 	__device__ __forceinline__ void store(half *out) const {
 		float scale = 1 / sum;
-		if constexpr (N == 2) *reinterpret_cast<uint32_t *>(out) = pack_half(o[0] * scale, o[1] * scale);
-		else {
 #pragma unroll
-			for (int i = 0; i < N; i += 4)
-				*reinterpret_cast<uint2 *>(out + i) = make_uint2(pack_half(o[i] * scale, o[i + 1] * scale), pack_half(o[i + 2] * scale, o[i + 3] * scale));
-		}
+		for (int i = 0; i < N; i += 4)
+			*reinterpret_cast<uint2 *>(out + i) = make_uint2(pack_half(o[i] * scale, o[i + 1] * scale), pack_half(o[i + 2] * scale, o[i + 3] * scale));
 	}
 };
 
-// read_floats reads N of them: from shared memory, or, where another CTA wrote them, from L2.
+// read_floats reads from shared memory, or, where another CTA wrote, from L2.
 template <bool L2, int N> __device__ __forceinline__ void read_floats(float (&to)[N], const float *from) {
-	if constexpr (N == 2) {
-		float2 v = L2 ? __ldcg(reinterpret_cast<const float2 *>(from)) : *reinterpret_cast<const float2 *>(from);
-		to[0] = v.x, to[1] = v.y;
-	} else {
 #pragma unroll
-		for (int i = 0; i < N; i += 4) {
-			float4 v = L2 ? __ldcg(reinterpret_cast<const float4 *>(from + i)) : *reinterpret_cast<const float4 *>(from + i);
-			to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
-		}
+	for (int i = 0; i < N; i += 4) {
+		float4 v = L2 ? __ldcg(reinterpret_cast<const float4 *>(from + i)) : *reinterpret_cast<const float4 *>(from + i);
+		to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
 	}
 }
 
@@ -220,8 +245,6 @@ template <int D> struct Exchange {
 	static constexpr int LD = D + 4, MOST = 14; // states: senders × heads of each, of 8 heads and up to 8 CTAs
 	float states[MOST][LD];                     // [sender][head]: D sums, maximum, weight
 	uint64_t received;
-
-	static_assert(sizeof(float) * MOST * LD + 8 <= 4 * sizeof(Shared<D>), "attention_decode.go: decodeStates");
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	// expect, of one thread, makes the barrier of one of the active CTAs, which completes when all
@@ -235,6 +258,7 @@ template <int D> struct Exchange {
 	}
 #endif
 };
+static_assert(sizeof(Exchange<64>) == 14 * 68 * 4 + 8 && sizeof(Exchange<128>) == 14 * 132 * 4 + 8, "attention_decode.go: decodeExchange");
 
 // fold adds the partial states of a unit that CTAs from..last left, in order: so many
 // loads are under way at a time. The unit begins with CTA first.

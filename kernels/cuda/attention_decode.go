@@ -13,8 +13,7 @@ type decodePlanParams struct {
 	batch         batchPtrs
 	plan          decodePlanPtrs
 	kvHeads, grid int32
-	cluster       int32
-	_             int32
+	cluster, tile int32
 }
 
 // decodeParams is DecodeParams.
@@ -27,7 +26,7 @@ type decodeParams struct {
 	ld                          int64
 	layer, kvHeads, group, grid int32
 	scale                       float32
-	states                      int32
+	_                           int32
 }
 
 var (
@@ -41,60 +40,61 @@ var (
 // scale is the factor of scores that are exponents of 2.
 func (s attentionShape) scale() float32 { return float32(math.Log2E / math.Sqrt(float64(s.headDim))) }
 
-const (
-	decodeWalkers = 128                // threads of the four warps that walk
-	decodeFive    = decodeWalkers + 32 // with that which ends pieces
-)
+// decodeForm is a Form of attention_decode.cuh: a kernel of so many warps, which take so many tokens at
+// a step, of which their rings hold so many. So many CTAs lie on a multiprocessor.
+type decodeForm struct {
+	kernel              string
+	warps, step, stages int
+	each                int
+}
 
-// decodeShared is the shared memory of the warps' rings. Behind it lie their states, where there is
-// room, or, in clusters, the exchange, which is smaller.
-const decodeShared = 96 << 10
+// decodeForms are those for heads of so many dims, of which the first is taken whose rings there is
+// room for: that is every card's but Hopper's (and its like) that has 128 dims.
+var decodeForms = map[int][]decodeForm{
+	64:  {{"attention_decode_64", 6, 32, 2, 2}},
+	128: {{"attention_decode_128_wide", 6, 32, 2, 1}, {"attention_decode_128", 4, 16, 3, 2}},
+}
 
-// decodeStates is the shared memory of the warps' states: four times Shared.
-func decodeStates(headDim int) int { return 4 * decodeHeads * (headDim + 4 + 2) * 4 }
+// decodeExchange is the shared memory of Exchange.
+func decodeExchange(headDim int) int { return 14*(headDim+4)*4 + 8 }
 
-// decodeClusters are those that the kernels of four warps run in, two CTAs a multiprocessor: at most
-// `most` units (a sequence's KV head), a cluster each. Of all but pairs a few more would fit, but
-// the last of them start late (kernels-test, an H200).
+// decodeClusters are those that the kernels run in, with two CTAs a multiprocessor: at most
+// `most` units (a sequence's KV head), a cluster each; with one, half as many. Of all but pairs a few
+// more would fit, but the last of them start late (kernels-test, an H200).
 var decodeClusters = []clusters{{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}
 
-// statesAt is where in its shared memory a launch has the warps' states, 0 if in the rings.
-func statesAt(l launch) int32 {
-	if l.Shared > decodeShared {
-		return decodeShared
-	}
-	return 0
+// decodeAttention is how a step's decodes are made: the launch of a layer and, once a step, of their
+// plan, and the tokens of a tile.
+type decodeAttention struct {
+	layer, plan launch
+	tile        int
 }
 
-// decodeKernels are those of heads of so many dims, of four and of five warps.
-var decodeKernels = map[int]struct{ four, five string }{
-	64:  {"attention_decode_64", "attention_decode_64_five"},
-	128: {"attention_decode_128", "attention_decode_128_five"},
-}
-
-// planAttentionDecode gives the launch of a layer of that many decodes and, once a step, of
-// their plan. maxSeqs is the most sequences of a step. ok is false where no kernel takes the heads.
-func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (layer, plan launch, ok bool) {
-	kernel, ok := decodeKernels[s.headDim]
-	with := decodeShared + decodeStates(s.headDim)
-	if !ok || s.group() > decodeHeads || a.shared < decodeShared || a.hopper && a.shared < with {
-		return launch{}, launch{}, false
-	}
-	layer = grid("attention_decode", kernel.four, slotsOf(a), 1, decodeWalkers)
-	layer.Shared, layer.PDL = decodeShared, 1
-	if with <= a.shared {
-		layer.Shared = uint32(with)
-	}
+// planAttentionDecode chooses for so many decodes. maxSeqs is the most sequences of a step. ok is
+// false where no kernel takes the heads.
+func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (d decodeAttention, ok bool) {
+	exchange := 0
 	if a.hopper {
-		fits := func(c clusters) bool { return decodes*s.kvHeads <= c.most*a.sms/132 }
-		if i := slices.IndexFunc(decodeClusters, fits); i >= 0 {
+		exchange = decodeExchange(s.headDim)
+	}
+	shared := func(f decodeForm) int { return f.warps*f.step*f.stages*s.headDim*4 + exchange }
+	forms := decodeForms[s.headDim]
+	i := slices.IndexFunc(forms, func(f decodeForm) bool { return shared(f) <= a.shared })
+	if i < 0 || s.group() > decodeHeads {
+		return decodeAttention{}, false
+	}
+	f := forms[i]
+	d.tile = f.warps * f.step
+	d.layer = grid("attention_decode", f.kernel, a.sms*f.each, 1, 32*f.warps)
+	d.layer.Shared, d.layer.PDL = uint32(shared(f)), 1
+	if a.hopper {
+		most := func(c clusters) int { return c.most * f.each * a.sms / (2 * 132) }
+		if i := slices.IndexFunc(decodeClusters, func(c clusters) bool { return decodes*s.kvHeads <= most(c) }); i >= 0 {
 			c := decodeClusters[i]
-			layer.Grid[0], layer.Cluster = uint32(c.most*a.sms/132*c.size), uint32(c.size)
-		} else {
-			layer.kernel, layer.CTA[0] = kernel.five, decodeFive
+			d.layer.Grid[0], d.layer.Cluster = uint32(most(c)*c.size), uint32(c.size)
 		}
 	}
-	plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024).overlapped()
-	plan.Shared = uint32(4 * (maxSeqs + 1))
-	return layer, plan, true
+	d.plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024).overlapped()
+	d.plan.Shared = uint32(4 * (maxSeqs + 1))
+	return d, true
 }

@@ -17,45 +17,46 @@ import (
 
 func TestPlanAttentionDecode(t *testing.T) {
 	qwen := attentionShape{28, 4, 128}
-	layer, plan, ok := planAttentionDecode(qwen, archs[0], 256, 256)
+	d, ok := planAttentionDecode(qwen, archs[0], 256, 256)
 	require.True(t, ok)
-	require.Equal(t, "attention_decode_128_five", layer.kernel)
-	require.EqualValues(t, 264, layer.Grid[0])
-	require.Zero(t, layer.Cluster, "more units than pairs")
-	require.EqualValues(t, 257*4, plan.Shared)
-	for _, a := range slices.Concat(archs, hoppers) {
-		for decodes := range 200 {
-			layer, _, ok := planAttentionDecode(qwen, a, decodes, 256)
-			require.True(t, ok)
-			require.LessOrEqual(t, int(layer.Grid[0]), slotsOf(a), "all run at a time")
-			require.LessOrEqual(t, int(layer.Shared), a.shared)
-			require.True(t, a.hopper || layer.Cluster == 0)
-			if a.shared == 227<<10 {
-				require.LessOrEqual(t, 2*layer.Shared, uint32(226<<10), "two CTAs a multiprocessor")
+	require.Equal(t, "attention_decode_128_wide", d.layer.kernel)
+	require.EqualValues(t, 132, d.layer.Grid[0])
+	require.Zero(t, d.layer.Cluster, "more units than pairs")
+	require.EqualValues(t, 257*4, d.plan.Shared)
+	for _, s := range []attentionShape{qwen, {14, 2, 64}} {
+		for _, a := range slices.Concat(archs, hoppers) {
+			for decodes := range 200 {
+				d, ok := planAttentionDecode(s, a, decodes, 256)
+				require.True(t, ok)
+				two := d.layer.kernel != "attention_decode_128_wide"
+				require.LessOrEqual(t, int(d.layer.Grid[0]), map[bool]int{false: a.sms, true: slotsOf(a)}[two], "all run at a time")
+				require.LessOrEqual(t, int(d.layer.Shared), a.shared)
+				require.True(t, a.hopper || d.layer.Cluster == 0)
+				require.True(t, a.shared >= 227<<10 || two, "rings of 192 KB")
+				if a.shared == 227<<10 && two {
+					require.LessOrEqual(t, 2*d.layer.Shared, uint32(226<<10), "two CTAs a multiprocessor")
+				}
+				if d.layer.Cluster > 0 {
+					require.Zero(t, d.layer.Grid[0]%d.layer.Cluster)
+					require.GreaterOrEqual(t, d.layer.Grid[0]/d.layer.Cluster, uint32(s.kvHeads*decodes), "a cluster a unit")
+				}
+				require.True(t, decodes == 0 || d.layer.Grid[0] > 0)
 			}
-			require.Equal(t, a.shared >= 163<<10, statesAt(layer) > 0, "99 KB have no room for states")
-			five := a.hopper && layer.Cluster == 0
-			require.Equal(t, five, strings.HasSuffix(layer.kernel, "_five"), "clusters end with their units, other cards were not timed")
-			require.Equal(t, five, layer.CTA[0] == 160, "the kernel waits for its fifth warp, and the other for none")
-			if layer.Cluster > 0 {
-				require.Zero(t, layer.Grid[0]%layer.Cluster)
-				require.GreaterOrEqual(t, layer.Grid[0]/layer.Cluster, uint32(4*decodes), "a cluster a unit")
-			}
-			require.True(t, decodes == 0 || layer.Grid[0] > 0)
 		}
 	}
-	for decodes, size := range map[int]int{1: 8, 7: 8, 8: 6, 9: 6, 10: 4, 15: 4, 16: 3, 19: 3, 20: 2, 33: 2, 34: 0} {
-		layer, _, _ = planAttentionDecode(qwen, archs[0], decodes, 256)
-		require.EqualValues(t, size, layer.Cluster, "%d sequences of 4 KV heads", decodes)
+	for decodes, sizes := range map[int][2]uint32{1: {8, 8}, 3: {8, 8}, 4: {6, 8}, 5: {4, 8}, 7: {4, 8}, 8: {3, 8}, 9: {3, 8}, 10: {2, 8}, 15: {2, 6}, 16: {2, 6}, 17: {0, 6}, 19: {0, 4}, 31: {0, 3}, 40: {0, 2}, 66: {0, 2}, 67: {}} {
+		large, _ := planAttentionDecode(qwen, archs[0], decodes, 256)
+		small, _ := planAttentionDecode(attentionShape{14, 2, 64}, archs[0], decodes, 256)
+		require.Equal(t, sizes, [2]uint32{large.layer.Cluster, small.layer.Cluster}, "%d sequences of 4 and 2 KV heads", decodes)
 	}
 	for _, s := range []attentionShape{{4, 2, 16}, {16, 1, 64}, {2, 1, 256}} {
-		_, _, ok := planAttentionDecode(s, archs[0], 1, 256)
+		_, ok := planAttentionDecode(s, archs[0], 1, 256)
 		require.False(t, ok, "%+v", s)
 	}
-	d, bytes := layoutDecodeScratch(qwen, archs[0].sms, 4096)
-	require.EqualValues(t, 4096, d.plan.header)
-	require.GreaterOrEqual(t, bytes, int64(d.partials-4096)+2*264*8*130*4)
-	require.GreaterOrEqual(t, int(d.partials-d.plan.starts), 2*16*264)
+	scratch, bytes := layoutDecodeScratch(qwen, archs[0].sms, 4096)
+	require.EqualValues(t, 4096, scratch.plan.header)
+	require.GreaterOrEqual(t, bytes, int64(scratch.partials-4096)+2*264*8*130*4)
+	require.GreaterOrEqual(t, int(scratch.partials-scratch.plan.starts), 2*16*264)
 }
 
 // chunks are sequences of some query tokens each behind a context.

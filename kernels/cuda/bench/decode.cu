@@ -6,22 +6,20 @@ using namespace bench;
 
 namespace {
 
-// Way is a kernel for heads of so many dims.
+// Way is a kernel for heads of so many dims: its tokens of a tile, warps, shared memory of rings, and
+// CTAs a multiprocessor (attention_decode.go: decodeForms).
 struct Way {
 	const char *name;
-	int head_dim, warps, stages, per; // warps that walk; CTAs a multiprocessor
-	bool fifth;
+	int head_dim, tile, warps, rings, each;
 	void (*kernel)(DecodeParams);
-
-	int ring() const { return warps * stages * 2 * STEP * head_dim * 2; }
-	int shared(bool apart) const { return ring() + (apart || warps > 4 ? 4 * HEADS * (head_dim + 6) * 4 : 0); }
 };
+template <class F> constexpr Way way(const char *name, int each, void (*kernel)(DecodeParams)) {
+	return {name, F::D, F::TILE, F::WARPS, F::WARPS * F::RING, each, kernel};
+}
 const Way ways[] = {
-	{"five", 64, 4, 6, 2, true, attention_decode_64_five}, {"four", 64, 4, 6, 2, false, attention_decode_64},
-	{"A", 64, 16, 3, 1, false, attention_decode_64_wA}, {"B", 64, 8, 6, 1, false, attention_decode_64_wB}, {"C", 64, 8, 3, 2, false, attention_decode_64_wC},
-	{"five", 128, 4, 3, 2, true, attention_decode_128_five}, {"four", 128, 4, 3, 2, false, attention_decode_128},
-	{"A", 128, 12, 2, 1, false, attention_decode_128_wA}, {"B", 128, 8, 3, 1, false, attention_decode_128_wB}, {"C", 128, 8, 1, 2, false, attention_decode_128_wC},
-	{"D", 128, 16, 1, 1, false, attention_decode_128_wD}, {"E", 128, 6, 2, 2, false, attention_decode_128_wE},
+	way<Form<64, 6, 32, 2>>("64", 2, attention_decode_64),
+	way<Form<128, 6, 32, 2>>("128 wide", 1, attention_decode_128_wide),
+	way<Form<128, 4, 16, 3>>("128", 2, attention_decode_128),
 };
 
 // Decode is the kernel's memory for a batch, and its launches.
@@ -29,7 +27,6 @@ struct Decode {
 	const Way &way;
 	Pages &pages;
 	int grid, cluster;
-	bool apart = true; // the states of warps have memory of their own, as those of five must
 	Memory<int32_t> header, counters;
 	Memory<int4> seqs, starts;
 	Memory<float> partials;
@@ -39,13 +36,13 @@ struct Decode {
 	}
 	DecodePlan where() { return {header.data, seqs.data, starts.data}; }
 	void plan(cudaStream_t stream) {
-		DecodePlanParams p{pages.batch, where(), pages.kv_heads, grid, cluster, way.warps * STEP};
+		DecodePlanParams p{pages.batch, where(), pages.kv_heads, grid, cluster, way.tile};
 		launch(attention_decode_plan, dim3(1), 1024, 4097 * 4, p, stream);
 	}
 	void run(cudaStream_t stream, int layer, bool pdl) {
 		DecodeParams p{pages.query.data, pages.out.data, pages.kv, pages.tables.data, where(), partials.data, counters.data, pages.ld,
-		               layer, pages.kv_heads, pages.heads / pages.kv_heads, grid, (float)(M_LOG2E / sqrt((double)pages.head_dim)), apart && way.warps == 4 ? 96 << 10 : 0};
-		launch(way.kernel, dim3(grid), (way.warps + way.fifth) * 32, way.shared(apart), p, stream, pdl, cluster);
+		               layer, pages.kv_heads, pages.heads / pages.kv_heads, grid, (float)(M_LOG2E / sqrt((double)pages.head_dim))};
+		launch(way.kernel, dim3(grid), way.warps * 32, way.rings + sizeof(Exchange<128>), p, stream, pdl, cluster);
 	}
 };
 
@@ -54,24 +51,18 @@ void check_case(int heads, int kv_heads, int d, int block, std::vector<Span> spa
 	pages.reference(0, pages.decodes);
 	for (auto &way : ways)
 		for (int grid : {264, 41, 40, 3, -2, -3, -4, -5, -7, -8}) { // less than 0: of clusters
+			if (way.head_dim != d) continue;
 			int cluster = std::max(1, -grid);
-			if (way.head_dim != d || (cluster > 1 && way.warps == 4)) continue;
-			if (cluster > 1) grid = cluster * (way.per == 1 ? 12 : 24);
+			if (cluster > 1) grid = cluster * 12 * way.each;
 			Decode decode(way, pages, grid, cluster);
-			auto check = [&](const char *how) {
-				for (int again = 0; again < 3; again++) {
-					pages.out.set(0xFF);
-					decode.plan(0);
-					decode.run(0, pages.layer, again == 1);
-					CHECK(cudaDeviceSynchronize());
-					compare("decode " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + std::to_string(d) + " block " + std::to_string(block) + " " + way.name + " grid " + std::to_string(grid) + " clusters of " + std::to_string(cluster) + how,
-					        pages.out.download(), pages.want, 6e-3);
-				}
-			};
-			check("");
-			if (way.warps > 4 || way.fifth) continue;
-			decode.apart = false;
-			check(", states in the ring");
+			for (int again = 0; again < 3; again++) {
+				pages.out.set(0xFF);
+				decode.plan(0);
+				decode.run(0, pages.layer, again == 1);
+				CHECK(cudaDeviceSynchronize());
+				compare("decode " + std::string(name) + " " + std::to_string(heads) + "/" + std::to_string(kv_heads) + "/" + way.name + " block " + std::to_string(block) + " grid " + std::to_string(grid) + " clusters of " + std::to_string(cluster),
+				        pages.out.download(), pages.want, 6e-3);
+			}
 		}
 }
 
@@ -106,7 +97,7 @@ void bench_decode(bool check, bool times) {
 	}
 	if (!times) return;
 	constexpr int ANY = -1; // context
-	printf("decode: µs (%% of bytes / 4.60 TB/s)\n");
+	printf("decode: µs (%% of bytes / 4.60 TB/s), then in clusters of so many CTAs\n");
 	const int clusters[][2] = {{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}; // attention_decode.go: decodeClusters
 	for (auto &g : geometries) {
 		if (g[0] < 12) continue;
@@ -128,15 +119,17 @@ void bench_decode(bool check, bool times) {
 					};
 					std::string length = context == ANY ? "any" : std::to_string(context + 1);
 					printf("%d/%d/%d block %d batch %-3d context %-5s floor %6.1f", g[0], g[1], g[2], block, batch, length.c_str(), floor);
+					double plan = 0;
 					for (auto &way : ways) {
 						if (way.head_dim != g[2]) continue;
-						Decode line(way, pages, 132 * way.per);
+						Decode line(way, pages, 132 * way.each);
 						double t = us(line);
-						printf(" | %s line %.1f", way.name, t);
+						if (plan == 0) plan = time(20, [&](int, cudaStream_t s) { line.plan(s); }, 5), printf(" plan %.1f", plan);
+						printf(" | %s: %.1f (%.0f%%)", way.name, t, 100 * floor / t);
 						for (auto &c : clusters)
-							if (way.fifth ? false : batch * g[1] <= c[1] * way.per / 2) {
-								Decode decode(way, pages, c[0] * (c[1] * way.per / 2), c[0]);
-								if (way.warps > 4) printf(" %d: %.1f", c[0], us(decode));
+							if (batch * g[1] <= c[1] * way.each / 2) {
+								Decode clustered(way, pages, c[0] * (c[1] * way.each / 2), c[0]);
+								printf(" %d: %.1f", c[0], us(clustered));
 							}
 					}
 					printf("\n");
