@@ -5,8 +5,7 @@
 // with K and V of KV head h / group read through the row's block table; the
 // group (≤ 8) query heads of a KV head share every byte.
 //
-// Work: a tile is 192 tokens (64 where there are less than 192 KB of shared memory, and 128 dims) of
-// one (sequence, KV head) unit. The tiles of all
+// Work: a tile is 64 to 192 tokens of one (sequence, KV head) unit, a step of each warp. The tiles of all
 // units lie in one line, sequences outermost, and every CTA of a fixed grid
 // takes an equal run of it, so ragged batches balance to one tile
 // (attention_decode_plan finds the runs, once a step; with few units, or units of
@@ -22,11 +21,12 @@
 // to each other's shared memory, each those of the heads that the other ends. Long contexts,
 // whose shares would be too long, go by the line there, too.
 //
-// CTA: 6 warps; warp w owns tokens 32w..32w+31 of each tile (4 and 16 where tiles have 64), with a ring
-// of its own in shared memory (cp.async) and an online softmax of its own (Milakov and
+// CTA: warps, each of which owns 16 or 32 tokens of each tile, with a ring of its own
+// in shared memory (cp.async) and an online softmax of its own (Milakov and
 // Gimelshein, 2018), so the warps meet only where a piece ends. The ring runs on
-// across pieces. What a step of few sequences waits for is a warp's steps, one after the other, 0.5 µs
-// each, and then its state's way through shared memory: so steps are wide, and warps few.
+// across pieces. What few sequences wait for is a warp's steps, one after the other, 0.5 µs
+// each, and then the warps' states on their way through shared memory, 0.04 µs each: so steps are wide, and
+// warps few (performance.md, "Wide steps").
 // Products are swapped so that no row is padding: Sᵀ [16 tokens, 8 heads] = K·Qᵀ,
 // Oᵀ [d, 8 heads] += Vᵀ·Pᵀ; the transposed fragment of P comes from movmatrix.
 //
@@ -134,7 +134,7 @@ template <class F> __device__ __forceinline__ void attend(const DecodeParams &p)
 
 PG_KERNEL void __launch_bounds__(192, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<Form<64, 6, 32, 2>>(p); }
 PG_KERNEL void __launch_bounds__(128, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<Form<128, 4, 16, 3>>(p); }
-PG_KERNEL void __launch_bounds__(192, 1) attention_decode_128_wide(const __grid_constant__ DecodeParams p) { attend<Form<128, 6, 32, 2>>(p); }
+PG_KERNEL void __launch_bounds__(160, 1) attention_decode_128_wide(const __grid_constant__ DecodeParams p) { attend<Form<128, 5, 32, 2>>(p); }
 
 // sum_of is the sum over a CTA of 1,024 threads.
 static __device__ __forceinline__ int sum_of(int x, int32_t *warp_total) {

@@ -43,25 +43,38 @@ func (s attentionShape) scale() float32 { return float32(math.Log2E / math.Sqrt(
 // decodeForm is a Form of attention_decode.cuh: a kernel of so many warps, which take so many tokens at
 // a step, of which their rings hold so many. So many CTAs lie on a multiprocessor.
 type decodeForm struct {
-	kernel              string
-	warps, step, stages int
-	each                int
+	kernel                       string
+	headDim, warps, step, stages int
+	each                         int
 }
 
-// decodeForms are those for heads of so many dims, of which the first is taken whose rings there is
-// room for: that is every card's but Hopper's (and its like) that has 128 dims.
-var decodeForms = map[int][]decodeForm{
-	64:  {{"attention_decode_64", 6, 32, 2, 2}},
-	128: {{"attention_decode_128_wide", 6, 32, 2, 1}, {"attention_decode_128", 4, 16, 3, 2}},
+var (
+	decode64      = decodeForm{"attention_decode_64", 64, 6, 32, 2, 2}
+	decode128     = decodeForm{"attention_decode_128", 128, 4, 16, 3, 2}
+	decode128Wide = decodeForm{"attention_decode_128_wide", 128, 5, 32, 2, 1}
+)
+
+// rings is their shared memory.
+func (f decodeForm) rings() int { return f.warps * f.step * f.stages * f.headDim * 4 }
+
+// decodeWay is a form in clusters of so many CTAs, for at most so many units (a sequence's KV head), a
+// cluster each, on 132 multiprocessors; or in none, for any number.
+type decodeWay struct {
+	decodeForm
+	size, most int
+}
+
+// decodeWays are tried in order. Of all clusters but pairs a few more would fit, but the last of them
+// start late (kernels-test, an H200). Small CTAs find room beside those of the products before, which
+// counts while there are few units; large ones read with less done for each token (an H100, whole
+// steps, 2026-11-27).
+var decodeWays = []decodeWay{
+	{decode64, 8, 28}, {decode64, 6, 37}, {decode64, 4, 60}, {decode64, 3, 77}, {decode64, 2, 132}, {decode64, 0, 0},
+	{decode128Wide, 8, 14}, {decode128, 8, 28}, {decode128, 6, 37}, {decode128Wide, 2, 66}, {decode128Wide, 0, 0}, {decode128, 0, 0},
 }
 
 // decodeExchange is the shared memory of Exchange.
 func decodeExchange(headDim int) int { return 14*(headDim+4)*4 + 8 }
-
-// decodeClusters are those that the kernels run in, with two CTAs a multiprocessor: at most
-// `most` units (a sequence's KV head), a cluster each; with one, half as many. Of all but pairs a few
-// more would fit, but the last of them start late (kernels-test, an H200).
-var decodeClusters = []clusters{{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}
 
 // decodeAttention is how a step's decodes are made: the launch of a layer and, once a step, of their
 // plan, and the tokens of a tile.
@@ -73,27 +86,26 @@ type decodeAttention struct {
 // planAttentionDecode chooses for so many decodes. maxSeqs is the most sequences of a step. ok is
 // false where no kernel takes the heads.
 func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (d decodeAttention, ok bool) {
-	exchange := 0
-	if a.hopper {
-		exchange = decodeExchange(s.headDim)
+	shared := func(w decodeWay) int {
+		if a.hopper {
+			return w.rings() + decodeExchange(s.headDim)
+		}
+		return w.rings()
 	}
-	shared := func(f decodeForm) int { return f.warps*f.step*f.stages*s.headDim*4 + exchange }
-	forms := decodeForms[s.headDim]
-	i := slices.IndexFunc(forms, func(f decodeForm) bool { return shared(f) <= a.shared })
+	i := slices.IndexFunc(decodeWays, func(w decodeWay) bool {
+		units := w.size == 0 || a.hopper && decodes*s.kvHeads <= w.most*a.sms/132
+		return w.headDim == s.headDim && units && shared(w) <= a.shared
+	})
 	if i < 0 || s.group() > decodeHeads {
 		return decodeAttention{}, false
 	}
-	f := forms[i]
-	d.tile = f.warps * f.step
-	d.layer = grid("attention_decode", f.kernel, a.sms*f.each, 1, 32*f.warps)
-	d.layer.Shared, d.layer.PDL = uint32(shared(f)), 1
-	if a.hopper {
-		most := func(c clusters) int { return c.most * f.each * a.sms / (2 * 132) }
-		if i := slices.IndexFunc(decodeClusters, func(c clusters) bool { return decodes*s.kvHeads <= most(c) }); i >= 0 {
-			c := decodeClusters[i]
-			d.layer.Grid[0], d.layer.Cluster = uint32(most(c)*c.size), uint32(c.size)
-		}
+	w := decodeWays[i]
+	d.tile = w.warps * w.step
+	d.layer = grid("attention_decode", w.kernel, a.sms*w.each, 1, 32*w.warps)
+	if w.size > 0 {
+		d.layer.Grid[0], d.layer.Cluster = uint32(w.most*a.sms/132*w.size), uint32(w.size)
 	}
+	d.layer.Shared, d.layer.PDL = uint32(shared(w)), 1
 	d.plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024).overlapped()
 	d.plan.Shared = uint32(4 * (maxSeqs + 1))
 	return d, true

@@ -7,7 +7,7 @@ using namespace bench;
 namespace {
 
 // Way is a kernel for heads of so many dims: its tokens of a tile, warps, shared memory of rings, and
-// CTAs a multiprocessor (attention_decode.go: decodeForms).
+// CTAs a multiprocessor (attention_decode.go: decodeForm).
 struct Way {
 	const char *name;
 	int head_dim, tile, warps, rings, each;
@@ -18,7 +18,7 @@ template <class F> constexpr Way way(const char *name, int each, void (*kernel)(
 }
 const Way ways[] = {
 	way<Form<64, 6, 32, 2>>("64", 2, attention_decode_64),
-	way<Form<128, 6, 32, 2>>("128 wide", 1, attention_decode_128_wide),
+	way<Form<128, 5, 32, 2>>("128 wide", 1, attention_decode_128_wide),
 	way<Form<128, 4, 16, 3>>("128", 2, attention_decode_128),
 };
 
@@ -98,7 +98,7 @@ void bench_decode(bool check, bool times) {
 	if (!times) return;
 	constexpr int ANY = -1; // context
 	printf("decode: µs (%% of bytes / 4.60 TB/s), then in clusters of so many CTAs\n");
-	const int clusters[][2] = {{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}; // attention_decode.go: decodeClusters
+	const int clusters[][2] = {{8, 28}, {6, 37}, {4, 60}, {3, 77}, {2, 132}}; // attention_decode.go: decodeWays
 	for (auto &g : geometries) {
 		if (g[0] < 12) continue;
 		for (int batch : {1, 8, 16, 32, 64, 128, 160, 256, 320, 512})
