@@ -268,7 +268,7 @@ const (
 	OpGateUp    Op = "gate_up"
 	OpHead      Op = "head"
 	OpSample    Op = "sample"
-	OpPrepare   Op = "prepare" // KeepLogitRows; on a GPU also the step's message, and its unpacking
+	OpPrepare   Op = "prepare" // KeepLogitRows; on a GPU also the step's message, its unpacking, and attention's plan
 	OpCopy      Op = "copy_blocks"
 	OpSwapOut   Op = "swap_out"
 	OpSwapIn    Op = "swap_in"

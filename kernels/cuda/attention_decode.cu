@@ -32,12 +32,9 @@
 //
 // Bytes: 4·d·len a (sequence, KV head), once. FLOPs: 4·d·len a query head.
 //
-// Measured by what leaving it out of a step saves (BenchmarkWithout, H100 80GB HBM3, 2026-11-26,
-// of 3.35 TB/s), at 1,184 tokens of context: 7B 207 µs a layer with 256 sequences, 90 %; 53 with 64,
-// 87 %; 1.5B 115 and 31 µs, 80 and 75 %; 0.5B 61 and 18 µs, 76 and 64 %. In clusters 3.5 µs
-// with one sequence (0.5B, 2026-11-27). Since units of one length are not cut, in a chain of its like (kernels-test
-// time decode, 2026-11-27), 256 sequences: 7B 212 µs, 87 %; 1.5B 106, 87 %; 0.5B 55, 84 %. With a
-// fifth warp (H200, of 4.6 TB/s): 145 µs, 93 %; 73, 92 %; 39, 86 %; of any length 90, 88 and 81 %.
+// Measured in a chain of its like (kernels-test time decode, H100 80GB HBM3, of 3.35 TB/s, 2026-11-27), at 1,184
+// tokens of context: 256 sequences of the 7B 209 µs, 89 %; 1.5B 104, 89 %; 0.5B 52.6, 88 %; of any length
+// 219, 109 and 57, 85, 85 and 81 %. In clusters with one sequence 3.2, 3.0 and 2.5 µs.
 #include "attention_decode_ends.cuh"
 
 namespace {
@@ -80,8 +77,8 @@ template <class F> __device__ __forceinline__ void attend(const DecodeParams &p)
 	};
 	for (int i = 0; i < STAGES; i++) {
 		if (i < count) {
-			// What this step writes of it is the last token's key and value; the plan is
-			// complete before the layers begin, or this kernel begins behind it (see common.cuh).
+			// What this step writes of it is the last token's key and value; the plan is older, or this
+			// kernel begins behind it (see common.cuh).
 			if (position(ahead) + F::STEP >= ahead.length) grid_wait();
 			issue_next(i);
 		}

@@ -219,8 +219,8 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 // earlier steps; in sampling the entries and their rows' parameters) must be older than the layers:
 // embed waits and only then triggers. What else a pass begins with, attention behind its plan, that plan
 // behind keep_logit_rows, and sampling behind a message of its own are launched without the attribute.
-// Nothing is written before a wait but the plan of decodes, which is read in the layers alone. Every kernel of a step waits; what is launched
-// between steps (counts, load) does not have the attribute.
+// Nothing is written before a wait but the plan of decodes, which is read in the layers alone. Every
+// kernel of a step waits; what is launched between steps (counts, load) does not have the attribute.
 
 static __device__ __forceinline__ void grid_wait() {
 #if __CUDA_ARCH__ >= 900
