@@ -20,12 +20,19 @@ type attentionPlan struct {
 	fresh           bool // the next attention is the first
 }
 
-// follow makes kernels of the next layer start when all before them has ended: for the plan of
-// decodes, which else is made beside the products before, what keep_logit_rows writes, and for
-// attention that plan, which else is older, and the keys and values of a whole chunk, of which a
-// decode's step writes the last token's alone (see common.cuh).
-func (a *attentionPlan) follow() {
-	a.decodes.plan.PDL, a.decodes.layer.PDL, a.prefills.layer.PDL = 0, 0, 0
+// follow makes the plan of decodes, which else is made beside the products before it, begin when all
+// has ended: keep_logit_rows writes the batch.
+func (a *attentionPlan) follow() { a.decodes.plan.PDL = 0 }
+
+// nextDecodes is the launch of the next layer's decodes. The first begins behind its plan, which it
+// reads without waiting, as it does the keys and values of all tokens but the last of each sequence: a
+// whole chunk of them, where keep_logit_rows went before.
+func (a *attentionPlan) nextDecodes() launch {
+	l := a.decodes.layer
+	if a.fresh {
+		a.fresh, l.PDL = false, 0
+	}
+	return l
 }
 
 // planAttention chooses for a step of the sequences. lens is nil where a graph is captured.
@@ -56,8 +63,8 @@ func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 	a.plain, a.decode, a.fresh = false, !a.withDecodes && decodes > 0, true
 }
 
-// planOnDevice issues what attention's kernels need once a step, before the first of them: that of
-// decodes begins while the first layer's products still run, for the layers wait for it no earlier.
+// planOnDevice issues what attention's kernels need once a step, before the first of them: the plan of
+// decodes is made while the products before it still run.
 func (b *Backend) planOnDevice() {
 	shape, a := shapeOfHeads(b.shape), &b.run.attention
 	if a.decode {
@@ -92,10 +99,7 @@ func (b *Backend) attention(layer int) {
 		b.launch(kernels.OpAttention, planAttentionPlain(b.run.tokens, shape.heads), unsafe.Pointer(&p))
 		return
 	}
-	decodes, prefills := a.decodes.layer, a.prefills.layer
-	if a.fresh {
-		a.fresh, decodes.PDL = false, 0 // behind its plan, which it reads without waiting
-	}
+	decodes := a.nextDecodes()
 	if a.decode {
 		p := decodeParams{
 			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, tables: b.ws.batch.tables, plan: b.ws.decode.plan,
@@ -111,10 +115,10 @@ func (b *Backend) attention(layer int) {
 		}
 		if a.prefills.sm90 {
 			tiled := sm90PrefillParams{pool: b.pool.tokens, p: p}
-			b.launch(kernels.OpAttention, prefills, unsafe.Pointer(&tiled))
+			b.launch(kernels.OpAttention, a.prefills.layer, unsafe.Pointer(&tiled))
 			return
 		}
-		b.launch(kernels.OpAttention, prefills, unsafe.Pointer(&p))
+		b.launch(kernels.OpAttention, a.prefills.layer, unsafe.Pointer(&p))
 		if a.prefills.per > 0 {
 			b.launch(kernels.OpAttention, a.prefills.merge, unsafe.Pointer(&p))
 		}

@@ -50,7 +50,7 @@ template <class F> __device__ __forceinline__ void attend(const DecodeParams &p)
 	int2 header = *reinterpret_cast<const int2 *>(p.plan.header);
 	int count = start.w, active = 0; // CTAs of the cluster that has the unit, if one has
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + F::WARPS * F::RING);
+	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + F::RINGS);
 	active = -of.y;
 	if (active > 0) {
 		if (threadIdx.x == 0 && count > 0) exchange.expect(cluster_rank(), p.group, active);
@@ -129,9 +129,16 @@ template <class F> __device__ __forceinline__ void attend(const DecodeParams &p)
 
 } // namespace
 
-PG_KERNEL void __launch_bounds__(192, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<Form<64, 6, 32, 2>>(p); }
-PG_KERNEL void __launch_bounds__(128, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<Form<128, 4, 16, 3>>(p); }
-PG_KERNEL void __launch_bounds__(160, 1) attention_decode_128_wide(const __grid_constant__ DecodeParams p) { attend<Form<128, 5, 32, 2>>(p); }
+using Form64 = Form<64, 6, 32, 2>;
+using Form128 = Form<128, 4, 16, 3>;
+using Form128Wide = Form<128, 5, 32, 2>;
+static_assert(Form64::THREADS == 192 && Form64::TILE == 192 && Form64::RINGS == 96 << 10, "attention_decode.go: decode64");
+static_assert(Form128::THREADS == 128 && Form128::TILE == 64 && Form128::RINGS == 96 << 10, "attention_decode.go: decode128");
+static_assert(Form128Wide::THREADS == 160 && Form128Wide::TILE == 160 && Form128Wide::RINGS == 160 << 10, "attention_decode.go: decode128Wide");
+
+PG_KERNEL void __launch_bounds__(Form64::THREADS, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<Form64>(p); }
+PG_KERNEL void __launch_bounds__(Form128::THREADS, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<Form128>(p); }
+PG_KERNEL void __launch_bounds__(Form128Wide::THREADS, 1) attention_decode_128_wide(const __grid_constant__ DecodeParams p) { attend<Form128Wide>(p); }
 
 // sum_of is the sum over a CTA of 1,024 threads.
 static __device__ __forceinline__ int sum_of(int x, int32_t *warp_total) {
@@ -158,17 +165,17 @@ static __device__ __forceinline__ void start_in_cluster(const DecodePlanParams &
 	p.plan.starts[2 * cta + 1] = of;
 }
 
-// attention_decode_plan: one CTA of 1,024 threads, beside the first layer's products: what it reads
-// is older, and what it writes nobody reads before it ends, when they have. It chooses the length of a run,
-// sums up the tiles before each sequence, and finds each CTA's start by bisection.
+// attention_decode_plan: one CTA of 1,024 threads, launched behind the first layer's QKV. It works while
+// that runs, for what it reads is older, and attention begins behind its end. It chooses the length of a
+// run, sums up the tiles before each sequence, and finds each CTA's start by bisection.
 //
 // A run has at least √(tiles of the longest unit / 5) tiles: a tile more costs a CTA
 // about 0.5 µs, a piece more costs who folds them 0.1 µs. Where every unit can have
 // CTAs of its own, units are padded to whole runs in the line, for a CTA that ends
 // two pieces is the last to finish. Where as many units for each CTA are no more than a
 // sixteenth longer than equal runs, units are padded to the longest, and none is cut: 2 to
-// 5 % less than equal runs take (256 sequences of one length). All of it on an H100,
-// 2026-11-26 and 27, before the fifth warp.
+// 5 % less than equal runs take (256 sequences of one length). All of it measured on
+// an H100, 2026-11-26 and 27, with tiles of 64 tokens.
 PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_constant__ DecodePlanParams p) {
 	extern __shared__ int32_t first[]; // [decodes + 1]
 	__shared__ int32_t warp_total[32], carry, longest;

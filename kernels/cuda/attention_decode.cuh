@@ -13,13 +13,12 @@ constexpr int HEADS = 8; // query heads of a KV head, at most
 template <int D_, int WARPS_, int STEP_, int STAGES_> struct Form {
 	static constexpr int D = D_, WARPS = WARPS_, STEP = STEP_, STAGES = STAGES_;
 	static constexpr int TILE = WARPS * STEP, THREADS = WARPS * 32;
-	static constexpr int VALUES = STEP * D * 2, STAGE = 2 * VALUES, RING = STAGES * STAGE; // bytes: keys, then values
+	static constexpr int VALUES = STEP * D * 2, STAGE = 2 * VALUES, RING = STAGES * STAGE, RINGS = WARPS * RING; // bytes: keys, then values
 	static constexpr int OF_HEAD = 16, N = D / OF_HEAD; // threads that share a head where states become one, dims of each
-	static_assert(OF_HEAD * HEADS <= THREADS, "a head's threads");
+	static_assert(OF_HEAD * HEADS <= THREADS && STEP % 16 == 0, "threads for each head, whole products");
 };
 
-// DecodePlan is what attention_decode_plan writes. Its Go side: layout of
-// attention_decode.go.
+// DecodePlan is what attention_decode_plan writes. Its Go side: geometry.go.
 struct DecodePlan {
 	int32_t *header; // {tiles of a run, tiles that a unit is padded to a multiple of}
 	int4 *seqs;      // [decodes] {length, first tile, first entry of the table, token}
@@ -260,9 +259,10 @@ template <int D> struct Exchange {
 };
 static_assert(sizeof(Exchange<64>) == 14 * 68 * 4 + 8 && sizeof(Exchange<128>) == 14 * 132 * 4 + 8, "attention_decode.go: decodeExchange");
 
-// fold adds the partial states of a unit that CTAs from..last left, in order: so many
+// fold adds the partial states of a unit that CTAs from..last left, in order: eight
 // loads are under way at a time. The unit begins with CTA first.
-template <int D, int AHEAD, int N> __device__ __forceinline__ void fold(Sum<N> &all, const DecodeParams &p, int from, int last, int first, int head, int dim) {
+template <int D, int N> __device__ __forceinline__ void fold(Sum<N> &all, const DecodeParams &p, int from, int last, int first, int head, int dim) {
+	constexpr int AHEAD = 8;
 	const float2 *weights = reinterpret_cast<const float2 *>(p.partials + (int64_t)2 * p.grid * HEADS * D);
 	for (int at = from; at <= last; at += AHEAD) {
 		float o[AHEAD][N];

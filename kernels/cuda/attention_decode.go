@@ -41,17 +41,16 @@ var (
 func (s attentionShape) scale() float32 { return float32(math.Log2E / math.Sqrt(float64(s.headDim))) }
 
 // decodeForm is a Form of attention_decode.cuh: a kernel of so many warps, which take so many tokens at
-// a step, of which their rings hold so many. So many CTAs lie on a multiprocessor.
+// a step, of which their rings hold so many. It is made for so many CTAs a multiprocessor, if they fit.
 type decodeForm struct {
-	kernel                       string
-	headDim, warps, step, stages int
-	each                         int
+	kernel                             string
+	headDim, warps, step, stages, most int
 }
 
 var (
-	decode64      = decodeForm{"attention_decode_64", 64, 6, 32, 2, 2}
-	decode128     = decodeForm{"attention_decode_128", 128, 4, 16, 3, 2}
-	decode128Wide = decodeForm{"attention_decode_128_wide", 128, 5, 32, 2, 1}
+	decode64      = decodeForm{kernel: "attention_decode_64", headDim: 64, warps: 6, step: 32, stages: 2, most: 2}
+	decode128     = decodeForm{kernel: "attention_decode_128", headDim: 128, warps: 4, step: 16, stages: 3, most: 2}
+	decode128Wide = decodeForm{kernel: "attention_decode_128_wide", headDim: 128, warps: 5, step: 32, stages: 2, most: 1}
 )
 
 // rings is their shared memory.
@@ -61,13 +60,14 @@ func (f decodeForm) rings() int { return f.warps * f.step * f.stages * f.headDim
 // cluster each, on 132 multiprocessors; or in none, for any number.
 type decodeWay struct {
 	decodeForm
-	size, most int
+	size, units int
 }
 
-// decodeWays are tried in order. Of all clusters but pairs a few more would fit, but the last of them
-// start late (kernels-test, an H200). Small CTAs find room beside those of the products before, which
-// counts while there are few units; large ones read with less done for each token (an H100, whole
-// steps, 2026-11-27).
+// decodeWays are tried in order: those with clusters on Hopper, and what there is shared memory for. Large
+// CTAs read with less done for each token; small ones find room beside those of the products before, which
+// counts where there are more units than clusters of eight large CTAs and no more than of six small
+// ones (whole steps, an H100, 2026-11-27; other cards were not timed). Of small clusters but pairs a
+// few more would fit, but the last of them start late (kernels-test, an H200); large CTAs have half as many.
 var decodeWays = []decodeWay{
 	{decode64, 8, 28}, {decode64, 6, 37}, {decode64, 4, 60}, {decode64, 3, 77}, {decode64, 2, 132}, {decode64, 0, 0},
 	{decode128Wide, 8, 14}, {decode128, 8, 28}, {decode128, 6, 37}, {decode128Wide, 2, 66}, {decode128Wide, 0, 0}, {decode128, 0, 0},
@@ -93,17 +93,18 @@ func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (d deco
 		return w.rings()
 	}
 	i := slices.IndexFunc(decodeWays, func(w decodeWay) bool {
-		units := w.size == 0 || a.hopper && decodes*s.kvHeads <= w.most*a.sms/132
-		return w.headDim == s.headDim && units && shared(w) <= a.shared
+		fits := w.size == 0 || a.hopper && decodes*s.kvHeads <= w.units*a.sms/132
+		return w.headDim == s.headDim && fits && shared(w) <= a.shared
 	})
 	if i < 0 || s.group() > decodeHeads {
 		return decodeAttention{}, false
 	}
 	w := decodeWays[i]
 	d.tile = w.warps * w.step
-	d.layer = grid("attention_decode", w.kernel, a.sms*w.each, 1, 32*w.warps)
+	each := min(w.most, (a.shared+1024)/(shared(w)+1024)) // the device reserves 1 KiB a CTA
+	d.layer = grid("attention_decode", w.kernel, a.sms*each, 1, 32*w.warps)
 	if w.size > 0 {
-		d.layer.Grid[0], d.layer.Cluster = uint32(w.most*a.sms/132*w.size), uint32(w.size)
+		d.layer.Grid[0], d.layer.Cluster = uint32(w.units*a.sms/132*w.size), uint32(w.size)
 	}
 	d.layer.Shared, d.layer.PDL = uint32(shared(w)), 1
 	d.plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024).overlapped()

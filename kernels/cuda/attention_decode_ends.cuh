@@ -7,7 +7,7 @@
 namespace {
 
 // merge is the sum of the states that the warps left, each in a ring of its own: all of them at once,
-// by the greatest of their maxima.
+// by the greatest of their maxima, which is a number, for the first warp has a token in every tile.
 template <class F> __device__ __forceinline__ Sum<F::N> merge(const DecodeParams &p, const char *states, int head, int dim) {
 	Sum<F::N> sum;
 	if (head >= p.group) return sum;
@@ -119,7 +119,7 @@ template <class F> __device__ __forceinline__ void end_piece(const DecodeParams 
 			__threadfence();
 			sum = Sum<N>();
 		}
-		if (mine) fold<D, 8>(sum, p, from, piece.last, piece.first, head, dim);
+		if (mine) fold<D>(sum, p, from, piece.last, piece.first, head, dim);
 	}
 	if (mine) sum.store(piece.out(p, head, dim));
 }

@@ -83,12 +83,12 @@ func TestAssembleOverlapping(t *testing.T) {
 // call and is none of them, whatever the graph ran. A graph that ran others than expected has no times.
 func TestAssembleGraph(t *testing.T) {
 	ops := []kernels.OpRecord{
-		{Op: kernels.OpPrepare, Issued: 400}, {Op: kernels.OpQKV, Issued: 401}, {Op: kernels.OpSample, Issued: 402}, // the first step
-		{Op: kernels.OpPrepare, Issued: 900}, {Op: kernels.OpQKV, Issued: 901}, {Op: kernels.OpSample, Issued: 902},
+		{Op: kernels.OpPrepare, Issued: 400}, {Op: kernels.OpQKV, Issued: 401}, {Op: kernels.OpPrepare, Issued: 402}, {Op: kernels.OpSample, Issued: 403}, // the first step
+		{Op: kernels.OpPrepare, Issued: 900}, {Op: kernels.OpQKV, Issued: 901}, {Op: kernels.OpPrepare, Issued: 902}, {Op: kernels.OpSample, Issued: 903},
 	}
-	names := []string{"prepare", "decode_plan", "gemm", "edit", "draw"}
+	names := []string{"prepare", "gemm", "decode_plan", "edit", "draw"}
 	of := func(first int) (list []graphKernel) {
-		for i, op := range []int{0, 0, 1, 2, 2} {
+		for i, op := range []int{0, 1, 2, 3, 3} {
 			list = append(list, graphKernel{first + op, names[i]})
 		}
 		return list
@@ -96,26 +96,27 @@ func TestAssembleGraph(t *testing.T) {
 	kernel := func(correlation uint32, name string, start, end uint64) cuda.Record {
 		return cuda.Record{Kind: cuda.KernelRecord, Name: name, Correlation: correlation, Start: start, End: end, Stream: 7, InGraph: name != "fetch"}
 	}
-	got, strange := assemble(ops, map[uint64][]graphKernel{1: of(0), 4: of(3)}, []cuda.Record{
+	got, strange := assemble(ops, map[uint64][]graphKernel{1: of(0), 5: of(4)}, []cuda.Record{
 		{Kind: cuda.LinkRecord, Correlation: 20, External: 1}, {Kind: cuda.CallRecord, Correlation: 20, Start: 100, End: 110},
 		kernel(20, "fetch", 200, 210),
 		{Kind: cuda.LinkRecord, Correlation: 21, External: 1}, {Kind: cuda.CallRecord, Correlation: 21, Start: 120, End: 170},
-		kernel(21, "draw", 295, 310), kernel(21, "prepare", 220, 230), kernel(21, "gemm", 250, 290), kernel(21, "decode_plan", 225, 245), kernel(21, "edit", 280, 300),
-		{Kind: cuda.LinkRecord, Correlation: 30, External: 4}, kernel(30, "fetch", 910, 915),
-		{Kind: cuda.LinkRecord, Correlation: 31, External: 4}, kernel(31, "prepare", 920, 930), kernel(31, "gemm", 940, 950),
+		kernel(21, "draw", 295, 310), kernel(21, "prepare", 220, 230), kernel(21, "gemm", 250, 290), kernel(21, "decode_plan", 260, 292), kernel(21, "edit", 280, 300),
+		{Kind: cuda.LinkRecord, Correlation: 30, External: 5}, kernel(30, "fetch", 910, 915),
+		{Kind: cuda.LinkRecord, Correlation: 31, External: 5}, kernel(31, "prepare", 920, 930), kernel(31, "gemm", 940, 950),
 	}, 0)
 	require.Equal(t, 1, strange)
-	require.Len(t, got, 6)
-	prepare, qkv, sample := got[0], got[1], got[2]
+	require.Len(t, got, 8)
+	prepare, qkv, plan, sample := got[0], got[1], got[2], got[3]
 	for i, want := range []struct {
 		op             kernels.OpRecord
 		activities     []string
 		start, end     time.Duration
 		issued, called time.Duration
 	}{
-		{prepare, []string{"fetch", "prepare", "decode_plan"}, 200, 245, 100, 40},
-		{qkv, []string{"gemm"}, 250, 290, 140, 10},
-		{sample, []string{"edit", "draw"}, 290, 310, 150, 20},
+		{prepare, []string{"fetch", "prepare"}, 200, 230, 100, 30},
+		{qkv, []string{"gemm"}, 250, 290, 130, 10},
+		{plan, []string{"decode_plan"}, 290, 292, 140, 10},
+		{sample, []string{"edit", "draw"}, 292, 310, 150, 20},
 	} {
 		var have []string
 		for _, a := range want.op.Activities {
@@ -130,9 +131,9 @@ func TestAssembleGraph(t *testing.T) {
 	require.EqualValues(t, 20, fetch.Correlation)
 	require.Equal(t, [2]time.Duration{100, 10}, [2]time.Duration{fetch.Issued, fetch.IssueTime})
 	require.NotEqual(t, sample.Activities[0].Correlation, sample.Activities[1].Correlation)
-	require.Len(t, got[5].Activities, 1, "the message's fetch")
-	require.Equal(t, kernels.OpPrepare, got[5].Op)
-	for _, op := range got[3:5] {
+	require.Len(t, got[7].Activities, 1, "the message's fetch")
+	require.Equal(t, kernels.OpPrepare, got[7].Op)
+	for _, op := range got[4:7] {
 		require.Empty(t, op.Activities)
 	}
 }
