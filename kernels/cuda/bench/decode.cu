@@ -84,7 +84,8 @@ void bench_decode(bool check, bool times) {
 		for (auto &g : geometries)
 			for (int block : {16, 32, 64}) {
 				check_case(g[0], g[1], g[2], block, {{0, 1}, {14, 1}, {15, 1}, {16, 1}, {62, 1}, {63, 1}, {64, 1}, {130, 1}, {1000, 1}}, 0, "edges");
-				check_case(g[0], g[1], g[2], block, {{30, 1}, {31, 1}, {32, 1}, {158, 1}, {159, 1}, {160, 1}, {190, 1}, {191, 1}, {192, 1}, {319, 1}, {383, 1}}, 0, "edges of wide rounds");
+				if (block == 16)
+					check_case(g[0], g[1], g[2], block, {{30, 1}, {31, 1}, {32, 1}, {158, 1}, {159, 1}, {160, 1}, {190, 1}, {191, 1}, {192, 1}, {319, 1}, {383, 1}}, 0, "edges of wide rounds");
 				check_case(g[0], g[1], g[2], block, {{2600, 1}}, 0, "one long");
 				check_case(g[0], g[1], g[2], block, decodes(45, 33), 19, "padded");
 				std::vector<Span> alike; // units of which none is cut
