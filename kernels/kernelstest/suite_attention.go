@@ -41,6 +41,7 @@ func attentionCases() []attentionCase {
 	for _, g := range []geometry{tiny, smol, qwen05, qwen15} {
 		cases = append(cases,
 			attentionCase{"long_decode", g, 16, []span{{2600, 1}}},
+			// One token less than, as many as and one more than a CUDA kernel takes at a time: 32, 160, 192; and twice the last two.
 			attentionCase{"round_decodes", g, 16, []span{{30, 1}, {31, 1}, {32, 1}, {158, 1}, {159, 1}, {160, 1}, {190, 1}, {191, 1}, {192, 1}, {319, 1}, {383, 1}}},
 			attentionCase{"long_mixed", g, 64, []span{{1023, 1}, {1024, 1}, {511, 3}, {1400, 12}}})
 	}
