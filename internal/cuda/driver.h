@@ -16,8 +16,8 @@ struct pg_launch {
 };
 
 int pg_launch(uintptr_t function, uintptr_t stream, const struct pg_launch *l, void *params);
-// pg_replay launches a kernel and a graph behind it, between two events, all in one call.
-int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t function, const struct pg_launch *l, void *params, uintptr_t start, uintptr_t end);
+// pg_replay launches a graph between two events, all in one call.
+int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t start, uintptr_t end);
 
 // pg_elapsed is the time between two events in ms.
 int pg_elapsed(uintptr_t start, uintptr_t end, float *ms);

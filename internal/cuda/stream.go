@@ -197,10 +197,9 @@ func (s *Stream) EndCapture() (Graph, error) {
 	return g, nil
 }
 
-// Replay launches a kernel, as Launch does one of little shared memory, and the graph behind
-// it, between two events, all in one crossing.
-func (g *Graph) Replay(s *Stream, k *Kernel, l *Launch, params unsafe.Pointer, start, end *Event) error {
-	return check("graph launch", C.pg_replay(s.raw(), g.exec, raw(&k.fn), (*C.struct_pg_launch)(unsafe.Pointer(l)), params, raw(&start.Event), raw(&end.Event)))
+// Replay launches the graph between two events, all in one crossing.
+func (g *Graph) Replay(s *Stream, start, end *Event) error {
+	return check("graph launch", C.pg_replay(s.raw(), g.exec, raw(&start.Event), raw(&end.Event)))
 }
 
 // Destroy frees the graph.

@@ -16,9 +16,7 @@ import (
 // a correlation to its operation, and the call's activities have its correlation.
 // Operations for which nothing ran keep the time of their issue. clock is the
 // tracer's time at 0. The kernels of graphs, which have one correlation, are told apart
-// by their order; strange counts the graphs whose kernels are not those expected. fetch,
-// which is launched before a graph and of the same operation as its first kernels, has a call
-// of its own.
+// by their order; strange counts the graphs whose kernels are not those expected.
 func assemble(ops []kernels.OpRecord, graphs map[uint64][]graphKernel, records []cuda.Record, clock uint64) (out []kernels.OpRecord, strange int) {
 	since := func(ns uint64) time.Duration { return time.Duration(int64(ns - clock)) }
 	links, calls := map[uint32]uint64{}, map[uint32]*cuda.Record{}
@@ -111,7 +109,7 @@ func distribute(ops []kernels.OpRecord, want []graphKernel, got []*cuda.Record, 
 		a.Correlation = *own
 		*own++
 		op.Activities = append(op.Activities, a)
-		op.Issued = op.Activities[0].Issued // of the first operation: the call of its fetch
+		op.Issued = op.Activities[0].Issued
 		op.IssueTime = a.Issued + a.IssueTime - op.Issued
 	}
 	return true

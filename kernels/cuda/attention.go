@@ -20,9 +20,9 @@ type attentionPlan struct {
 	fresh           bool // the next attention is the first
 }
 
-// follow makes the plan of decodes, which else is made beside the products before it, begin when all
+// follow makes the plans, which else are made beside the products before them, begin when all
 // has ended: keep_logit_rows writes the batch.
-func (a *attentionPlan) follow() { a.decodes.plan.PDL = 0 }
+func (a *attentionPlan) follow() { a.decodes.plan.PDL, a.prefills.plan.PDL = 0, 0 }
 
 // nextDecodes is the launch of the next layer's decodes. The first begins behind its plan, which it
 // reads without waiting, as it does the keys and values of all tokens but the last of each sequence: a
@@ -63,8 +63,8 @@ func (b *Backend) planAttention(queryStart, lens []int32, decodes int) {
 	a.plain, a.decode, a.fresh = false, !a.withDecodes && decodes > 0, true
 }
 
-// planOnDevice issues what attention's kernels need once a step, before the first of them: the plan of
-// decodes is made while the products before it still run.
+// planOnDevice issues what attention's kernels need once a step, before the first of them: plans
+// that are made while the products before them still run.
 func (b *Backend) planOnDevice() {
 	shape, a := shapeOfHeads(b.shape), &b.run.attention
 	if a.decode {

@@ -304,13 +304,12 @@ PG_KERNEL void __launch_bounds__(128) attention_prefill_merge_128(const __grid_c
 PG_KERNEL void __launch_bounds__(128) attention_prefill_merge_64_short(const __grid_constant__ PrefillParams p) { merge<64, 64>(p); }
 PG_KERNEL void __launch_bounds__(128) attention_prefill_merge_128_short(const __grid_constant__ PrefillParams p) { merge<128, 64>(p); }
 
-// attention_prefill_plan: one CTA of 1,024 threads. Prefix sums of items over the
+// attention_prefill_plan: one CTA of 1,024 threads, which works while what is before it runs, as
+// attention_decode_plan does. Prefix sums of items over the
 // sequences; item 0 is the last tile of the last sequence. The pieces of a tile are
 // neighbours, in order.
 PG_KERNEL void __launch_bounds__(1024) attention_prefill_plan(const __grid_constant__ PrefillPlanParams p) {
 	__shared__ int32_t warp_total[32], carry, total;
-	grid_wait();
-	grid_trigger();
 	int t = threadIdx.x, lane = t % 32, warp = t / 32, n = p.batch.header[H_SEQS];
 	int first = p.decodes ? 0 : p.batch.header[H_DECODES];
 	for (int pass = 0; pass < 2; pass++) { // count, then write from the end on
@@ -346,4 +345,6 @@ PG_KERNEL void __launch_bounds__(1024) attention_prefill_plan(const __grid_const
 		if (pass == 0 && t == 0) p.header[0] = total = carry, p.header[1] = 0;
 		__syncthreads();
 	}
+	grid_trigger(); // the layer's kernel waits before it reads
+	grid_wait(); // what waits for this waits for all before it
 }

@@ -11,8 +11,8 @@
 //   - message: a step as the host sends it, packed: new block ids, sampling parameters
 //     and the batch. prepare.cu fetches it from pinned memory and unpacks it on the
 //     device, where the row state (tables, last tokens, penalty counts) lives.
-//   - graphs: a decode step captured by batch bucket, which is launched behind the
-//     fetch of its message.
+//   - graphs: a decode step captured by batch bucket, which finds its message by
+//     counting steps.
 //   - package internal/cuda: driver calls that gorgonia.org/cu lacks.
 //
 // # Layouts
@@ -37,8 +37,8 @@
 // # Life of a step
 //
 // UpdateRows appends to the message under way. Launch appends the batch. A decode
-// step whose bucket has a graph waits for Sample, which launches fetch and graph
-// in one crossing to C; other steps are launched at once, op by op, on the same
+// step whose bucket has a graph waits for Sample, which launches the graph between two
+// events in one crossing to C; other steps are launched at once, op by op, on the same
 // stream, and of prompts only the tokens with logits go on behind the last layer's QKV. Sample's kernels write the results into mapped host memory; Wait waits
 // for the step's event.
 //

@@ -11,8 +11,7 @@ import (
 	"github.com/pagoda-engine/pagoda/kernels"
 )
 
-// graph is a decode step of one size, from the message on the device: its unpacking, forward
-// pass and sampler.
+// graph is a decode step of one size: its message, fetched and unpacked, forward pass and sampler.
 type graph struct {
 	size    int    // tokens, sequences and logit rows
 	forward func() // that was captured; keeps its address from being used again
@@ -132,7 +131,7 @@ func (g *graphs) captureWanted(b *Backend) {
 		return
 	}
 	b.beginPrepare()
-	b.prepare()
+	b.prepareTurn(e.size)
 	b.issue(shape.step, b.identity[:e.size+1], nil, e.size, e.size, e.forward)
 	b.runSample(e.size, true)
 	exec, err := b.compute.EndCapture()
@@ -182,13 +181,8 @@ func (g *graphs) destroy() error {
 	return errors.Join(errs...)
 }
 
-// replay launches a step's graph behind the fetch of its message.
+// replay launches a step's graph, which finds its message by counting steps.
 func (b *Backend) replay(s *step, g *graph) {
-	l := planFetch(s.message.n)
-	k, err := b.kernel(l.image, l.kernel)
-	if err == nil {
-		p := fetchParams{unsafe.Pointer(&s.message.words[0]), b.ws.message, int64(s.message.n)}
-		err = g.exec.Replay(&b.compute, k, &l.Launch, unsafe.Pointer(&p), &s.start, &s.end)
-	}
-	b.fail("graph", err)
+	s.message.set(mWords, s.message.n)
+	b.fail("graph", g.exec.Replay(&b.compute, &s.start, &s.end))
 }

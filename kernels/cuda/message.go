@@ -27,9 +27,11 @@ const (
 	mResetsAt
 	mSample // entries; 0 = none
 	mSlot   // of the result ring
+	mWords  // of the message
+	mStep   // steps before this one
 )
 
-var _ [headerWords - 1 - mSlot]struct{} // the header has room
+var _ [headerWords - 1 - mStep]struct{} // the header has room
 
 // sampleEntry is SampleEntry: row of logits, row, position of the drawn token,
 // number of its mask, −1 or checkEntry.

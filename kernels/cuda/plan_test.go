@@ -138,6 +138,19 @@ func TestPairRow(t *testing.T) {
 	}
 }
 
+// TestLikelyWords: what a graph asks for before it knows a message's length is there, whatever the limits.
+func TestLikelyWords(t *testing.T) {
+	for _, l := range []kernels.Limits{
+		{MaxBatchedTokens: 1, MaxSeqs: 1, MaxModelLen: 16, MaxLogitRows: 1, BlockSize: 16},
+		{MaxBatchedTokens: 64, MaxSeqs: 64, MaxModelLen: 16, MaxLogitRows: 1, BlockSize: 64},
+		{MaxBatchedTokens: 1024, MaxSeqs: 4096, MaxModelLen: 32768, MaxLogitRows: 4096, BlockSize: 16},
+	} {
+		most := min(l.MaxSeqs, l.MaxBatchedTokens)
+		require.LessOrEqual(t, likelyWords(most), messageWords(l, updateWords(l)), "%+v", l)
+		require.Greater(t, likelyWords(1), headerWords)
+	}
+}
+
 // TestMessage unpacks a message as prepare.cu does.
 func TestMessage(t *testing.T) {
 	l := kernels.Limits{MaxBatchedTokens: 16, MaxSeqs: 4, MaxModelLen: 64, MaxLogitRows: 4, BlockSize: 16}

@@ -1,7 +1,8 @@
-// The head of a step: fetch brings the host's message (message.go) into device memory, a
-// CTA for 4 KiB; prepare unpacks it into the step's arrays and the row state, one CTA of
-// 1,024 threads:
+// The head of a step: prepare brings the host's message (message.go) into device memory and unpacks it
+// into the step's arrays and the row state, one CTA of 1,024 threads:
 //
+//   0. the message, of which a graph does not know which of the ring's it is nor how long: steps
+//      are counted, on both sides, and what most are long is asked for at once
 //   1. block ids into the rows' tables, sampling parameters into reset rows
 //   2. for each token: sequence, position, slot = table[position / size]·size +
 //      position mod size, and its id, which for FromDevice is the row's last token
@@ -13,7 +14,7 @@
 // Hidden and Query. Bytes: 2·n·(4·hidden + 2·heads·head_dim); a row waits for the line of one eight rows before.
 //
 // A message may have any of: updates, a batch, sample entries. Bytes: the message
-// over PCIe and once, about 16 a token: 2 to 4 µs, the latency of PCIe.
+// over PCIe and once, about 16 a token: the latency of PCIe.
 #include "sampling.cuh"
 
 enum {
@@ -23,22 +24,63 @@ enum {
 	M_RESETS, M_RESETS_AT, // rows: M_RESET_WORDS each
 	M_SAMPLE,              // offset of the sample entries, 0 = none
 	M_SLOT,                // of the result ring
+	M_WORDS,               // of the message
+	M_STEP,                // steps before this one
 };
 
 // A reset: row, offset of stop ids, offset of biases, then the row's parameters.
 #define M_RESET_WORDS (3 + sizeof(RowParams) / 4)
 
 struct PrepareParams {
-	const int32_t *message;
+	const int32_t *from; // the host's, in its pinned memory; null: the ring's whose turn it is
+	const int32_t *ring; // [ring_steps][ring_words]
+	uint32_t *turn;      // steps so far
+	int32_t *message;    // in device memory
 	int32_t *header, *tokens, *token_seq, *positions, *slots, *rows, *query_start, *seq_lens, *logit_rows, *tables;
 	int64_t table_stride;
 	RowState *state;
 	int32_t *stop_ids;  // [max_seqs][MAX_STOP_IDS]
 	TokenBias *bias;    // [max_seqs][MAX_BIAS]
 	SampleEntry *entries;
-	int32_t block_shift, pad;
+	int32_t block_shift;
+	int32_t words;                  // that are asked for before the length is known
+	int32_t ring_words, ring_steps; // ring_steps: 0 = the message is not a step's first
 };
-static_assert(sizeof(PrepareParams) == 136, "prepare.go");
+static_assert(sizeof(PrepareParams) == 168, "prepare.go");
+
+// copy_words copies words begin..end of pinned memory, from a multiple of 4 on, 64 KiB asked for at a time; up to
+// three behind them, too. A copy engine would do it only when the blocks that are on their way in are there,
+// tens of milliseconds later.
+static __device__ void copy_words(const int32_t *from, int32_t *to, int begin, int end) {
+	constexpr int AHEAD = 4;
+	for (int first = begin + threadIdx.x * 4; first < end; first += AHEAD * blockDim.x * 4) {
+		int4 v[AHEAD];
+#pragma unroll
+		for (int i = 0; i < AHEAD; i++) {
+			int at = first + i * blockDim.x * 4;
+			if (at < end) asm volatile("ld.volatile.global.v4.s32 {%0, %1, %2, %3}, [%4];" : "=r"(v[i].x), "=r"(v[i].y), "=r"(v[i].z), "=r"(v[i].w) : "l"(from + at) : "memory");
+		}
+#pragma unroll
+		for (int i = 0; i < AHEAD; i++) {
+			int at = first + i * blockDim.x * 4;
+			if (at < end) *reinterpret_cast<int4 *>(to + at) = v[i];
+		}
+	}
+}
+
+// fetch_message: were a step's message another's, it would be an answer's wrong tokens.
+static __device__ void fetch_message(const PrepareParams &p) {
+	uint32_t turn = *p.turn;
+	const int32_t *from = p.from ? p.from : p.ring + (int64_t)(turn % p.ring_steps) * p.ring_words;
+	copy_words(from, p.message, 0, p.words);
+	__syncthreads();
+	if (p.ring_steps && threadIdx.x == 0) {
+		if ((uint32_t)p.message[M_STEP] != turn) __trap();
+		*p.turn = turn + 1;
+	}
+	copy_words(from, p.message, p.words, p.message[M_WORDS]);
+	__syncthreads();
+}
 
 static __device__ void update_rows(const PrepareParams &p) {
 	const int32_t *m = p.message, *writes = m + m[M_WRITES_AT];
@@ -95,6 +137,7 @@ static __device__ void unpack_tokens(const PrepareParams &p, const int32_t *batc
 PG_KERNEL void __launch_bounds__(1024) prepare(const __grid_constant__ PrepareParams p) {
 	grid_wait();
 	grid_trigger(); // embed waits; what else a pass begins with starts behind the end (Backend.launch)
+	fetch_message(p);
 	const int32_t *m = p.message;
 	update_rows(p);
 	__syncthreads();
@@ -178,7 +221,7 @@ PG_KERNEL void __launch_bounds__(KEEP_THREADS) keep_logit_rows(const __grid_cons
 	}
 }
 
-// FetchParams: pinned memory of the host, and where its words go.
+// FetchParams: pinned memory of the host, and where its words go: masks.
 struct FetchParams {
 	const int32_t *from;
 	int32_t *to;
@@ -186,8 +229,7 @@ struct FetchParams {
 };
 static_assert(sizeof(FetchParams) == 24, "prepare.go");
 
-// fetch copies what the host has for a step: 16 bytes a thread. A copy engine would do it
-// only when the blocks that are on their way in are there, tens of milliseconds later.
+// fetch copies them as prepare does its message: 16 bytes a thread.
 PG_KERNEL void __launch_bounds__(256) fetch(const __grid_constant__ FetchParams p) {
 	grid_wait();
 	int64_t at = ((int64_t)blockIdx.x * 256 + threadIdx.x) * 4;

@@ -6,18 +6,49 @@ import "unsafe"
 
 // prepareParams is PrepareParams.
 type prepareParams struct {
-	message                                                                          ptr
+	from, ring                                                                       unsafe.Pointer
+	turn, message                                                                    ptr
 	header, tokens, tokenSeq, positions, slots, rows, queryStart, seqLens, logitRows ptr
 	tables                                                                           ptr
 	tableStride                                                                      int64
 	state, stopIDs, bias, entries                                                    ptr
-	blockShift                                                                       int32
-	_                                                                                int32
+	blockShift, words, ringWords, ringSteps                                          int32
 }
 
-var _ [136]byte = [unsafe.Sizeof(prepareParams{})]byte{}
+var _ [168]byte = [unsafe.Sizeof(prepareParams{})]byte{}
 
 func planPrepare() launch { return grid("prepare", "prepare", 1, 1, 1024) }
+
+// likelyWords is the length of most messages of a graph of so many sequences: a decode of each, and
+// a block for some. prepare asks for so much before it knows the length.
+func likelyWords(size int) int { return roundUp(headerWords+(5+entryWords)*size+1+size/2+64, 4) }
+
+// send makes the device fetch a message and unpack it. begins says that it is a step's first, which
+// prepare counts.
+func (b *Backend) send(m *message, begins bool) {
+	m.set(mWords, m.n)
+	b.prepare(unsafe.Pointer(&m.words[0]), roundUp(m.n, 4), begins)
+}
+
+// prepareTurn is send for a graph of so many sequences: of the message whose turn it is.
+func (b *Backend) prepareTurn(size int) {
+	b.prepare(nil, likelyWords(size), true)
+}
+
+func (b *Backend) prepare(from unsafe.Pointer, words int, begins bool) {
+	w, first := &b.ws.batch, b.steps[0].message.words
+	p := prepareParams{
+		from: from, ring: unsafe.Pointer(&first[0]), turn: b.ws.turn, message: b.ws.message,
+		header: w.header, tokens: w.tokens, tokenSeq: w.tokenSeq, positions: w.positions, slots: w.slots,
+		rows: w.rows, queryStart: w.queryStart, seqLens: w.seqLens, logitRows: w.logitRows, tables: w.tables, tableStride: w.tableStride,
+		state: b.ws.state, stopIDs: b.ws.stopIDs, bias: b.ws.bias, entries: b.ws.entries, blockShift: b.pool.kv.blockShift,
+		words: int32(words), ringWords: int32(len(first)),
+	}
+	if begins {
+		p.ringSteps = stepRing
+	}
+	b.launch("prepare", planPrepare(), unsafe.Pointer(&p))
+}
 
 // fetchParams is FetchParams.
 type fetchParams struct {
@@ -30,7 +61,7 @@ var _ [24]byte = [unsafe.Sizeof(fetchParams{})]byte{}
 
 func planFetch(words int) launch { return grid("prepare", "fetch", ceilDiv(words, 4*256), 1, 256) }
 
-// fetch copies words of pinned memory to the device.
+// fetch copies words of pinned memory to the device: masks.
 func (b *Backend) fetch(to ptr, from unsafe.Pointer, words int) {
 	b.launch("fetch", planFetch(words), unsafe.Pointer(&fetchParams{from, to, int64(words)}))
 }

@@ -298,13 +298,12 @@ func (p *profiler) endReplay(b *Backend, s *step, g *graph, samples int) {
 	p.graphs[id], p.dry = p.dry, nil
 }
 
-// describe goes through a graph's operations as if they were issued: the message is not among
-// its kernels, fetch is launched before it.
+// describe goes through a graph's operations as if they were issued.
 func (b *Backend) describe(s *step, g *graph, samples int) {
 	shape := b.run
 	b.run.step = s
 	b.beginPrepare()
-	b.prepare()
+	b.prepareTurn(g.size)
 	b.issue(s, b.identity[:g.size+1], nil, g.size, g.size, g.forward)
 	b.begin(kernels.OpSample)
 	b.runSample(g.size, true)

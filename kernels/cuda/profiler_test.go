@@ -79,8 +79,7 @@ func TestAssembleOverlapping(t *testing.T) {
 
 // TestAssembleGraph: the kernels of a replay, which one call launched, go to their
 // operations in the order in which they began, dependent ones before their predecessors'
-// ends; the call's time is shared. The message, whose fetch is launched before, keeps its own
-// call and is none of them, whatever the graph ran. A graph that ran others than expected has no times.
+// ends; the call's time is shared. A graph that ran others than expected has no times.
 func TestAssembleGraph(t *testing.T) {
 	ops := []kernels.OpRecord{
 		{Op: kernels.OpPrepare, Issued: 400}, {Op: kernels.OpQKV, Issued: 401}, {Op: kernels.OpPrepare, Issued: 402}, {Op: kernels.OpSample, Issued: 403}, // the first step
@@ -94,14 +93,11 @@ func TestAssembleGraph(t *testing.T) {
 		return list
 	}
 	kernel := func(correlation uint32, name string, start, end uint64) cuda.Record {
-		return cuda.Record{Kind: cuda.KernelRecord, Name: name, Correlation: correlation, Start: start, End: end, Stream: 7, InGraph: name != "fetch"}
+		return cuda.Record{Kind: cuda.KernelRecord, Name: name, Correlation: correlation, Start: start, End: end, Stream: 7, InGraph: true}
 	}
 	got, strange := assemble(ops, map[uint64][]graphKernel{1: of(0), 5: of(4)}, []cuda.Record{
-		{Kind: cuda.LinkRecord, Correlation: 20, External: 1}, {Kind: cuda.CallRecord, Correlation: 20, Start: 100, End: 110},
-		kernel(20, "fetch", 200, 210),
 		{Kind: cuda.LinkRecord, Correlation: 21, External: 1}, {Kind: cuda.CallRecord, Correlation: 21, Start: 120, End: 170},
 		kernel(21, "draw", 295, 310), kernel(21, "prepare", 220, 230), kernel(21, "gemm", 250, 290), kernel(21, "decode_plan", 260, 292), kernel(21, "edit", 280, 300),
-		{Kind: cuda.LinkRecord, Correlation: 30, External: 5}, kernel(30, "fetch", 910, 915),
 		{Kind: cuda.LinkRecord, Correlation: 31, External: 5}, kernel(31, "prepare", 920, 930), kernel(31, "gemm", 940, 950),
 	}, 0)
 	require.Equal(t, 1, strange)
@@ -113,7 +109,7 @@ func TestAssembleGraph(t *testing.T) {
 		start, end     time.Duration
 		issued, called time.Duration
 	}{
-		{prepare, []string{"fetch", "prepare"}, 200, 230, 100, 30},
+		{prepare, []string{"prepare"}, 220, 230, 120, 10},
 		{qkv, []string{"gemm"}, 250, 290, 130, 10},
 		{plan, []string{"decode_plan"}, 290, 292, 140, 10},
 		{sample, []string{"edit", "draw"}, 292, 310, 150, 20},
@@ -121,19 +117,14 @@ func TestAssembleGraph(t *testing.T) {
 		var have []string
 		for _, a := range want.op.Activities {
 			have = append(have, a.Name)
-			require.Equal(t, a.Name != "fetch", a.InGraph)
+			require.True(t, a.InGraph)
 		}
 		require.Equal(t, want.activities, have, i)
 		require.Equal(t, [2]time.Duration{want.start, want.end}, [2]time.Duration{want.op.Start, want.op.Start + want.op.Duration}, i)
 		require.Equal(t, [2]time.Duration{want.issued, want.called}, [2]time.Duration{want.op.Issued, want.op.IssueTime}, i)
 	}
-	fetch := prepare.Activities[0]
-	require.EqualValues(t, 20, fetch.Correlation)
-	require.Equal(t, [2]time.Duration{100, 10}, [2]time.Duration{fetch.Issued, fetch.IssueTime})
 	require.NotEqual(t, sample.Activities[0].Correlation, sample.Activities[1].Correlation)
-	require.Len(t, got[7].Activities, 1, "the message's fetch")
-	require.Equal(t, kernels.OpPrepare, got[7].Op)
-	for _, op := range got[4:7] {
+	for _, op := range got[4:] {
 		require.Empty(t, op.Activities)
 	}
 }

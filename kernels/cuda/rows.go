@@ -83,7 +83,7 @@ func (b *Backend) sendUpdates() {
 	s.used = true
 	s.message.start()
 	b.updates.take(&s.message)
-	b.send(&s.message)
+	b.send(&s.message, false)
 	b.fail("update", s.end.Record(&b.compute))
 }
 

@@ -27,7 +27,7 @@ func (b *Backend) SetIdle(fn func()) { b.idle = fn }
 type step struct {
 	ticket  kernels.Ticket
 	used    bool    // what it last sent may still be read
-	message message // the step
+	message message // the step, of the ring: see prepare.cu
 	sample  message // its sample entries, where they go apart
 	masks   []uint32
 	results []int32 // of the ring: see sample_filter.cuh
@@ -67,13 +67,15 @@ func (b *Backend) initSteps() error {
 	if err != nil {
 		return err
 	}
+	messages, err := hostAlloc[int32](b, stepRing*words)
+	if err != nil {
+		return err
+	}
 	b.run.step = nil
 	for i := range b.steps {
 		s := &b.steps[i]
 		s.results = results[i*resultWords : (i+1)*resultWords]
-		if s.message.words, err = hostAlloc[int32](b, words); err != nil {
-			return err
-		}
+		s.message.words = messages[i*words : (i+1)*words : (i+1)*words]
 		if s.sample.words, err = hostAlloc[int32](b, headerWords+entryWords*b.limits.MaxLogitRows); err != nil {
 			return err
 		}
@@ -118,6 +120,7 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 		tokens, seqs, s.graph, s.forward = g.size, g.size, g, forward
 	}
 	s.message.start()
+	s.message.set(mStep, int(int32(s.ticket-1)))
 	b.updates.take(&s.message)
 	s.message.batch(batch, tokens, seqs)
 	if s.graph == nil {
@@ -130,7 +133,7 @@ func (b *Backend) runForward(s *step, queryStart, lens []int32, decodes int, for
 	b.fail("launch", s.start.Record(&b.compute))
 	b.run.step = s
 	b.beginPrepare()
-	b.send(&s.message)
+	b.send(&s.message, true)
 	b.issue(s, queryStart, lens, decodes, s.logits, forward)
 }
 
@@ -163,25 +166,6 @@ func (b *Backend) flush() {
 		s.message.set(mSeqs, s.seqs)
 		b.runForward(s, b.identity[:s.seqs+1], nil, s.seqs, forward)
 	}
-}
-
-// send makes the device fetch a message and unpack it.
-func (b *Backend) send(m *message) {
-	if b.err != nil {
-		return
-	}
-	b.fetch(b.ws.message, unsafe.Pointer(&m.words[0]), m.n)
-	b.prepare()
-}
-
-func (b *Backend) prepare() {
-	w := &b.ws.batch
-	p := prepareParams{
-		message: b.ws.message, header: w.header, tokens: w.tokens, tokenSeq: w.tokenSeq, positions: w.positions, slots: w.slots,
-		rows: w.rows, queryStart: w.queryStart, seqLens: w.seqLens, logitRows: w.logitRows, tables: w.tables, tableStride: w.tableStride,
-		state: b.ws.state, stopIDs: b.ws.stopIDs, bias: b.ws.bias, entries: b.ws.entries, blockShift: b.pool.kv.blockShift,
-	}
-	b.launch("prepare", planPrepare(), unsafe.Pointer(&p))
 }
 
 // checkBatch panics at what a caller may not ask for, and notes the step's shape.
@@ -283,7 +267,7 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 		if masks > 0 {
 			b.fetch(b.ws.masks, unsafe.Pointer(&s.masks[0]), masks*maskWords(b.shape.Vocab))
 		}
-		b.send(&s.sample)
+		b.send(&s.sample, false)
 		b.runSample(len(batch.Index), false)
 		b.end(kernels.OpSample, sampleBytes(len(batch.Index), b.shape.Vocab), 0)
 	}

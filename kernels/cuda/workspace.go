@@ -19,6 +19,7 @@ type workspace struct {
 	rope, invFreq                            ptr
 
 	message ptr
+	turn    ptr // steps so far: see prepare.cu
 	batch   batchPtrs
 	entries ptr // [MaxLogitRows] sampleEntry
 	masks   ptr // [MaxLogitRows][mask words]
@@ -71,10 +72,11 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) works
 
 	w.message = take(messageWords(l, updateWords(l)), 4)
 	w.batch = batchPtrs{
-		header: take(headerWords, 4), tokens: take(tokens, 4), tokenSeq: take(tokens, 4), positions: take(tokens, 4), slots: take(tokens, 4),
+		header: take(headerWords+1, 4), tokens: take(tokens, 4), tokenSeq: take(tokens, 4), positions: take(tokens, 4), slots: take(tokens, 4),
 		rows: take(seqs, 4), queryStart: take(seqs+1, 4), seqLens: take(seqs, 4), logitRows: take(max(logits, seqs), 4),
 		tables: take(seqs*table, 4), tableStride: int64(table),
 	}
+	w.turn = w.batch.header + 4*headerWords
 	w.entries = take(logits, entryWords*4)
 	w.masks = take(logits*maskWords(s.Vocab), 4)
 	w.parts = take(logits*maxSplits, partBytes)
