@@ -258,7 +258,7 @@ func newAttention(t *testing.T, path string, s kernels.Shape, seqs int) attentio
 	require.NoError(t, m.Setup(s, limits, limits))
 	per := ceilDiv(length, 16)
 	require.NoError(t, m.ResizePool(1+per*seqs, 0))
-	m.fillPool()
+	m.fillPool(1)
 	for row := range seqs {
 		u := kernels.RowUpdate{Row: int32(row), Reset: true, Sampling: kernels.Sampling{Logprobs: -1}}
 		for i := range per {
@@ -269,11 +269,11 @@ func newAttention(t *testing.T, path string, s kernels.Shape, seqs int) attentio
 	return m
 }
 
-// fillPool gives all blocks, which lie one behind the other, random numbers: weights of 64 columns are rows
+// fillPool gives all blocks, which lie one behind the other, random numbers up to scale: weights of 64 columns are rows
 // without gaps.
-func (b *Backend) fillPool() {
+func (b *Backend) fillPool(scale float32) {
 	rows := int(int64(b.pool.blocks) * b.pool.kv.block / panelColumns)
-	fill := loadTo(b.pool.kv.base, 0, panelColumns).dummies(rows, 7, 1, 0)
+	fill := loadTo(b.pool.kv.base, 0, panelColumns).dummies(rows, 7, scale, 0)
 	b.launch("test", planLoad(rows, panelColumns), unsafe.Pointer(&fill))
 }
 

@@ -32,7 +32,7 @@ func newBenchModel(b *testing.B, model trueShape, seqs, context int) *benchModel
 	require.NoError(b, be.Setup(s, limits, limits))
 	per := ceilDiv(context+512, 16)
 	require.NoError(b, be.ResizePool(1+per*seqs, 0))
-	be.fillPool()
+	be.fillPool(1)
 	m := &benchModel{loadTrue(b, be, s, model.tied), be}
 	m.resetRows(seqs, per)
 	require.NoError(b, m.Sync())
@@ -97,14 +97,15 @@ func BenchmarkDecode(b *testing.B) {
 
 // BenchmarkWithout is a decode step at 1,184 tokens of context with one operation left out:
 // what is saved is what the operation costs beside the others. Of one sequence a product that is left out
-// takes its norm along, and without norms other kernels make the products.
+// takes its norm along, and without norms other kernels make the products. Its layers are never one launch here, as they are
+// of small models where nothing is left out.
 func BenchmarkWithout(b *testing.B) {
 	const context = 1183
 	for _, model := range trueShapes {
 		b.Run(model.name, func(b *testing.B) {
 			for _, omit := range []string{"", "rmsnorm", "qkv", "attention", "linearattn", "gate_up", "linearmlp", "head", "sample"} {
 				m := newBenchModel(b, model, 512, context)
-				m.be.omit = omit
+				m.be.omit, m.be.cfg.apart = omit, true
 				for _, n := range []int{1, 16, 64, 256, 512} {
 					b.Run(fmt.Sprintf("%s/%d", cmp.Or(omit, "nothing"), n), func(b *testing.B) {
 						batch, sample := m.spans(n, context, 1)
@@ -117,6 +118,24 @@ func BenchmarkWithout(b *testing.B) {
 				require.NoError(b, m.be.Close())
 			}
 		})
+	}
+}
+
+// BenchmarkLayers is a decode of one sequence of the 0.5B behind contexts of any length: all layers in one launch, and
+// operation by operation.
+func BenchmarkLayers(b *testing.B) {
+	const most = 32768
+	m := newBenchModel(b, trueShapes[0], 1, most)
+	for _, context := range []int{128, 1184, 4096, 8192, 16384, most} {
+		for _, apart := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%d/apart_%v", context, apart), func(b *testing.B) {
+				m.be.cfg.apart = apart
+				require.NoError(b, m.be.graphs.renew())
+				batch, sample := m.spans(1, context, 1)
+				m.run(b, batch, sample, 6) // captures the graph
+				m.report(b, batch, sample)
+			})
+		}
 	}
 }
 

@@ -40,6 +40,8 @@ type Config struct {
 	// lazy loads images when a kernel of theirs is first run: for tests, which
 	// make many Backends.
 	lazy bool
+	// apart issues a single token's layers operation by operation: for tests.
+	apart bool
 }
 
 // The code paths.
@@ -83,6 +85,7 @@ type Backend struct {
 	issued kernels.Ticket
 	open   *step // launched and not sampled
 	run    runState
+	layers layersRun
 	graphs graphs
 	err    error // the first failure
 
@@ -159,7 +162,7 @@ func (b *Backend) init() error {
 		memory = min(memory, b.cfg.MemoryLimit)
 	}
 	b.info = kernels.Info{Backend: "cuda", Device: b.device.Name, Path: path, TotalMemory: memory, Overlap: true}
-	b.arch = arch{sms: b.device.SMs, shared: b.device.SharedBytes, hopper: path == pathHopper, memory: 2000 * float64(b.device.MemoryClockKHz) * float64(b.device.BusBits) / 8}
+	b.arch = arch{sms: b.device.SMs, shared: b.device.SharedBytes, hopper: path == pathHopper, memory: 2000 * float64(b.device.MemoryClockKHz) * float64(b.device.BusBits) / 8, clock: 1000 * float64(b.device.ClockKHz)}
 	if b.compute, err = cuda.NewStream(); err != nil {
 		return err
 	}
@@ -280,6 +283,7 @@ func (b *Backend) Setup(shape kernels.Shape, maxima, limits kernels.Limits) erro
 	}
 	b.tableLen, b.identity, b.products = make([]int32, maxima.MaxSeqs), make([]int32, maxima.MaxSeqs+1), map[gemmShape]productPlan{}
 	b.panels = map[panelMap]tensorMap{}
+	b.layers.plan, b.layers.params, _ = planLayers(shape, b.arch)
 	for i := range b.identity {
 		b.identity[i] = int32(i)
 	}

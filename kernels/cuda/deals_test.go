@@ -75,6 +75,7 @@ func BenchmarkDeals(b *testing.B) {
 	for _, model := range trueShapes {
 		b.Run(model.name, func(b *testing.B) {
 			m := newBenchModel(b, model, measuredTokens[len(measuredTokens)-1], context)
+			m.be.cfg.apart = true // products are what is measured
 			for _, n := range measuredTokens {
 				b.Run(fmt.Sprint(n), func(b *testing.B) {
 					products, ways := productsOf(&m.be.shape, n), map[string][]candidate{}

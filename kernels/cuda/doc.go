@@ -13,6 +13,9 @@
 //     device, where the row state (tables, last tokens, penalty counts) lives.
 //   - graphs: a decode step captured by batch bucket, which finds its message by
 //     counting steps.
+//   - layers: all layers of a decode of one sequence, of small models, as one kernel; the
+//     operations are gathered until the head, and issued one by one where they are not a decoder's.
+//     Its CTAs wait for each other: only one Backend of a process may decode on a card.
 //   - package internal/cuda: driver calls that gorgonia.org/cu lacks.
 //
 // # Layouts

@@ -129,3 +129,72 @@ func layoutPrefillScratch(s attentionShape, maxTokens, maxSeqs, sms int, base pt
 	p = prefillScratch{header: base, partials: base + 256, items: base + 256 + ptr(partials)}
 	return p, 256 + int64(partials) + int64(roundUp(16*items, 256))
 }
+
+// The products of a layer, as in layers.cu.
+const (
+	productQKV = iota
+	productOut
+	productGateUp
+	productDown
+	products
+)
+
+// layersShare is Share.
+type layersShare struct{ rows, cols, panels, per int32 }
+
+// What layers.cu is compiled for.
+const (
+	layersHeadDim = 64
+	layersWarps   = 8
+	layersRows    = 80       // of a product in a CTA, at most
+	layersFewRows = 16       // of all but gate_up
+	layersWidth   = 1024     // of the residual stream, at most
+	layersStage   = 16 << 10 // bytes of a stage of the ring, at least
+	layersBoxes   = 2        // copies that fill one
+	layersPace    = 4000     // clocks from one to the next, at most
+
+	layerWeightsBytes = 576 // layerWeights
+)
+
+// layersMemory is the shared memory of a CTA behind its ring, but for its row and hidden: of attention, and Memory.
+const layersMemory = layersWarps*16*layersHeadDim*4 + 3936
+
+// layersScratch is the memory of layers.cu: the table of weights, the epoch, and words on their way.
+type layersScratch struct{ table, epoch, words ptr }
+
+// layersPieces is how many pieces a KV head's tokens are cut into at most: a CTA has one.
+func layersPieces(s kernels.Shape, sms int) int { return sms / s.KVHeads }
+
+// layoutLayersScratch places it from base on and gives its size: 0 where layers.cu does not take the shape. The
+// epoch is zero at Setup.
+func layoutLayersScratch(s kernels.Shape, sms int, base ptr) (layersScratch, int64) {
+	if !layersTake(s, sms) {
+		return layersScratch{}, 0
+	}
+	table := roundUp(s.Layers*layerWeightsBytes, 256)
+	words := (s.Heads+2*s.KVHeads)*s.HeadDim + s.KVHeads*layersPieces(s, sms)*decodeHeads*(s.HeadDim+2) + s.Heads*s.HeadDim/2 + 2*s.Hidden + s.Intermediate/2
+	return layersScratch{table: base, epoch: base + ptr(table), words: base + ptr(table+256)}, int64(table + 256 + 8*words)
+}
+
+// layersShares are the rows of each product that a CTA of sms has: pairs that RoPE turns, and two gates with what they
+// gate, stay together.
+func layersShares(s kernels.Shape, sms int) [products]layersShare {
+	share := func(rows, k, unit int) layersShare {
+		return layersShare{rows: int32(roundUp(ceilDiv(rows, sms), unit)), cols: int32(rows), panels: int32(stride(k) / widthUnit)}
+	}
+	return [products]layersShare{
+		productQKV:    share((s.Heads+2*s.KVHeads)*s.HeadDim, s.Hidden, 2),
+		productOut:    share(s.Hidden, s.Heads*s.HeadDim, 1),
+		productGateUp: share(2*s.Intermediate, s.Hidden, 4),
+		productDown:   share(s.Hidden, s.Intermediate, 1),
+	}
+}
+
+// layersTake says whether layers.cu is made for the shape. Larger models gain nothing: their bytes take longer than
+// what a layer waits for (1.5B: 1.21 ms a step either way, an H100).
+func layersTake(s kernels.Shape, sms int) bool {
+	shares := layersShares(s, sms)
+	return s.HeadDim == layersHeadDim && shapeOfHeads(s).group() <= decodeHeads && s.KVHeads <= sms &&
+		s.Hidden <= layersWidth && s.Hidden%2 == 0 && s.Intermediate%4 == 0 &&
+		max(shares[productQKV].rows, shares[productOut].rows) <= layersFewRows && shares[productGateUp].rows <= layersRows
+}

@@ -68,6 +68,7 @@ type arch struct {
 	shared int     // bytes of shared memory that a CTA can have
 	hopper bool    // wgmma and the bulk copy engine may be used (sm_90a)
 	memory float64 // bytes a second by the data sheet
+	clock  float64 // of a multiprocessor, in Hz, at most
 }
 
 // slotsOf is the CTAs of 128 threads that are resident at a time.

@@ -37,11 +37,12 @@ func (s trueShape) full() kernels.Shape {
 // trueModel is a model with random weights on some Backend, set up before.
 type trueModel struct {
 	kernels.Backend
-	shape                 kernels.Shape
-	embedding, norm, head kernels.Weight
-	final                 kernels.Weight // norm before the head
-	layers                [][4]kernels.Weight
-	pass                  func() // forward, bound once, as package model does
+	shape           kernels.Shape
+	embedding, head kernels.Weight
+	final           kernels.Weight      // norm before the head
+	norms           [][2]kernels.Weight // of a layer, before qkv and gate_up
+	layers          [][4]kernels.Weight
+	pass            func() // forward, bound once, as package model does
 }
 
 func loadTrue(t testing.TB, b kernels.Backend, s kernels.Shape, tied bool) *trueModel {
@@ -63,13 +64,15 @@ func loadTrue(t testing.TB, b kernels.Backend, s kernels.Shape, tied bool) *true
 	if m.head = m.embedding; !tied {
 		m.head = linear(kernels.LinearHead, fanIn(s.Vocab, s.Hidden))
 	}
-	norm := tensor(.1, s.Hidden)
-	norm.Offset = 1
-	m.norm = keep(b.LoadNorm(norm))
-	norm.Offset = 2 // logits with a deviation of about two
-	m.final = keep(b.LoadNorm(norm))
+	norm := func(offset float32) kernels.Weight {
+		t := tensor(.1, s.Hidden)
+		t.Offset = offset
+		return keep(b.LoadNorm(t))
+	}
+	m.final = norm(2) // logits with a deviation of about two
 	q, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
 	for range s.Layers {
+		m.norms = append(m.norms, [2]kernels.Weight{norm(1), norm(1)})
 		m.layers = append(m.layers, [4]kernels.Weight{
 			keep(b.LoadLinear(kernels.LinearSpec{
 				Kind:  kernels.LinearQKV,
@@ -88,14 +91,14 @@ func loadTrue(t testing.TB, b kernels.Backend, s kernels.Shape, tied bool) *true
 func (m *trueModel) forward() {
 	m.Embed(m.embedding)
 	for i, w := range m.layers {
-		m.RMSNorm(m.norm)
+		m.RMSNorm(m.norms[i][0])
 		m.QKV(i, w[0])
 		if i == len(m.layers)-1 {
 			m.KeepLogitRows()
 		}
 		m.PagedAttention(i)
 		m.Linear(w[1], kernels.Attn)
-		m.RMSNorm(m.norm)
+		m.RMSNorm(m.norms[i][1])
 		m.GateUp(w[2])
 		m.Linear(w[3], kernels.MLP)
 	}

@@ -15,6 +15,7 @@ import (
 // Embed implements kernels.Backend. The layers follow it.
 func (b *Backend) Embed(weight kernels.Weight) {
 	w := b.operand(kernels.OpEmbed, weight, weightHead, b.shape.Vocab, b.shape.Hidden)
+	b.endLayers()
 	b.run.layer = -1
 	b.begin(kernels.OpEmbed)
 	p := embedParams{
@@ -24,12 +25,16 @@ func (b *Backend) Embed(weight kernels.Weight) {
 	b.launch(kernels.OpEmbed, planEmbed(b.run.tokens, b.shape.Hidden), unsafe.Pointer(&p))
 	b.finish(kernels.OpEmbed, kernels.Hidden, int64(b.run.tokens)*int64(b.shape.Hidden)*6, 0)
 	b.run.layer = 0
+	b.beginLayers()
 }
 
 // RMSNorm implements kernels.Backend. That of a single token is left to the product behind it: a
 // profile counts its time there, and its own record is empty.
 func (b *Backend) RMSNorm(weight kernels.Weight) {
 	w := b.operand(kernels.OpRMSNorm, weight, weightNorm, b.shape.Hidden, 1)
+	if b.later(layerNorm, b.layerAt(), weight) {
+		return
+	}
 	b.begin(kernels.OpRMSNorm)
 	b.run.spent = false
 	if b.run.tokens == 1 && b.tap == nil && !b.limits.BatchInvariant && b.omit != string(kernels.OpRMSNorm) {
@@ -66,6 +71,9 @@ func (b *Backend) QKV(layer int, weight kernels.Weight) {
 	s := &b.shape
 	rows := (s.Heads + 2*s.KVHeads) * s.HeadDim
 	w := b.operand(kernels.OpQKV, weight, weightQKV, rows, s.Hidden)
+	if b.later(layerQKV, layer, weight) {
+		return
+	}
 	b.begin(kernels.OpQKV)
 	b.gemm(kernels.OpQKV, epilogueQKV, operandX{b.ws.normed, kernels.Normed}, b.run.tokens, w, epilogue{
 		out: b.ws.query, ld: int64(stride(s.Heads * s.HeadDim)), heads: int32(s.Heads), kvHeads: int32(s.KVHeads), headDim: int32(s.HeadDim),
@@ -100,6 +108,9 @@ func (b *Backend) KeepLogitRows() {
 // PagedAttention implements kernels.Backend.
 func (b *Backend) PagedAttention(layer int) {
 	b.setLayer(kernels.OpAttention, layer)
+	if b.later(layerAttention, layer, nil) {
+		return
+	}
 	if b.run.attention.fresh {
 		b.begin(kernels.OpPrepare)
 		b.planOnDevice()
@@ -121,17 +132,19 @@ func (b *Backend) setLayer(op kernels.Op, layer int) {
 
 // Linear implements kernels.Backend. The one that reads MLP ends a layer.
 func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
-	x, kind := operandX{b.ws.attn, src}, weightPlain
-	b.run.part = "attn"
+	x, kind, op, part := operandX{b.ws.attn, src}, weightPlain, layerOut, "attn"
 	switch src {
 	case kernels.Attn:
 	case kernels.MLP:
-		b.run.part = "mlp"
-		x.data, kind = b.ws.mlp, weightDown
+		x.data, kind, op, part = b.ws.mlp, weightDown, layerDown, "mlp"
 	default:
 		panic(fmt.Sprintf("cuda: linear: source %d, want Attn or MLP", src))
 	}
 	w := b.operand(kernels.OpLinear, weight, kind, b.shape.Hidden, b.shape.Width(src))
+	if b.later(op, b.layerAt(), weight) {
+		return
+	}
+	b.run.part = part
 	b.begin(kernels.OpLinear)
 	b.gemm(kernels.OpLinear, epilogueResidual, x, b.run.tokens, w, epilogue{out: b.ws.hidden, ld: int64(stride(b.shape.Hidden))})
 	b.finishProduct(kernels.OpLinear, kernels.Hidden, b.run.tokens, w, 8*b.shape.Hidden)
@@ -144,6 +157,9 @@ func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
 // GateUp implements kernels.Backend.
 func (b *Backend) GateUp(weight kernels.Weight) {
 	w := b.operand(kernels.OpGateUp, weight, weightGateUp, 2*b.shape.Intermediate, b.shape.Hidden)
+	if b.later(layerGateUp, b.layerAt(), weight) {
+		return
+	}
 	b.begin(kernels.OpGateUp)
 	b.gemm(kernels.OpGateUp, epilogueSwiGLU, operandX{b.ws.normed, kernels.Normed}, b.run.tokens, w, epilogue{out: b.ws.mlp, ld: int64(stride(b.shape.Intermediate))})
 	b.finishProduct(kernels.OpGateUp, kernels.MLP, b.run.tokens, w, 2*b.shape.Intermediate)
@@ -151,9 +167,10 @@ func (b *Backend) GateUp(weight kernels.Weight) {
 
 // Head implements kernels.Backend.
 func (b *Backend) Head(norm, weight kernels.Weight) {
-	b.run.layer = -1
 	n := b.operand(kernels.OpHead, norm, weightNorm, b.shape.Hidden, 1)
 	w := b.operand(kernels.OpHead, weight, weightHead, b.shape.Vocab, b.shape.Hidden)
+	b.endLayers()
+	b.run.layer = -1
 	b.begin(kernels.OpHead)
 	if b.run.logits > 0 {
 		rows := b.ws.batch.logitRows

@@ -49,6 +49,7 @@ type runState struct {
 	layer        int
 	part         string // of a plain product, for the profiler
 	tokens, seqs int    // with the padding of a graph
+	decodes      bool   // no prompt among them
 	logits       int
 	step         *step
 	attention    attentionPlan
@@ -147,11 +148,12 @@ func (b *Backend) beginPrepare() {
 // lengths may be nil: those of a graph's are not known.
 func (b *Backend) issue(s *step, queryStart, lens []int32, decodes, logits int, forward func()) {
 	seqs := len(queryStart) - 1
-	b.run = runState{issuing: true, layer: -1, tokens: int(queryStart[seqs]), seqs: seqs, logits: logits, step: s}
+	b.run = runState{issuing: true, layer: -1, tokens: int(queryStart[seqs]), seqs: seqs, logits: logits, step: s, decodes: decodes == seqs}
 	b.planAttention(queryStart, lens, decodes)
 	b.end(kernels.OpPrepare, 4*int64(s.message.n), 0)
-	b.run.first = true
+	b.run.first, b.layers.on = true, false
 	forward()
+	b.endLayers()
 	b.makeNorm()
 	b.run.issuing = false
 }

@@ -32,6 +32,7 @@ type workspace struct {
 	gemm    gemmScratch
 	decode  decodeScratch
 	prefill prefillScratch
+	layers  layersScratch
 
 	areas []cuda.Span // of the arrays, in the order of layoutWorkspace
 	bytes int64       // whole units
@@ -97,6 +98,8 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) works
 	w.decode.plan.seqs = take(seqs, 16)
 	w.decode.counters = take(seqs*s.KVHeads, 4)
 	w.prefill, n = layoutPrefillScratch(heads, l.MaxBatchedTokens, seqs, sms, base+ptr(w.bytes))
+	take(int(n), 1)
+	w.layers, n = layoutLayersScratch(s, sms, base+ptr(w.bytes))
 	take(int(n), 1)
 	return w
 }
