@@ -98,7 +98,11 @@ func (b *Backend) beginLayers() {
 	r := &b.layers
 	r.weights = r.weights[:0]
 	r.on = r.plan.kernel != "" && b.run.tokens == 1 && b.run.decodes && b.run.logits == 1 &&
-		!b.limits.BatchInvariant && !b.cfg.apart && b.tap == nil && b.omit == "" && b.profiler.fn == nil
+		!b.limits.BatchInvariant && !b.cfg.apart && b.tap == nil && b.omit == ""
+	if r.on && b.profiler.fn != nil {
+		r.on = false
+		b.profiler.note("decode steps of one sequence ran operation by operation, not as one launch for all layers: they take longer than without the profiler")
+	}
 }
 
 // later leaves an operation to layers.cu, if it is the one that comes next.

@@ -78,6 +78,13 @@ func tracerPaths() []string {
 // ProfileNotes implements kernels.ProfileNoter.
 func (b *Backend) ProfileNotes() []string { return b.profiler.notes }
 
+// note adds a note, once.
+func (p *profiler) note(s string) {
+	if !slices.Contains(p.notes, s) {
+		p.notes = append(p.notes, s)
+	}
+}
+
 // SetProfiler implements kernels.Backend.
 func (b *Backend) SetProfiler(fn func(kernels.OpRecord)) {
 	b.flush()
@@ -96,7 +103,7 @@ func (b *Backend) SetProfiler(fn func(kernels.OpRecord)) {
 		return
 	}
 	if len(b.graphs.sizes) > 0 {
-		p.notes = append(p.notes, "decode steps ran operation by operation, not as CUDA graphs: gaps between operations are larger than without the profiler")
+		p.note("decode steps ran operation by operation, not as CUDA graphs: gaps between operations are larger than without the profiler")
 	}
 	p.origin = p.event()
 	p.check(p.origin.Record(&b.compute))
