@@ -139,25 +139,18 @@ const (
 	products
 )
 
-// layersShare is Share.
-type layersShare struct{ rows, cols, panels, per int32 }
+// layersShare is a CTA's part of a product: rows of cols, as in the weight, and panels of k.
+type layersShare struct{ rows, cols, panels int32 }
 
 // What layers.cu is compiled for.
 const (
 	layersHeadDim = 64
-	layersWarps   = 8
-	layersRows    = 80       // of a product in a CTA, at most
-	layersFewRows = 16       // of all but gate_up
-	layersWidth   = 1024     // of the residual stream, at most
-	layersStage   = 16 << 10 // bytes of a stage of the ring, at least
-	layersBoxes   = 2        // copies that fill one
-	layersPace    = 4000     // clocks from one to the next, at most
+	layersRows    = 80   // of a product in a CTA, at most
+	layersFewRows = 16   // of all but gate_up
+	layersWidth   = 1024 // of the residual stream, at most
 
 	layerWeightsBytes = 576 // layerWeights
 )
-
-// layersMemory is the shared memory of a CTA behind its ring, but for its row and hidden: of attention, and Memory.
-const layersMemory = layersWarps*16*layersHeadDim*4 + 3936
 
 // layersScratch is the memory of layers.cu: the table of weights, the epoch, and words on their way.
 type layersScratch struct{ table, epoch, words ptr }

@@ -299,7 +299,8 @@ PG_KERNEL void __launch_bounds__(CONSUMERS + 128, 1) layers(const __grid_constan
 	char *rings = memory + p.stages * p.stage, *row = rings + F::RINGS, *hidden = row + p.row;
 	Memory &m = *reinterpret_cast<Memory *>(hidden + p.normed);
 	uint32_t barriers = shared_address(&m + 1);
-	for (int i = threadIdx.x; i < p.row / 16; i += blockDim.x) reinterpret_cast<uint4 *>(row)[i] = {}; // past the longest width it stays so; a shorter row has what is left of others there, times weights of zero
+	for (int i = threadIdx.x; i < p.row / 16; i += blockDim.x) reinterpret_cast<uint4 *>(row)[i] = {};
+	// Past the longest width it stays so; a shorter row has what is left of others there, times weights of zero.
 	for (int i = threadIdx.x; i < p.count * PRODUCTS; i += blockDim.x) // the host wrote them
 		asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" ::"l"(&p.layers[i / PRODUCTS].maps[i % PRODUCTS]) : "memory");
 	if (threadIdx.x < PRODUCTS) m.shares[threadIdx.x] = p.shares[threadIdx.x];

@@ -91,7 +91,7 @@ struct Ring {
 };
 
 static_assert(MAX_ROWS * 128 <= F::RINGS, "what is read behind the last stage is the CTA's own");
-static_assert(8 * FEW == 16 && MAX_ROWS == 80 && BOXES == 2 && 2 * EACH_NORM * CONSUMERS == 1024, "geometry.go: layersFewRows, layersRows, layersBoxes, layersWidth");
+static_assert(8 * FEW == 16 && MAX_ROWS == 80 && BOXES == 2 && 2 * EACH_NORM * CONSUMERS == 1024, "geometry.go, layers.go: layersFewRows, layersRows, layersBoxes, layersWidth");
 
 // Memory is what lies behind the ring, the rings of attention, the row and hidden.
 struct Memory {
@@ -101,7 +101,7 @@ struct Memory {
 	half fresh[2 * D];             // the token's own key and value
 	float squares[WARPS];
 };
-static_assert(sizeof(Memory) == 3936 && sizeof(Memory) % 16 == 0 && offsetof(Memory, query) % 16 == 0 && offsetof(Memory, fresh) % 16 == 0 && offsetof(Memory, squares) % 16 == 0, "geometry.go: layersMemory");
+static_assert(sizeof(Memory) == 3936 && sizeof(Memory) % 16 == 0 && offsetof(Memory, query) % 16 == 0 && offsetof(Memory, fresh) % 16 == 0 && offsetof(Memory, squares) % 16 == 0, "layers.go: layersMemory");
 
 // Piece is the CTA's part of the context: tokens first … last−1 of a KV head, if it has one. All pieces are `count` a head.
 struct Piece {

@@ -17,13 +17,19 @@ type layerWeights struct {
 	_     [5]int64
 }
 
+// layersPart is Share: with the panels of a stage of the ring.
+type layersPart struct {
+	layersShare
+	per int32
+}
+
 // layersParams is LayersParams.
 type layersParams struct {
 	layers                             ptr
 	batch                              batchPtrs
 	e                                  epilogue
 	hidden, words, epoch               ptr
-	shares                             [products]layersShare
+	shares                             [products]layersPart
 	count, width, intermediate, pieces int32
 	stages, stage, row, normed         int32
 	pace                               uint32
@@ -35,15 +41,27 @@ var (
 	_ [360]byte               = [unsafe.Sizeof(layersParams{})]byte{}
 )
 
+const (
+	layersWarps = 8
+	layersStage = 16 << 10 // bytes of a stage of the ring, at least
+	layersBoxes = 2        // copies that fill one
+	layersPace  = 4000     // clocks from one to the next, at most
+
+	// layersMemory is the shared memory of a CTA behind its ring, but for its row and hidden: of attention, and Memory.
+	layersMemory = layersWarps*16*layersHeadDim*4 + 3936
+)
+
 // planLayers is the launch of layers.cu, with the parameters that depend on the shape alone; ok is false where it does
 // not take the shape.
 func planLayers(s kernels.Shape, a arch) (l launch, p layersParams, ok bool) {
 	if !a.hopper || !layersTake(s, a.sms) {
 		return launch{}, layersParams{}, false
 	}
-	p.shares = layersShares(s, a.sms)
-	panel := func(share layersShare) int { return int(share.rows) * panelColumns * 2 } // bytes
-	longest := panel(slices.MaxFunc(p.shares[:], func(x, y layersShare) int { return int(x.rows - y.rows) }))
+	for i, share := range layersShares(s, a.sms) {
+		p.shares[i].layersShare = share
+	}
+	panel := func(share layersPart) int { return int(share.rows) * panelColumns * 2 } // bytes
+	longest := panel(slices.MaxFunc(p.shares[:], func(x, y layersPart) int { return int(x.rows - y.rows) }))
 	stage := roundUp(longest*roundUp(ceilDiv(layersStage, longest), layersBoxes), 1024)
 	for i := range p.shares {
 		share := &p.shares[i]
