@@ -199,7 +199,8 @@ struct Layers {
 				*reinterpret_cast<float2 *>(&m.sums[warp()][8 * i + 2 * lane()]) = {c[0][i][0] + c[1][i][0] + c[2][i][0] + c[3][i][0], c[0][i][1] + c[1][i][1] + c[2][i][1] + c[3][i][1]};
 	}
 
-	// QkvOut is where a thread's column of qkv goes, and what it is ended with: asked for before the sums.
+	// QkvOut is where a thread's column of qkv goes, and what it is ended with: asked for before the sums. Where keys and values go is
+	// qkv_destination's, of a head's size that is known: a division less.
 	struct QkvOut {
 		float bias = 0, cosine = 1, sine = 0;
 		half *kv = nullptr; // of keys and values

@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int D = 64;                                 // of a head
+constexpr int D = 64;                                  // of a head
 constexpr int WARPS = 8, CONSUMERS = WARPS * 32;
 constexpr int EACH_NORM = 2;                           // pairs of hidden that a thread norms: width is at most 1,024
 constexpr int BOXES = 2;                               // copies that fill a stage of the ring
@@ -91,7 +91,8 @@ struct Ring {
 };
 
 static_assert(MAX_ROWS * 128 <= F::RINGS, "what is read behind the last stage is the CTA's own");
-static_assert(8 * FEW == 16 && MAX_ROWS == 80 && BOXES == 2 && 2 * EACH_NORM * CONSUMERS == 1024, "geometry.go, layers.go: layersFewRows, layersRows, layersBoxes, layersWidth");
+static_assert(8 * FEW == 16 && MAX_ROWS == 80 && 2 * EACH_NORM * CONSUMERS == 1024, "geometry.go: layersFewRows, layersRows, layersWidth");
+static_assert(WARPS == 8 && BOXES == 2, "layers.go: layersWarps, layersBoxes");
 
 // Memory is what lies behind the ring, the rings of attention, the row and hidden.
 struct Memory {
@@ -101,7 +102,8 @@ struct Memory {
 	half fresh[2 * D];             // the token's own key and value
 	float squares[WARPS];
 };
-static_assert(sizeof(Memory) == 3936 && sizeof(Memory) % 16 == 0 && offsetof(Memory, query) % 16 == 0 && offsetof(Memory, fresh) % 16 == 0 && offsetof(Memory, squares) % 16 == 0, "layers.go: layersMemory");
+static_assert(sizeof(Memory) == 3936 && sizeof(Memory) % 16 == 0, "layers.go: layersMemory");
+static_assert(offsetof(Memory, query) % 16 == 0 && offsetof(Memory, fresh) % 16 == 0 && offsetof(Memory, squares) % 16 == 0, "read 16 bytes at a time");
 
 // Piece is the CTA's part of the context: tokens first … last−1 of a KV head, if it has one. All pieces are `count` a head.
 struct Piece {
@@ -132,7 +134,8 @@ struct Attention {
 	__device__ __forceinline__ char *stage() const { return rings + warp * F::RING; }
 	__device__ __forceinline__ int start() const { return piece.first + warp * F::STEP; } // of the warp
 
-	// request asks for a warp's keys and values; what is no token's yet, and the token's own, becomes zeros.
+	// request asks for a warp's keys and values; what is no token's yet, and the token's own, becomes zeros. It is
+	// decode attention's issue in a loop: code is what a CTA has little room for (performance.md, "Code").
 	__device__ __forceinline__ void request(int layer, int position) {
 		constexpr int CHUNKS = D / 8, ROWS = 32 / CHUNKS; // rows that an instruction copies
 		if (position < piece.last) {
