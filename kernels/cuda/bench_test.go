@@ -5,6 +5,7 @@ package cuda
 import (
 	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"testing"
 	"time"
@@ -136,6 +137,35 @@ func BenchmarkLayers(b *testing.B) {
 				m.report(b, batch, sample)
 			})
 		}
+	}
+}
+
+// BenchmarkRagged is a decode step amid requests that came at once, with prompts and outputs of 100 to 1,024 tokens: n of
+// 256 are left after so many steps. Beside it n of that mean length.
+func BenchmarkRagged(b *testing.B) {
+	const least, most = 100, 1024
+	for _, model := range trueShapes {
+		b.Run(model.name, func(b *testing.B) {
+			m := newBenchModel(b, model, 256, 2*most)
+			for _, c := range []struct{ n, step int }{{24, 940}, {51, 840}, {81, 730}, {110, 630}, {145, 500}, {179, 380}, {209, 270}, {249, 120}} {
+				r, sum := rand.New(rand.NewPCG(1, uint64(c.n))), 0
+				lens := make([]int32, c.n)
+				for i := range lens {
+					lens[i] = int32(least + r.IntN(most-least+1) + c.step)
+					sum += int(lens[i])
+				}
+				for _, ragged := range []bool{false, true} {
+					b.Run(fmt.Sprintf("%d/ragged_%v", c.n, ragged), func(b *testing.B) {
+						batch, sample := m.spans(c.n, sum/c.n-1, 1)
+						if ragged {
+							copy(batch.SeqLens, lens)
+						}
+						m.run(b, batch, sample, 6) // captures the graph
+						m.report(b, batch, sample)
+					})
+				}
+			}
+		})
 	}
 }
 
