@@ -146,8 +146,8 @@ func (m *tiny) decode(n, length int, masked bool) kernels.Ticket {
 		m.UpdateRows([]kernels.RowUpdate{update, update})
 	}
 	m.Launch(batch, m.pass)
-	if m.mess && length%7 == 3 {
-		m.CopyBlocks([]kernels.BlockCopy{{Src: int32(m.pool.blocks - 2), Dst: int32(m.pool.blocks - 1)}}) // of no sequence
+	if m.mess && length > 16 && length%7 == 3 {
+		m.CopyBlocks([]kernels.BlockCopy{{Src: m.block(0, 0), Dst: int32(m.pool.blocks - 1)}}) // a full one, to one of no sequence
 	}
 	return m.Sample(sample)
 }
