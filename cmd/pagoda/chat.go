@@ -3,37 +3,49 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/signal"
+	"slices"
 	"strings"
+
+	"github.com/pagoda-engine/pagoda/engine"
 )
 
-// chat is a conversation on a terminal. Ctrl-D or an empty line ends it.
-func (f *runFlags) chat(ctx context.Context, s *session) error {
-	fmt.Fprintln(os.Stderr, "chat: an empty line or Ctrl-D ends it")
-	in := bufio.NewScanner(os.Stdin)
+// chat is a conversation on a terminal. Ctrl-D or an empty line ends it, Ctrl-C an answer.
+func (f *runFlags) chat(ctx context.Context, s *session, input io.Reader, out, notes io.Writer) error {
+	fmt.Fprintln(notes, "chat: Ctrl-C ends an answer, an empty line or Ctrl-D the chat")
+	in := bufio.NewScanner(input)
 	in.Buffer(nil, 1<<20)
 	var turns []message
 	for {
-		fmt.Fprint(os.Stderr, "\n> ")
+		fmt.Fprint(notes, "\n> ")
 		if !in.Scan() || strings.TrimSpace(in.Text()) == "" {
 			return in.Err()
 		}
-		turns = append(turns, message{Role: "user", Content: in.Text()})
-		ids, err := f.encodeChat(s, turns)
+		asked := append(slices.Clip(turns), message{Role: "user", Content: in.Text()})
+		ids, err := f.encodeChat(s, asked)
 		if err != nil {
 			return err
 		}
-		generating, stop := interruptible(ctx)
-		a, err := f.generate(generating, s, ids, os.Stdout)
+		generating, stop := signal.NotifyContext(ctx, os.Interrupt)
+		a, err := f.generate(generating, s, ids, out)
+		interrupted := generating.Err() != nil && ctx.Err() == nil
 		stop()
-		if err != nil {
+		switch {
+		case errors.Is(err, engine.ErrTooLong):
+			fmt.Fprintf(notes, "chat: %v; what was said is forgotten, ask again (--max-model-len is the context)\n", err)
+			turns = nil
+			continue
+		case err != nil && !interrupted:
 			return err
 		}
-		fmt.Println()
-		if !f.quiet {
-			fmt.Fprintln(os.Stderr, a.timing())
+		fmt.Fprintln(out)
+		if err == nil && !f.quiet {
+			fmt.Fprintln(notes, a.timing())
 		}
-		turns = append(turns, message{Role: "assistant", Content: a.Text})
+		turns = append(asked, message{Role: "assistant", Content: a.Text})
 	}
 }

@@ -77,7 +77,7 @@ func (f *runFlags) run(cmd *cobra.Command, args []string) error {
 		if s.template == nil || s.tokenizer == nil {
 			return usageError{errors.New("a chat needs a model with tokenizer.json and a chat template; give a PROMPT")}
 		}
-		return f.chat(cmd.Context(), s)
+		return f.chat(cmd.Context(), s, os.Stdin, os.Stdout, os.Stderr)
 	}
 	ids, err := f.encode(s, prompt)
 	if err != nil {
@@ -168,19 +168,19 @@ func (a *answer) timing() string {
 		a.PromptTokens, a.CompletionTokens, a.FinishReason, a.TTFTMs, rate)
 }
 
-// generate runs one request, writing text to out as it comes.
+// generate runs one request, writing text to out as it comes. With an error the answer has the text until then.
 func (f *runFlags) generate(ctx context.Context, s *session, ids []int32, out io.Writer) (*answer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	sampling := f.sampling(s.engine.Info().Generation, f.generation == "auto")
 	start := time.Now()
+	a := &answer{PromptTokens: len(ids), TokenIDs: []int32{}}
 	stream, err := s.engine.Submit(ctx, engine.Request{
-		ID: "run", Prompt: ids, Sampling: sampling, MaxTokens: f.maxTokens, StopIDs: f.stopIDs, IgnoreEOS: f.ignoreEOS,
+		ID: "run", Prompt: ids, Sampling: sampling, MaxTokens: f.tokensFor(len(ids), s.engine.Info().MaxModelLen), StopIDs: f.stopIDs, IgnoreEOS: f.ignoreEOS,
 	})
 	if err != nil {
-		return nil, err
+		return a, err
 	}
-	a := &answer{PromptTokens: len(ids), TokenIDs: []int32{}}
 	text := newTextWriter(s.tokenizer, f.stop)
 	var first, last time.Time
 	var written strings.Builder
@@ -208,7 +208,8 @@ func (f *runFlags) generate(ctx context.Context, s *session, ids []int32, out io
 	})
 	a.FinishReason = end.Finish
 	if err != nil && !text.stopped {
-		return nil, err
+		a.Text = written.String()
+		return a, err
 	}
 	write(text.flush())
 	if text.stopped {

@@ -28,7 +28,7 @@ type samplingFlags struct {
 
 func (f *samplingFlags) register(flags *pflag.FlagSet) {
 	f.flags = flags
-	flags.IntVarP(&f.maxTokens, "max-tokens", "n", 512, "most tokens to generate (0: as many as fit)")
+	flags.IntVarP(&f.maxTokens, "max-tokens", "n", defaultMaxTokens, "most tokens to generate (0: as many as fit; the default is fewer where fewer fit)")
 	flags.Float32VarP(&f.temperature, "temperature", "t", 1, "0 is greedy; higher is more random")
 	flags.Float32Var(&f.topP, "top-p", 1, "draw from the likeliest ids that sum up to this probability")
 	flags.Int32Var(&f.topK, "top-k", 0, "draw from so many likeliest ids (0: all)")
@@ -38,6 +38,18 @@ func (f *samplingFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.stop, "stop", nil, "end the answer before this text (repeatable)")
 	flags.Int32SliceVar(&f.stopIDs, "stop-token-ids", nil, "end the answer at these ids")
 	flags.BoolVar(&f.ignoreEOS, "ignore-eos", false, "go on past the end-of-sequence token")
+}
+
+// defaultMaxTokens is what an answer has at most, where nobody asked for a number.
+const defaultMaxTokens = 512
+
+// tokensFor is the tokens of an answer to a prompt of so many: what was asked for, or, if nothing was,
+// what the context has room for.
+func (f *samplingFlags) tokensFor(prompt, context int) int {
+	if f.flags.Changed("max-tokens") {
+		return f.maxTokens
+	}
+	return min(f.maxTokens, max(context-prompt, 0))
 }
 
 // check refuses what no engine could accept, before a model is loaded.

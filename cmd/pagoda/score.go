@@ -93,6 +93,9 @@ func (f *scoreFlags) score(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer s.close()
+	if err := checkIDs(lines, s.engine.Info().Vocab); err != nil {
+		return err
+	}
 	ctx, stop := interruptible(cmd.Context())
 	defer stop()
 	p := newProgress(f.quiet)
@@ -148,6 +151,19 @@ func readScoreLines(file []string) ([]scoreLine, error) {
 		}
 		lines = append(lines, line)
 	}
+}
+
+// checkIDs refuses ids outside of the vocabulary: the last of a prompt is scored, but not computed with, so the engine
+// does not see it.
+func checkIDs(lines []scoreLine, vocab int) error {
+	for i, line := range lines {
+		for at, id := range line.Prompt {
+			if id < 0 || int(id) >= vocab {
+				return usageError{fmt.Errorf("sequence %d: token %d of prompt is id %d, want 0 to %d", i+1, at, id, vocab-1)}
+			}
+		}
+	}
+	return nil
 }
 
 // continueAll generates what the lines ask for, as many at a time as run together,

@@ -79,7 +79,8 @@ func (b *byteBudget) admit() {
 
 // encode turns text into ids by f, within the bounds.
 func (s *Server) encode(ctx context.Context, r *request, param, text string, f func() ([]int32, error)) ([]int32, *apiError) {
-	if least := s.leastTokens(text); r.truncate == 0 && least+max(1, r.maxTokens) > s.info.MaxModelLen {
+	// Of a long text it is not worth finding out how many tokens it has, if that is too many in any case.
+	if least := s.leastTokens(text); len(text) > shortText && r.truncate == 0 && least+max(1, r.maxTokens) > s.info.MaxModelLen {
 		e := tooLong(param, least, r.maxTokens, s.info.MaxModelLen)
 		e.message = strings.Replace(e.message, "prompt has", "prompt has at least", 1)
 		return nil, e
