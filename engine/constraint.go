@@ -60,6 +60,7 @@ type guide struct {
 	// The round's, between begin and ready.
 	constraint Constraint
 	mask       []uint32
+	sampled    int     // ids from there on are never drawn
 	token      int32   // to accept first; −1 = none
 	barred     []int32 // ids that the sampler does not draw: stop ids before min_tokens
 	done       bool
@@ -105,6 +106,9 @@ func (g *guide) round() (done bool, err error) {
 	if done, err = g.constraint.Mask(g.mask); done || err != nil {
 		return done, err
 	}
+	for id := g.sampled; id < 32*len(g.mask); id++ {
+		g.mask[id/32] &^= 1 << (id % 32)
+	}
 	allowed := 0
 	for _, word := range g.mask {
 		allowed += bits.OnesCount32(word)
@@ -139,6 +143,7 @@ func (g *guide) close() {
 // guides is the goroutines that make rounds. They start with the first one.
 type guides struct {
 	words    int // of a mask
+	sampled  int // Info.SampleVocab
 	patience time.Duration
 	mu       sync.Mutex
 	more     sync.Cond // queue or closed has changed
@@ -148,8 +153,8 @@ type guides struct {
 	running  bool
 }
 
-func newGuides(vocab int) *guides {
-	g := &guides{words: (vocab + 31) / 32, patience: guidePatience}
+func newGuides(vocab, sampled int) *guides {
+	g := &guides{words: (vocab + 31) / 32, sampled: sampled, patience: guidePatience}
 	g.more.L = &g.mu
 	return g
 }
@@ -158,7 +163,7 @@ func newGuides(vocab int) *guides {
 func (p *guides) begin(q *request, token int32, outputs int) {
 	g := q.guide
 	if !g.begun {
-		g.begun, g.mask = true, make([]uint32, p.words)
+		g.begun, g.mask, g.sampled = true, make([]uint32, p.words), p.sampled
 	}
 	g.settled, g.token, g.barred = false, token, nil
 	if outputs < int(q.sampling.MinTokens) {

@@ -28,6 +28,7 @@ type Info struct {
 	BlockBytes  int64
 	MaxNumSeqs  int
 	MaxLogprobs int
+	MaxQueued   int  // requests that may wait
 	Priority    bool // the scheduling policy is priority
 	Overlapped  bool // the overlapped loop runs
 

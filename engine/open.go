@@ -230,7 +230,7 @@ func measure(c *Config, src *source, device kernels.Info, workspaceBytes func(ke
 // model's. Of the weights a step streams all but those gathered.
 func (i *Info) describe(c *Config, device kernels.Info, sz *sizes, weightBytes, gathered int64) {
 	i.Device, i.WeightBytes, i.StreamedWeightBytes = device, weightBytes, weightBytes-gathered
-	i.BlockSize, i.BlockBytes, i.MaxLogprobs = c.BlockSize, sz.block, c.MaxLogprobs
+	i.BlockSize, i.BlockBytes, i.MaxLogprobs, i.MaxQueued = c.BlockSize, sz.block, c.MaxLogprobs, c.MaxQueuedReqs
 	i.Priority = c.SchedulingPolicy == string(scheduler.Priority)
 	i.Overlapped = c.AsyncScheduling == "on" || c.AsyncScheduling == "auto" && device.Overlap
 }
@@ -274,7 +274,7 @@ func (e *Engine) newLoop(backend kernels.Backend, store *kvcache.Store, forward 
 	l := &loop{
 		e: e, backend: backend, sched: sched, kv: kv, store: store,
 		runner:   newRunner(backend, forward, most.MaxBatchedTokens, most.MaxSeqs),
-		guides:   newGuides(e.info.Vocab),
+		guides:   newGuides(e.info.Vocab, e.info.SampleVocab),
 		requests: make(map[*scheduler.Sequence]*request, c.MaxNumSeqs),
 		news:     make([]news, 0, most.MaxSeqs),
 		records:  newRecords(), began: time.Now(),

@@ -14,7 +14,8 @@ import (
 // must hold and what a request can make the engine do.
 const (
 	MaxStopIDs     = 128
-	MaxChoices     = 128 // of one prompt
+	MaxTopLogprobs = 1 << 10 // and of Config.MaxLogprobs
+	MaxChoices     = 128     // of one prompt
 	MaxLogitBias   = 1024
 	MaxCacheSalt   = 1 << 10 // bytes
 	MaxPenalty     = 2       // of presence and frequency, either sign

@@ -22,7 +22,6 @@ const (
 	maxMaxNumSeqs         = 1 << 14
 	maxMaxBatchedTokens   = 1 << 20
 	maxMaxQueued          = 1 << 20
-	maxMaxLogprobs        = 1 << 10
 	maxNumBlocks          = 1 << 30
 	deviceCPU, deviceCUDA = "cpu", "cuda"
 	quantizationInt8      = "int8"
@@ -82,7 +81,7 @@ func (c *Config) validate() error {
 	if c.MaxLogprobs < 0 {
 		c.MaxLogprobs = 0
 	} else {
-		inRange(&p, "max-logprobs", &c.MaxLogprobs, defaultMaxLogprobs, 1, maxMaxLogprobs)
+		inRange(&p, "max-logprobs", &c.MaxLogprobs, defaultMaxLogprobs, 1, MaxTopLogprobs)
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

@@ -30,7 +30,20 @@ type serveSession struct {
 }
 
 // run measures every load, prints as it goes, and writes the report.
-func (f *serveLoadFlags) run(cmd *cobra.Command) error {
+func (f *serveLoadFlags) run(cmd *cobra.Command) (err error) {
+	folders := map[string]string{"output-dir": f.outputDir}
+	if f.saveResult {
+		folders["result-dir"] = f.resultDir
+	}
+	undo, err := makeFolders(folders) // a run should not end in vain
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			undo()
+		}
+	}()
 	ctx, stop := interruptible(cmd.Context())
 	defer stop()
 	client, err := f.client(cmd.Flags())

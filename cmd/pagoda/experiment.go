@@ -214,6 +214,28 @@ func makeFolder(dir string) (undo func(), err error) {
 	return undo, nil
 }
 
+// makeFolders is makeFolder of several flags' folders; "" is none.
+func makeFolders(byFlag map[string]string) (undo func(), err error) {
+	var undos []func()
+	undo = func() {
+		for _, f := range undos {
+			f()
+		}
+	}
+	for flag, dir := range byFlag {
+		if dir == "" {
+			continue
+		}
+		one, err := makeFolder(dir)
+		if err != nil {
+			undo()
+			return nil, usageError{fmt.Errorf("--%s: %w", flag, err)}
+		}
+		undos = append(undos, one)
+	}
+	return undo, nil
+}
+
 func millis(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
 func baselineCommand() *cobra.Command {

@@ -79,6 +79,15 @@ func (f *profileFlags) run(cmd *cobra.Command, model string) (err error) {
 	if err := f.check(); err != nil {
 		return err
 	}
+	undoReport, err := makeFolders(map[string]string{"output-dir": f.outputDir})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			undoReport()
+		}
+	}()
 	o := f.options
 	o.MaxTraceBytes = int64(f.traceMB * 1e6)
 	if undo, failed := makeFolder(o.Dir); failed == nil { // else CheckProfileDir says what to do

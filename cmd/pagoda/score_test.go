@@ -135,10 +135,12 @@ func readHidden(t *testing.T, path string) []float32 {
 func TestScoreRefuses(t *testing.T) {
 	dir := filepath.Join("..", "..", "testdata", "golden", "tiny-tied")
 	for want, line := range map[string]scoreLine{
-		"prompt has no tokens":               {},
-		"max_tokens is -1":                   {Prompt: []int32{1}, MaxTokens: -1},
-		"sequence 1: prompt: token 0 is id ": {Prompt: []int32{256, 1}},
-		"context length exceeded":            {Prompt: []int32{1}, MaxTokens: 600},
+		"prompt has no tokens":              {},
+		"max_tokens is -1":                  {Prompt: []int32{1}, MaxTokens: -1},
+		"token 0 of prompt is id 256, want": {Prompt: []int32{256, 1}},
+		"token 1 of prompt is id 9999":      {Prompt: []int32{1, 9999}},
+		"token 0 of prompt is id -1":        {Prompt: []int32{-1}},
+		"context length exceeded":           {Prompt: []int32{1}, MaxTokens: 600},
 	} {
 		_, err := scoreFile(t, dir, []scoreLine{line})
 		require.ErrorContains(t, err, want)

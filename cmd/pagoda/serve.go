@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -107,6 +108,15 @@ func (f *serveFlags) serve(cmd *cobra.Command, model string) error {
 	}
 	if f.stall < time.Second {
 		return usageError{fmt.Errorf("--watchdog-timeout %v: want at least 1s", f.stall)}
+	}
+	if f.drain < 0 {
+		return usageError{fmt.Errorf("--drain-timeout %v: want 0s or more", f.drain)}
+	}
+	if slices.Contains(f.apiKeys, "") {
+		return usageError{errors.New("--api-key is empty (it may come from PAGODA_API_KEY): give a key, or leave it out for none")}
+	}
+	if slices.Contains(f.names, "") {
+		return usageError{errors.New("--served-model-name is empty: give a name, or leave it out for MODEL")}
 	}
 	if err := checkForeign(cmd, os.Stderr); err != nil {
 		return err
@@ -208,7 +218,7 @@ func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (
 		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.parseSpecial,
 		SaltCacheByKey: f.saltByKey, LogRequests: f.logRequests, DisableLogStats: f.noLogStats,
 		Traces: traces, StallTimeout: f.stall, ExitOnStall: f.onStall == "exit", DumpDir: f.dumpDir,
-		DrainTimeout: f.drain, Version: version, Log: s.log,
+		DrainTimeout: max(f.drain, time.Nanosecond), Version: version, Log: s.log, // 0 would be the default
 		DisableUI: !f.ui, Explain: sim.Explain,
 		Profile: f.profile.config,
 	}, e, t, template)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -107,9 +108,9 @@ func (f *simulateFlags) registerWorkload(flags *pflag.FlagSet) {
 	flags.Float64Var(&w.Rate, "request-rate", math.Inf(1), "mean arrivals in requests/s; inf: all at once")
 	flags.Float64Var(&w.Burstiness, "burstiness", 1, "shape of the gamma distributed gaps: 1 is Poisson, less is burstier")
 	flags.Float64Var(&w.Prompt.Mean, "input-len", 220, "mean prompt tokens")
-	flags.Float64Var(&w.Prompt.P95, "input-len-p95", 800, "their 95th percentile; equal to the mean: all the same")
+	flags.Float64Var(&w.Prompt.P95, "input-len-p95", 800, "their 95th percentile; equal to the mean: all the same (default: as far from the mean as 800 from 220)")
 	flags.Float64Var(&w.Output.Mean, "output-len", 200, "mean output tokens")
-	flags.Float64Var(&w.Output.P95, "output-len-p95", 600, "their 95th percentile")
+	flags.Float64Var(&w.Output.P95, "output-len-p95", 600, "their 95th percentile (default: three times the mean)")
 	flags.IntVar(&w.MaxTokens, "max-tokens", 0, "what requests ask for (0: just what they get)")
 	flags.IntVar(&w.Families, "prefixes", 0, "number of shared prefixes")
 	flags.IntVar(&w.PrefixLen, "prefix-len", 512, "tokens of each")
@@ -153,6 +154,7 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 	case f.trace != "" && !f.whatIf:
 		return f.replay(cmd)
 	}
+	f.spread(cmd.Flags())
 	if err := f.check(cmd); err != nil {
 		return err
 	}
@@ -161,6 +163,17 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	return f.print(cmd.OutOrStdout(), &summary)
+}
+
+// spread lets the 95th percentile of lengths follow their mean, where that alone was given.
+func (f *simulateFlags) spread(flags *pflag.FlagSet) {
+	for name, l := range map[string]*sim.Lengths{"input-len": &f.workload.Prompt, "output-len": &f.workload.Output} {
+		mean, p95 := flags.Lookup(name), flags.Lookup(name+"-p95")
+		if mean.Changed && !p95.Changed {
+			usual, _ := strconv.ParseFloat(mean.DefValue, 64)
+			l.P95 *= l.Mean / usual
+		}
+	}
 }
 
 // check refuses flags that make no sense, alone or together.

@@ -55,6 +55,8 @@ func TestSimulate(t *testing.T) {
 	require.Greater(t, summary["preemptions"], 5.0)
 	require.Contains(t, summary, "hit_rate")
 	require.Contains(t, summary, "steps")
+	_, err = command("simulate", "--requests", "5", "--input-len", "1000")
+	require.NoError(t, err, "the 95th percentile follows the mean")
 	again, err := command(with(pressed, "--json")...)
 	require.NoError(t, err)
 	var other map[string]any

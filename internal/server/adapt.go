@@ -40,7 +40,7 @@ func (a adaptedEngine) Info() Info {
 	in := a.Engine.Info()
 	out := Info{
 		MaxModelLen: in.MaxModelLen, PoolTokens: in.NumBlocks * in.BlockSize,
-		VocabSize: in.Vocab, EndIDs: in.EOSIDs, MaxLogprobs: in.MaxLogprobs, Priority: in.Priority,
+		VocabSize: in.Vocab, SampleVocab: in.SampleVocab, MaxQueued: in.MaxQueued, EndIDs: in.EOSIDs, MaxLogprobs: in.MaxLogprobs, Priority: in.Priority,
 		CacheConfig: map[string]string{"block_size": strconv.Itoa(in.BlockSize), "num_gpu_blocks": strconv.Itoa(in.NumBlocks), "num_cpu_blocks": strconv.Itoa(in.HostBlocks), "cache_dtype": "auto"},
 	}
 	if g := in.Generation; g != nil {

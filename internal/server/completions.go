@@ -44,6 +44,9 @@ func (s *Server) handleCompletions(w http.ResponseWriter, req *http.Request) {
 	if err == nil && len(r.prompts)*r.n > maxChoices {
 		err = badField("n", "is %d for %d prompts, at most %d choices are allowed", r.n, len(r.prompts), maxChoices)
 	}
+	if err == nil && len(r.prompts)*r.n > s.info.MaxQueued { // it would be refused however often it came
+		err = badField("prompt", "has %d prompts of %d choices each, but --max-num-queued-reqs lets %d requests wait", len(r.prompts), r.n, s.info.MaxQueued)
+	}
 	if err != nil {
 		s.writeError(w, err)
 		return
@@ -73,7 +76,7 @@ func (s *Server) decodeRequest(w http.ResponseWriter, req *http.Request, table m
 	if err := s.checkModel(&r.model); err != nil {
 		return err
 	}
-	if err := r.checkVocabulary("prompt", s.info.VocabSize); err != nil {
+	if err := r.checkVocabulary("prompt", s.info.VocabSize, s.info.SampleVocab); err != nil {
 		return err
 	}
 	r.normalize()
@@ -296,7 +299,10 @@ func (c *choice) usage() *usage {
 func (s *Server) fail(ctx context.Context, w http.ResponseWriter, g *generation, out *eventWriter, err error, param string) {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) && !s.aborting.Load() {
 		g.countUnfinished(engine.FinishAbort)
-		return // nobody listens
+		if out == nil || !out.started { // for the metrics, and a client that has closed its half alone
+			s.writeError(w, &apiError{status: statusClientClosed, kind: typeInvalidRequest, message: "the client closed the connection before the answer was there"})
+		}
+		return
 	}
 	if errors.Is(err, context.Canceled) {
 		err = engine.ErrClosed

@@ -50,6 +50,8 @@ type Info struct {
 	MaxModelLen int     // tokens, prompt and output
 	PoolTokens  int     // tokens that the KV pool holds when it is empty
 	VocabSize   int     // ids are 0 … VocabSize − 1
+	SampleVocab int     // those that can be drawn are 0 … SampleVocab − 1
+	MaxQueued   int     // requests that may wait
 	MaxLogprobs int     // most top_logprobs of a request
 	EndIDs      []int32 // ids that end an answer
 	Priority    bool    // the scheduling policy is "priority"

@@ -18,6 +18,9 @@ const (
 	typeServer         = "server_error"
 )
 
+// statusClientClosed is nginx's, and vLLM's, of a request whose client is gone.
+const statusClientClosed = 499
+
 // apiError is an answer other than success. It is written as
 // {"error": {message, type, param, code}}.
 type apiError struct {

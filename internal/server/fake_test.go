@@ -58,7 +58,7 @@ type fakeEngine struct {
 func newFakeEngine(text string) *fakeEngine {
 	return &fakeEngine{
 		reply: func(engine.Request) []int32 { return ids(text) },
-		info:  Info{EndIDs: []int32{eosID}, MaxModelLen: 4096, PoolTokens: 4096, VocabSize: testVocab, MaxLogprobs: 20, CacheConfig: map[string]string{"block_size": "16"}},
+		info:  Info{EndIDs: []int32{eosID}, MaxModelLen: 4096, PoolTokens: 4096, VocabSize: testVocab, SampleVocab: testVocab, MaxQueued: maxChoices, MaxLogprobs: 20, CacheConfig: map[string]string{"block_size": "16"}},
 		done:  make(chan struct{}),
 	}
 }

@@ -330,8 +330,8 @@ func streamOptions(r *request, name string, value json.RawMessage) *apiError {
 }
 
 // checkVocabulary refuses ids that the model does not have: on a device they
-// would be addresses outside the row.
-func (r *request) checkVocabulary(promptParam string, vocab int) *apiError {
+// would be addresses outside the row. Of those that it has, sampled can be drawn.
+func (r *request) checkVocabulary(promptParam string, vocab, sampled int) *apiError {
 	outside := func(name string, ids []int32) *apiError {
 		for _, id := range ids {
 			if int(id) >= vocab {
@@ -357,6 +357,13 @@ func (r *request) checkVocabulary(promptParam string, vocab int) *apiError {
 			}
 		}
 		r.allowedIDs = append(r.allowedIDs, make([]uint32, (vocab+31)/32-len(r.allowedIDs))...)
+		lowest := 0
+		for lowest < sampled && r.allowedIDs[lowest/32]>>(lowest%32)&1 == 0 {
+			lowest++
+		}
+		if lowest == sampled {
+			return badField("allowed_token_ids", "has no token that can be drawn: the tokenizer has %d", sampled)
+		}
 	}
 	return outside("stop_token_ids", r.stopIDs)
 }

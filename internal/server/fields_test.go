@@ -177,3 +177,41 @@ func TestDefaultsResolve(t *testing.T) {
 	require.Equal(t, engine.Setting{Name: "temperature", Value: "0.7", Reason: "generation_config.json"}, reasons["temperature"])
 	require.Equal(t, engine.Setting{Name: "top_p", Value: "1", Reason: "OpenAI default"}, reasons["top_p"])
 }
+
+// TestMaxLogprobs: --max-logprobs is the bound of every list of log probabilities, and named where it is passed.
+func TestMaxLogprobs(t *testing.T) {
+	f := newFakeEngine("abc")
+	f.info.MaxLogprobs = 50
+	h := newTestServer(t, f, Config{}).Handler()
+	for path, fields := range map[string][]string{
+		"/v1/completions":      {`"prompt":"x","logprobs":%d`, `"prompt":"x","prompt_logprobs":%d`},
+		"/v1/chat/completions": {`"messages":[{"role":"user","content":"hi"}],"logprobs":true,"top_logprobs":%d`},
+	} {
+		for _, field := range fields {
+			require.Equal(t, 200, do(h, "POST", path, "{"+fmt.Sprintf(field, 50)+"}").Code, field)
+			w := do(h, "POST", path, "{"+fmt.Sprintf(field, 51)+"}")
+			require.Equal(t, 400, w.Code, field)
+			require.Contains(t, w.Body.String(), "at most 50 tokens (--max-logprobs)")
+		}
+	}
+	require.Contains(t, do(h, "GET", "/server_info", "").Body.String(), `"top_logprobs":50`)
+}
+
+// TestMorePromptsThanMayWait: a list that could never be admitted is the client's fault, not a matter of trying again.
+func TestMorePromptsThanMayWait(t *testing.T) {
+	f := newFakeEngine("abc")
+	f.info.MaxQueued = 4
+	h := newTestServer(t, f, Config{}).Handler()
+	require.Equal(t, 200, do(h, "POST", "/v1/completions", `{"prompt":["a","b"],"n":2}`).Code)
+	w := do(h, "POST", "/v1/completions", `{"prompt":["a","b","c"],"n":2}`)
+	require.Equal(t, 400, w.Code)
+	require.Contains(t, w.Body.String(), "--max-num-queued-reqs lets 4 requests wait")
+}
+
+// TestShortTextsAreCounted: what a prompt has too many of is told exactly, for clients subtract.
+func TestShortTextsAreCounted(t *testing.T) {
+	h := newTestServer(t, newFakeEngine("abc"), Config{}).Handler()
+	w := do(h, "POST", "/v1/completions", `{"prompt":"Once upon a time","max_tokens":4096}`)
+	require.Equal(t, 400, w.Code)
+	require.Contains(t, w.Body.String(), "the prompt has 16 tokens and 4096 more were asked for (4112 in all)")
+}

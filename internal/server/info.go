@@ -18,7 +18,7 @@ func (s *Server) handleServerInfo(w http.ResponseWriter, _ *http.Request) {
 	for _, row := range s.Defaults() {
 		defaults[row.Name] = row.Value
 	}
-	bounds := map[string]int64{}
+	bounds := map[string]int64{"top_logprobs": int64(s.info.MaxLogprobs)}
 	for _, c := range caps {
 		bounds[c.name] = c.most
 	}

@@ -62,7 +62,6 @@ var caps = []requestCap{
 	{"allowed_token_ids", maxAllowedIDs, 400},
 	{"metadata_bytes", maxMetadataLen, 400},
 	{"n", 16, 400},
-	{"top_logprobs", 20, 400},
 }
 
 // Deadlines of a connection.
@@ -100,9 +99,9 @@ var limits = map[string]numberRange{
 	"presence_penalty":       {-2, 2},
 	"frequency_penalty":      {-2, 2},
 	"logit_bias":             {-100, 100}, // of each entry
-	"logprobs":               {0, 20},
-	"prompt_logprobs":        {0, 20},
-	"top_logprobs":           {0, 20},
+	"logprobs":               {0, engine.MaxTopLogprobs},
+	"prompt_logprobs":        {0, engine.MaxTopLogprobs},
+	"top_logprobs":           {0, engine.MaxTopLogprobs},
 	"truncate_prompt_tokens": {-1, math.MaxInt32}, // −1: what the context leaves room for
 	"priority":               {math.MinInt32, math.MaxInt32},
 }

@@ -68,8 +68,7 @@ var capRequests = map[string]func(n int) *http.Request{
 	"metadata_bytes": func(n int) *http.Request {
 		return chatTo(`"metadata":"` + strings.Repeat("m", n-2) + `"`)
 	},
-	"n":            func(n int) *http.Request { return chatTo(fmt.Sprintf(`"n":%d`, n)) },
-	"top_logprobs": func(n int) *http.Request { return chatTo(fmt.Sprintf(`"logprobs":true,"top_logprobs":%d`, n)) },
+	"n": func(n int) *http.Request { return chatTo(fmt.Sprintf(`"n":%d`, n)) },
 }
 
 func postTo(path, body string) *http.Request {

@@ -107,6 +107,8 @@ func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
 		return badField("stream_options", "is only allowed when stream is true")
 	case r.topGiven && r.topLogprobs > 0 && !r.logprobs:
 		return badField("top_logprobs", "needs logprobs to be true")
+	case r.topGiven && r.topLogprobs > maxLogprobs:
+		return badField("top_logprobs", "may ask for at most %d tokens (--max-logprobs)", maxLogprobs)
 	case r.topLogprobs > maxLogprobs:
 		return badField("logprobs", "may ask for at most %d tokens (--max-logprobs)", maxLogprobs)
 	case r.maxTokens > 0 && int(r.sampling.MinTokens) > r.maxTokens:

@@ -184,6 +184,11 @@ func TestTokenRules(t *testing.T) {
 	r = ask(`"allowed_token_ids":[97]`)
 	require.False(t, drawn(t, r, append(ids("aa"), end...)), "the end is an id like others")
 
+	f.info.SampleVocab = 200
+	w := do(newTestServer(t, f, Config{}).Handler(), "POST", "/v1/completions", `{"prompt":"x","allowed_token_ids":[200,258]}`)
+	require.Equal(t, 400, w.Code, "the model has rows for them, the tokenizer does not: %s", w.Body)
+	require.Contains(t, w.Body.String(), "the tokenizer has 200")
+
 	r = ask(`"bad_words":["cat","d"]`)
 	for text, ok := range map[string]bool{"ca": true, "cat": false, "a cat": false, "cacat": false, "cut at": true, "cart": true, "od": false, "": true} {
 		require.Equal(t, ok, drawn(t, r, append(ids(text), end...)), text)

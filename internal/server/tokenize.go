@@ -87,7 +87,7 @@ func (s *Server) handleDetokenize(w http.ResponseWriter, req *http.Request) {
 		err = badField("tokens", "is missing")
 	}
 	if err == nil {
-		err = r.checkVocabulary("tokens", s.info.VocabSize)
+		err = r.checkVocabulary("tokens", s.info.VocabSize, s.info.SampleVocab)
 	}
 	if err != nil {
 		s.writeError(w, err)

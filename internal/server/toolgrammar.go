@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -11,6 +12,25 @@ import (
 
 // noParameters is the schema of a function that does not declare any.
 const noParameters = `{"type":"object","additionalProperties":false}`
+
+// argumentsSchema is the schema of a function's arguments, which are an object even where the function's own
+// does not say so.
+func argumentsSchema(parameters json.RawMessage) json.RawMessage {
+	var fields map[string]json.RawMessage
+	if absent(parameters) || json.Unmarshal(parameters, &fields) == nil && len(fields) == 0 {
+		return json.RawMessage(noParameters)
+	}
+	for _, says := range []string{"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"} {
+		if _, ok := fields[says]; ok {
+			return parameters
+		}
+	}
+	if fields == nil { // true, or what the compiler refuses
+		return parameters
+	}
+	_, rest, _ := bytes.Cut(parameters, []byte("{"))
+	return append([]byte(`{"type":"object",`), rest...)
+}
 
 // forced says that the answer has to be calls.
 func (o *toolOptions) forced() bool { return o.mode == toolsRequired || o.mode == toolsNamed }
@@ -45,11 +65,7 @@ func (o *toolOptions) spec(other *grammar.Spec, special map[string]bool) (gramma
 		if o.mode == toolsNamed && f.name != o.name || slices.ContainsFunc(o.tools[:i], func(t tool) bool { return t.name == f.name }) {
 			continue
 		}
-		schema := f.parameters
-		if absent(schema) {
-			schema = json.RawMessage(noParameters)
-		}
-		arguments, err := grammar.JSONSchema(schema, argumentSpace)
+		arguments, err := grammar.JSONSchema(argumentsSchema(f.parameters), argumentSpace)
 		if err != nil {
 			return grammar.Spec{}, fmt.Errorf("the parameters of %q: %w", f.name, err)
 		}

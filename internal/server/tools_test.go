@@ -123,6 +123,13 @@ func TestForcedCalls(t *testing.T) {
 		require.Contains(t, []any{"x", "y"}, arguments["b"])
 		require.Equal(t, got, askStream(t, s, named+`,"max_tokens":500`))
 	}
+	// Arguments are an object, whether the schema says so or not: clients call functions by it.
+	for parameters, city := range map[string]any{`{}`: nil, ` { }`: nil, `{"properties":{"city":{"enum":["Paris"]}},"required":["city"]}`: "Paris", `{"anyOf":[{"type":"object","properties":{"city":{"const":"Paris"}},"required":["city"]}]}`: "Paris"} {
+		s := newTestServer(t, newFakeEngine("x"), Config{})
+		got := askWhole(t, s, `,"max_tokens":500,"tool_choice":"required","parallel_tool_calls":false,"tools":[{"type":"function","function":{"name":"f","parameters":`+parameters+`}}]`)
+		require.Len(t, got.Calls, 1, parameters)
+		require.Equal(t, city, decode[map[string]any](t, got.Calls[0].Function.Arguments)["city"], parameters)
+	}
 	// A schema that cannot be enforced is said to be the tool's.
 	s := newTestServer(t, newFakeEngine(add), Config{})
 	w := do(s.Handler(), "POST", "/v1/chat/completions", chatBody(`,"tool_choice":"required","tools":[`+aTool+`,{"type":"function","function":{"name":"g","parameters":{"not":{}}}}]`))
