@@ -122,8 +122,7 @@ func advice(cells []Cell, where string, load Load, info engine.Info) string {
 		return ""
 	}
 	c := &cells[worst]
-	blocks := (load.PromptTokens + load.OutputTokens + info.BlockSize - 1) / info.BlockSize
-	fits := int(c.medianOf("num_gpu_blocks")) / max(blocks, 1)
+	fits := holds(load, int(c.medianOf("num_gpu_blocks")), info.BlockSize)
 	if where == "" {
 		where = settingText(c.Params)
 	}
@@ -132,5 +131,13 @@ func advice(cells []Cell, where string, load Load, info engine.Info) string {
 			where, failed, failed+c.medianOf("completed"), c.Note, c.medianOf("num_gpu_blocks"), int(c.medianOf("num_gpu_blocks"))*info.BlockSize)
 	}
 	return fmt.Sprintf("With %s the pool is too small for this load: %.0f preemptions, and for %.0f %% of the time a request waited for KV blocks. Its %.0f blocks hold about %d such requests at once: give it more memory (--gpu-memory-utilization, --memory-limit), or set --max-num-seqs to about %d.",
-		where, c.medianOf("num_preemptions"), 100*c.medianOf("waiting_for_blocks"), c.medianOf("num_gpu_blocks"), fits, max(fits, 1))
+		where, c.medianOf("num_preemptions"), 100*c.medianOf("waiting_for_blocks"), c.medianOf("num_gpu_blocks"), fits, fits)
+}
+
+// holds is about how many requests of the load a pool has room for at once: on average each has generated half of what
+// it will, and what their prompts have in common is there once.
+func holds(load Load, blocks, blockSize int) int {
+	shared := load.SharedPrefix / blockSize
+	each := (load.PromptTokens+load.OutputTokens/2+blockSize-1)/blockSize - shared
+	return max((blocks-shared)/max(each, 1), 1)
 }

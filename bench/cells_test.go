@@ -185,7 +185,9 @@ func TestAdviceOnASmallPool(t *testing.T) {
 	text := advice([]Cell{{}, c}, "", load, info)
 	require.Contains(t, text, "max_num_seqs 256")
 	require.Contains(t, text, "--gpu-memory-utilization")
-	require.Contains(t, text, "--max-num-seqs to about 4", "10 blocks a request")
+	require.Contains(t, text, "--max-num-seqs to about 6", "7 blocks a request, halfway")
+	load.SharedPrefix = 48
+	require.Contains(t, advice([]Cell{c}, "", load, info), "--max-num-seqs to about 10", "42 blocks for 4 of its own each")
 	c.Metrics["failed"] = NewMetric("", []float64{5})
 	c.Note = "request can never fit the KV cache"
 	require.Contains(t, advice([]Cell{c}, "", load, info), "can never fit")

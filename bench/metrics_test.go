@@ -52,5 +52,7 @@ func TestRandomWorkloadIsReproducible(t *testing.T) {
 		require.GreaterOrEqual(t, job.At, last)
 		last = job.At
 	}
-	require.InDelta(t, 2.5, last.Seconds(), 1.5, "50 arrivals at 20 a second")
+	require.InDelta(t, 2.4, last.Seconds(), 0.1, "50 arrivals at 20 a second, whatever the seed")
+	b := RandomWorkload(8, 50, 1000, 20, 8, Uniform(10, 30))
+	require.InDelta(t, 2.4, b[49].At.Seconds(), 0.1)
 }

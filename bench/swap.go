@@ -45,13 +45,11 @@ func Swap(ctx context.Context, e Tunable, o SwapOptions) (*Report, error) {
 	if c.base.NumGPUBlocksOverride <= 0 && c.base.KVCacheMemoryBytes <= 0 && info.NumBlocks > peak {
 		notes = append(notes, c.tighten(o.Share, work, peak))
 	}
-	// On average a sequence has generated half of what it will.
-	blocks := (o.Load.PromptTokens + o.Load.OutputTokens/2 + info.BlockSize - 1) / info.BlockSize
 	pool := info.NumBlocks
 	if c.base.NumGPUBlocksOverride > 0 {
 		pool = c.base.NumGPUBlocksOverride
 	}
-	arms := swapArms(values, c.base, o.Load, max(pool/blocks, 1))
+	arms := swapArms(values, c.base, o.Load, holds(o.Load, pool, info.BlockSize))
 	err := c.measure(ctx, "swap", arms, c.o.Repeats)
 	r := c.report("swap", "swap: room on the host for sequences that lost their KV blocks", o.Load, arms)
 	r.Notes = append(notes, r.Notes...)

@@ -31,7 +31,8 @@ func Uniform(low, high int) Lengths {
 }
 
 // RandomWorkload makes n requests of random token ids below vocab. rate is the
-// mean of Poisson arrivals in requests/s; 0 or +Inf: all at once. The first
+// mean of Poisson arrivals in requests/s; 0 or +Inf: all at once. All of them come within n ÷ rate,
+// as those of Serve do: runs with other seeds have as much to do in as long. The first
 // sharedPrefix tokens of all prompts are the same.
 func RandomWorkload(seed uint64, n, vocab int, rate float64, sharedPrefix int, lengths Lengths) Workload {
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -43,15 +44,20 @@ func RandomWorkload(seed uint64, n, vocab int, rate float64, sharedPrefix int, l
 		return out
 	}
 	prefix := ids(sharedPrefix)
-	work := make(Workload, n)
+	work, gaps := make(Workload, n), make([]float64, n) // gaps: up to each arrival
 	var at float64
 	for i := range work {
 		prompt, output := lengths(r)
 		tokens := ids(max(prompt, 1))
 		copy(tokens, prefix)
-		work[i] = Job{At: time.Duration(at * float64(time.Second)), Prompt: tokens, MaxTokens: max(output, 1)}
+		work[i], gaps[i] = Job{Prompt: tokens, MaxTokens: max(output, 1)}, at
 		if rate > 0 && !math.IsInf(rate, 1) {
-			at += r.ExpFloat64() / rate
+			at += r.ExpFloat64()
+		}
+	}
+	for i := range work {
+		if at > 0 {
+			work[i].At = time.Duration(gaps[i] / at * float64(n) / rate * float64(time.Second))
 		}
 	}
 	return work
