@@ -54,6 +54,19 @@ func loadTemplate(dir string, control []string) (*chat.Template, error) {
 	return chat.LoadConfig(tokenizerConfigFile, data, control)
 }
 
+// loadSpecial reads the special-token variables that a template of --chat-template has,
+// those of a directory or of the demo model.
+func loadSpecial(dir string) (map[string]string, error) {
+	if dir != demo.Name {
+		return chat.Special(dir)
+	}
+	data, err := readDemo(tokenizerConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	return chat.SpecialConfig(tokenizerConfigFile, data)
+}
+
 func readDemo(file string) ([]byte, error) {
 	files, err := demo.Files()
 	if err != nil {

@@ -103,13 +103,17 @@ func Load(dir string, controlTokens []string) (*Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	source := file.template
+	var source string
 	jinja := filepath.Join(dir, "chat_template.jinja")
 	switch text, err := os.ReadFile(jinja); {
 	case err == nil:
 		source, path = string(text), jinja
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("chat template: %w", err)
+	default:
+		if source, err = file.templateSource(path); err != nil {
+			return nil, err
+		}
 	}
 	if source == "" {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNoTemplate)
@@ -128,10 +132,14 @@ func LoadConfig(name string, data []byte, controlTokens []string) (*Template, er
 	if err != nil {
 		return nil, err
 	}
-	if file.template == "" {
+	source, err := file.templateSource(name)
+	if err != nil {
+		return nil, err
+	}
+	if source == "" {
 		return nil, fmt.Errorf("%s: %w", name, ErrNoTemplate)
 	}
-	t, err := New(file.template, Options{Special: file.special, ControlTokens: controlTokens})
+	t, err := New(source, Options{Special: file.special, ControlTokens: controlTokens})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
