@@ -21,7 +21,7 @@
 // rendered a second time with marks that cannot be guessed beside those places
 // (an open mark before, or, where the token begins its string, a close mark
 // behind, so that the startswith, endswith, split and "in" of a template still
-// see the token). Without the marks both texts must be equal; if they are not,
+// see the token; strip and trim see through marks). Without the marks both texts must be equal; if they are not,
 // the request is refused. A request that spells no token is rendered once.
 //
 // Invariants:

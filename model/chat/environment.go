@@ -43,15 +43,17 @@ var structures = func() *exec.ControlStructureSet {
 	return exec.NewControlStructureSet(set)
 }()
 
-var filters = func() *exec.FilterSet {
+// filters are gonja's, except for some whose results are not those of Jinja2,
+// and for trim, which is blind to the marks of f.
+func (f *finder) filters() *exec.FilterSet {
 	set := exec.NewFilterSet(map[string]exec.FilterFunction{}).Update(builtins.Filters)
-	for name, filter := range map[string]exec.FilterFunction{"tojson": filterToJSON, "items": filterItems} {
+	for name, filter := range map[string]exec.FilterFunction{"tojson": filterToJSON, "items": filterItems, "trim": f.filterTrim} {
 		if err := set.Replace(name, filter); err != nil {
 			panic(err)
 		}
 	}
 	return set
-}()
+}
 
 // run is the state of one render. Templates cannot name its variable.
 type run struct {

@@ -5,19 +5,21 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"unicode"
 
 	"github.com/nikolalohinski/gonja/v2/builtins"
 	"github.com/nikolalohinski/gonja/v2/exec"
 )
 
-// methods are gonja's, except that those of a dict keep its order and that a
-// string's replace and split may do without their last argument.
-var methods = func() exec.Methods {
+// methods are gonja's, except that those of a dict keep its order, that a
+// string's replace and split may do without their last argument, and that the
+// strips and splits of a string are blind to the marks of f.
+func (f *finder) methods() exec.Methods {
 	m := builtins.Methods
 	m.Dict = dictMethods
-	m.Str = stringMethods
+	m.Str = f.stringMethods()
 	return m
-}()
+}
 
 var dictMethods = func() *exec.MethodSet[map[string]any] {
 	own := inherit(builtins.Methods.Dict, "pop", "setdefault", "update", "copy", "clear")
@@ -53,12 +55,25 @@ var dictMethods = func() *exec.MethodSet[map[string]any] {
 	return exec.NewMethodSet(own)
 }()
 
-var stringMethods = func() *exec.MethodSet[string] {
+func (f *finder) stringMethods() *exec.MethodSet[string] {
 	own := inherit(builtins.Methods.Str, "capitalize", "casefold", "center", "count", "endswith", "expandtabs",
 		"find", "format", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric",
-		"isprintable", "isspace", "istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix",
-		"removesuffix", "rfind", "rjust", "rpartition", "rsplit", "rstrip", "splitlines", "startswith", "strip",
+		"isprintable", "isspace", "istitle", "isupper", "join", "ljust", "lower", "partition", "removeprefix",
+		"removesuffix", "rfind", "rjust", "rpartition", "rsplit", "splitlines", "startswith",
 		"swapcase", "title", "upper", "zfill")
+	strip := func(left, right bool) exec.Method[string] {
+		return func(self string, _ *exec.Value, arguments *exec.VarArgs) (any, error) {
+			switch args := arguments.Args; {
+			case len(arguments.KwArgs) > 0 || len(args) > 1 || len(args) == 1 && !args[0].IsNil() && !args[0].IsString():
+				return nil, errors.New("strip takes the characters to remove, or nothing")
+			case len(args) == 0 || args[0].IsNil():
+				return f.trim(self, isSpace, left, right), nil
+			default:
+				return f.trim(self, oneOf(args[0].String()), left, right), nil
+			}
+		}
+	}
+	own["strip"], own["lstrip"], own["rstrip"] = strip(true, true), strip(true, false), strip(false, true)
 	own["replace"] = func(self string, _ *exec.Value, arguments *exec.VarArgs) (any, error) {
 		count := -1
 		switch args := arguments.Args; {
@@ -81,10 +96,39 @@ var stringMethods = func() *exec.MethodSet[string] {
 		case len(args) != 1:
 			return nil, errors.New("split takes a separator and perhaps a count")
 		}
-		return strings.SplitN(self, arguments.Args[0].String(), limit), nil
+		pieces := strings.SplitN(self, arguments.Args[0].String(), limit)
+		for i := range pieces {
+			pieces[i] = f.bare(pieces[i])
+		}
+		return pieces, nil
 	}
 	return exec.NewMethodSet(own)
-}()
+}
+
+// isSpace is Python's str.isspace of one character.
+func isSpace(r rune) bool { return unicode.IsSpace(r) || '\x1c' <= r && r <= '\x1f' }
+
+func oneOf(characters string) func(rune) bool {
+	return func(r rune) bool { return strings.ContainsRune(characters, r) }
+}
+
+// filterTrim is the filter trim(chars=None), blind to the marks of f.
+func (f *finder) filterTrim(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value {
+	var chars *exec.Value
+	if err := params.Take(exec.KeywordArgument("chars", exec.AsValue(nil), func(v *exec.Value) error { chars = v; return nil })); err != nil {
+		return exec.AsValue(exec.ErrInvalidCall(err))
+	}
+	switch {
+	case in.IsError():
+		return in
+	case !in.IsString():
+		return exec.AsValue(errors.New("trim requires a string"))
+	case chars.IsNil():
+		return exec.AsValue(f.trim(in.String(), isSpace, true, true))
+	default:
+		return exec.AsValue(f.trim(in.String(), oneOf(chars.String()), true, true))
+	}
+}
 
 func inherit[T any](set *exec.MethodSet[T], names ...string) map[string]exec.Method[T] {
 	own := map[string]exec.Method[T]{}

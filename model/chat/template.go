@@ -80,8 +80,9 @@ func New(source string, options Options) (t *Template, err error) {
 		return nil, err
 	}
 	defer recovered(&err)
+	f := newFinder(newMarks(), options.ControlTokens)
 	environment := &exec.Environment{
-		Filters: filters, ControlStructures: structures, Tests: builtins.Tests, Methods: methods, Context: exec.EmptyContext(),
+		Filters: f.filters(), ControlStructures: structures, Tests: builtins.Tests, Methods: f.methods(), Context: exec.EmptyContext(),
 	}
 	parsed, err := exec.NewTemplate("chat_template", config.New(), oneTemplate{source}, environment)
 	if err != nil {
@@ -90,7 +91,7 @@ func New(source string, options Options) (t *Template, err error) {
 	return &Template{
 		parsed:  parsed,
 		special: maps.Clone(options.Special),
-		finder:  newFinder(newMarks(), options.ControlTokens),
+		finder:  f,
 	}, nil
 }
 
