@@ -221,6 +221,24 @@ func TestContinuedMessageIsTrimmed(t *testing.T) {
 	require.Equal(t, "[a", text)
 }
 
+// TestGeneration: the wanted texts are Jinja2's, with transformers' extension.
+func TestGeneration(t *testing.T) {
+	for source, want := range map[string]string{
+		"a\n  {% generation %}\n{{ messages[0].role }}\n  {% endgeneration %}\nb":                                                      "a\nuser\nb",
+		"{% for m in messages %}\n    {%- generation -%}\n    {{- '<' + m.content + '>' }}\n    {%- endgeneration -%}\n{%- endfor -%}": "<x>",
+		"{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}":                                              "21",
+		"{% set ns = namespace(x=1) %}{% generation %}{% set ns.x = 2 %}{% endgeneration %}{{ ns.x }}":                                 "2",
+	} {
+		text, err := render(source, Input{})
+		require.NoError(t, err, source)
+		require.Equal(t, want, text, source)
+	}
+	for _, bad := range []string{"{% generation %}", "{% generation x %}{% endgeneration %}", "{% generation %}{% endgeneration x %}"} {
+		_, err := render(bad, Input{})
+		require.Error(t, err, bad)
+	}
+}
+
 func TestStrftime(t *testing.T) {
 	at := time.Date(2024, 7, 5, 3, 4, 9, 12000, time.UTC)
 	for format, want := range map[string]string{

@@ -13,6 +13,7 @@ import (
 	"github.com/nikolalohinski/gonja/v2/loaders"
 	"github.com/nikolalohinski/gonja/v2/nodes"
 	"github.com/nikolalohinski/gonja/v2/parser"
+	"github.com/nikolalohinski/gonja/v2/tokens"
 )
 
 const (
@@ -40,8 +41,37 @@ var structures = func() *exec.ControlStructureSet {
 		}
 		set[name] = guarded(parse)
 	}
+	set["generation"] = guarded(parseGeneration)
 	return exec.NewControlStructureSet(set)
 }()
+
+// generation is {% generation %}…{% endgeneration %}, transformers' own: training reads
+// from it which text the model wrote. A render gives its body, with variables of its own
+// as in Jinja2, where it is a call block.
+type generation struct {
+	position *tokens.Token
+	body     *nodes.Wrapper
+}
+
+func parseGeneration(p, args *parser.Parser) (nodes.ControlStructure, error) {
+	g := &generation{position: p.Current()}
+	body, endArgs, err := p.WrapUntil("endgeneration")
+	if err != nil {
+		return nil, err
+	}
+	if !args.End() || !endArgs.End() {
+		return nil, errors.New("generation takes no arguments")
+	}
+	g.body = body
+	return g, nil
+}
+
+func (g *generation) Position() *tokens.Token { return g.position }
+func (g *generation) String() string          { return "generation" }
+
+func (g *generation) Execute(r *exec.Renderer, _ *nodes.ControlStructureBlock) error {
+	return r.Inherit().ExecuteWrapper(g.body)
+}
 
 // filters are gonja's, except for some whose results are not those of Jinja2,
 // and for trim, which is blind to the marks of f.
