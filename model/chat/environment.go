@@ -73,18 +73,6 @@ func (g *generation) Execute(r *exec.Renderer, _ *nodes.ControlStructureBlock) e
 	return r.Inherit().ExecuteWrapper(g.body)
 }
 
-// filters are gonja's, except for some whose results are not those of Jinja2,
-// and for trim, which is blind to the marks of f.
-func (f *finder) filters() *exec.FilterSet {
-	set := exec.NewFilterSet(map[string]exec.FilterFunction{}).Update(builtins.Filters)
-	for name, filter := range map[string]exec.FilterFunction{"tojson": filterToJSON, "items": filterItems, "trim": f.filterTrim} {
-		if err := set.Replace(name, filter); err != nil {
-			panic(err)
-		}
-	}
-	return set
-}
-
 // run is the state of one render. Templates cannot name its variable.
 type run struct {
 	deadline   time.Time

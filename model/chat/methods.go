@@ -3,6 +3,7 @@ package chat
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"unicode"
@@ -12,8 +13,8 @@ import (
 )
 
 // methods are gonja's, except that those of a dict keep its order, that a
-// string's replace and split may do without their last argument, and that the
-// strips and splits of a string are blind to the marks of f.
+// string's replace may do without its last argument, and that its strips and
+// splits are Python's and blind to the marks of f.
 func (f *finder) methods() exec.Methods {
 	m := builtins.Methods
 	m.Dict = dictMethods
@@ -59,7 +60,7 @@ func (f *finder) stringMethods() *exec.MethodSet[string] {
 	own := inherit(builtins.Methods.Str, "capitalize", "casefold", "center", "count", "endswith", "expandtabs",
 		"find", "format", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric",
 		"isprintable", "isspace", "istitle", "isupper", "join", "ljust", "lower", "partition", "removeprefix",
-		"removesuffix", "rfind", "rjust", "rpartition", "rsplit", "splitlines", "startswith",
+		"removesuffix", "rfind", "rjust", "rpartition", "splitlines", "startswith",
 		"swapcase", "title", "upper", "zfill")
 	strip := func(left, right bool) exec.Method[string] {
 		return func(self string, _ *exec.Value, arguments *exec.VarArgs) (any, error) {
@@ -85,24 +86,58 @@ func (f *finder) stringMethods() *exec.MethodSet[string] {
 		return strings.Replace(self, arguments.Args[0].String(), arguments.Args[1].String(), count), nil
 	}
 	own["split"] = func(self string, _ *exec.Value, arguments *exec.VarArgs) (any, error) {
-		limit := -1 // of pieces
-		switch args := arguments.Args; {
-		case len(args) == 0 || len(args) == 1 && args[0].IsNil():
-			return strings.Fields(self), nil
-		case !args[0].IsString() || args[0].String() == "":
-			return nil, errors.New("split takes a separator that is not empty")
-		case len(args) == 2 && args[1].IsInteger():
-			limit = args[1].Integer() + 1
-		case len(args) != 1:
-			return nil, errors.New("split takes a separator and perhaps a count")
-		}
-		pieces := strings.SplitN(self, arguments.Args[0].String(), limit)
-		for i := range pieces {
-			pieces[i] = f.bare(pieces[i])
-		}
-		return pieces, nil
+		return f.split(self, arguments, false)
+	}
+	own["rsplit"] = func(self string, _ *exec.Value, arguments *exec.VarArgs) (any, error) {
+		return f.split(self, arguments, true)
 	}
 	return exec.NewMethodSet(own)
+}
+
+// split is Python's split(sep=None, maxsplit=-1), or its rsplit.
+func (f *finder) split(self string, arguments *exec.VarArgs, fromRight bool) (any, error) {
+	var sep, limit *exec.Value
+	if err := arguments.Take(
+		exec.KeywordArgument("sep", exec.AsValue(nil), take(&sep)), exec.KeywordArgument("maxsplit", exec.AsValue(-1), take(&limit)),
+	); err != nil {
+		return nil, exec.ErrInvalidCall(err)
+	}
+	switch {
+	case !limit.IsInteger() || sep.IsNil() && limit.Integer() >= 0:
+		return nil, errors.New("split takes a whole number of cuts, at a separator")
+	case sep.IsNil():
+		return strings.FieldsFunc(self, isSpace), nil
+	case !sep.IsString() || sep.String() == "":
+		return nil, errors.New("split takes a separator that is not empty")
+	}
+	at, cuts := sep.String(), limit.Integer()
+	var pieces []string
+	switch {
+	case fromRight:
+		for i := strings.LastIndex(self, at); i >= 0 && cuts != 0; i = strings.LastIndex(self, at) {
+			pieces = append(pieces, self[i+len(at):])
+			self = self[:i]
+			cuts--
+		}
+		pieces = append(pieces, self)
+		slices.Reverse(pieces)
+	case cuts < 0:
+		pieces = strings.Split(self, at)
+	default:
+		pieces = strings.SplitN(self, at, cuts+1)
+	}
+	for i := range pieces {
+		pieces[i] = f.bare(pieces[i])
+	}
+	return pieces, nil
+}
+
+// take receives an argument as it is.
+func take(to **exec.Value) func(*exec.Value) error {
+	return func(v *exec.Value) error {
+		*to = v
+		return nil
+	}
 }
 
 // isSpace is Python's str.isspace of one character.
@@ -110,24 +145,6 @@ func isSpace(r rune) bool { return unicode.IsSpace(r) || '\x1c' <= r && r <= '\x
 
 func oneOf(characters string) func(rune) bool {
 	return func(r rune) bool { return strings.ContainsRune(characters, r) }
-}
-
-// filterTrim is the filter trim(chars=None), blind to the marks of f.
-func (f *finder) filterTrim(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value {
-	var chars *exec.Value
-	if err := params.Take(exec.KeywordArgument("chars", exec.AsValue(nil), func(v *exec.Value) error { chars = v; return nil })); err != nil {
-		return exec.AsValue(exec.ErrInvalidCall(err))
-	}
-	switch {
-	case in.IsError():
-		return in
-	case !in.IsString():
-		return exec.AsValue(errors.New("trim requires a string"))
-	case chars.IsNil():
-		return exec.AsValue(f.trim(in.String(), isSpace, true, true))
-	default:
-		return exec.AsValue(f.trim(in.String(), oneOf(chars.String()), true, true))
-	}
 }
 
 func inherit[T any](set *exec.MethodSet[T], names ...string) map[string]exec.Method[T] {
@@ -159,17 +176,4 @@ func items(v *exec.Value) []any {
 		list = append(list, []any{pair.Key.Interface(), pair.Value.Interface()})
 	}
 	return list
-}
-
-func filterItems(_ *exec.Evaluator, in *exec.Value, _ *exec.VarArgs) *exec.Value {
-	switch {
-	case in.IsError():
-		return in
-	case in.IsNil():
-		return exec.AsValue([]any{})
-	case in.IsDict():
-		return exec.AsValue(items(in))
-	default:
-		return exec.AsValue(errors.New("items requires a mapping"))
-	}
 }
