@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -32,7 +31,7 @@ func SpecialConfig(name string, data []byte) (map[string]string, error) {
 
 // readTokenizerConfig reads the file; one that does not exist says nothing.
 func readTokenizerConfig(path string) (tokenizerConfig, error) {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return tokenizerConfig{}, nil
 	}

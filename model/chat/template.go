@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -106,7 +105,7 @@ func Load(dir string, controlTokens []string) (*Template, error) {
 	}
 	var source string
 	jinja := filepath.Join(dir, "chat_template.jinja")
-	switch text, err := os.ReadFile(jinja); {
+	switch text, err := readFile(jinja, maxFile); {
 	case err == nil:
 		source, path = string(text), jinja
 	case !errors.Is(err, fs.ErrNotExist):
