@@ -177,6 +177,7 @@ func globals(state *run, now time.Time) map[string]any {
 	functions := map[string]any{
 		runVariable: state,
 		"range":     rangeFunction,
+		"none":      none(false),
 		"raise_exception": func(message string) (any, error) {
 			return nil, state.fail("it refuses this request: %s", message)
 		},

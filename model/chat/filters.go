@@ -15,7 +15,7 @@ import (
 func (f *finder) filters() *exec.FilterSet {
 	set := exec.NewFilterSet(map[string]exec.FilterFunction{}).Update(builtins.Filters)
 	for name, filter := range map[string]exec.FilterFunction{
-		"tojson": filterToJSON, "items": filterItems, "reverse": filterReverse, "dictsort": filterDictSort, "trim": f.filterTrim,
+		"tojson": filterToJSON, "items": filterItems, "reverse": filterReverse, "dictsort": filterDictSort, "list": filterList, "trim": f.filterTrim,
 	} {
 		if err := set.Replace(name, filter); err != nil {
 			panic(err)
@@ -35,7 +35,7 @@ func (f *finder) filterTrim(_ *exec.Evaluator, in *exec.Value, params *exec.VarA
 		return in
 	case !in.IsString():
 		return exec.AsValue(errors.New("trim requires a string"))
-	case chars.IsNil():
+	case noArgument(chars):
 		return exec.AsValue(f.trim(in.String(), isSpace, true, true))
 	default:
 		return exec.AsValue(f.trim(in.String(), oneOf(chars.String()), true, true))
@@ -53,6 +53,20 @@ func filterItems(_ *exec.Evaluator, in *exec.Value, _ *exec.VarArgs) *exec.Value
 	default:
 		return exec.AsValue(errors.New("items requires a mapping"))
 	}
+}
+
+// filterList is gonja's, with a list of ours.
+func filterList(e *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value {
+	gonjas, _ := builtins.Filters.Get("list")
+	out := gonjas(e, in, params)
+	if out.IsError() || !out.IsList() {
+		return out
+	}
+	elements := make(list, out.Len())
+	for i := range elements {
+		elements[i] = out.Index(i).Interface()
+	}
+	return exec.AsValue(elements)
 }
 
 // filterReverse is the filter reverse; gonja's sorts, too.

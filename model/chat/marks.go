@@ -192,11 +192,13 @@ func engineValue(value any, text func(string) string) any {
 	case string:
 		return text(value)
 	case []any:
-		list := make([]any, len(value))
+		elements := make(list, len(value))
 		for i, element := range value {
-			list[i] = engineValue(element, text)
+			elements[i] = engineValue(element, text)
 		}
-		return list
+		return elements
+	case nil:
+		return none(false)
 	case *object:
 		if len(value.members) == 0 {
 			return map[string]any{}

@@ -23,7 +23,13 @@ func (f *finder) methods() exec.Methods {
 }
 
 var dictMethods = func() *exec.MethodSet[map[string]any] {
-	own := inherit(builtins.Methods.Dict, "pop", "setdefault", "update", "copy", "clear")
+	own := inherit(builtins.Methods.Dict, "pop", "setdefault", "update", "clear")
+	own["copy"] = func(self map[string]any, value *exec.Value, _ *exec.VarArgs) (any, error) {
+		if len(self) == 0 {
+			return map[string]any{}, nil
+		}
+		return &exec.Dict{Pairs: pairsOf(value)}, nil
+	}
 	own["keys"] = func(_ map[string]any, self *exec.Value, _ *exec.VarArgs) (any, error) {
 		keys := []any{}
 		for _, pair := range pairsOf(self) {
@@ -51,7 +57,7 @@ var dictMethods = func() *exec.MethodSet[map[string]any] {
 		if len(arguments.Args) == 2 {
 			return arguments.Args[1].Interface(), nil
 		}
-		return nil, nil
+		return none(false), nil
 	}
 	return exec.NewMethodSet(own)
 }()
@@ -65,9 +71,9 @@ func (f *finder) stringMethods() *exec.MethodSet[string] {
 	strip := func(left, right bool) exec.Method[string] {
 		return func(self string, _ *exec.Value, arguments *exec.VarArgs) (any, error) {
 			switch args := arguments.Args; {
-			case len(arguments.KwArgs) > 0 || len(args) > 1 || len(args) == 1 && !args[0].IsNil() && !args[0].IsString():
+			case len(arguments.KwArgs) > 0 || len(args) > 1 || len(args) == 1 && !noArgument(args[0]) && !args[0].IsString():
 				return nil, errors.New("strip takes the characters to remove, or nothing")
-			case len(args) == 0 || args[0].IsNil():
+			case len(args) == 0 || noArgument(args[0]):
 				return f.trim(self, isSpace, left, right), nil
 			default:
 				return f.trim(self, oneOf(args[0].String()), left, right), nil
@@ -103,10 +109,14 @@ func (f *finder) split(self string, arguments *exec.VarArgs, fromRight bool) (an
 		return nil, exec.ErrInvalidCall(err)
 	}
 	switch {
-	case !limit.IsInteger() || sep.IsNil() && limit.Integer() >= 0:
+	case !limit.IsInteger() || noArgument(sep) && limit.Integer() >= 0:
 		return nil, errors.New("split takes a whole number of cuts, at a separator")
-	case sep.IsNil():
-		return strings.FieldsFunc(self, isSpace), nil
+	case noArgument(sep):
+		words := list{}
+		for _, word := range strings.FieldsFunc(self, isSpace) {
+			words = append(words, word)
+		}
+		return words, nil
 	case !sep.IsString() || sep.String() == "":
 		return nil, errors.New("split takes a separator that is not empty")
 	}
@@ -126,11 +136,15 @@ func (f *finder) split(self string, arguments *exec.VarArgs, fromRight bool) (an
 	default:
 		pieces = strings.SplitN(self, at, cuts+1)
 	}
-	for i := range pieces {
-		pieces[i] = f.bare(pieces[i])
+	cut := list{}
+	for _, piece := range pieces {
+		cut = append(cut, f.bare(piece))
 	}
-	return pieces, nil
+	return cut, nil
 }
+
+// noArgument says that an argument is left to its default, by None or by leaving it out.
+func noArgument(v *exec.Value) bool { return v.IsNil() || isNone(v) }
 
 // take receives an argument as it is.
 func take(to **exec.Value) func(*exec.Value) error {

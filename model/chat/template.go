@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nikolalohinski/gonja/v2/builtins"
 	"github.com/nikolalohinski/gonja/v2/config"
 	"github.com/nikolalohinski/gonja/v2/exec"
 )
@@ -81,7 +80,7 @@ func New(source string, options Options) (t *Template, err error) {
 	defer recovered(&err)
 	f := newFinder(newMarks(), options.ControlTokens)
 	environment := &exec.Environment{
-		Filters: f.filters(), ControlStructures: structures, Tests: builtins.Tests, Methods: f.methods(), Context: exec.EmptyContext(),
+		Filters: f.filters(), ControlStructures: structures, Tests: tests, Methods: f.methods(), Context: exec.EmptyContext(),
 	}
 	parsed, err := exec.NewTemplate("chat_template", config.New(), oneTemplate{source}, environment)
 	if err != nil {
@@ -181,7 +180,7 @@ func (t *Template) Render(in Input) (Prompt, error) {
 
 // reserved are the variables that Kwargs may not set.
 var reserved = []string{"messages", "tools", "documents", "add_generation_prompt", "continue_final_message",
-	"raise_exception", "strftime_now", "range", "namespace", "dict", "cycler", "joiner", "self", "loop"}
+	"raise_exception", "strftime_now", "range", "namespace", "dict", "cycler", "joiner", "self", "loop", "none"}
 
 // variables decodes the request into values of parseJSON.
 func (t *Template) variables(in Input) (map[string]any, error) {
@@ -211,6 +210,7 @@ func (t *Template) variables(in Input) (map[string]any, error) {
 	if variables["tools"], err = parseTools(in.Tools); err != nil {
 		return nil, err
 	}
+	variables["documents"] = nil // None, as transformers passes it
 	if len(in.Documents) > 0 {
 		if variables["documents"], err = parseJSON(in.Documents); err != nil {
 			return nil, fmt.Errorf("documents: %w", err)
