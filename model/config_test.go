@@ -76,7 +76,6 @@ func TestPublishedGenerationConfigs(t *testing.T) {
 		g, err := ReadGenerationConfig(dir, 151936)
 		require.NoError(t, err)
 		require.Equal(t, []int32{151645, 151643}, g.EOSTokenIDs)
-		require.Equal(t, int32(151643), *g.PadTokenID)
 		require.True(t, *g.DoSample)
 		require.Equal(t, 0.7, *g.Temperature)
 		require.Equal(t, 0.8, *g.TopP)
@@ -99,7 +98,6 @@ func TestAbsentGenerationConfigIsEmpty(t *testing.T) {
 func TestGenerationConfigRefusals(t *testing.T) {
 	for field, text := range map[string]string{
 		"eos_token_id":       `{"eos_token_id": [1, 100]}`,
-		"pad_token_id":       `{"pad_token_id": -1}`,
 		"temperature":        `{"temperature": -0.5}`,
 		"top_p":              `{"top_p": 1.5}`,
 		"top_k":              `{"top_k": 2.5}`,
@@ -111,6 +109,26 @@ func TestGenerationConfigRefusals(t *testing.T) {
 		_, err := ParseGenerationConfig("dir/generation_config.json", []byte(text), 100)
 		requireProblem(t, err, "dir/generation_config.json", field)
 	}
+}
+
+// TestGenerationConfigsOfOthers: what other engines take does not stop the server.
+func TestGenerationConfigsOfOthers(t *testing.T) {
+	for _, pad := range []string{"-1", "100", "null", `"x"`} { // nothing reads it
+		g, err := ParseGenerationConfig("f", []byte(`{"pad_token_id": `+pad+`, "eos_token_id": 2}`), 100)
+		require.NoError(t, err, pad)
+		require.Equal(t, &GenerationConfig{EOSTokenIDs: []int32{2}}, g)
+	}
+	g, err := ParseGenerationConfig("f", []byte(`{"top_p": 0.0, "top_k": 50.0, "max_new_tokens": 2.048e3, "eos_token_id": [2.0, 3]}`), 100)
+	require.NoError(t, err)
+	require.Equal(t, firstAlone, *g.TopP, "0 would be off")
+	require.Equal(t, 50, *g.TopK)
+	require.Equal(t, 2048, *g.MaxNewTokens)
+	require.Equal(t, []int32{2, 3}, g.EOSTokenIDs)
+	_, err = ParseGenerationConfig("f", []byte(`{"top_k": 1e300}`), 100)
+	requireProblem(t, err, "f", "top_k")
+	_, err = ParseGenerationConfig("f", []byte(`{"max_length": 20.5, "top_p": -0.1}`), 100)
+	requireProblem(t, err, "f", "max_length")
+	requireProblem(t, err, "f", "top_p")
 }
 
 // base is a valid config as a map, to be changed by tests.

@@ -6,25 +6,28 @@ package model
 type GenerationConfig struct {
 	EOSTokenIDs []int32 // stop on each; replaces Config.EOSTokenIDs when not empty
 	BOSTokenID  *int32
-	PadTokenID  *int32
 
 	DoSample          *bool // false = greedy
 	Temperature       *float64
-	TopP              *float64
-	TopK              *int // 0 or −1 = off
+	TopP              *float64 // 1 = off; never 0, which a Sampling takes for off
+	TopK              *int     // 0 or −1 = off
 	MinP              *float64
 	RepetitionPenalty *float64
 	MaxNewTokens      *int
 	MaxLength         *int // prompt and output
 }
 
+// firstAlone is a top_p below the share of any most likely id: the smallest set of ids,
+// as which transformers and a request to the server read 0.
+const firstAlone = 1e-9
+
 // GenerationConfigFile is the name of the sampling defaults in a model
 // directory.
 const GenerationConfigFile = "generation_config.json"
 
 // ReadGenerationConfig reads generation_config.json of a model directory. An
-// absent file gives the zero value. Ids must be below vocabSize; other faults,
-// too, are refused with a *FileError that lists every problem.
+// absent file gives the zero value. Ids that we read must be below vocabSize;
+// other faults, too, are refused with a *FileError that lists every problem.
 func ReadGenerationConfig(dir string, vocabSize int) (*GenerationConfig, error) {
 	d, err := openDirectory(dir)
 	if err != nil {
@@ -52,9 +55,6 @@ func ParseGenerationConfig(name string, data []byte, vocabSize int) (*Generation
 	if ids := o.tokenIDs("bos_token_id", vocabSize); len(ids) > 0 {
 		g.BOSTokenID = &ids[0]
 	}
-	if ids := o.tokenIDs("pad_token_id", vocabSize); len(ids) > 0 {
-		g.PadTokenID = &ids[0]
-	}
 	if o.has("do_sample") {
 		do := o.optBoolean("do_sample", false)
 		g.DoSample = &do
@@ -72,7 +72,9 @@ func ParseGenerationConfig(name string, data []byte, vocabSize int) (*Generation
 		return nil
 	}
 	g.Temperature = number("temperature", 0, 100)
-	g.TopP = number("top_p", 1e-9, 1)
+	if g.TopP = number("top_p", 0, 1); g.TopP != nil {
+		*g.TopP = max(*g.TopP, firstAlone)
+	}
 	g.TopK = integer("top_k", -1, maxVocab)
 	g.MinP = number("min_p", 0, 1)
 	g.RepetitionPenalty = number("repetition_penalty", 1e-3, 100)

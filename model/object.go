@@ -135,8 +135,8 @@ func (o *object) child(field string) *object {
 	return newObject(o.path+field+".", list, o.errs)
 }
 
-// optInteger reads an integer in [lo, hi]; ok is false when it is absent or
-// faulty.
+// optInteger reads an integer in [lo, hi], which may be written as a float (50.0, as
+// Python writes one that was computed); ok is false when it is absent or faulty.
 func (o *object) optInteger(field string, lo, hi int) (v int, ok bool) {
 	raw, ok := o.fields[field]
 	if !ok {
@@ -147,6 +147,10 @@ func (o *object) optInteger(field string, lo, hi int) (v int, ok bool) {
 
 func (o *object) parseInteger(field string, raw json.RawMessage, lo, hi int) (int, bool) {
 	n, err := strconv.ParseInt(string(raw), 10, 64)
+	const exact = 1 << 53 // a float64 holds each integer up to it
+	if f, floatErr := strconv.ParseFloat(string(raw), 64); err != nil && floatErr == nil && f == math.Trunc(f) && math.Abs(f) <= exact {
+		n, err = int64(f), nil
+	}
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		o.fail(field, "is %s, must be an integer", quote(string(raw)))
 		return 0, false

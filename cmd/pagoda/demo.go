@@ -1,9 +1,6 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
-
 	"github.com/pagoda-engine/pagoda/model/chat"
 	"github.com/pagoda-engine/pagoda/model/demo"
 	"github.com/pagoda-engine/pagoda/model/tokenizer"
@@ -30,12 +27,11 @@ func openTokenizer(dir string) (*tokenizer.Tokenizer, error) {
 // peekVocabSize guesses how many ids the tokenizer knows that openTokenizer is going to
 // open; 0 = there is no telling.
 func peekVocabSize(dir string) int {
-	read := os.ReadFile
-	name := filepath.Join(dir, tokenizerFile)
+	read := tokenizer.ReadFile
 	if dir == demo.Name {
-		read, name = readDemo, tokenizerFile
+		read = func(string) ([]byte, error) { return readDemo(tokenizerFile) }
 	}
-	data, err := read(name)
+	data, err := read(dir)
 	if err != nil {
 		return 0 // openTokenizer will tell
 	}
@@ -52,6 +48,19 @@ func loadTemplate(dir string, control []string) (*chat.Template, error) {
 		return nil, err
 	}
 	return chat.LoadConfig(tokenizerConfigFile, data, control)
+}
+
+// loadSpecial reads the special-token variables that a template of --chat-template has,
+// those of a directory or of the demo model.
+func loadSpecial(dir string) (map[string]string, error) {
+	if dir != demo.Name {
+		return chat.Special(dir)
+	}
+	data, err := readDemo(tokenizerConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	return chat.SpecialConfig(tokenizerConfigFile, data)
 }
 
 func readDemo(file string) ([]byte, error) {

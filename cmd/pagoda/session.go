@@ -146,11 +146,15 @@ func (f *engineFlags) openText(s *session, model string) error {
 		control = s.tokenizer.AddedTokens()
 	}
 	if f.chatTemplate != "" {
-		source, err := os.ReadFile(f.chatTemplate)
+		source, err := chat.ReadSource(f.chatTemplate)
 		if err != nil {
 			return usageError{fmt.Errorf("--chat-template: %w", err)}
 		}
-		if s.template, err = chat.New(string(source), chat.Options{ControlTokens: control}); err != nil {
+		special, err := loadSpecial(dir)
+		if err != nil {
+			return fmt.Errorf("%w: %w", engine.ErrModel, err)
+		}
+		if s.template, err = chat.New(source, chat.Options{Special: special, ControlTokens: control}); err != nil {
 			return usageError{fmt.Errorf("--chat-template %s: %w", filepath.Base(f.chatTemplate), err)}
 		}
 		return nil

@@ -5,19 +5,33 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+	"path/filepath"
 	"strings"
 )
 
 // tokenizerConfig is what chat needs of tokenizer_config.json.
 type tokenizerConfig struct {
-	template string
+	template json.RawMessage // chat_template, read by templateSource where no other template is chosen
 	special  map[string]string
+}
+
+// Special reads the variables of a model directory that name special tokens
+// (Options.Special), for a template that comes from elsewhere.
+func Special(dir string) (map[string]string, error) {
+	config, err := readTokenizerConfig(filepath.Join(dir, "tokenizer_config.json"))
+	return config.special, err
+}
+
+// SpecialConfig is Special for the contents of a tokenizer_config.json; name is
+// for messages.
+func SpecialConfig(name string, data []byte) (map[string]string, error) {
+	config, err := parseTokenizerConfig(name, data)
+	return config.special, err
 }
 
 // readTokenizerConfig reads the file; one that does not exist says nothing.
 func readTokenizerConfig(path string) (tokenizerConfig, error) {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return tokenizerConfig{}, nil
 	}
@@ -42,10 +56,7 @@ func parseTokenizerConfig(path string, data []byte) (tokenizerConfig, error) {
 			config.special[name] = text
 		}
 	}
-	var err error
-	if config.template, err = templateSource(fields["chat_template"]); err != nil {
-		return config, fmt.Errorf("%s: chat_template: %w", path, err)
-	}
+	config.template = fields["chat_template"]
 	return config, nil
 }
 
@@ -63,6 +74,15 @@ func tokenText(raw json.RawMessage) (string, bool) {
 		return *added.Content, true
 	}
 	return "", false
+}
+
+// templateSource returns the template of the field; path is for messages.
+func (c tokenizerConfig) templateSource(path string) (string, error) {
+	source, err := templateSource(c.template)
+	if err != nil {
+		return "", fmt.Errorf("%s: chat_template: %w", path, err)
+	}
+	return source, nil
 }
 
 func templateSource(raw json.RawMessage) (string, error) {

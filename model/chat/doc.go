@@ -1,12 +1,23 @@
 // Package chat renders the chat template of a model: messages and tools of a
 // request in, one prompt text out, byte for byte what transformers'
-// apply_chat_template gives.
+// apply_chat_template gives, but for the differences named below.
 //
 // The template engine is gonja, set up as transformers sets up Jinja2
-// (trim_blocks, lstrip_blocks, loop controls, raise_exception, strftime_now).
-// Three things are ours, because gonja's own change prompts silently: objects
+// (trim_blocks, lstrip_blocks, loop controls, raise_exception, strftime_now,
+// generation). What of gonja's own changes prompts silently is ours: objects
 // keep the order of their keys, tojson writes what Python's json.dumps writes,
-// and numbers have Python's spelling.
+// numbers have Python's spelling, None is not what is undefined (values.go), and
+// some filters, methods and tests are Jinja2's (jinja_test.go lists them).
+//
+// The differences from Jinja2 that are left and known. Silent: 'é'[0] is a byte;
+// 'abc'[-3] is undefined, and so is [-1] of a list of one that the template made
+// with brackets, + or a step [::2]; // and % round to zero; [1] * 2 is 0; 2 ** 3
+// is a float; an empty {} that a template writes is true; a tuple prints as a
+// list; an attribute of what is undefined "is defined" not, and None is an empty
+// list to a loop, which are errors in Python. Refused when the template is read:
+// "a if b" without else, in parentheses or chained in a set, a set of two names,
+// f(*list), two strings side by side, recursive loops. Refused when it is
+// rendered: '%s' % x, and methods of a filtered value, (x | trim).startswith.
 //
 // Cast:
 //
@@ -21,8 +32,9 @@
 // rendered a second time with marks that cannot be guessed beside those places
 // (an open mark before, or, where the token begins its string, a close mark
 // behind, so that the startswith, endswith, split and "in" of a template still
-// see the token). Without the marks both texts must be equal; if they are not,
-// the request is refused. A request that spells no token is rendered once.
+// see the token; strip and trim see through marks). Without the marks both texts
+// must be equal; if they are not, the request is refused. A request that spells
+// no token is rendered once.
 //
 // Invariants:
 //

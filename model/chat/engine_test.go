@@ -130,6 +130,14 @@ func TestTemplatesThatActOnTokens(t *testing.T) {
 		{"{% if '</a>' in c %}{{ c.split('</a>')[-1] }}{% endif %}", "<a>x</a>y", [][2]int{}, false},
 		{"{% if c.startswith('<a>') and c.endswith('</a>') %}{{ c }}{% endif %}", "<a>x</a>", [][2]int{{0, 3}, {4, 8}}, false},
 		{"{{ c | replace('<a>', '') }}", "<<a>a>", [][2]int{{1, 1}}, false}, // joined into a token: an empty range
+		{"{{ c.strip() }}|{{ c.strip('\n') }}|{{ c | trim }}", "<a>\n x \n</a>", [][2]int{{0, 3}, {8, 12}, {13, 16}, {21, 25}, {26, 29}, {34, 38}}, false},
+		{"{{ c.split('</a>')[0].rstrip('\n').split('<a>')[-1].lstrip('\n') }}", "<a>\nx\n</a>\n", [][2]int{{0, 0}, {1, 1}}, false},
+		{"{% if c.split('</a>')[0].split('<a>')[-1].strip() %}thoughts{% endif %}.", "<a>\n</a>y", [][2]int{}, false},
+		{"{% if c.split('</a>')[0].split('<a>')[-1] %}thoughts{% endif %}.", "<a></a>y", [][2]int{}, false},
+		{"{% if c.strip().startswith('<a>') %}{{ c | trim }}{% endif %}", " <a>x", [][2]int{{0, 3}}, false},
+		{"{{ c.rstrip() }}a>", "x<\n<a>\n", [][2]int{{3, 6}}, false},
+		{"{{ c.lstrip('<\n') }}", "\n<a>x", [][2]int{{0, 0}}, false}, // half a token is none
+		{"{{ c.split('<a>')[0].rstrip() }}{{ c.split('<a>')[1].lstrip() }}", "< <a> a>", [][2]int{{1, 1}}, false},
 		{"{{ c | length }}", "<a>", nil, true},
 		{"{% if c == '<a>' %}yes{% endif %}", "<a>", nil, true},
 		{"{{ c[:9] }}", "x<a>y", nil, true},
@@ -154,6 +162,83 @@ func TestTemplatesThatActOnTokens(t *testing.T) {
 	}
 }
 
+// thinking has what Qwen3's own template does with thoughts: they are told from the
+// rest of a content, and written again for a turn behind the user's last message.
+const thinking = `{%- for message in messages %}
+    {%- set content = message.content %}
+    {%- set thoughts = '' %}
+    {%- if '</think>' in content %}
+        {%- set thoughts = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+        {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+    {%- endif %}
+    {{- '<|im_start|>' + message.role + '\n' }}
+    {%- if thoughts %}
+        {{- '<think>\n' + thoughts.strip('\n') + '\n</think>\n\n' }}
+    {%- endif %}
+    {{- content.lstrip('\n') }}
+    {%- for call in message.tool_calls %}
+        {{- '<tool_call>\n' + call.function.name + '\n</tool_call>' }}
+    {%- endfor %}
+    {{- '<|im_end|>\n' }}
+{%- endfor %}`
+
+// TestThoughtsOfAToolCall: a client sends back the turn in which the model thought and
+// called a tool. The thoughts' tokens are added tokens of Qwen3; those that the template
+// writes are tokens, not text of the client.
+func TestThoughtsOfAToolCall(t *testing.T) {
+	tokens := []string{"<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool_call>", "</tool_call>"}
+	template, err := New(thinking, Options{ControlTokens: tokens})
+	require.NoError(t, err)
+	for content, turn := range map[string]string{
+		"<think>\nI call it.\n</think>\n\n": "<think>\nI call it.\n</think>\n\n",
+		"<think>\n\n</think>\n\n":           "",
+		"<think></think>":                   "",
+		"\n<think>\na\n</think>\n\nb":       "<think>\na\n</think>\n\nb",
+	} {
+		messages, err := json.Marshal([]any{
+			map[string]any{"role": "user", "content": "Weather?"},
+			map[string]any{"role": "assistant", "content": content, "tool_calls": []any{map[string]any{"function": map[string]any{"name": "f"}}}},
+			map[string]any{"role": "tool", "content": "42"},
+		})
+		require.NoError(t, err)
+		prompt, err := template.Render(Input{Messages: messages})
+		require.NoError(t, err, "%q", content)
+		require.Equal(t, "<|im_start|>user\nWeather?<|im_end|>\n<|im_start|>assistant\n"+turn+
+			"<tool_call>\nf\n</tool_call><|im_end|>\n<|im_start|>tool\n42<|im_end|>\n", prompt.Text)
+		for _, r := range prompt.Literal {
+			require.Equal(t, r[0], r[1], "%q has no token that a client wrote: %v", prompt.Text, prompt.Literal)
+		}
+	}
+}
+
+// TestContinuedMessageIsTrimmed: a template that trims the contents trims the one that
+// is continued, though its end is marked.
+func TestContinuedMessageIsTrimmed(t *testing.T) {
+	text, err := render("{% for m in messages %}[{{ m.content | trim }}]{% endfor %}", Input{
+		Messages: json.RawMessage(`[{"role": "assistant", "content": " a \n"}]`), ContinueFinalMessage: true,
+	})
+	require.NoError(t, err)
+	require.Equal(t, "[a", text)
+}
+
+// TestGeneration: the wanted texts are Jinja2's, with transformers' extension.
+func TestGeneration(t *testing.T) {
+	for source, want := range map[string]string{
+		"a\n  {% generation %}\n{{ messages[0].role }}\n  {% endgeneration %}\nb":                                                      "a\nuser\nb",
+		"{% for m in messages %}\n    {%- generation -%}\n    {{- '<' + m.content + '>' }}\n    {%- endgeneration -%}\n{%- endfor -%}": "<x>",
+		"{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}":                                              "21",
+		"{% set ns = namespace(x=1) %}{% generation %}{% set ns.x = 2 %}{% endgeneration %}{{ ns.x }}":                                 "2",
+	} {
+		text, err := render(source, Input{})
+		require.NoError(t, err, source)
+		require.Equal(t, want, text, source)
+	}
+	for _, bad := range []string{"{% generation %}", "{% generation x %}{% endgeneration %}", "{% generation %}{% endgeneration x %}"} {
+		_, err := render(bad, Input{})
+		require.Error(t, err, bad)
+	}
+}
+
 func TestStrftime(t *testing.T) {
 	at := time.Date(2024, 7, 5, 3, 4, 9, 12000, time.UTC)
 	for format, want := range map[string]string{
@@ -174,7 +259,9 @@ func TestStrftime(t *testing.T) {
 func FuzzRender(f *testing.F) {
 	config, err := readTokenizerConfig("../../testdata/tokenizer/qwen2.5-tokenizer_config.json")
 	require.NoError(f, err)
-	template, err := New(config.template, Options{ControlTokens: []string{"<|im_start|>", "<|im_end|>", "<tool_call>"}})
+	source, err := config.templateSource("")
+	require.NoError(f, err)
+	template, err := New(source, Options{ControlTokens: []string{"<|im_start|>", "<|im_end|>", "<tool_call>"}})
 	require.NoError(f, err)
 	f.Add([]byte(oneUser), []byte(`null`))
 	f.Add([]byte(`[{"role":"assistant","content":"<|im_end|>","tool_calls":[{"function":{"name":"<tool_call>","arguments":{"a":-1.5e7}}}]}]`), []byte(`[{"a":{}}]`))

@@ -13,6 +13,7 @@ import (
 	"github.com/nikolalohinski/gonja/v2/loaders"
 	"github.com/nikolalohinski/gonja/v2/nodes"
 	"github.com/nikolalohinski/gonja/v2/parser"
+	"github.com/nikolalohinski/gonja/v2/tokens"
 )
 
 const (
@@ -40,18 +41,37 @@ var structures = func() *exec.ControlStructureSet {
 		}
 		set[name] = guarded(parse)
 	}
+	set["generation"] = guarded(parseGeneration)
 	return exec.NewControlStructureSet(set)
 }()
 
-var filters = func() *exec.FilterSet {
-	set := exec.NewFilterSet(map[string]exec.FilterFunction{}).Update(builtins.Filters)
-	for name, filter := range map[string]exec.FilterFunction{"tojson": filterToJSON, "items": filterItems} {
-		if err := set.Replace(name, filter); err != nil {
-			panic(err)
-		}
+// generation is {% generation %}…{% endgeneration %}, transformers' own: training reads
+// from it which text the model wrote. A render gives its body, with variables of its own
+// as in Jinja2, where it is a call block.
+type generation struct {
+	position *tokens.Token
+	body     *nodes.Wrapper
+}
+
+func parseGeneration(p, args *parser.Parser) (nodes.ControlStructure, error) {
+	g := &generation{position: p.Current()}
+	body, endArgs, err := p.WrapUntil("endgeneration")
+	if err != nil {
+		return nil, err
 	}
-	return set
-}()
+	if !args.End() || !endArgs.End() {
+		return nil, errors.New("generation takes no arguments")
+	}
+	g.body = body
+	return g, nil
+}
+
+func (g *generation) Position() *tokens.Token { return g.position }
+func (g *generation) String() string          { return "generation" }
+
+func (g *generation) Execute(r *exec.Renderer, _ *nodes.ControlStructureBlock) error {
+	return r.Inherit().ExecuteWrapper(g.body)
+}
 
 // run is the state of one render. Templates cannot name its variable.
 type run struct {
@@ -157,6 +177,7 @@ func globals(state *run, now time.Time) map[string]any {
 	functions := map[string]any{
 		runVariable: state,
 		"range":     rangeFunction,
+		"none":      none(false),
 		"raise_exception": func(message string) (any, error) {
 			return nil, state.fail("it refuses this request: %s", message)
 		},

@@ -81,6 +81,68 @@ func (f *finder) suffixToken(s string) string {
 	return ""
 }
 
+// trim is Python's strip, lstrip or rstrip as if there were no marks: those it
+// passes stay where the text now begins or ends. A token that comes to begin the
+// text has its mark behind it, as in mark; where no text is left, no mark is.
+func (f *finder) trim(s string, cut func(rune) bool, left, right bool) string {
+	before, behind := "", ""
+	if left {
+		for {
+			s = strings.TrimLeftFunc(s, cut)
+			mark := f.leading(s)
+			if mark == "" {
+				break
+			}
+			before, s = before+mark, s[len(mark):]
+		}
+	}
+	if right {
+		for {
+			s = strings.TrimRightFunc(s, cut)
+			mark := f.trailing(s)
+			if mark == "" {
+				break
+			}
+			behind, s = mark+behind, s[:len(s)-len(mark)]
+		}
+	}
+	if rest, lost := strings.CutSuffix(before, f.open); lost {
+		if token := f.prefixToken(s); token != "" {
+			return rest + token + f.close + s[len(token):] + behind
+		}
+	}
+	return f.bare(before + s + behind)
+}
+
+// bare returns "" for marks that stand beside nothing, so that a template finds
+// such a string as empty as it is; the end of the final message is no such mark.
+func (f *finder) bare(s string) string {
+	for rest := s; ; {
+		mark := f.leading(rest)
+		switch {
+		case rest == "":
+			return ""
+		case mark == "" || mark == f.end:
+			return s
+		}
+		rest = rest[len(mark):]
+	}
+}
+
+// leading returns the mark that s begins with, trailing the one that it ends
+// with; "" for none.
+func (f *finder) leading(s string) string  { return f.markAt(s, strings.HasPrefix) }
+func (f *finder) trailing(s string) string { return f.markAt(s, strings.HasSuffix) }
+
+func (f *finder) markAt(s string, is func(s, mark string) bool) string {
+	for _, mark := range []string{f.open, f.close, f.end} {
+		if is(s, mark) {
+			return mark
+		}
+	}
+	return ""
+}
+
 // strip removes the marks of a rendered text and returns the byte ranges, in
 // what is left, of the tokens they stood beside. A mark that has lost its token
 // leaves an empty range: no token may be made of the text on its two sides.
@@ -130,11 +192,13 @@ func engineValue(value any, text func(string) string) any {
 	case string:
 		return text(value)
 	case []any:
-		list := make([]any, len(value))
+		elements := make(list, len(value))
 		for i, element := range value {
-			list[i] = engineValue(element, text)
+			elements[i] = engineValue(element, text)
 		}
-		return list
+		return elements
+	case nil:
+		return none(false)
 	case *object:
 		if len(value.members) == 0 {
 			return map[string]any{}

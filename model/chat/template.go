@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/nikolalohinski/gonja/v2/builtins"
 	"github.com/nikolalohinski/gonja/v2/config"
 	"github.com/nikolalohinski/gonja/v2/exec"
 )
@@ -80,8 +78,9 @@ func New(source string, options Options) (t *Template, err error) {
 		return nil, err
 	}
 	defer recovered(&err)
+	f := newFinder(newMarks(), options.ControlTokens)
 	environment := &exec.Environment{
-		Filters: filters, ControlStructures: structures, Tests: builtins.Tests, Methods: methods, Context: exec.EmptyContext(),
+		Filters: f.filters(), ControlStructures: structures, Tests: tests, Methods: f.methods(), Context: exec.EmptyContext(),
 	}
 	parsed, err := exec.NewTemplate("chat_template", config.New(), oneTemplate{source}, environment)
 	if err != nil {
@@ -90,7 +89,7 @@ func New(source string, options Options) (t *Template, err error) {
 	return &Template{
 		parsed:  parsed,
 		special: maps.Clone(options.Special),
-		finder:  newFinder(newMarks(), options.ControlTokens),
+		finder:  f,
 	}, nil
 }
 
@@ -103,13 +102,17 @@ func Load(dir string, controlTokens []string) (*Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	source := file.template
+	var source string
 	jinja := filepath.Join(dir, "chat_template.jinja")
-	switch text, err := os.ReadFile(jinja); {
+	switch text, err := readFile(jinja, maxFile); {
 	case err == nil:
 		source, path = string(text), jinja
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("chat template: %w", err)
+	default:
+		if source, err = file.templateSource(path); err != nil {
+			return nil, err
+		}
 	}
 	if source == "" {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNoTemplate)
@@ -128,10 +131,14 @@ func LoadConfig(name string, data []byte, controlTokens []string) (*Template, er
 	if err != nil {
 		return nil, err
 	}
-	if file.template == "" {
+	source, err := file.templateSource(name)
+	if err != nil {
+		return nil, err
+	}
+	if source == "" {
 		return nil, fmt.Errorf("%s: %w", name, ErrNoTemplate)
 	}
-	t, err := New(file.template, Options{Special: file.special, ControlTokens: controlTokens})
+	t, err := New(source, Options{Special: file.special, ControlTokens: controlTokens})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -173,7 +180,7 @@ func (t *Template) Render(in Input) (Prompt, error) {
 
 // reserved are the variables that Kwargs may not set.
 var reserved = []string{"messages", "tools", "documents", "add_generation_prompt", "continue_final_message",
-	"raise_exception", "strftime_now", "range", "namespace", "dict", "cycler", "joiner", "self", "loop"}
+	"raise_exception", "strftime_now", "range", "namespace", "dict", "cycler", "joiner", "self", "loop", "none"}
 
 // variables decodes the request into values of parseJSON.
 func (t *Template) variables(in Input) (map[string]any, error) {
@@ -203,6 +210,7 @@ func (t *Template) variables(in Input) (map[string]any, error) {
 	if variables["tools"], err = parseTools(in.Tools); err != nil {
 		return nil, err
 	}
+	variables["documents"] = nil // None, as transformers passes it
 	if len(in.Documents) > 0 {
 		if variables["documents"], err = parseJSON(in.Documents); err != nil {
 			return nil, fmt.Errorf("documents: %w", err)

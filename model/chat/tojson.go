@@ -36,7 +36,7 @@ func (d *dumper) value(v *exec.Value, depth int) error {
 	switch {
 	case v.IsError():
 		return errors.New(v.Error())
-	case v.IsNil():
+	case v.IsNil() || isNone(v):
 		d.out.WriteString("null")
 	case v.IsBool():
 		d.out.WriteString(strconv.FormatBool(v.Bool()))

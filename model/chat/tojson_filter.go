@@ -34,7 +34,7 @@ func filterToJSON(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec
 				return exec.AsValue(err)
 			}
 		case "separators":
-			if argument.IsNil() {
+			if noArgument(argument) {
 				continue
 			}
 			if !argument.IsList() || argument.Len() != 2 {
@@ -53,7 +53,7 @@ func filterToJSON(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec
 
 func (d *dumper) setIndent(indent, separators *exec.Value) error {
 	switch {
-	case indent.IsNil():
+	case noArgument(indent):
 		return nil
 	case indent.IsString():
 		text := indent.String()
@@ -64,7 +64,7 @@ func (d *dumper) setIndent(indent, separators *exec.Value) error {
 	default:
 		return errors.New("tojson: indent must be a number up to 64 or a string")
 	}
-	if separators == nil || separators.IsNil() {
+	if separators == nil || noArgument(separators) {
 		d.itemSeparator = "," // Python drops the space when it breaks lines
 	}
 	return nil

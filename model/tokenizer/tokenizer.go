@@ -3,7 +3,6 @@ package tokenizer
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -28,14 +27,13 @@ type Tokenizer struct {
 
 // Open reads dir/tokenizer.json. The error names the file.
 func Open(dir string) (*Tokenizer, error) {
-	path := filepath.Join(dir, "tokenizer.json")
-	data, err := os.ReadFile(path)
+	data, err := ReadFile(dir)
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer: %w", err)
 	}
 	t, err := New(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "tokenizer.json"), err)
 	}
 	return t, nil
 }
