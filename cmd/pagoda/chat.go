@@ -16,7 +16,7 @@ import (
 
 // chat is a conversation on a terminal. Ctrl-D or an empty line ends it, Ctrl-C an answer.
 func (f *runFlags) chat(ctx context.Context, s *session, input io.Reader, out, notes io.Writer) error {
-	fmt.Fprintln(notes, "chat: Ctrl-C ends an answer, an empty line or Ctrl-D the chat")
+	fmt.Fprintln(notes, "chat: Ctrl-C ends the answer that is being written, an empty line or Ctrl-D the chat")
 	in := bufio.NewScanner(input)
 	in.Buffer(nil, 1<<20)
 	var turns []message
