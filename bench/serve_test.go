@@ -226,6 +226,13 @@ func TestInterruptedRunKeepsWhatIsDone(t *testing.T) {
 	require.True(t, run.Interrupted)
 	res := run.Result(nil)
 	require.Equal(t, []int{2, 0, 8}, []int{res.Completed, res.Failed, res.Unfinished}, "what was stopped has not failed")
+
+	o := ServeOptions{Model: "m", NumPrompts: 10, Load: ServeLoad{RequestRate: AtOnce, MaxConcurrency: 1}}
+	r := ServeReport([]ServeCell{{Load: o.Load, Results: []*ServeResult{res}}}, nil, o)
+	require.Contains(t, r.Notes, "Interrupted: 8 of 10 requests did not finish; throughput leaves out their tokens.")
+	require.InDelta(t, 8, r.Cells[0].Metrics["unfinished"].Median, 0)
+	require.Contains(t, r.Columns, "unfinished")
+	require.EqualValues(t, 8, run.vllmResult(res, o, time.Now())["unfinished"])
 }
 
 func TestConcurrencyIsBounded(t *testing.T) {
@@ -324,7 +331,7 @@ func TestSavedResultHasVLLMsKeys(t *testing.T) {
 			want = append(want, of+"_"+name+"_ms")
 		}
 	}
-	ours := []string{"failures", "client_send_lag_p99_ms", "client_wake_lag_p99_ms"}
+	ours := []string{"unfinished", "failures", "client_send_lag_p99_ms", "client_wake_lag_p99_ms"}
 	var keys []string
 	for key := range got {
 		keys = append(keys, key)
@@ -365,6 +372,17 @@ func TestServeReport(t *testing.T) {
 		})
 	}
 	require.Contains(t, ServeReport([]ServeCell{{}}, nil, o).Verdict, "Nothing was measured")
+}
+
+// A repeat that was cut is no measurement of a load that has whole ones.
+func TestServeReportLeavesOutACutRepeat(t *testing.T) {
+	whole, cut := knownRun().Result(nil), knownRun().Result(nil)
+	cut.OutputThroughput, cut.Unfinished = 0.1, 4
+	o := ServeOptions{Model: "m", Load: ServeLoad{RequestRate: AtOnce}}
+	r := ServeReport([]ServeCell{{Load: o.Load, Results: []*ServeResult{whole, whole, cut}}}, nil, o)
+	require.Equal(t, []float64{2.5, 2.5}, r.Cells[0].Metrics["output_throughput"].Runs)
+	require.Contains(t, r.Notes, "Interrupted: the last repeat was cut and is left out.")
+	require.NotContains(t, r.Columns, "unfinished")
 }
 
 func TestGoodputLimits(t *testing.T) {

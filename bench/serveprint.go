@@ -91,6 +91,9 @@ const exampleWidth = 160
 
 // Notes are what a reader of the numbers must know.
 func (res *ServeResult) Notes() (notes []string) {
+	if res.Unfinished > 0 {
+		notes = append(notes, fmt.Sprintf("Interrupted: %d of %d requests did not finish; throughput leaves out their tokens.", res.Unfinished, res.Completed+res.Failed+res.Unfinished))
+	}
 	if res.Uncounted > 0 {
 		notes = append(notes, fmt.Sprintf("The server did not say how many tokens it made in %d answers: their chunks were counted, which may hold several tokens each. Give --tokenizer to count the text.", res.Uncounted))
 	}
@@ -206,6 +209,7 @@ func (run *ServeRun) vllmResult(res *ServeResult, o ServeOptions, now time.Time)
 		out[key] = value
 	}
 	// Ours, which vLLM does not have.
+	out["unfinished"] = res.Unfinished
 	out["failures"], out["client_send_lag_p99_ms"], out["client_wake_lag_p99_ms"] = res.Failures, res.SendLag.P99, res.WakeLag.P99
 	return out
 }

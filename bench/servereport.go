@@ -19,11 +19,13 @@ func ServeReport(cells []ServeCell, params map[string]any, o ServeOptions) *Repo
 		Schema: 1, Experiment: "serve", Title: "Serving " + o.Model, Best: map[string]any{},
 		Columns: []string{"request_throughput", "request_goodput", "output_throughput", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_itl_ms", "failed"},
 	}
-	loads := 0
-	for _, c := range cells {
+	loads, cut := 0, false
+	whole := make([]ServeCell, len(cells))
+	for i, c := range cells {
+		whole[i] = c.whole()
 		loads += min(len(c.Results), 1)
 	}
-	for _, c := range cells {
+	for i, c := range whole {
 		if len(c.Results) == 0 {
 			continue // interrupted before it
 		}
@@ -33,16 +35,34 @@ func ServeReport(cells []ServeCell, params map[string]any, o ServeOptions) *Repo
 		}
 		cell.Params["request_rate"], cell.Params["max_concurrency"] = rateParam(c.Load.RequestRate), concurrencyParam(c.Load.MaxConcurrency)
 		r.Cells = append(r.Cells, cell)
-		r.Notes = append(r.Notes, c.notes(cell, loads > 1)...)
+		r.Notes = append(r.Notes, c.notes(cell, loads > 1, len(cells[i].Results)-len(c.Results))...)
+		cut = cut || cell.Metrics["unfinished"].Max > 0
+	}
+	if cut {
+		r.Columns = append(r.Columns, "unfinished")
 	}
 	r.judgeServe(o)
-	r.Plots = servePlots(r, cells)
+	r.Plots = servePlots(r, whole)
 	return r
 }
 
-// notes are what to know of the load's results; named says which load it is.
-func (c *ServeCell) notes(cell Cell, named bool) []string {
+// whole is the cell without the repeat that an interruption cut, whose figures would
+// pull the others' down; a cell that has no other keeps it.
+func (c *ServeCell) whole() ServeCell {
+	isCut := func(res *ServeResult) bool { return res.Unfinished > 0 }
+	if results := slices.DeleteFunc(slices.Clone(c.Results), isCut); len(results) > 0 {
+		return ServeCell{Load: c.Load, Results: results}
+	}
+	return *c
+}
+
+// notes are what to know of the load's results; named says which load it is, leftOut
+// how many repeats are not among them because they were cut.
+func (c *ServeCell) notes(cell Cell, named bool, leftOut int) []string {
 	var notes []string
+	if leftOut > 0 {
+		notes = append(notes, "Interrupted: the last repeat was cut and is left out.")
+	}
 	for _, res := range c.Results {
 		notes = append(notes, res.Notes()...)
 		for _, kind := range res.failureList() {
@@ -85,6 +105,7 @@ func serveMetrics(results []*ServeResult, o ServeOptions) map[string]Metric {
 	}
 	put("completed", "", func(s *ServeResult) float64 { return float64(s.Completed) })
 	put("failed", "", func(s *ServeResult) float64 { return float64(s.Failed) })
+	put("unfinished", "", func(s *ServeResult) float64 { return float64(s.Unfinished) })
 	put("duration", "s", func(s *ServeResult) float64 { return s.Duration.Seconds() })
 	put("total_input_tokens", "", func(s *ServeResult) float64 { return float64(s.InputTokens) })
 	put("total_output_tokens", "", func(s *ServeResult) float64 { return float64(s.OutputTokens) })

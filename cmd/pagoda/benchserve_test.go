@@ -12,10 +12,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/bench"
 )
 
-// fakeServer answers completions with three tokens, and counts what it was asked.
-func fakeServer(t *testing.T, fail bool) (url string, asked *[]map[string]any) {
+// fakeServer answers so many completions (0: all) with three tokens, the others with 503, and counts what it was asked.
+func fakeServer(t *testing.T, answers int) (url string, asked *[]map[string]any) {
 	asked = new([]map[string]any)
 	var mu sync.Mutex // guards it while requests are there
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -31,7 +33,7 @@ func fakeServer(t *testing.T, fail bool) (url string, asked *[]map[string]any) {
 			*asked = append(*asked, in)
 			n := len(*asked)
 			mu.Unlock()
-			if fail && n > 1 {
+			if answers > 0 && n > answers {
 				http.Error(w, `{"error":{"message":"busy"}}`, http.StatusServiceUnavailable)
 				return
 			}
@@ -60,7 +62,7 @@ func pagoda(args ...string) (string, error) {
 }
 
 func TestBenchServe(t *testing.T) {
-	url, asked := fakeServer(t, false)
+	url, asked := fakeServer(t, 0)
 	dir := t.TempDir()
 	out, err := pagoda("bench", "serve", "--base-url", url, "-q", "--num-prompts", "6", "--max-concurrency", "1", "--repeats", "2", "--prompt-token-ids", "--vocab-size", "50",
 		"--input-len", "5", "--output-len", "3", "--temperature", "0", "--goodput", "ttft:60000", "tpot:60000", "--output-dir", filepath.Join(dir, "report"),
@@ -92,7 +94,7 @@ func TestBenchServe(t *testing.T) {
 
 // TestBenchServeNumPrompts: without --num-prompts each load gets few enough.
 func TestBenchServeNumPrompts(t *testing.T) {
-	url, asked := fakeServer(t, false)
+	url, asked := fakeServer(t, 0)
 	common := []string{"bench", "serve", "--base-url", url, "-q", "--prompt-token-ids", "--vocab-size", "50", "--input-len", "5", "--output-len", "3"}
 	_, err := pagoda(common...)
 	require.NoError(t, err)
@@ -106,15 +108,28 @@ func TestBenchServeNumPrompts(t *testing.T) {
 }
 
 func TestBenchServeThatFails(t *testing.T) {
-	url, _ := fakeServer(t, true)
+	url, _ := fakeServer(t, 1)
 	out, err := pagoda("bench", "serve", "--base-url", url, "-q", "--num-prompts", "4", "--prompt-token-ids", "--vocab-size", "50")
 	require.ErrorContains(t, err, "no request succeeded, 4 failed")
 	require.Contains(t, out, "failed: 4 × status 503 (the first: status 503: busy)")
 	require.Equal(t, exitFailure, exitCode(err))
+
+	url, _ = fakeServer(t, 1+4)
+	dir := t.TempDir()
+	out, err = pagoda("bench", "serve", "--base-url", url, "-q", "--num-prompts", "4", "--max-concurrency", "1,2", "--prompt-token-ids", "--vocab-size", "50",
+		"--input-len", "5", "--output-len", "3", "--output-dir", dir)
+	require.ErrorContains(t, err, "no request succeeded, 4 failed")
+	require.Regexp(t, `(?m)^Successful requests: +4$`, out)
+	data, err := os.ReadFile(filepath.Join(dir, "report.json"))
+	require.NoError(t, err, "the load that went well is kept")
+	var report bench.Report
+	require.NoError(t, json.Unmarshal(data, &report))
+	require.Len(t, report.Cells, 2)
+	require.EqualValues(t, []float64{4, 0}, []float64{report.Cells[0].Metrics["completed"].Median, report.Cells[1].Metrics["completed"].Median})
 }
 
 func TestBenchServeRefusesWhatMakesNoSense(t *testing.T) {
-	url, asked := fakeServer(t, false)
+	url, asked := fakeServer(t, 0)
 	for want, args := range map[string][]string{
 		"--request-rate":       {"--request-rate", "-1"},
 		"--burstiness":         {"--burstiness", "0", "--request-rate", "4"},

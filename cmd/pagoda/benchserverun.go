@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,9 @@ import (
 
 // errServeInterrupted ends a run of which only a part is there.
 var errServeInterrupted = errors.New("interrupted: the figures are of what was done by then")
+
+// errNoSuccess is a load none of whose requests was answered.
+var errNoSuccess = errors.New("no request succeeded")
 
 // serveSession is a server that is ready to be loaded.
 type serveSession struct {
@@ -69,10 +73,15 @@ func (f *serveLoadFlags) run(cmd *cobra.Command) (err error) {
 		s.cells = append(s.cells, bench.ServeCell{Load: load})
 	}
 	err = s.measure(ctx)
-	if err != nil && !errors.Is(err, errServeInterrupted) {
+	if !s.measured() && !errors.Is(err, errServeInterrupted) {
 		return err
 	}
-	return errors.Join(s.report(), err)
+	return errors.Join(s.report(), err) // what was measured is kept, whatever came then
+}
+
+// measured says whether there are results of any load.
+func (s *serveSession) measured() bool {
+	return slices.ContainsFunc(s.cells, func(c bench.ServeCell) bool { return len(c.Results) > 0 })
 }
 
 // warmUp sends a request that shows whether the flags are right, and the warm-ups.
@@ -106,8 +115,9 @@ func (s *serveSession) warmUp(ctx context.Context) error {
 	return nil
 }
 
-// measure runs every load in every repeat, interleaved.
-func (s *serveSession) measure(ctx context.Context) error {
+// measure runs every load in every repeat, interleaved. A load of which no request succeeds does not
+// end it: to find it may be what a sweep is for.
+func (s *serveSession) measure(ctx context.Context) (failed error) {
 	f := s.flags
 	for repeat := range f.repeats {
 		for i := range s.cells {
@@ -118,18 +128,25 @@ func (s *serveSession) measure(ctx context.Context) error {
 				seed += uint64(i)
 			}
 			prompts, err := f.data.Prompts(f.options.NumPrompts, seed, s.codec)
-			if err != nil {
+			switch {
+			case err != nil && s.measured(): // the server counts tokens, and may be gone
+				return err
+			case err != nil:
 				return usageError{err}
 			}
 			if s.resets {
 				s.client.ResetPrefixCache(ctx)
 			}
-			if err := s.once(ctx, &s.cells[i], prompts, seed, 1+repeat*len(s.cells)+i); err != nil {
+			err = s.once(ctx, &s.cells[i], prompts, seed, 1+repeat*len(s.cells)+i)
+			switch {
+			case errors.Is(err, errNoSuccess):
+				failed = cmp.Or(failed, err)
+			case err != nil:
 				return err
 			}
 		}
 	}
-	return nil
+	return failed
 }
 
 // once measures a load once, prints its table and saves its figures.
@@ -173,7 +190,7 @@ func (s *serveSession) once(ctx context.Context, cell *bench.ServeCell, prompts 
 		return errServeInterrupted
 	}
 	if res.Completed == 0 {
-		return fmt.Errorf("no request succeeded, %d failed", res.Failed)
+		return fmt.Errorf("%s: %w, %d failed", loadText(load), errNoSuccess, res.Failed)
 	}
 	return nil
 }
