@@ -86,7 +86,7 @@ func (c *cells) pretendedFlags(r *Report) {
 	}
 }
 
-// noteOthers says when other processes had the machine: with that, figures are low
+// noteOthers says when much of the machine was not this process': where other processes had it, figures are low
 // and their spread is wide.
 func (c *cells) noteOthers(r *Report, threads float64) {
 	busiest := 0.0
@@ -94,7 +94,7 @@ func (c *cells) noteOthers(r *Report, threads float64) {
 		busiest = max(busiest, r.Cells[i].Metrics["cpu_cores_busy"].Max)
 	}
 	if busiest > 0 && busiest < 0.75*threads {
-		r.Notes = append(r.Notes, fmt.Sprintf("At most %s of %.0f cores were busy with this: other processes had the rest, so compare ratios and not figures; repeat on a quiet machine.", shortValue(busiest), threads))
+		r.Notes = append(r.Notes, fmt.Sprintf("At most %s of %.0f cores were busy with this: the requests left the others idle, or other processes had them. If these did, compare ratios and not figures, and repeat on a quiet machine.", shortValue(busiest), threads))
 	}
 }
 

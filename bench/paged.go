@@ -49,10 +49,7 @@ func Paged(ctx context.Context, e Tunable, o PagedOptions) (*Report, error) {
 	r := c.report("paged", "paged: what the KV blocks hold, and what sharing saves", o.Load, arms)
 	r.Columns = []string{"kv_block_utilization", "internal_fragmentation", "contiguous_waste", "prefix_hit_rate", "shared_bytes_saved", "copied_blocks", "swap_out_bytes", "output_throughput"}
 	if len(r.Cells) == len(arms) && firstMeasured(r.Cells) == 0 {
-		r.Verdict = pagedVerdict(r.Cells, info)
-		if best := bestOf(r.Cells, "kv_block_utilization"); best >= 0 {
-			r.Best = r.Cells[best].Params
-		}
+		r.Verdict = pagedVerdict(r.Cells, info) // none is best: they are other requests, not settings
 	}
 	r.Plots = pagedPlots(arms, info)
 	return r, err

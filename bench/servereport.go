@@ -183,11 +183,25 @@ func (r *Report) judgeServe(o ServeOptions) {
 			r.Best[name] = r.Cells[best].Params[name]
 		}
 		text = fmt.Sprintf("Most at %s: ", paramList(r.Best, varied)) + text
-		if best == len(r.Cells)-1 {
+		if r.highest(best, varied) {
 			text += " It was the highest load tried: there may be more beyond it."
 		}
 	}
 	r.Verdict = text
+}
+
+// highest says whether no load is above that of the cell, nor without a bound.
+func (r *Report) highest(cell int, varied []string) bool {
+	for _, name := range varied {
+		own, ok := asNumber(r.Cells[cell].Params[name])
+		for i := range r.Cells {
+			other, finite := asNumber(r.Cells[i].Params[name])
+			if !ok || !finite || other > own {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func latencyText(metrics map[string]Metric, name string) string {
