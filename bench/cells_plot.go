@@ -15,6 +15,9 @@ func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report
 			"random_range_ratio": load.RangeRatio, "shared_prefix": load.SharedPrefix, "seed": c.o.Seed, "repeats": c.o.Repeats,
 		}},
 	}
+	if load.Rate > 0 {
+		r.Manifest.EffectiveFlags["request_rate"] = load.Rate
+	}
 	c.pretendedFlags(r)
 	least := c.o.Repeats
 	for _, a := range arms {

@@ -180,13 +180,16 @@ func TestCompareWantsTheSameLoad(t *testing.T) {
 	runs := map[int][]float64{16: {1000, 1010, 990, 1000, 1000}}
 	_, err := Compare(compared(map[string]any{"output_tokens": 128.0}, runs, nil), compared(map[string]any{"output_tokens": 64.0}, runs, nil))
 	require.ErrorContains(t, err, "--output-tokens 128, the other with 64")
-	a, b := compared(nil, runs, nil), compared(nil, runs, nil)
+	a, b := compared(map[string]any{"model": "demo"}, runs, nil), compared(map[string]any{"model": "demo"}, runs, nil)
 	a.Manifest.Machine, b.Manifest.Machine = "NVIDIA H200, driver 1.2, SM 1980 MHz, 16 cores, 2.1 GHz", "NVIDIA H200, driver 1.2, SM 1815 MHz, held down by power cap, 16 cores, 2.0 GHz"
 	r, err := Compare(a, b)
 	require.NoError(t, err)
 	require.NotContains(t, strings.Join(r.Notes, " "), "machines that differ")
+	require.NotContains(t, strings.Join(r.Notes, " "), "models differ")
+	b.Manifest.EffectiveFlags["model"] = "qwen2.5-0.5b"
 	b.Manifest.Machine = "NVIDIA H100, driver 1.2"
 	r, err = Compare(a, b)
 	require.NoError(t, err)
 	require.Contains(t, strings.Join(r.Notes, " "), "machines that differ")
+	require.Contains(t, strings.Join(r.Notes, " "), "models differ, demo and qwen2.5-0.5b")
 }

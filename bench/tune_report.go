@@ -16,6 +16,8 @@ func (t *tuner) finish(err error) *Report {
 	r := t.report("tune", "tune: "+t.objectiveName(), t.o.Load, nil)
 	r.Notes = nil
 	r.Cells = t.results
+	t.pretendedFlags(r)
+	r.setLimits(t.start) // the engine's own are the largest that were tried
 	r.Tables, r.Notes = t.tables, t.notes
 	r.Best = tunedParams(t.best)
 	r.Columns = []string{t.objective, "output_throughput", "median_tpot_ms", "p99_itl_ms", "p99_ttft_ms", "num_gpu_blocks", "num_preemptions"}
