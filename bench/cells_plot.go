@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -13,10 +14,8 @@ func (c *cells) report(experiment, title string, load Load, arms []*arm) *Report
 		Manifest: Manifest{EffectiveFlags: map[string]any{
 			"requests": load.Requests, "prompt_tokens": load.PromptTokens, "output_tokens": load.OutputTokens,
 			"random_range_ratio": load.RangeRatio, "shared_prefix": load.SharedPrefix, "seed": c.o.Seed, "repeats": c.o.Repeats,
+			"request_rate": rateParam(cmp.Or(load.Rate, math.Inf(1))),
 		}},
-	}
-	if load.Rate > 0 {
-		r.Manifest.EffectiveFlags["request_rate"] = load.Rate
 	}
 	c.pretendedFlags(r)
 	least := c.o.Repeats

@@ -48,8 +48,9 @@ func (c *comparison) report() *Report {
 		r.Manifest.Machine = "baseline: " + c.a.Manifest.Machine + "; optimized: " + c.b.Manifest.Machine
 		r.Notes = append(r.Notes, "The two were measured on machines that differ, so the ratios are of machines as well as of settings.")
 	}
-	if a, b := paramText(c.a.Manifest.EffectiveFlags["model"]), paramText(c.b.Manifest.EffectiveFlags["model"]); a != b {
-		r.Notes = append(r.Notes, fmt.Sprintf("The models differ, %s and %s, so the ratios are of models as well as of settings.", a, b))
+	a, b := c.a.Manifest.EffectiveFlags["model"], c.b.Manifest.EffectiveFlags["model"]
+	if a != nil && b != nil && paramText(a) != paramText(b) {
+		r.Notes = append(r.Notes, fmt.Sprintf("The models differ, %s and %s, so the ratios are of models as well as of settings.", paramText(a), paramText(b)))
 	}
 	if c.a.Manifest.Commit != c.b.Manifest.Commit {
 		r.Manifest.Commit = c.a.Manifest.Commit + " against " + c.b.Manifest.Commit

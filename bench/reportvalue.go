@@ -89,7 +89,7 @@ func direction(metric string) int {
 		metric == "kv_block_utilization", metric == "shared_bytes_saved":
 		return higherIsBetter
 	case strings.HasSuffix(metric, "_ms"), strings.Contains(metric, "preemptions"), strings.HasPrefix(metric, "swap_"),
-		strings.HasSuffix(metric, "fragmentation"), strings.HasSuffix(metric, "waste"), metric == "failed", metric == "num_failed":
+		strings.HasSuffix(metric, "fragmentation"), strings.HasSuffix(metric, "waste"), metric == "failed", metric == "num_failed", metric == "unfinished":
 		return lowerIsBetter
 	}
 	return noDirection
