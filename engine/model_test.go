@@ -288,17 +288,17 @@ func TestInfoOfAModel(t *testing.T) {
 // not taken for numbers that are none, for which everybody's cached prefixes are forgotten.
 func TestOnlyIDsThatAreDrawn(t *testing.T) {
 	e := openTiny(t, func(c *Config) { c.SampleVocab = 290 })
-	beyond := &scripted{mask: func(mask []uint32) (bool, error) {
+	mask := func(mask []uint32) (bool, error) {
 		clear(mask)
 		mask[295/32] = 1 << (295 % 32)
 		return false, nil
-	}}
+	}
 	shared := Request{Prompt: prompt(1, 48), MaxTokens: 1}
 	for range 2 {
 		s, err := e.Submit(context.Background(), shared)
 		require.NoError(t, err)
 		_, _ = readAll(t, s)
-		s, err = e.Submit(context.Background(), Request{Prompt: prompt(2, 20), MaxTokens: 2, Constrain: constrain(beyond)})
+		s, err = e.Submit(context.Background(), Request{Prompt: prompt(2, 20), MaxTokens: 2, Constrain: constrain(&scripted{mask: mask})})
 		require.NoError(t, err)
 		_, last := readAll(t, s)
 		require.ErrorIs(t, last.Err, ErrConstraint)
