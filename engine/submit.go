@@ -276,7 +276,9 @@ func (e *Engine) checkSampling(r *Request, maxTokens int) error {
 			return invalid(f.param, "is %v, want %v to %v", f.value, f.lo, f.hi)
 		}
 	}
-	switch {
+	switch r := s.RepetitionPenalty; {
+	case r != 0 && (r < 0.01 || r > 100): // logits divided by less may be infinite, which counts as a broken model
+		return invalid("repetition_penalty", "is %v, want 0.01 to 100, or 0 for off", r)
 	case s.TopK < -1:
 		return invalid("top_k", "is %d, want at least 1, or 0 or -1 for off", s.TopK)
 	case s.MinTokens < 0 || int(s.MinTokens) > maxTokens:

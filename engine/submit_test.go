@@ -39,6 +39,7 @@ func TestSubmitRefusals(t *testing.T) {
 		"min_p":               {func(r *Request) { r.Sampling.MinP = -0.1 }, ErrInvalid, "min_p"},
 		"top_k":               {func(r *Request) { r.Sampling.TopK = -2 }, ErrInvalid, "top_k"},
 		"repetition":          {func(r *Request) { r.Sampling.RepetitionPenalty = -1 }, ErrInvalid, "repetition_penalty"},
+		"repetition tiny":     {func(r *Request) { r.Sampling.RepetitionPenalty = 1e-40 }, ErrInvalid, "repetition_penalty"},
 		"repetition inf":      {func(r *Request) { r.Sampling.RepetitionPenalty = inf }, ErrInvalid, "repetition_penalty"},
 		"presence":            {func(r *Request) { r.Sampling.PresencePenalty = 2.1 }, ErrInvalid, "presence_penalty"},
 		"frequency":           {func(r *Request) { r.Sampling.FrequencyPenalty = -2.1 }, ErrInvalid, "frequency_penalty"},
