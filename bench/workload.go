@@ -44,20 +44,20 @@ func RandomWorkload(seed uint64, n, vocab int, rate float64, sharedPrefix int, l
 		return out
 	}
 	prefix := ids(sharedPrefix)
-	work, gaps := make(Workload, n), make([]float64, n) // gaps: up to each arrival
+	work, arrivals := make(Workload, n), make([]float64, n) // arrivals: of one a second
 	var at float64
 	for i := range work {
 		prompt, output := lengths(r)
 		tokens := ids(max(prompt, 1))
 		copy(tokens, prefix)
-		work[i], gaps[i] = Job{Prompt: tokens, MaxTokens: max(output, 1)}, at
+		work[i], arrivals[i] = Job{Prompt: tokens, MaxTokens: max(output, 1)}, at
 		if rate > 0 && !math.IsInf(rate, 1) {
 			at += r.ExpFloat64()
 		}
 	}
 	for i := range work {
 		if at > 0 {
-			work[i].At = time.Duration(gaps[i] / at * float64(n) / rate * float64(time.Second))
+			work[i].At = time.Duration(arrivals[i] / at * float64(n) / rate * float64(time.Second))
 		}
 	}
 	return work

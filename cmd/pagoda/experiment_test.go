@@ -44,6 +44,9 @@ func TestExperimentsOnTheDemo(t *testing.T) {
 		r, err := bench.ReadReport(c.name)
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, len(r.Cells), c.cells, c.name)
+		if c.name == "paged" {
+			require.Empty(t, r.Best, "its rows are other requests")
+		}
 		for _, name := range c.flags {
 			require.Contains(t, r.Manifest.EffectiveFlags, name, c.name)
 		}
@@ -73,6 +76,10 @@ func TestTuneOnTheDemo(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(config), "max_num_seqs: ")
 	require.FileExists(t, "tuned/runs.jsonl")
+	r, err := bench.ReadReport("tuned")
+	require.NoError(t, err)
+	require.Less(t, r.Manifest.EffectiveFlags["max_num_seqs"], 1100.0, "the flags are those of the start")
+	require.Equal(t, "inf", r.Manifest.EffectiveFlags["request_rate"])
 }
 
 // TestExperimentRefusals: bad settings are told before a model loads, and leave no

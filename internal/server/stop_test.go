@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"math/rand/v2"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -170,4 +171,20 @@ func TestStopIDsInText(t *testing.T) {
 		require.Contains(t, body, `"stop_reason":`+c.reason, c.extra)
 	}
 	require.True(t, slices.Equal([]int32(nil), f.last(t).StopIDs))
+}
+
+// TestClientThatIsGone: what nobody waits for any more is no success, in the metrics and to a client that has closed its
+// half alone.
+func TestClientThatIsGone(t *testing.T) {
+	s := newTestServer(t, newFakeEngine("x"), Config{})
+	req := s.defaults()
+	ctx, cancel := context.WithCancel(context.Background())
+	g := &generation{s: s, r: &req, prompts: [][]int32{{1}}}
+	require.NoError(t, g.submit(ctx))
+	cancel()
+	w := httptest.NewRecorder()
+	s.fail(ctx, w, g, nil, ctx.Err(), "prompt")
+	require.Equal(t, 499, w.Code)
+	_, kind, _, _ := errorOf(t, w)
+	require.Equal(t, typeInvalidRequest, kind)
 }

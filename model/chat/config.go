@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+
+	"github.com/pagoda-engine/pagoda/internal/regular"
 )
 
 // tokenizerConfig is what chat needs of tokenizer_config.json.
@@ -31,7 +33,7 @@ func SpecialConfig(name string, data []byte) (map[string]string, error) {
 
 // readTokenizerConfig reads the file; one that does not exist says nothing.
 func readTokenizerConfig(path string) (tokenizerConfig, error) {
-	data, err := readFile(path, maxFile)
+	data, err := regular.ReadFile(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return tokenizerConfig{}, nil
 	}

@@ -1,11 +1,6 @@
 package chat
 
-import (
-	"fmt"
-	"io"
-	"os"
-	"syscall"
-)
+import "github.com/pagoda-engine/pagoda/internal/regular"
 
 // maxFile bounds tokenizer_config.json and a file with a template. Those of published
 // models are below 300 KiB; New takes maxSource of a template.
@@ -13,32 +8,6 @@ const maxFile = 1 << 20
 
 // ReadSource reads a template that is not in a model directory, for New.
 func ReadSource(path string) (string, error) {
-	text, err := readFile(path, maxFile)
+	text, err := regular.ReadFile(path, maxFile)
 	return string(text), err
-}
-
-// readFile reads a regular file of at most most bytes, or what a symbolic link (the
-// Hugging Face cache is made of them) leads to. O_NONBLOCK keeps a named pipe from
-// hanging us, the limit a device from filling the memory.
-func readFile(path string, most int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: is not a regular file, which it must be or link to; put the text itself there", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, most+1)) // the size that Stat gives may grow
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > most {
-		return nil, fmt.Errorf("%s: is more than %d MiB, which no such file of a model is; see that it is the right one", path, most>>20)
-	}
-	return data, nil
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/nikolalohinski/gonja/v2/config"
 	"github.com/nikolalohinski/gonja/v2/exec"
+
+	"github.com/pagoda-engine/pagoda/internal/regular"
 )
 
 // ErrNoTemplate is what Load returns for a model without a chat template.
@@ -104,7 +106,7 @@ func Load(dir string, controlTokens []string) (*Template, error) {
 	}
 	var source string
 	jinja := filepath.Join(dir, "chat_template.jinja")
-	switch text, err := readFile(jinja, maxFile); {
+	switch text, err := regular.ReadFile(jinja, maxFile); {
 	case err == nil:
 		source, path = string(text), jinja
 	case !errors.Is(err, fs.ErrNotExist):

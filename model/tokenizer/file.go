@@ -1,11 +1,9 @@
 package tokenizer
 
 import (
-	"fmt"
-	"io"
-	"os"
 	"path/filepath"
-	"syscall"
+
+	"github.com/pagoda-engine/pagoda/internal/regular"
 )
 
 // maxFile bounds a tokenizer.json; the largest of published models, with 256 Ki tokens,
@@ -14,31 +12,5 @@ const maxFile = 64 << 20
 
 // ReadFile reads dir/tokenizer.json, for PeekVocabSize.
 func ReadFile(dir string) ([]byte, error) {
-	return readFile(filepath.Join(dir, "tokenizer.json"), maxFile)
-}
-
-// readFile reads a regular file of at most most bytes, or what a symbolic link (the
-// Hugging Face cache is made of them) leads to. O_NONBLOCK keeps a named pipe from
-// hanging us, the limit a device from filling the memory.
-func readFile(path string, most int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: is not a regular file, which it must be or link to; put the text itself there", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, most+1)) // the size that Stat gives may grow
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > most {
-		return nil, fmt.Errorf("%s: is more than %d MiB, which no such file of a model is; see that it is the right one", path, most>>20)
-	}
-	return data, nil
+	return regular.ReadFile(filepath.Join(dir, "tokenizer.json"), maxFile)
 }
