@@ -48,7 +48,8 @@ func TestTimes(t *testing.T) {
 	m := func(runs ...float64) Metric { return NewMetric("", runs) }
 	require.Equal(t, "2.00×", times(m(2, 2.1, 1.9), m(1, 1.1, 0.9)))
 	require.Equal(t, "0.50×", times(m(1, 1.1, 0.9), m(2, 2.1, 1.9)))
-	require.Equal(t, "1.10× (no difference beyond the spread)", times(m(1.1, 1.2, 1), m(1, 1.1, 0.9)))
+	require.Equal(t, "1.10×", times(m(1.1, 1.2, 1), m(1, 1.1, 0.9)), "in each repeat")
+	require.Equal(t, "1.10× (no difference beyond the spread)", times(m(1.1, 1, 1.2), m(1, 1.1, 0.9)))
 	require.Equal(t, "2.00× (by one repeat, whose spread is not known)", times(m(2), m(1)))
 	require.Equal(t, "not measured", times(m(2), m()))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -246,19 +247,18 @@ func (t *tuner) score(a *arm) float64 {
 	return c.medianOf(t.objective)
 }
 
-// winner is the arm that beats the present best by the most, or the present best. An
-// arm beats another when it is better beyond the spread, or by 5 % in the median
-// with neither end of its range worse: several such steps may add up to what the
-// verification at the end, which is strict, can tell from noise.
+// winner is the arm that beats the present best by the most, or the present best. Steps
+// that the spread hides may win: several of them may add up to what the verification at
+// the end, which is strict, can tell from noise.
 func (t *tuner) winner(now *arm, alive []*arm) *arm {
-	best, present := now, now.cell()
+	present := now.cell()
 	old := present.Metrics[t.objective]
+	best, most := now, 0.0
 	for _, a := range alive {
 		c := a.cell()
 		m := c.Metrics[t.objective]
-		leads := m.Median >= 1.05*old.Median && m.Min >= old.Min && m.Max >= old.Max
-		if a != now && c.measured() && (below(old, m) || leads) && t.score(a) > t.score(best) {
-			best = a
+		if gain := gains(old, m).Median; c.measured() && beats(m, old) && gain > most {
+			best, most = a, gain
 		}
 	}
 	return best
@@ -287,21 +287,35 @@ func (t *tuner) reason(now, winner *arm, arms []*arm, value func(engine.Limits) 
 		}
 	}
 	text := fmt.Sprintf("%s: %s", value(winner.limits), t.figures(winner))
-	old, new := now.cell(), winner.cell()
+	a, b := now.cell(), winner.cell()
+	old, new := a.Metrics[t.objective], b.Metrics[t.objective]
 	switch {
 	case len(others) == 0:
 		text += "; nothing else could win by the simulation"
 	case winner == now:
 		text += "; no other is better"
-	case below(old.Metrics[t.objective], new.Metrics[t.objective]):
-		text += "; better beyond the spread than " + value(now.limits)
+	case below(old, new):
+		text += "; better beyond the spread than " + value(now.limits) + byRepeat(old, new)
 	default:
-		text += "; better in the median than " + value(now.limits) + ", though not beyond the spread"
+		text += "; better in the median than " + value(now.limits) + byRepeat(old, new) + ", though not beyond the spread"
 	}
 	if len(others) > 0 {
 		text += " (" + strings.Join(others, "; ") + ")"
 	}
 	return text
+}
+
+// byRepeat says how many times as much b has as a in the repeats; "" where there is
+// but one, or nothing to divide by.
+func byRepeat(a, b Metric) string {
+	low, high, n := math.Inf(1), math.Inf(-1), min(len(a.Runs), len(b.Runs))
+	for i := range n {
+		low, high = min(low, b.Runs[i]/a.Runs[i]), max(high, b.Runs[i]/a.Runs[i])
+	}
+	if n < 2 || !finite(low) || !finite(high) {
+		return ""
+	}
+	return fmt.Sprintf(", by repeat %.2f–%.2f×", low, high)
 }
 
 // verify compares the start with the outcome, interleaved.
@@ -317,11 +331,11 @@ func (t *tuner) verify(ctx context.Context) error {
 	}
 	start, best := arms[0].cell(), arms[1].cell()
 	t.found = t.best
-	if !below(start.Metrics[t.objective], best.Metrics[t.objective]) {
+	if old, new := start.Metrics[t.objective], best.Metrics[t.objective]; !below(old, new) {
 		// What cannot be told from noise is no reason to change anything.
 		t.best = t.start
 		for key := range t.reasons {
-			t.reasons[key] = fmt.Sprintf("as at the start: all changes together gave %s against %s, which is no improvement beyond the spread", t.figures(arms[1]), t.figures(arms[0]))
+			t.reasons[key] = fmt.Sprintf("as at the start: all changes together gave %s against %s%s, which is no improvement beyond the spread", t.figures(arms[1]), t.figures(arms[0]), byRepeat(old, new))
 		}
 	}
 	return nil

@@ -77,7 +77,7 @@ func (t *tuner) verdict(err error) string {
 	figures := fmt.Sprintf("%s tok/s (%s–%s) against %s (%s–%s)", shortValue(best.Median), shortValue(best.Min), shortValue(best.Max),
 		shortValue(start.Median), shortValue(start.Min), shortValue(start.Max))
 	if start.Median > 0 {
-		figures += fmt.Sprintf(", %.2f×", best.Median/start.Median)
+		figures += fmt.Sprintf(", %.2f×", best.Median/start.Median) + byRepeat(start, best)
 	}
 	switch {
 	case below(start, best):
@@ -165,10 +165,15 @@ func (t *tuner) whyNot() string {
 	var b strings.Builder
 	m := c.Metrics[t.objective]
 	if m.Median > 0 && m.half() > 0.15*m.Median {
-		fmt.Fprintf(&b, "The start's own runs differ by %.0f %%: a quiet machine, or more --repeats, would show smaller differences. ", 100*m.half()/m.Median)
+		fmt.Fprintf(&b, "The start's own runs, each with requests of its own, differ by %.0f %%: a quiet machine would show smaller differences. ", 100*m.half()/m.Median)
 	}
+	short := c.medianOf("num_preemptions") > 0 || c.medianOf("waiting_for_blocks") >= 0.05 || c.medianOf("waiting_for_seqs") >= 0.05
+	// Answers that come too late to count are no want of requests.
+	inTime := c.medianOf(t.objective) >= 0.95*c.medianOf("output_throughput")
 	switch {
-	case c.medianOf("num_preemptions") == 0 && c.medianOf("waiting_for_blocks") < 0.05 && c.medianOf("waiting_for_seqs") < 0.05:
+	case !short && t.o.Load.Rate > 0 && inTime:
+		fmt.Fprintf(&b, "What limits the start is demand: requests come at --request-rate %s and none waits for blocks or for a place, so no setting can serve them faster than they come (%s); a higher rate shows what the device can do.", paramText(t.o.Load.Rate), t.busyText(c))
+	case !short:
 		fmt.Fprintf(&b, "At the start nothing is short: no request waits for blocks or for a place, so memory and concurrency have nothing to give; the device computes (%s).", t.busyText(c))
 	case c.medianOf("waiting_for_blocks") >= 0.05:
 		fmt.Fprintf(&b, "At the start requests wait for blocks %.0f %% of the time, yet no larger pool that was measured serves them faster beyond the spread: most likely the device is bound by compute.", 100*c.medianOf("waiting_for_blocks"))

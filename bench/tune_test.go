@@ -1,0 +1,188 @@
+package bench
+
+import (
+	"context"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+)
+
+// tuneFake tunes a fake whose throughput has its best at 0.8 of the memory and 64
+// sequences, with noise of a few per cent.
+func tuneFake(t *testing.T, runs string, resume bool, measured *int, stopAfter int) (*Report, *TunedConfig, error) {
+	t.Helper()
+	f := newFakeTunable()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	o := TuneOptions{Runs: runs, Resume: resume}
+	o.once = func(_ context.Context, a *arm, seed uint64) (map[string]float64, error) {
+		if *measured == stopAfter {
+			cancel()
+			return nil, ctx.Err()
+		}
+		*measured++
+		l := f.limits
+		rate := 1000 - 500*math.Abs(l.GPUMemoryUtilization-0.8) - 50*math.Abs(math.Log2(float64(l.MaxNumSeqs)/64))
+		return run(rate * (1 + 0.01*float64(seed%3))), nil
+	}
+	return Tune(ctx, f, o)
+}
+
+// TestTuneFindsResumesAndExplains: an interrupted search keeps what is done, goes on
+// without measuring anything twice, ends where an uninterrupted one does, and its file
+// parses back with its reasons.
+func TestTuneFindsResumesAndExplains(t *testing.T) {
+	whole, first, second, third := 0, 0, 0, 0
+	want, config, err := tuneFake(t, "", false, &whole, -1)
+	require.NoError(t, err)
+	require.InDelta(t, 0.8, want.Best["gpu_memory_utilization"], 1e-9)
+	require.Equal(t, 64, want.Best["max_num_seqs"])
+	require.Contains(t, want.Verdict, "improvement beyond the spread")
+
+	dir := t.TempDir()
+	runs := filepath.Join(dir, "runs.jsonl")
+	part, partial, err := tuneFake(t, runs, false, &first, 9)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NotEmpty(t, part.Cells)
+	require.Contains(t, part.Verdict, "--resume")
+	require.Contains(t, partial.String(), "Interrupted")
+	got, again, err := tuneFake(t, runs, true, &second, -1)
+	require.NoError(t, err)
+	require.Equal(t, whole, first+second, "a run was measured twice, or left out")
+	require.Equal(t, want.Best, got.Best)
+	require.Equal(t, config.String(), again.String())
+	_, _, err = tuneFake(t, runs, true, &third, -1)
+	require.NoError(t, err)
+	require.Zero(t, third, "all was there")
+
+	require.NoError(t, config.Write(dir))
+	text, err := os.ReadFile(filepath.Join(dir, ConfigFile))
+	require.NoError(t, err)
+	var values map[string]any
+	require.NoError(t, yaml.Unmarshal(text, &values))
+	require.Equal(t, map[string]any{
+		"gpu_memory_utilization": 0.8, "max_num_seqs": 64, "max_num_batched_tokens": 2048, "long_prefill_token_threshold": 0, "swap_space": 4,
+	}, values)
+	var doc yaml.Node
+	require.NoError(t, yaml.Unmarshal(text, &doc))
+	for i := 0; i < len(doc.Content[0].Content); i += 2 {
+		key := doc.Content[0].Content[i]
+		require.NotEmpty(t, key.HeadComment, key.Value)
+	}
+	require.Contains(t, config.String(), "better beyond the spread than 0.9", "the measured reason stands beside the value")
+}
+
+// TestTuneTriesStepsWithoutBound: where steps with decodes have a budget of their own,
+// the search tries larger ones without it, too, and its file says which won.
+func TestTuneTriesStepsWithoutBound(t *testing.T) {
+	f := newFakeTunable()
+	f.limits.MaxNumMixedTokens = 512
+	var o TuneOptions
+	o.once = func(_ context.Context, a *arm, seed uint64) (map[string]float64, error) {
+		rate := 1000.0
+		if l := f.limits; l.MaxNumMixedTokens < 0 && l.MaxNumBatchedTokens == 4096 {
+			rate = 1500
+		}
+		require.False(t, f.limits.MaxNumMixedTokens < 0 && f.limits.MaxNumBatchedTokens <= 512, "the bound does nothing there")
+		return run(rate * (1 + 0.01*float64(seed%3))), nil
+	}
+	r, config, err := Tune(context.Background(), f, o)
+	require.NoError(t, err)
+	require.Contains(t, r.Verdict, "max_num_batched_tokens 4096 instead of 2048, max_num_mixed_tokens 0 instead of 512")
+	require.Equal(t, "0", config.Values["max_num_mixed_tokens"])
+	require.Contains(t, config.String(), "4096: 1,5", "the measured reason")
+	require.Contains(t, config.String(), "2048, 512 beside decodes")
+}
+
+// TestTuneBoundsStepsForITL: who wants a longest wait for a token has budgets tried with a smaller
+// one for steps that decode; who does not, not.
+func TestTuneBoundsStepsForITL(t *testing.T) {
+	for _, itl := range []time.Duration{0, 50 * time.Millisecond} {
+		f := newFakeTunable()
+		var o TuneOptions
+		o.SLO.P99ITL = itl
+		bounded := 0
+		o.once = func(_ context.Context, _ *arm, seed uint64) (map[string]float64, error) {
+			if l := f.limits; l.MaxNumMixedTokens > 0 {
+				require.Greater(t, l.MaxNumBatchedTokens, l.MaxNumMixedTokens)
+				bounded++
+			}
+			return run(1000 * (1 + 0.01*float64(seed%3))), nil
+		}
+		_, _, err := Tune(context.Background(), f, o)
+		require.NoError(t, err)
+		require.Equal(t, itl > 0, bounded > 0, itl)
+	}
+}
+
+// TestNoiseIsNoImprovement: where settings differ by less than the runs of one, the
+// start stays, and the verdict says why.
+func TestNoiseIsNoImprovement(t *testing.T) {
+	noise := rand.New(rand.NewPCG(0, 0))
+	o := TuneOptions{}
+	o.once = func(context.Context, *arm, uint64) (map[string]float64, error) {
+		return run(1000 + 300*noise.Float64()), nil
+	}
+	f := newFakeTunable()
+	r, config, err := Tune(context.Background(), f, o)
+	require.NoError(t, err)
+	require.InDelta(t, 0.9, r.Best["gpu_memory_utilization"], 1e-9)
+	require.Equal(t, 256, r.Best["max_num_seqs"])
+	require.Contains(t, r.Verdict, "no measurable improvement")
+	require.Contains(t, r.Verdict, "so the parameters stay as they were")
+	require.Equal(t, "256", config.Values["max_num_seqs"])
+}
+
+// TestTuneComparesByRepeat: where the requests of the repeats differ more than the settings
+// do, what is better with each of them is better.
+func TestTuneComparesByRepeat(t *testing.T) {
+	f := newFakeTunable()
+	var o TuneOptions
+	o.once = func(_ context.Context, _ *arm, seed uint64) (map[string]float64, error) {
+		rate := []float64{1000, 1500, 700, 1200, 900}[seed]
+		if f.limits.MaxNumSeqs == 64 {
+			rate *= 1.1
+		}
+		return run(rate), nil
+	}
+	r, config, err := Tune(context.Background(), f, o)
+	require.NoError(t, err)
+	require.Contains(t, r.Verdict, "1.10×, by repeat 1.10–1.10×: an improvement beyond the spread")
+	require.Equal(t, 64, r.Best["max_num_seqs"])
+	require.Contains(t, config.String(), "better beyond the spread than 256, by repeat 1.10–1.10×")
+}
+
+// TestTuneNamesDemand: where requests come at a rate and none waits, they are what limits
+// the throughput; not so where their tokens come too late to count.
+func TestTuneNamesDemand(t *testing.T) {
+	for _, c := range []struct {
+		rate, good float64
+		waits      map[string]float64
+		want       string
+	}{
+		{8, 1, nil, "demand: requests come at --request-rate 8 and none waits"},
+		{0, 1, nil, "the device computes"},
+		{8, 0.5, nil, "the device computes"},
+		{8, 1, map[string]float64{"waiting_for_blocks": 0.5}, "wait for blocks 50 %"},
+	} {
+		f := newFakeTunable()
+		var o TuneOptions
+		o.Load.Rate, o.SLO.P99ITL = c.rate, time.Second
+		o.once = func(context.Context, *arm, uint64) (map[string]float64, error) {
+			m := run(1000)
+			m["output_goodput"] = 1000 * c.good
+			maps.Copy(m, c.waits)
+			return m, nil
+		}
+		r, _, err := Tune(context.Background(), f, o)
+		require.NoError(t, err)
+		require.Contains(t, r.Verdict, c.want)
+	}
+}
