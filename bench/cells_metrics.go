@@ -147,23 +147,28 @@ func bestOf(cells []Cell, metric string) int {
 	return best
 }
 
-// firstAsGood is the index of the first cell, in the order given, that is not worse
-// than the best beyond the spread and within 5 % of it: what lies beyond costs
-// more and brings nothing that could be told from noise. −1 when nothing was
-// measured.
-func firstAsGood(cells []Cell, metric string) int {
-	best := bestOf(cells, metric)
-	if best < 0 {
-		return -1
+// firstAsGood is the index of the first cell, by ascending values of a limit, that the best
+// does not beat: what lies beyond costs more and brings nothing that could be told from
+// noise. Once a cell was never held up by its limit, as free says, the engine does the same
+// under larger ones, so whatever more these measured is noise: they do not count. −1 when
+// nothing was measured.
+func firstAsGood(cells []Cell, metric string, free func(*Cell) bool) int {
+	if i := slices.IndexFunc(cells, func(c Cell) bool { return c.measured() && free(&c) }); i >= 0 {
+		cells = cells[:i+1]
 	}
-	top := cells[best].Metrics[metric]
-	for i := range cells {
-		m, ok := cells[i].Metrics[metric]
-		if ok && cells[i].measured() && !below(m, top) && m.Median >= 0.95*top.Median {
+	best := bestOf(cells, metric)
+	for i := range cells[:max(best, 0)] {
+		if m, ok := cells[i].Metrics[metric]; ok && cells[i].measured() && !beats(cells[best].Metrics[metric], m) {
 			return i
 		}
 	}
 	return best
+}
+
+// never says that a metric was measured and zero in every run.
+func (c *Cell) never(metric string) bool {
+	m := c.Metrics[metric]
+	return len(m.Runs) > 0 && m.Max == 0
 }
 
 // busyMetric is the metric that says how busy the device is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -144,9 +145,55 @@ func TestSpreadRule(t *testing.T) {
 	require.False(t, below(m(cell()), m(cell(1))), "nothing was measured")
 	require.False(t, below(m(cell(1)), m(cell(9))), "one run has no spread")
 	cells := []Cell{cell(50, 51, 52), cell(96, 99, 104), cell(97, 100, 103), cell(99, 101, 105)}
-	require.Equal(t, 1, firstAsGood(cells, "output_throughput"))
+	bound := func(*Cell) bool { return false }
+	require.Equal(t, 1, firstAsGood(cells, "output_throughput", bound))
 	require.Equal(t, 3, bestOf(cells, "output_throughput"))
-	require.Equal(t, -1, firstAsGood([]Cell{{}}, "output_throughput"))
+	require.Equal(t, -1, firstAsGood([]Cell{{}}, "output_throughput", bound))
+	noisy := []Cell{cell(80, 100, 91), cell(100, 90, 102)}
+	require.Zero(t, firstAsGood(noisy, "output_throughput", bound), "9 % less in the median, yet not in every repeat")
+	single := []Cell{cell(90), cell(96), cell(100)}
+	require.Equal(t, 1, firstAsGood(single, "output_throughput", bound), "one repeat has no spread: within 5 %")
+}
+
+// TestLimitsThatNeverBind: beyond a value that was never reached all run the same, and the
+// smallest of them is chosen, whatever noise says of the others.
+func TestLimitsThatNeverBind(t *testing.T) {
+	runs := func(a *arm, throughput float64, more map[string]float64) (map[string]float64, error) {
+		m := run(throughput * float64(1+len(a.runs)))
+		maps.Copy(m, more)
+		return m, nil
+	}
+	seqs := SeqsOptions{MaxNumSeqs: []int{16, 64, 128, 256}}
+	seqs.Load.Requests = 100
+	seqs.once = func(_ context.Context, a *arm, _ uint64) (map[string]float64, error) {
+		n := a.limits.MaxNumSeqs
+		return runs(a, float64(n), map[string]float64{"peak_running": float64(min(n, 90))})
+	}
+	r, err := Seqs(context.Background(), newFakeTunable(), seqs)
+	require.NoError(t, err)
+	require.Equal(t, 128, r.Best["max_num_seqs"], r.Verdict)
+	seqs.MaxNumSeqs = []int{16, 64, 80}
+	r, err = Seqs(context.Background(), newFakeTunable(), seqs)
+	require.NoError(t, err)
+	require.Equal(t, 80, r.Best["max_num_seqs"], "each bound, and was better than the one before")
+
+	memory := MemoryOptions{Utilizations: []float64{0.5, 0.7, 0.9}}
+	memory.once = func(_ context.Context, a *arm, _ uint64) (map[string]float64, error) {
+		u := a.limits.GPUMemoryUtilization
+		return runs(a, 1000*u, map[string]float64{"num_preemptions": max(0, 0.6-u), "waiting_for_blocks": 0})
+	}
+	r, err = Memory(context.Background(), newFakeTunable(), memory)
+	require.NoError(t, err)
+	require.InDelta(t, 0.7, r.Best["gpu_memory_utilization"], 0, r.Verdict)
+
+	swap := SwapOptions{SwapSpaces: []int64{0, 1 << 30, 2 << 30, 4 << 30}}
+	swap.once = func(_ context.Context, a *arm, _ uint64) (map[string]float64, error) {
+		n := gib(max(a.limits.SwapSpace, 0))
+		return runs(a, 100*(1+n), map[string]float64{"num_preemptions": 9, "num_cpu_blocks": n, "swap_pool_full": max(0, 2-n) * n})
+	}
+	r, err = Swap(context.Background(), newFakeTunable(), swap)
+	require.NoError(t, err)
+	require.InDelta(t, 2, r.Best["swap_space"], 0, r.Verdict)
 }
 
 // TestWhyTheSweetSpotEnds: each reason has its own figures.

@@ -131,7 +131,7 @@ func (c *cells) memoryArms(ctx context.Context, values []float64, load Load) ([]
 // preemptions that such a cell has: where the pool binds, more memory is safer. −1
 // when nothing was measured.
 func safest(cells []Cell) int {
-	best := firstAsGood(cells, "output_throughput")
+	best := firstAsGood(cells, "output_throughput", poolFree)
 	if best < 0 {
 		return -1
 	}
@@ -144,6 +144,9 @@ func safest(cells []Cell) int {
 	}
 	return best
 }
+
+// poolFree says that no request ever had to wait for a block or give one up.
+func poolFree(c *Cell) bool { return c.never("num_preemptions") && c.never("waiting_for_blocks") }
 
 // binds says whether requests were short of blocks.
 func binds(c *Cell) bool {

@@ -52,7 +52,8 @@ func Seqs(ctx context.Context, e Tunable, o SeqsOptions) (*Report, error) {
 	r := c.report("seqs", "seqs: how many sequences run at once", o.Load, arms)
 	r.Notes = append(notes, r.Notes...)
 	r.Columns = []string{"output_throughput", "median_tpot_ms", "median_queue_ms", "mean_running", "kv_cache_usage", "num_preemptions", "swap_out_bytes", "p99_itl_ms"}
-	if best := firstAsGood(r.Cells, "output_throughput"); best >= 0 {
+	free := func(c *Cell) bool { return seqsFree(c, o.Load.Requests) }
+	if best := firstAsGood(r.Cells, "output_throughput", free); best >= 0 {
 		r.Best = r.Cells[best].Params
 		r.Verdict = seqsVerdict(r.Cells, best, o.Load.Requests)
 	} else if len(r.Cells) > 0 {
@@ -88,6 +89,13 @@ func (c *cells) seqsArms(ctx context.Context, values []int, load Load) ([]*arm, 
 	arms = append(arms, found...)
 	slices.SortStableFunc(arms, func(a, b *arm) int { return compareParam(a.params["max_num_seqs"], b.params["max_num_seqs"]) })
 	return arms, err
+}
+
+// seqsFree says that max_num_seqs never kept one of the requests from running.
+func seqsFree(c *Cell, requests int) bool {
+	limit, _ := c.Params["max_num_seqs"].(int)
+	most := c.Metrics["peak_running"]
+	return limit >= requests || len(most.Runs) > 0 && most.Max < float64(limit)
 }
 
 // seqsBound is why a cell has no more throughput than it has.

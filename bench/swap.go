@@ -55,7 +55,7 @@ func Swap(ctx context.Context, e Tunable, o SwapOptions) (*Report, error) {
 	r.Notes = append(notes, r.Notes...)
 	r.Columns = []string{"output_throughput", "p99_e2el_ms", "p99_itl_ms", "preemptions_swap", "preemptions_recompute", "swap_out_bytes", "peak_swap_bytes"}
 	unforced := slices.DeleteFunc(slices.Clone(r.Cells), func(c Cell) bool { return isForced(&c) && started.PreemptionMode != "swap" })
-	if best := firstAsGood(unforced, "output_throughput"); best >= 0 {
+	if best := firstAsGood(unforced, "output_throughput", swapFree); best >= 0 {
 		// Of equal pools, however large they were asked to be, the first.
 		best = slices.IndexFunc(unforced, func(c Cell) bool {
 			return c.measured() && c.medianOf("num_cpu_blocks") == unforced[best].medianOf("num_cpu_blocks")
@@ -113,6 +113,11 @@ func swapArms(values []int64, base engine.Limits, load Load, fits int) []*arm {
 // isForced says whether a cell swaps whatever is short.
 func isForced(c *Cell) bool {
 	return c.Params["preemption_mode"] == "swap" && c.Params["watermark"] == 0.0
+}
+
+// swapFree says that whatever was to be swapped had room. Without a pool nothing ever is.
+func swapFree(c *Cell) bool {
+	return c.never("num_preemptions") || c.never("swap_pool_full") && c.Metrics["num_cpu_blocks"].Min > 0
 }
 
 // gib is a size in GiB.

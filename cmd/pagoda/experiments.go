@@ -40,9 +40,10 @@ func seqsCommand() *cobra.Command {
 	var o bench.SeqsOptions
 	cmd := x.command(&o.CellOptions, "seqs", "How many sequences to run at once",
 		`Measure values of max_num_seqs on one loaded engine: throughput, time of a token,
-queueing, use of the KV pool, preemptions. The sweet spot is the smallest value that is
-within 5 % of the best and that no other beats beyond the spread; printed is why it ends
-there: compute, KV blocks, swapping, or demand.`,
+queueing, use of the KV pool, preemptions. The sweet spot is the smallest value that the
+best does not beat, neither beyond the spread nor by 5 % with every repeat; values beyond
+one that was never reached run the same and do not count. Printed is why it ends there:
+compute, KV blocks, swapping, or demand.`,
 		"  pagoda bench seqs demo\n  pagoda bench seqs demo --max-num-seqs 1,2,4,8,16,32 --num-gpu-blocks-override 150", []string{"max-num-seqs"},
 		func(cmd *cobra.Command, model string) error {
 			x.config.MaxNumSeqs = 1
