@@ -51,7 +51,7 @@ func Memory(ctx context.Context, e Tunable, o MemoryOptions) (*Report, error) {
 	}
 	c := newCells(e, o.CellOptions)
 	defer c.restore()
-	notes := c.makeBind(0.85, o.Load)
+	notes := c.makeBind(o.Load)
 	arms, err := c.memoryArms(ctx, values, o.Load)
 	r := c.report("memory", "memory: the share of the device's memory that the engine may use", o.Load, arms)
 	r.Notes = append(append(notes, r.Notes...), engineMemoryNote, peakMemoryNote(info))
@@ -82,15 +82,19 @@ func peakMemoryNote(info engine.Info) string {
 	return "Peak memory is what the driver counts on the whole card: the CUDA context, loaded kernels, graphs and other processes are in it."
 }
 
-// makeBind pretends a device on which the load's need is the pool at a share of the
-// memory, unless its size was chosen. It says so.
-func (c *cells) makeBind(share float64, load Load) []string {
+// bindShare is the share of a pretended device's memory at which the pool is what the
+// requests need at most: some of the usual values lie below it and some above.
+const bindShare = 0.85
+
+// makeBind pretends a device on which the values of an experiment differ, unless its size
+// was chosen. It says so.
+func (c *cells) makeBind(load Load) []string {
 	if c.sizedByHand() {
 		return nil
 	}
 	info := c.e.Info()
 	peak := peakBlocks(load.workload(c.o.Seed, info.SampleVocab), info.BlockSize, info.MaxNumSeqs, load.SharedPrefix)
-	return []string{c.pretend(share, peak)}
+	return []string{c.pretend(bindShare, peak)}
 }
 
 // memoryArms measures the values, and the edges of what fits between them.

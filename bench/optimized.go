@@ -30,8 +30,12 @@ func Optimized(ctx context.Context, e Tunable, o BaselineOptions) (optimized, ba
 // ConfigFile is the name of the file in which Tune leaves the parameters it found.
 const ConfigFile = "optimal_config.yaml"
 
+// memoryLimitKey is the size of the device that the search was told to take for granted:
+// with another size the other values are no longer those that were measured.
+const memoryLimitKey = "memory_limit"
+
 // tunedKeys are the parameters of a TunedConfig, in the order of its file.
-var tunedKeys = []string{"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "max_num_mixed_tokens", "long_prefill_token_threshold", "target_itl_ms", "swap_space"}
+var tunedKeys = []string{memoryLimitKey, "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "max_num_mixed_tokens", "long_prefill_token_threshold", "target_itl_ms", "swap_space"}
 
 // TunedConfig is what Tune found: values by flag name with _, each with the measured
 // reason.
@@ -55,12 +59,11 @@ func (t *tuner) config(err error) *TunedConfig {
 	case err == nil:
 		c.Head = append(c.Head, strings.Split(t.verdict(nil), "\n")...)
 	}
-	if t.base.MemoryLimit != t.started.MemoryLimit {
-		c.Head = append(c.Head, fmt.Sprintf("Measured on a pretended device: give --memory-limit %d with it to have the same pool.", t.base.MemoryLimit))
-	} else if t.base.MemoryLimit > 0 {
-		c.Head = append(c.Head, fmt.Sprintf("Measured with --memory-limit %d (%s).", t.base.MemoryLimit, formatBinary(float64(t.base.MemoryLimit))))
-	}
 	params := tunedParams(t.best)
+	if limit := t.base.MemoryLimit; limit > 0 {
+		params[memoryLimitKey] = limit
+		c.Why[memoryLimitKey] = fmt.Sprintf("%s, as the search was told: everything below was measured with it", formatBinary(float64(limit)))
+	}
 	for _, key := range tunedKeys {
 		switch v := params[key].(type) {
 		case nil:

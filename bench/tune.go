@@ -94,7 +94,9 @@ func Tune(ctx context.Context, e Tunable, o TuneOptions) (*Report, *TunedConfig,
 	if err := e.Reconfigure(ctx, t.base); err != nil {
 		return nil, nil, fmt.Errorf("the parameters to begin with: %w", err)
 	}
-	t.notes = t.makeBind(1, o.Load)
+	if info.Device.Backend == "cpu" && t.base.MemoryLimit <= 0 {
+		t.notes = []string{fmt.Sprintf("The KV pool is the one that pagoda serve has on this machine, %s blocks at the start; --memory-limit searches with a smaller one, and is then in the file.", shortValue(float64(e.Info().NumBlocks)))}
+	}
 	t.start, t.best = t.base, t.base
 	if o.Runs != "" {
 		var err error

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +71,7 @@ func TestTuneFindsResumesAndExplains(t *testing.T) {
 	require.NoError(t, yaml.Unmarshal(text, &values))
 	require.Equal(t, map[string]any{
 		"gpu_memory_utilization": 0.8, "max_num_seqs": 64, "max_num_batched_tokens": 2048, "long_prefill_token_threshold": 0, "swap_space": 4,
+		"memory_limit": 1000,
 	}, values)
 	var doc yaml.Node
 	require.NoError(t, yaml.Unmarshal(text, &doc))
@@ -157,6 +160,30 @@ func TestTuneComparesByRepeat(t *testing.T) {
 	require.Contains(t, r.Verdict, "1.10×, by repeat 1.10–1.10×: an improvement beyond the spread")
 	require.Equal(t, 64, r.Best["max_num_seqs"])
 	require.Contains(t, config.String(), "better beyond the spread than 256, by repeat 1.10–1.10×")
+}
+
+// TestTuneMeasuresWhatIsServed: a CPU is not given a size that the server will not have,
+// and a size that the search was given is in the file that the server reads.
+func TestTuneMeasuresWhatIsServed(t *testing.T) {
+	for _, limit := range []int64{-1, 64 << 20} { // negative: none
+		f := newFakeTunable()
+		f.limits.MemoryLimit = limit
+		var o TuneOptions
+		o.once = func(context.Context, *arm, uint64) (map[string]float64, error) {
+			require.Equal(t, limit, f.limits.MemoryLimit)
+			return run(1000), nil
+		}
+		r, config, err := Tune(context.Background(), f, o)
+		require.NoError(t, err)
+		own := slices.ContainsFunc(r.Notes, func(note string) bool { return strings.Contains(note, "the one that pagoda serve has on this machine") })
+		require.Equal(t, limit < 0, own, r.Notes)
+		require.NotContains(t, r.Manifest.EffectiveFlags, "memory_limit", "it is the engine's own setting")
+		if limit < 0 {
+			require.NotContains(t, config.String(), "memory_limit")
+		} else {
+			require.Contains(t, config.String(), "# 64 MiB, as the search was told: everything below was measured with it\nmemory_limit: 67108864\n")
+		}
+	}
 }
 
 // TestTuneNamesDemand: where requests come at a rate and none waits, they are what limits

@@ -67,7 +67,7 @@ func TestTuneOnTheDemo(t *testing.T) {
 	skipWithoutDemo(t)
 	t.Chdir(t.TempDir())
 	args := append([]string{"tune", "demo", "--repeats", "1", "--gpu-memory-utilization", "0.9,0.95", "--max-num-seqs", "2,1100",
-		"--max-num-batched-tokens", "64,9000", "--swap-space", "0", "--output-dir", "tuned"}, tiny...)
+		"--max-num-batched-tokens", "64,9000", "--swap-space", "0", "--memory-limit", "1GiB", "--output-dir", "tuned"}, tiny...)
 	out, err := run(t, args...)
 	require.NoError(t, err)
 	require.Contains(t, out, "baseline")
@@ -75,6 +75,9 @@ func TestTuneOnTheDemo(t *testing.T) {
 	config, err := os.ReadFile("tuned/optimal_config.yaml")
 	require.NoError(t, err)
 	require.Contains(t, string(config), "max_num_seqs: ")
+	out, err = run(t, "plan", "demo", "--device", "cpu", "--config", "tuned/optimal_config.yaml")
+	require.NoError(t, err)
+	require.Contains(t, out, "1.00 GiB", "what it is served with is what it was measured with")
 	require.FileExists(t, "tuned/runs.jsonl")
 	r, err := bench.ReadReport("tuned")
 	require.NoError(t, err)
