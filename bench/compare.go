@@ -12,7 +12,8 @@ import (
 // Compare makes the report of what changed from one report to another: every metric
 // of every cell that both have, as a ratio with its confidence interval. The verdict
 // rests on a few headline metrics, of at least verdictRepeats runs each; it says why
-// there may be no difference.
+// there may be no difference. Of different models, quantizations or machines there are
+// ratios only.
 func Compare(baseline, optimized *Report) (*Report, error) {
 	c := comparison{a: baseline, b: optimized}
 	if err := c.sameLoad(); err != nil {
@@ -21,6 +22,7 @@ func Compare(baseline, optimized *Report) (*Report, error) {
 	if err := c.match(); err != nil {
 		return nil, err
 	}
+	c.unlike = c.whatDiffers()
 	// The seed is fixed: the same reports give the same intervals.
 	random := rand.New(rand.NewPCG(1, 0))
 	for i := range c.pairs {
@@ -34,6 +36,9 @@ type comparison struct {
 	a, b  *Report
 	names []string // of the parameters that cells are matched by
 	pairs []pair
+	// unlike is what makes the two things that a setting does not turn into each other:
+	// their ratios say which is faster, not that one is better. "" = they are alike.
+	unlike string
 }
 
 // pair is a cell of each report.

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"encoding/json"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -181,15 +182,43 @@ func TestCompareWantsTheSameLoad(t *testing.T) {
 	_, err := Compare(compared(map[string]any{"output_tokens": 128.0}, runs, nil), compared(map[string]any{"output_tokens": 64.0}, runs, nil))
 	require.ErrorContains(t, err, "--output-tokens 128, the other with 64")
 	a, b := compared(map[string]any{"model": "demo"}, runs, nil), compared(map[string]any{"model": "demo"}, runs, nil)
-	a.Manifest.Machine, b.Manifest.Machine = "NVIDIA H200, driver 1.2, SM 1980 MHz, 16 cores, 2.1 GHz", "NVIDIA H200, driver 1.2, SM 1815 MHz, held down by power cap, 16 cores, 2.0 GHz"
+	a.Manifest.Machine = "NVIDIA H200, driver 1.2, SM 1980 MHz, 4 threads, 16 cores, 2.1 GHz, 23.5 GiB of memory"
+	b.Manifest.Machine = "NVIDIA H200, driver 1.2, SM 1815 MHz, held down by power cap and heat, 2 threads, 16 cores, 2.0 GHz, 23.4 GiB of memory"
 	r, err := Compare(a, b)
 	require.NoError(t, err)
-	require.NotContains(t, strings.Join(r.Notes, " "), "machines that differ")
-	require.NotContains(t, strings.Join(r.Notes, " "), "models differ")
-	b.Manifest.EffectiveFlags["model"] = "qwen2.5-0.5b"
-	b.Manifest.Machine = "NVIDIA H100, driver 1.2"
-	r, err = Compare(a, b)
-	require.NoError(t, err)
-	require.Contains(t, strings.Join(r.Notes, " "), "machines that differ")
-	require.Contains(t, strings.Join(r.Notes, " "), "models differ, demo and qwen2.5-0.5b")
+	require.Contains(t, r.Verdict, "no measurable improvement")
+	require.Equal(t, a.Manifest.Machine, r.Manifest.Machine)
+}
+
+// TestCompareOfUnlikeThings: a smaller model is faster, not better, and no output of the
+// comparison says otherwise.
+func TestCompareOfUnlikeThings(t *testing.T) {
+	fast, slow := map[int][]float64{1: {150, 150, 150, 150, 150}, 16: {3000, 3010, 2990, 3000, 3000}}, map[int][]float64{1: {100, 101, 99, 100, 100}, 16: {1000, 1010, 990, 1000, 1000}}
+	late := map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{20, 21, 22, 21, 21})}
+	soon := map[string]Metric{"p99_itl_ms": NewMetric("ms", []float64{10, 11, 10, 10, 11})}
+	for _, c := range []struct {
+		flag, a, b, machineA, machineB string
+		want                           string
+	}{
+		{"model", "demo", "qwen2.5-0.5b", "x, 2 cores", "x, 2 cores", "Not the same model (demo against qwen2.5-0.5b): ratios only.\n"},
+		{"quantization", "none", "int8", "x", "x", "Not the same quantization (none against int8): ratios only.\n"},
+		{"model", "demo", "demo", "NVIDIA H100, sm_90a, 16 cores", "NVIDIA H200, sm_90a, 16 cores", "Not the same machine (NVIDIA H100 against NVIDIA H200): ratios only.\n"},
+		{"model", "a", "b", "x, 2 cores", "x", "Not the same model (a against b) nor the same machine (2 cores against –): ratios only.\n"},
+	} {
+		a, b := compared(map[string]any{c.flag: c.a}, slow, soon), compared(map[string]any{c.flag: c.b}, fast, late)
+		a.Manifest.Machine, b.Manifest.Machine = c.machineA, c.machineB
+		r, err := Compare(a, b)
+		require.NoError(t, err)
+		require.Equal(t, c.want+"Optimized ÷ baseline: output tok/s 1.50–3.00 ×, ITL p99 2.10 ×.", r.Verdict)
+		var text bytes.Buffer
+		r.Print(&text)
+		page, err := r.html()
+		require.NoError(t, err)
+		data, err := json.Marshal(r.forJSON())
+		require.NoError(t, err)
+		for _, out := range []string{text.String(), string(page), string(data)} {
+			require.Contains(t, out, "ratios only")
+			require.NotRegexp(t, "better|worse|[Ii]mprove|no difference", out)
+		}
+	}
 }

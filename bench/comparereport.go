@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -33,10 +34,10 @@ func (c *comparison) report() *Report {
 			}
 		}
 		r.Cells = append(r.Cells, cell)
-		r.Tables = append(r.Tables, p.table(true))
+		r.Tables = append(r.Tables, p.table(true, c.unlike == ""))
 	}
 	for _, p := range c.pairs {
-		if more := p.table(false); len(more.Rows) > 0 {
+		if more := p.table(false, false); len(more.Rows) > 0 {
 			r.Tables = append(r.Tables, more)
 		}
 	}
@@ -44,20 +45,13 @@ func (c *comparison) report() *Report {
 		r.Tables = append(r.Tables, flags)
 	}
 	r.Plots = c.plots()
-	if unclocked(c.a.Manifest.Machine) != unclocked(c.b.Manifest.Machine) {
+	if !slices.Equal(machineParts(c.a.Manifest.Machine), machineParts(c.b.Manifest.Machine)) {
 		r.Manifest.Machine = "baseline: " + c.a.Manifest.Machine + "; optimized: " + c.b.Manifest.Machine
-		r.Notes = append(r.Notes, "The two were measured on machines that differ, so the ratios are of machines as well as of settings.")
-	}
-	a, b := c.a.Manifest.EffectiveFlags["model"], c.b.Manifest.EffectiveFlags["model"]
-	if a != nil && b != nil && paramText(a) != paramText(b) {
-		r.Notes = append(r.Notes, fmt.Sprintf("The models differ, %s and %s, so the ratios are of models as well as of settings.", paramText(a), paramText(b)))
 	}
 	if c.a.Manifest.Commit != c.b.Manifest.Commit {
 		r.Manifest.Commit = c.a.Manifest.Commit + " against " + c.b.Manifest.Commit
 	}
-	r.Notes = append(r.Notes,
-		fmt.Sprintf("The ratio is optimized ÷ baseline of the medians; its 95 %% interval is a bootstrap over the runs with a fixed seed. A metric is better or worse where each side has at least %d runs, the ranges of the two lie apart by more than half of the wider one, and the medians by %.0f %%; the verdict rests on %s alone.",
-			verdictRepeats, 100*verdictChange, headlineNames()))
+	r.Notes = append(r.Notes, c.methodNote())
 	if c.a.Manifest.Command != c.b.Manifest.Command || c.a.Manifest.Date != c.b.Manifest.Date {
 		r.Notes = append(r.Notes, "The two were measured one after the other, so a machine that became faster or slower meanwhile counts as a difference; pagoda bench optimized measures both interleaved in one process.")
 	}
@@ -67,11 +61,14 @@ func (c *comparison) report() *Report {
 	return r
 }
 
-// unclocked is a machine without its clocks at one moment.
-func unclocked(machine string) string {
-	return strings.Join(slices.DeleteFunc(strings.Split(machine, ", "), func(part string) bool {
-		return strings.HasSuffix(part, "Hz") || strings.HasPrefix(part, "held down by")
-	}), ", ")
+// methodNote says what the figures are, and where there is a verdict, what it takes.
+func (c *comparison) methodNote() string {
+	text := "The ratio is optimized ÷ baseline of the medians; its 95 % interval is a bootstrap over the runs with a fixed seed."
+	if c.unlike != "" {
+		return text
+	}
+	return text + fmt.Sprintf(" A metric is better or worse where each side has at least %d runs, the ranges of the two lie apart by more than half of the wider one, and the medians by %.0f %%; the verdict rests on %s alone.",
+		verdictRepeats, 100*verdictChange, headlineNames())
 }
 
 // headlineNames lists the metrics that the verdict rests on.
@@ -84,11 +81,13 @@ func headlineNames() string {
 }
 
 // table is a pair's metrics beside each other: those that count for the verdict, or
-// the others, which only the page shows.
-func (p *pair) table(counts bool) Table {
+// the others, which only the page shows; judged with a word on each.
+func (p *pair) table(counts, judged bool) Table {
 	t := Table{Title: p.label, Header: []string{"metric", "baseline", "optimized", "ratio", "95 % interval", ""}, Text: 1}
 	if !counts {
 		t.Title, t.pageOnly = strings.TrimSpace(p.label+" further metrics"), true
+	}
+	if !judged {
 		t.Header = t.Header[:5]
 	}
 	for _, ch := range p.changes {
@@ -99,7 +98,7 @@ func (p *pair) table(counts bool) Table {
 			displayName(ch.metric) + unitSuffix(ch.metric, ch.a.Unit), withSpread(ch.a), withSpread(ch.b),
 			ratioText(ch.ratio), intervalText(ch.low, ch.high),
 		}
-		if counts {
+		if judged {
 			row = append(row, ch.word())
 		}
 		t.Rows = append(t.Rows, row)
@@ -144,8 +143,12 @@ func (c *comparison) flagTable() Table {
 	return t
 }
 
-// verdict says what improved and what got worse, or why nothing did.
+// verdict says what improved and what got worse, or why nothing did; of unlike things the
+// ratios alone.
 func (c *comparison) verdict() string {
+	if c.unlike != "" {
+		return "Not " + c.unlike + ": ratios only.\nOptimized ÷ baseline: " + c.ratiosText() + "."
+	}
 	better, worse := c.summary(betterResult), c.summary(worseResult)
 	var out []string
 	switch {
@@ -176,6 +179,28 @@ func (c *comparison) mediansText() string {
 		return ""
 	}
 	return "By the medians, which chance may have set apart, output tok/s is " + strings.Join(parts, ", ") + "."
+}
+
+// ratiosText lists the headline metrics' ratios, from the least to the greatest of the
+// settings.
+func (c *comparison) ratiosText() string {
+	var parts []string
+	for _, metric := range headline {
+		low, high := math.Inf(1), math.Inf(-1)
+		for _, p := range c.pairs {
+			if ch, ok := p.find(metric); ok && finite(ch.ratio) {
+				low, high = min(low, ch.ratio), max(high, ch.ratio)
+			}
+		}
+		switch {
+		case low > high:
+		case low == high:
+			parts = append(parts, fmt.Sprintf("%s %s", displayName(metric), ratioText(low)))
+		default:
+			parts = append(parts, fmt.Sprintf("%s %.2f–%s", displayName(metric), low, ratioText(high)))
+		}
+	}
+	return cmp.Or(strings.Join(parts, ", "), "no metric is in both")
 }
 
 func (c *comparison) reasonText() string {
@@ -253,7 +278,10 @@ func (c *comparison) plots() []Plot {
 	var out []Plot
 	ratios := Plot{
 		Name: "ratios", Title: "Optimized against baseline", YLabel: "ratio of the medians, with its 95 % interval; 1 = no change", reference: 1,
-		Caption: "Throughput is better above 1, latency below it. An interval with an arrow goes on; its ends are in the table.",
+		Caption: "An interval with an arrow goes on; its ends are in the table.",
+	}
+	if c.unlike == "" {
+		ratios.Caption = "Throughput is better above 1, latency below it. " + ratios.Caption
 	}
 	shown := c.pairs[:min(len(c.pairs), len(palette))]
 	for _, metric := range metricOrder[:12] {

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -12,6 +13,34 @@ import (
 // wideSpread is from when on the runs of a cell scatter so much that the verdict
 // says so.
 const wideSpread = 0.05
+
+// whatDiffers says in which of model, quantization and machine the reports differ; "" for
+// none. What a report does not say is no difference.
+func (c *comparison) whatDiffers() string {
+	var out []string
+	for _, name := range []string{"model", "quantization"} {
+		a, b := c.a.Manifest.EffectiveFlags[name], c.b.Manifest.EffectiveFlags[name]
+		if a != nil && b != nil && paramText(a) != paramText(b) {
+			out = append(out, fmt.Sprintf("the same %s (%s against %s)", name, paramText(a), paramText(b)))
+		}
+	}
+	a, b := machineParts(c.a.Manifest.Machine), machineParts(c.b.Manifest.Machine)
+	onlyA := slices.DeleteFunc(slices.Clone(a), func(part string) bool { return slices.Contains(b, part) })
+	onlyB := slices.DeleteFunc(slices.Clone(b), func(part string) bool { return slices.Contains(a, part) })
+	if len(a) > 0 && len(b) > 0 && len(onlyA)+len(onlyB) > 0 {
+		out = append(out, fmt.Sprintf("the same machine (%s against %s)", cmp.Or(strings.Join(onlyA, ", "), "–"), cmp.Or(strings.Join(onlyB, ", "), "–")))
+	}
+	return strings.Join(out, " nor ")
+}
+
+// machineParts are what a machine is made of, without its clocks at one moment, the memory
+// that its kernel left, and the threads, which are a setting.
+func machineParts(machine string) []string {
+	return slices.DeleteFunc(strings.Split(machine, ", "), func(part string) bool {
+		passing := slices.ContainsFunc([]string{"Hz", " threads", " of memory"}, func(end string) bool { return strings.HasSuffix(part, end) })
+		return part == "" || passing || strings.HasPrefix(part, "held down by")
+	})
+}
 
 // changedFlags are the effective flags that the reports have different values of.
 // What follows from others, such as the number of blocks, is among them.

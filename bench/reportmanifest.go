@@ -68,7 +68,7 @@ func gpuFacts() string {
 	f := gpu.Read()
 	text := fmt.Sprintf("driver %s, %s, SM %d MHz, memory %d MHz", f.Driver, formatBinary(float64(f.MemoryTotal)), f.SMClockMHz, f.MemoryClockMHz)
 	if len(f.Throttling) > 0 {
-		text += ", held down by " + strings.Join(f.Throttling, ", ")
+		text += ", held down by " + strings.Join(f.Throttling, " and ")
 	}
 	return text
 }

@@ -18,7 +18,8 @@ func compareCommand() *cobra.Command {
 have is printed with its ratio and the 95 % confidence interval of that, a bootstrap over
 the runs. A difference inside the spread of the runs is never called an improvement; when
 there is none, the verdict says why: parameters not in use, a device that was busy
-already, a baseline that had what was added.`,
+already, a baseline that had what was added. Of different models, quantizations or
+machines there are ratios only.`,
 		Example: `  pagoda bench baseline demo
   pagoda bench optimized demo
   pagoda bench compare baseline optimized`,
