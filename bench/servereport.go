@@ -177,8 +177,7 @@ func (r *Report) judgeServe(o ServeOptions) {
 	if len(o.Goodput) > 0 {
 		text += fmt.Sprintf(" Goodput %s of %s requests/s kept the limits.", m["request_goodput"].median(), m["request_throughput"].median())
 	}
-	if len(r.Cells) > 1 {
-		varied, _ := r.params()
+	if varied, _ := r.params(); len(varied) > 0 {
 		for _, name := range varied {
 			r.Best[name] = r.Cells[best].Params[name]
 		}
@@ -213,8 +212,12 @@ func latencyText(metrics map[string]Metric, name string) string {
 
 // servePlots are the curves of a sweep, or the distributions of a single load.
 func servePlots(r *Report, cells []ServeCell) []Plot {
-	if len(r.Cells) > 1 {
-		return sweepPlots(r)
+	switch varied, _ := r.params(); len(varied) {
+	case 0:
+	case 1:
+		return sweepPlots(r, varied[0])
+	default:
+		return gridPlots(r)
 	}
 	var plots []Plot
 	for _, n := range latencyNames[:3] {
@@ -255,10 +258,8 @@ func cumulative(sorted []float64) Series {
 	return s
 }
 
-// sweepPlots show throughput and latency over the load that varied.
-func sweepPlots(r *Report) []Plot {
-	varied, _ := r.params()
-	axis := varied[0]
+// sweepPlots show throughput and latency over the parameter of the load that varied.
+func sweepPlots(r *Report, axis string) []Plot {
 	var plots []Plot
 	for _, picture := range []struct {
 		name, title, y string
@@ -268,22 +269,56 @@ func sweepPlots(r *Report) []Plot {
 		{"ttft", "Time to first token by load", "ms", []string{"median_ttft_ms", "p99_ttft_ms"}},
 		{"itl", "Latency between tokens by load", "ms", []string{"median_tpot_ms", "p99_itl_ms"}},
 	} {
-		p := Plot{Name: picture.name, Title: picture.title, XLabel: flagName(axis), YLabel: picture.y}
+		p := Plot{Name: picture.name, Title: picture.title, XLabel: flagName(axis), YLabel: picture.y, LogX: axis == "max_concurrency"}
 		for _, metric := range picture.metrics {
-			s := Series{Name: displayName(metric)}
-			for _, cell := range r.Cells {
-				x, ok := asNumber(cell.Params[axis])
-				m, measured := cell.Metrics[metric]
-				if ok && measured {
-					s.X, s.Y, s.Low, s.High = append(s.X, x), append(s.Y, m.Median), append(s.Low, m.Min), append(s.High, m.Max)
-				}
-			}
-			p.Series = append(p.Series, s)
-		}
-		if axis == "max_concurrency" {
-			p.LogX = true
+			p.Series = append(p.Series, sweepLine(r.Cells, axis, metric, displayName(metric)))
 		}
 		plots = append(plots, p)
 	}
 	return plots
+}
+
+// gridPlots are the pictures of a sweep over both rate and concurrency: a line a rate, as
+// inf is one that an axis has no place for.
+func gridPlots(r *Report) []Plot {
+	const axis, other = "max_concurrency", "request_rate"
+	byRate := map[string][]Cell{}
+	var rates []string
+	for _, cell := range r.Cells {
+		name := flagName(other) + " " + paramText(cell.Params[other])
+		if _, known := byRate[name]; !known {
+			rates = append(rates, name)
+		}
+		byRate[name] = append(byRate[name], cell)
+	}
+	var plots []Plot
+	for _, picture := range []struct{ name, title, y, metric string }{
+		{"throughput", "Throughput by load", "output tokens/s", "output_throughput"},
+		{"ttft", "Time to first token by load, median", "ms", "median_ttft_ms"},
+		{"ttft-p99", "Time to first token by load, 99th percentile", "ms", "p99_ttft_ms"},
+		{"itl", "Time per output token by load, median", "ms", "median_tpot_ms"},
+		{"itl-p99", "Latency between tokens by load, 99th percentile", "ms", "p99_itl_ms"},
+	} {
+		p := Plot{Name: picture.name, Title: picture.title, XLabel: flagName(axis), YLabel: picture.y, LogX: true}
+		for _, rate := range rates {
+			p.Series = append(p.Series, sweepLine(byRate[rate], axis, picture.metric, rate))
+		}
+		plots = append(plots, p)
+	}
+	return plots
+}
+
+// sweepLine is a metric over the ascending values of a parameter.
+func sweepLine(cells []Cell, axis, metric, name string) Series {
+	s := Series{Name: name}
+	cells = slices.Clone(cells)
+	slices.SortStableFunc(cells, func(a, b Cell) int { return compareParam(a.Params[axis], b.Params[axis]) })
+	for _, cell := range cells {
+		x, ok := asNumber(cell.Params[axis])
+		m, measured := cell.Metrics[metric]
+		if ok && measured {
+			s.X, s.Y, s.Low, s.High = append(s.X, x), append(s.Y, m.Median), append(s.Low, m.Min), append(s.High, m.Max)
+		}
+	}
+	return s
 }
