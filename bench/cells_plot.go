@@ -89,8 +89,11 @@ func (c *cells) pretendedFlags(r *Report) {
 }
 
 // noteOthers says when much of the machine was not this process': where other processes had it, figures are low
-// and their spread is wide.
+// and their spread is wide. Where requests come at a rate, cores are idle between them, which says nothing of others.
 func (c *cells) noteOthers(r *Report, threads float64) {
+	if c.o.Load.Rate > 0 {
+		return
+	}
 	busiest := 0.0
 	for i := range r.Cells {
 		busiest = max(busiest, r.Cells[i].Metrics["cpu_cores_busy"].Max)

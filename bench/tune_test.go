@@ -204,12 +204,13 @@ func TestTuneNamesDemand(t *testing.T) {
 		o.Load.Rate, o.SLO.P99ITL = c.rate, time.Second
 		o.once = func(context.Context, *arm, uint64) (map[string]float64, error) {
 			m := run(1000)
-			m["output_goodput"] = 1000 * c.good
+			m["output_goodput"], m["cpu_cores_busy"] = 1000*c.good, 0.5
 			maps.Copy(m, c.waits)
 			return m, nil
 		}
 		r, _, err := Tune(context.Background(), f, o)
 		require.NoError(t, err)
 		require.Contains(t, r.Verdict, c.want)
+		require.Equal(t, c.rate == 0, strings.Contains(strings.Join(r.Notes, " "), "other processes"), "that cores are idle at a rate says nothing of others")
 	}
 }
