@@ -60,6 +60,9 @@ func (c *Client) path() string {
 	return "/v1/completions"
 }
 
+// errNeedsChat is a conversation for an endpoint that takes text.
+var errNeedsChat = errors.New("conversations need --endpoint-type chat")
+
 // body writes the request of a prompt.
 func (c *Client) body(p ServePrompt) ([]byte, error) {
 	fields := map[string]any{
@@ -75,7 +78,7 @@ func (c *Client) body(p ServePrompt) ([]byte, error) {
 	case p.IDs != nil:
 		fields["prompt"] = p.IDs
 	case p.Messages != nil:
-		return nil, errors.New("conversations need --endpoint-type chat")
+		return nil, errNeedsChat
 	default:
 		fields["prompt"] = p.Text
 	}

@@ -25,6 +25,7 @@ type Dataset struct {
 	Prefixes   int     // shared-prefix: how many different ones
 	TokenIDs   bool    // send ids, not text: exact lengths, completions only
 	Vocab      int     // TokenIDs: ids are below this
+	TextOnly   bool    // conversations in a file are refused: completions take none
 }
 
 // DatasetNames are the values of Dataset.Name.
@@ -228,6 +229,9 @@ func (d *Dataset) read(n int, r *rand.Rand) ([]ServePrompt, error) {
 			continue
 		}
 		p, err := parsePrompt(scan.Bytes())
+		if err == nil && p.Messages != nil && d.TextOnly {
+			err = errNeedsChat
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s, line %d: %w", d.Path, line, err)
 		}

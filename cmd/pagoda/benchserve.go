@@ -155,6 +155,7 @@ func (f *serveLoadFlags) check(flags *pflag.FlagSet, args []string) error {
 	default:
 		return fmt.Errorf("--endpoint-type %s: want completions or chat", f.endpointType)
 	}
+	f.data.TextOnly = o.Backend == "openai"
 	switch {
 	case flags.Changed("num-prompts") && o.NumPrompts < 1 || f.repeats < 1:
 		return errors.New("--num-prompts and --repeats must be at least 1")

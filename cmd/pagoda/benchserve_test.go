@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -150,6 +151,38 @@ func TestBenchServeRefusesWhatMakesNoSense(t *testing.T) {
 	}
 	require.Empty(t, *asked, "nothing was sent")
 }
+
+// TestBenchServeBlamesFlagsAlone: a conversation for an endpoint of text is found before
+// anything is sent; a load that cannot be sent, or a tokenizer that is gone, is no mistake
+// of the command line.
+func TestBenchServeBlamesFlagsAlone(t *testing.T) {
+	url, asked := fakeServer(t, 0)
+	file := filepath.Join(t.TempDir(), "prompts.jsonl")
+	require.NoError(t, os.WriteFile(file, []byte("{\"prompt\":\"Hi\"}\n{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}\n"), 0o600))
+	_, err := pagoda("bench", "serve", "--base-url", url, "-q", "--dataset-name", "jsonl", "--dataset-path", file)
+	require.ErrorContains(t, err, "line 2: conversations need --endpoint-type chat")
+	require.Equal(t, exitUsage, exitCode(err))
+	require.Empty(t, *asked)
+
+	client, err := bench.NewClient(url)
+	require.NoError(t, err)
+	s := serveSession{client: client, codec: deadCodec{}, flags: &serveLoadFlags{quiet: true, data: bench.Dataset{Name: "random", InputLen: 4}}}
+	load := bench.ServeCell{Load: bench.ServeLoad{RequestRate: bench.AtOnce, Burstiness: 1}}
+	err = s.once(t.Context(), &load, []bench.ServePrompt{{Messages: []bench.Message{{Role: "user"}}}}, 0, 1)
+	require.ErrorContains(t, err, "conversations")
+	require.Equal(t, exitFailure, exitCode(err))
+	err = s.warmUp(t.Context())
+	require.ErrorIs(t, err, errGone)
+	require.Equal(t, exitFailure, exitCode(err))
+}
+
+var errGone = errors.New("gone")
+
+// deadCodec is a tokenizer of a server that has ended.
+type deadCodec struct{}
+
+func (deadCodec) Encode(string) ([]int32, error) { return nil, errGone }
+func (deadCodec) Decode([]int32) (string, error) { return "", errGone }
 
 func TestKeyIsNotInTheReport(t *testing.T) {
 	require.Equal(t, []string{"pagoda", "--api-key", "…", "--api-key=…"}, withoutKey([]string{"pagoda", "--api-key", "a", "--api-key=b"}))

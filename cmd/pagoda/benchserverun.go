@@ -90,11 +90,14 @@ func (s *serveSession) warmUp(ctx context.Context) error {
 	f := s.flags
 	check, err := f.data.CheckPrompt(f.seed+2<<32, s.codec)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	prompts, err := f.data.Prompts(f.warmups, f.seed+1<<32, s.codec)
-	if err != nil {
+	prompts, err := f.data.Prompts(f.warmups, f.seed+1<<32, s.codec) // of a file all lines are read
+	switch {
+	case err != nil && !f.data.NeedsCodec():
 		return usageError{err}
+	case err != nil: // the server counts tokens, and does not answer
+		return err
 	}
 	f.say("checking %s with a request to %s", s.client.BaseURL, s.client.Model)
 	if _, err := s.client.Check(ctx, check); err != nil {
@@ -128,11 +131,8 @@ func (s *serveSession) measure(ctx context.Context) (failed error) {
 				seed += uint64(i)
 			}
 			prompts, err := f.data.Prompts(f.options.NumPrompts, seed, s.codec)
-			switch {
-			case err != nil && s.measured(): // the server counts tokens, and may be gone
-				return err
-			case err != nil:
-				return usageError{err}
+			if err != nil {
+				return err // the flags were good for the warm-up's
 			}
 			if s.resets {
 				s.client.ResetPrefixCache(ctx)
@@ -160,7 +160,7 @@ func (s *serveSession) once(ctx context.Context, cell *bench.ServeCell, prompts 
 	run, err := bench.Serve(ctx, s.client, prompts, load)
 	finish()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	if _, estimated := s.codec.(bench.Estimate); s.codec != nil && !estimated && ctx.Err() == nil {
 		if err := run.CountTokens(s.codec); err != nil {
