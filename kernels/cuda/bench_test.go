@@ -96,6 +96,26 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
+// BenchmarkContexts is a decode step behind contexts of any length, the same for all sequences: where attention takes another
+// form, what is beside it may take another time, too.
+func BenchmarkContexts(b *testing.B) {
+	const most = 4096
+	for _, model := range trueShapes {
+		b.Run(model.name, func(b *testing.B) {
+			m := newBenchModel(b, model, 128, most)
+			for _, n := range []int{2, 4, 8, 16, 32, 64, 128} {
+				for _, context := range []int{128, 256, 384, 512, 768, 1024, 1088, 1152, 1216, 1280, 1536, 2048, 3072, most} {
+					b.Run(fmt.Sprintf("%d/%d", n, context), func(b *testing.B) {
+						batch, sample := m.spans(n, context, 1)
+						m.run(b, batch, sample, 6) // captures the graph
+						m.report(b, batch, sample)
+					})
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkWithout is a decode step at 1,184 tokens of context with one operation left out:
 // what is saved is what the operation costs beside the others. Of one sequence a product that is left out
 // takes its norm along, and without norms other kernels make the products. Its layers are never one launch here, as they are

@@ -20,8 +20,8 @@ import (
 //go:embed measured.tsv
 var measuredText string
 
-// measuredTokens are the batches that were timed; a way serves those down to the one before.
-var measuredTokens = []int{1, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512}
+// measuredTokens are the batches that were timed, not all on each card; a way serves those down to the one before.
+var measuredTokens = []int{1, 4, 8, 16, 32, 64, 80, 96, 128, 192, 256, 320, 384, 512}
 
 // measuredSMs is the multiprocessors of the cards that they were timed on.
 const measuredSMs = 132
@@ -34,10 +34,13 @@ type card struct {
 
 var measuredCards = []card{{"h100", 3.35e12}, {"h200", 4.8e12}}
 
-// measuredCard is the name of the one like a.
-func measuredCard(a arch) string {
+// cardsLike are the cards' names, that most like a first.
+func cardsLike(a arch) (names []string) {
 	far := func(c card) float64 { return math.Abs(c.memory - a.memory) }
-	return slices.MinFunc(measuredCards, func(x, y card) int { return cmp.Compare(far(x), far(y)) }).name
+	for _, c := range slices.SortedFunc(slices.Values(measuredCards), func(x, y card) int { return cmp.Compare(far(x), far(y)) }) {
+		names = append(names, c.name)
+	}
+	return names
 }
 
 // cardShape is a product on a card.
@@ -61,39 +64,27 @@ var measured = sync.OnceValue(func() map[cardShape]string {
 	return ways
 })
 
-// timedWay is the way of just that number of tokens on the card like a, or, if none was timed
-// there, on another; "" if on no card.
-func timedWay(s cardShape, a arch) (way string) {
-	s.card = measuredCard(a)
-	if way = measured()[s]; way != "" {
-		return way
-	}
-	for _, c := range measuredCards {
-		if s.card = c.name; way == "" {
-			way = measured()[s]
-		}
-	}
-	return way
-}
-
-// measuredWay is the way that whole steps found fastest, if one like this was timed.
+// measuredWay is the way that whole steps found fastest, if one like this was timed: on the card that is
+// most like a and has the product at all.
 func measuredWay(s gemmShape, a arch) (candidate, bool) {
-	i, _ := slices.BinarySearch(measuredTokens, s.m)
 	if a.sms != measuredSMs {
 		return candidate{}, false
 	}
-	like := cardShape{gemmShape: s}
-	for _, like.m = range measuredTokens[i:] {
-		way := timedWay(like, a)
-		if way == "" {
-			continue
-		}
-		for _, c := range candidates(s, a) {
-			if c.String() == way {
-				return c, true
+	i, _ := slices.BinarySearch(measuredTokens, s.m)
+	for _, name := range cardsLike(a) {
+		like := cardShape{name, s}
+		for _, like.m = range measuredTokens[i:] {
+			way := measured()[like]
+			if way == "" {
+				continue
 			}
+			for _, c := range candidates(s, a) {
+				if c.String() == way {
+					return c, true
+				}
+			}
+			return candidate{}, false
 		}
-		break
 	}
 	return candidate{}, false
 }
