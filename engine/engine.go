@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -13,7 +14,8 @@ import (
 )
 
 // Info describes model, device and limits. Reconfigure changes NumBlocks,
-// HostBlocks and MaxNumSeqs; the rest does not change while an Engine lives.
+// HostBlocks and MaxNumSeqs, AddEOSID changes EOSIDs; the rest does not change while
+// an Engine lives.
 type Info struct {
 	Model       string
 	Device      kernels.Info
@@ -155,6 +157,22 @@ func start(cfg Config, src source) (*Engine, error) {
 
 // Info describes model, device and the limits in force.
 func (e *Engine) Info() Info { return e.effective.Load().info }
+
+// AddEOSID adds an id to those that end a request where it is not among them: the
+// tokenizer's own, which the model's files need not name. It may be told after New, for
+// a tokenizer opens while weights load, but before the first Submit.
+func (e *Engine) AddEOSID(id int32) {
+	if id < 0 || int(id) >= e.info.Vocab {
+		panic(fmt.Sprintf("engine: the end of sequence is id %d of %d", id, e.info.Vocab))
+	}
+	if slices.Contains(e.info.EOSIDs, id) {
+		return
+	}
+	e.info.EOSIDs = append(slices.Clip(e.info.EOSIDs), id)
+	now := *e.effective.Load()
+	now.info.EOSIDs = e.info.EOSIDs
+	e.effective.Store(&now)
+}
 
 // Settings lists the effective configuration with the reason of each value.
 func (e *Engine) Settings() []Setting { return e.effective.Load().settings }

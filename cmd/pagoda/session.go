@@ -29,8 +29,9 @@ type session struct {
 	engine    *engine.Engine
 	tokenizer *tokenizer.Tokenizer
 	template  *chat.Template
-	fromHub   bool     // MODEL is the name of a model of the hub
-	trace     *os.File // of --trace-file; nil = none
+	special   map[string]string // the tokenizer's special tokens: "eos_token": "<|im_end|>"
+	fromHub   bool              // MODEL is the name of a model of the hub
+	trace     *os.File          // of --trace-file; nil = none
 	log       *slog.Logger
 }
 
@@ -67,14 +68,27 @@ func (f *engineFlags) open(cmd *cobra.Command, modelArg string) (*session, error
 	return s, nil
 }
 
-// load starts the engine while tokenizer and template are opened: either takes a
-// noticeable part of a start. The engine wants the tokenizer's size, a guess of which is
-// at hand at once; should it have been wrong, the engine starts again, and its trace, too.
-func (f *engineFlags) load(s *session, config engine.Config) (err error) {
+// load makes the engine, and tokenizer and template where the command wants them.
+func (f *engineFlags) load(s *session, config engine.Config) error {
 	if f.idsOnly {
-		s.engine, err = engine.New(config)
+		e, err := engine.New(config)
+		s.engine = e
 		return err
 	}
+	if err := f.loadBoth(s, config); err != nil || s.tokenizer == nil {
+		return err
+	}
+	// A chat tune's config.json often still has the end of the base model.
+	if id, ok := s.tokenizer.ID(s.special["eos_token"]); ok {
+		s.engine.AddEOSID(id)
+	}
+	return nil
+}
+
+// loadBoth starts the engine while tokenizer and template are opened: either takes a
+// noticeable part of a start. The engine wants the tokenizer's size, a guess of which is
+// at hand at once; should it have been wrong, the engine starts again, and its trace, too.
+func (f *engineFlags) loadBoth(s *session, config engine.Config) (err error) {
 	unusable := make(chan struct{})
 	config.Cancel = unusable
 	text := make(chan error, 1)
@@ -139,6 +153,9 @@ func (f *engineFlags) openText(s *session, model string) error {
 	default:
 		return fmt.Errorf("%w: %w", engine.ErrModel, err)
 	}
+	if s.special, err = loadSpecial(dir); err != nil {
+		return fmt.Errorf("%w: %w", engine.ErrModel, err)
+	}
 	// Without control tokens the template marks nothing as the client's own
 	// text, and the tokenizer parses every special token in it.
 	var control []string
@@ -150,11 +167,7 @@ func (f *engineFlags) openText(s *session, model string) error {
 		if err != nil {
 			return usageError{fmt.Errorf("--chat-template: %w", err)}
 		}
-		special, err := loadSpecial(dir)
-		if err != nil {
-			return fmt.Errorf("%w: %w", engine.ErrModel, err)
-		}
-		if s.template, err = chat.New(source, chat.Options{Special: special, ControlTokens: control}); err != nil {
+		if s.template, err = chat.New(source, chat.Options{Special: s.special, ControlTokens: control}); err != nil {
 			return usageError{fmt.Errorf("--chat-template %s: %w", filepath.Base(f.chatTemplate), err)}
 		}
 		return nil
