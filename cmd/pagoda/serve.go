@@ -91,7 +91,7 @@ at once.`,
 	flags.BoolVar(&f.autoToolChoice, "enable-auto-tool-choice", true, "accepted for vLLM's sake: tool calls are always parsed")
 	flags.StringVar(&f.toolParser, "tool-call-parser", "hermes", "form of tool calls: hermes, which Qwen2.5 has, too")
 	flags.BoolVar(&f.ui, "ui", true, "show the page at /ui: chat, KV blocks, scheduler, requests; --no-ui keeps nothing for it")
-	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end")
+	flags.DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long open requests may go on at the end; 0s: they are cut at once, with an error")
 	flags.DurationVar(&f.stall, "watchdog-timeout", 120*time.Second, "how long the engine may go without a step while requests are there")
 	choose(flags, &f.onStall, "watchdog-policy", "wait", "what follows a hang, after the dump and readiness off; wait: /livez fails, for a supervisor to see", "wait", "exit")
 	flags.StringVar(&f.dumpDir, "watchdog-dump-dir", "", "where the state of an engine that hangs or fails is written, for pagoda trace (default: the directory for temporary files)")
@@ -218,10 +218,18 @@ func (f *serveFlags) newServer(s *session, model string, traces server.Traces) (
 		ModelNames: names, APIKeys: f.apiKeys, AllowSpecialTokensInContent: f.parseSpecial,
 		SaltCacheByKey: f.saltByKey, LogRequests: f.logRequests, DisableLogStats: f.noLogStats,
 		Traces: traces, StallTimeout: f.stall, ExitOnStall: f.onStall == "exit", DumpDir: f.dumpDir,
-		DrainTimeout: max(f.drain, time.Nanosecond), Version: version, Log: s.log, // 0 would be the default
+		DrainTimeout: f.drainLimit(), Version: version, Log: s.log,
 		DisableUI: !f.ui, Explain: sim.Explain,
 		Profile: f.profile.config,
 	}, e, t, template)
+}
+
+// drainLimit is --drain-timeout for a server.Config, whose 0 is the default.
+func (f *serveFlags) drainLimit() time.Duration {
+	if f.drain == 0 {
+		return -1
+	}
+	return f.drain
 }
 
 // plainDefaults is an engine without the model's recommended sampling.

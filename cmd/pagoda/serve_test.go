@@ -89,3 +89,10 @@ func TestForeignFlags(t *testing.T) {
 		require.ErrorContains(t, err, args[0])
 	}
 }
+
+// TestDrainTimeoutOfZero: 0s asks for no time at all, not for the server's default.
+func TestDrainTimeoutOfZero(t *testing.T) {
+	require.Negative(t, (&serveFlags{}).drainLimit())
+	require.Equal(t, time.Nanosecond, (&serveFlags{drain: time.Nanosecond}).drainLimit())
+	require.Equal(t, time.Hour, (&serveFlags{drain: time.Hour}).drainLimit())
+}

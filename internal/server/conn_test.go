@@ -288,24 +288,39 @@ func TestDrain(t *testing.T) {
 func TestDrainLimitAndStop(t *testing.T) {
 	for name, end := range map[string]func(*served){
 		"limit":         func(s *served) { s.drain() },
+		"at once":       func(s *served) { s.drain() },
 		"second signal": func(s *served) { s.drain(); s.stop() },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeEngine("abc")
 			f.gate = make(chan struct{}, 1)
 			cfg := Config{DrainTimeout: time.Hour}
-			if name == "limit" {
+			switch name {
+			case "limit":
 				cfg.DrainTimeout = 10 * time.Millisecond
+			case "at once":
+				cfg.DrainTimeout = -1
 			}
 			s := serveInBubble(t, f, cfg, nil)
 			f.gate <- struct{}{}
 			resp, err := s.post(t, t.Context(), `{"prompt":"x","stream":true}`)
 			require.NoError(t, err)
+			whole := make(chan int, 1)
+			go func() {
+				resp, err := s.post(t, t.Context(), `{"prompt":"x"}`)
+				if err == nil {
+					_ = resp.Body.Close()
+					whole <- resp.StatusCode
+				}
+			}()
+			synctest.Wait()
+			require.EqualValues(t, 2, f.open.Load(), "both run")
 			begin := time.Now()
 			end(s)
 			body, err := io.ReadAll(resp.Body)
 			require.NoError(t, err)
 			require.Contains(t, string(body), `"code":"engine_closed"`, name)
+			require.Equal(t, http.StatusServiceUnavailable, <-whole, name)
 			require.NoError(t, s.wait(t))
 			require.Less(t, time.Since(begin), 10*time.Millisecond+lastWords, name)
 			synctest.Wait()

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -34,7 +35,7 @@ type Config struct {
 	// tokens, as the reference implementation does. Clients can then forge turns.
 	AllowSpecialTokensInContent bool
 	// DrainTimeout is how long open requests may go on once Serve drains; default
-	// 30 s.
+	// 30 s, negative: not at all.
 	DrainTimeout time.Duration
 	// SaltCacheByKey gives each API key prefixes of its own in the cache, so that
 	// one client cannot learn from times what another asked.
@@ -140,9 +141,7 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	if s.drainTimeout == 0 {
-		s.drainTimeout = defaultDrainTimeout
-	}
+	s.drainTimeout = max(cmp.Or(s.drainTimeout, defaultDrainTimeout), 0)
 	if s.dumpDir == "" {
 		s.dumpDir = os.TempDir()
 	}
