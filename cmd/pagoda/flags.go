@@ -42,7 +42,7 @@ func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	c := &f.config
 	choose(flags, &c.LoadFormat, "load-format", "auto", "auto: safetensors; dummy: random weights of the true shape", "auto", "dummy")
 	flags.StringVar(&f.tokenizer, "tokenizer", "", "directory with tokenizer.json (default: MODEL)")
-	flags.StringVar(&f.chatTemplate, "chat-template", "", "file with a Jinja chat template (default: the model's)")
+	flags.StringVar(&f.chatTemplate, "chat-template", "", "file with a Jinja chat template, or a pipe such as <(…) (default: the model's)")
 	choose(flags, &f.generation, "generation-config", "auto", "auto: sampling defaults of the model; vllm: OpenAI's defaults", "auto", "vllm")
 	choose(flags, &c.Device, "device", "auto", "auto: the GPU where there is one", "auto", "cpu", "cuda")
 	flags.IntVar(&c.Threads, "threads", 0, "CPU worker threads (0: the cores that are really there)")

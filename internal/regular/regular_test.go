@@ -56,3 +56,28 @@ func TestReadFileTakesTextOnly(t *testing.T) {
 	_, err = read("absent")
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
+
+// TestReadNamed: a pipe is read to its end, and a device that has none to the limit.
+func TestReadNamed(t *testing.T) {
+	dir := t.TempDir()
+	pipe, file := filepath.Join(dir, "pipe"), filepath.Join(dir, "file")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o644))
+	written := make(chan error, 1)
+	go func() { written <- os.WriteFile(pipe, []byte("from a pipe"), 0) }()
+	data, err := ReadNamed(pipe, 1<<20)
+	require.NoError(t, err)
+	require.Equal(t, "from a pipe", string(data))
+	require.NoError(t, <-written)
+
+	require.NoError(t, os.WriteFile(file, []byte("from a file"), 0o644))
+	data, err = ReadNamed(file, 1<<20)
+	require.NoError(t, err)
+	require.Equal(t, "from a file", string(data))
+
+	_, err = ReadNamed("/dev/zero", 1<<20)
+	require.ErrorContains(t, err, "/dev/zero: is more than 1 MiB")
+	_, err = ReadNamed(dir, 1<<20)
+	require.ErrorContains(t, err, dir+": is a directory")
+	_, err = ReadNamed(filepath.Join(dir, "absent"), 1<<20)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}

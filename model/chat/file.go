@@ -6,8 +6,8 @@ import "github.com/pagoda-engine/pagoda/internal/regular"
 // models are below 300 KiB; New takes maxSource of a template.
 const maxFile = 1 << 20
 
-// ReadSource reads a template that is not in a model directory, for New.
+// ReadSource reads a template that a person names, for New; it may come from a pipe.
 func ReadSource(path string) (string, error) {
-	text, err := regular.ReadFile(path, maxFile)
+	text, err := regular.ReadNamed(path, maxFile)
 	return string(text), err
 }
