@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pagoda-engine/pagoda/model/tokenizer"
 )
 
 // Encoding takes about 20 bytes of memory for each byte of text, and none of it
@@ -84,6 +86,9 @@ func (s *Server) encode(ctx context.Context, r *request, param, text string, f f
 		e := tooLong(param, least, r.maxTokens, s.info.MaxModelLen)
 		e.message = strings.Replace(e.message, "prompt has", "prompt has at least", 1)
 		return nil, e
+	}
+	if len(text) > tokenizer.MaxTextBytes {
+		return nil, badField(param, "must make at most %d bytes of text, not %d", tokenizer.MaxTextBytes, len(text))
 	}
 	begin := time.Now()
 	budget := &s.longTexts

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pagoda-engine/pagoda/engine"
+	"github.com/pagoda-engine/pagoda/model/tokenizer"
 )
 
 // capRequests has, for each row of the table, a request with n of it.
@@ -104,6 +105,19 @@ func TestEveryCap(t *testing.T) {
 	require.LessOrEqual(t, limits["n"].hi, float64(engine.MaxChoices))
 	require.LessOrEqual(t, limits["presence_penalty"].hi, float64(engine.MaxPenalty))
 	require.LessOrEqual(t, limits["logit_bias"].hi, float64(engine.MaxBias))
+}
+
+// TestTextIsTooLong: a text that no tokenizer takes is refused with its length; white space
+// may be few tokens however long it is.
+func TestTextIsTooLong(t *testing.T) {
+	h := newTestServer(t, newFakeEngine("x"), Config{}).Handler()
+	long := strings.Repeat(" ", tokenizer.MaxTextBytes)
+	w := do(h, "POST", "/v1/completions", `{"prompt":"`+long+` "}`)
+	require.Equal(t, 400, w.Code)
+	require.Contains(t, w.Body.String(), "prompt must make at most 4194304 bytes of text, not 4194305")
+	w = do(h, "POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"`+long+`"}]}`)
+	require.Equal(t, 400, w.Code)
+	require.Contains(t, w.Body.String(), "messages must make at most 4194304 bytes of text, not 41943")
 }
 
 // countingTokenizer knows how much text is encoded at one time.
