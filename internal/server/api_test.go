@@ -258,7 +258,7 @@ func TestRoutes(t *testing.T) {
 		status       int
 	}{
 		{"GET", "/health", 200}, {"GET", "/ping", 200}, {"POST", "/ping", 200}, {"GET", "/version", 200}, {"GET", "/metrics", 200},
-		{"GET", "/v1/models", 200}, {"GET", "/v1/models/m", 200}, {"GET", "/v1/models/org/alias", 200}, {"GET", "/v1/models/other", 404},
+		{"GET", "/v1/models", 200}, {"GET", "/v1/models/m", 200}, {"GET", "/v1/models/org/alias", 200}, {"GET", "/v1/models/other", 404}, {"GET", "/v1/models/", 404},
 		{"GET", "/nothing", 404}, {"GET", "/v1/nothing", 404}, {"GET", "/v1/completions", 405}, {"DELETE", "/v1/models", 405},
 	} {
 		w := do(h, c.method, c.path, "")
@@ -271,6 +271,9 @@ func TestRoutes(t *testing.T) {
 	require.Empty(t, do(h, "GET", "/health", "").Body.String())
 	require.JSONEq(t, `{"version":"1.2.3"}`, do(h, "GET", "/version", "").Body.String())
 	require.Equal(t, "POST", do(h, "GET", "/v1/completions", "").Header().Get("Allow"))
+	for _, path := range []string{"/chat/completions", "/v1/embeddings", "/v1/models/"} {
+		require.Contains(t, do(h, "GET", path, "").Body.String(), "nothing at this path; this model answers at /v1/chat/completions", path)
+	}
 	close(f.done)
 	require.Equal(t, 503, do(h, "GET", "/health", "").Code)
 	require.Equal(t, 503, do(h, "POST", "/v1/completions", `{"prompt":"x"}`).Code)

@@ -30,6 +30,10 @@ func (s *Server) handleModels(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) handleModel(w http.ResponseWriter, req *http.Request) {
 	name := req.PathValue("id")
+	if name == "" { // a slash too many, not the model that is meant without a name
+		s.writeError(w, noPath)
+		return
+	}
 	if err := s.checkModel(&name); err != nil {
 		s.writeError(w, err)
 		return

@@ -246,8 +246,12 @@ func noRoute(handler http.Handler, w http.ResponseWriter, req *http.Request) *ap
 		w.Header().Set("Allow", allow)
 		return &apiError{status: http.StatusMethodNotAllowed, kind: typeInvalidRequest, message: "the method is not allowed here; allowed: " + allow}
 	}
-	return &apiError{status: http.StatusNotFound, kind: typeInvalidRequest, message: "there is nothing at this path"}
+	return noPath
 }
+
+// noPath is the answer to a base URL without /v1, and to endpoints of other models.
+var noPath = &apiError{status: http.StatusNotFound, kind: typeInvalidRequest,
+	message: "there is nothing at this path; this model answers at /v1/chat/completions, /v1/completions, /v1/responses and /v1/messages"}
 
 // accepting refuses bodies that are not JSON, and all requests while the server
 // is not ready.
