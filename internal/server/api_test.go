@@ -124,6 +124,22 @@ func TestChatStreamProtocol(t *testing.T) {
 	}, got)
 }
 
+// TestContinuousUsage: an event counts what has been shown with it; the one with the role
+// shows none.
+func TestContinuousUsage(t *testing.T) {
+	h := newTestServer(t, newFakeEngine("ab"), Config{}).Handler()
+	w := do(h, "POST", "/v1/chat/completions", chatBody(`,"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}`))
+	var completion, total []int
+	for _, e := range events(t, w.Body) {
+		if e != "[DONE]" {
+			u := decode[struct{ Usage usage }](t, e).Usage
+			completion, total = append(completion, u.CompletionTokens), append(total, u.TotalTokens)
+		}
+	}
+	require.Equal(t, []int{0, 1, 2, 3, 3}, completion)
+	require.Equal(t, []int{21, 22, 23, 24, 24}, total)
+}
+
 // TestRoleIsSentOnce: the first tokens show nothing, a character and a stop
 // string being under way.
 func TestRoleIsSentOnce(t *testing.T) {

@@ -275,7 +275,11 @@ func (st *stream) write(c *choice, dressed any, opening bool) error {
 	body.Choices = append(body.Choices, dressed)
 	switch {
 	case st.g.r.includeUsage && st.g.r.continuousUsage:
-		body.Usage = c.usage()
+		u := c.usage()
+		if opening { // the first token is there, but not shown yet
+			u.CompletionTokens, u.TotalTokens = 0, u.PromptTokens
+		}
+		body.Usage = u
 	case st.g.r.includeUsage:
 		body.Usage = null
 	}
