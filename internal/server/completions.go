@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -125,7 +126,7 @@ func (s *Server) encodeChat(ctx context.Context, r *request) ([]int32, *apiError
 	})
 	if err != nil {
 		e := badRequest("%s", err)
-		e.param = "messages"
+		e.param = faultOf(err)
 		return nil, e
 	}
 	if s.parseSpecial {
@@ -142,6 +143,17 @@ func (s *Server) encodeChat(ctx context.Context, r *request) ([]int32, *apiError
 		return nil, badField("messages", "are rendered to an empty prompt")
 	}
 	return r.cut(ids, s.info.MaxModelLen), nil
+}
+
+// faultOf is the field that an error of chat begins with; what a template refuses is the
+// messages' fault.
+func faultOf(err error) string {
+	for _, field := range []string{"tools", "documents", "chat_template_kwargs", "continue_final_message"} {
+		if strings.HasPrefix(err.Error(), field) {
+			return field
+		}
+	}
+	return "messages"
 }
 
 // generate runs g and answers, by events or by one body.

@@ -130,7 +130,7 @@ var refusedFields = map[string]field{
 	"repetition_detection":  only(),
 	"thinking_token_budget": only(),
 	"logits_processors":     only(`[]`),
-	"mm_processor_kwargs":   only(),
+	"mm_processor_kwargs":   only(`{}`),
 	"moderation":            only(),
 	"stream_interval":       only(`1`),
 	"prompt_embeds":         only(),
