@@ -45,4 +45,8 @@ func TestChatTemplateHasTheSpecialTokens(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, tokenizerConfigFile), []byte(`{`), 0o644))
 	err = (&engineFlags{chatTemplate: template}).openText(&session{}, dir)
 	require.ErrorContains(t, err, filepath.Join(dir, tokenizerConfigFile))
+
+	require.NoError(t, os.WriteFile(template, []byte("\n{% if %}"), 0o644))
+	err = (&engineFlags{chatTemplate: template}).openText(&session{}, demo.Name)
+	require.ErrorContains(t, err, "--chat-template "+template+": chat template: line 2: ", "as it was given: the last part of /dev/fd/63 says nothing")
 }

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -168,7 +167,7 @@ func (f *engineFlags) openText(s *session, model string) error {
 			return usageError{fmt.Errorf("--chat-template: %w", err)}
 		}
 		if s.template, err = chat.New(source, chat.Options{Special: s.special, ControlTokens: control}); err != nil {
-			return usageError{fmt.Errorf("--chat-template %s: %w", filepath.Base(f.chatTemplate), err)}
+			return usageError{fmt.Errorf("--chat-template %s: %w", f.chatTemplate, err)}
 		}
 		return nil
 	}
