@@ -117,7 +117,7 @@ func TestTextIsTooLong(t *testing.T) {
 	require.Contains(t, w.Body.String(), "prompt must make at most 4194304 bytes of text, not 4194305")
 	w = do(h, "POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"`+long+`"}]}`)
 	require.Equal(t, 400, w.Code)
-	require.Contains(t, w.Body.String(), "messages must make at most 4194304 bytes of text, not 41943")
+	require.Contains(t, w.Body.String(), "it wrote more than 4194304 bytes")
 }
 
 // countingTokenizer knows how much text is encoded at one time.
