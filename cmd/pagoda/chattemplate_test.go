@@ -48,5 +48,5 @@ func TestChatTemplateHasTheSpecialTokens(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(template, []byte("\n{% if %}"), 0o644))
 	err = (&engineFlags{chatTemplate: template}).openText(&session{}, demo.Name)
-	require.ErrorContains(t, err, "--chat-template "+template+": chat template: line 2: ", "as it was given: the last part of /dev/fd/63 says nothing")
+	require.ErrorContains(t, err, "--chat-template "+template+": chat template: ", "as it was given: the last part of /dev/fd/63 says nothing")
 }
