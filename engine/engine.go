@@ -62,7 +62,8 @@ type Engine struct {
 	inbox        chan *request
 	queued       atomic.Int64
 	queuedTokens atomic.Int64
-	arriving     atomic.Int64            // requests in inbox, each choice counted
+	arriving     atomic.Int64            // requests that stats does not have yet, each choice counted
+	alones       atomic.Int64            // calls of alone
 	aborts       atomic.Pointer[request] // stack, linked by abortNext
 	calls        chan func(*loop)        // unbuffered: a call that was sent is executed
 	wake         chan struct{}           // one slot
@@ -186,10 +187,12 @@ func (e *Engine) ResetPrefixCache(ctx context.Context) error {
 	return e.call(ctx, func(l *loop) { l.sched.ResetPrefixCache() })
 }
 
-// Stats returns the numbers of the last step. It takes no lock.
+// Stats returns the numbers of the last step, with those who came since. It takes no lock.
 func (e *Engine) Stats() Stats {
+	arriving := e.arriving.Load() // first: who arrives now is seen twice for a moment, but never not at all
 	s := e.stats.load()
-	s.Waiting += int(e.arriving.Load())
+	s.Waiting += int(arriving)
+	s.Jobs = int(e.alones.Load())
 	return s
 }
 

@@ -175,6 +175,8 @@ func (e *Engine) Probe(ctx context.Context) (kernels.Ceilings, error) {
 // again until it is done, and waits for it. When ctx ends first, fn is not begun
 // any more; a call of it that has begun is waited for.
 func (e *Engine) alone(ctx context.Context, fn func(*loop) (done bool)) error {
+	e.alones.Add(1)
+	defer e.alones.Add(-1)
 	result := make(chan error, 1)
 	err := e.call(ctx, func(l *loop) {
 		l.jobs = append(l.jobs, job{

@@ -28,6 +28,7 @@ type loop struct {
 	kv         *kvcache.Manager
 	store      *kvcache.Store
 	requests   map[*scheduler.Sequence]*request
+	taken      int64 // of Engine.arriving; publish counts them there no longer
 	jobs       []job
 	wanting    bool  // a job waits for blocks, and the scheduler knows
 	fault      error // of the device, met outside a step
@@ -173,6 +174,9 @@ func (l *loop) schedule() *step {
 	l.move(out)
 	l.profile.mark(PhaseSchedule)
 	l.check()
+	if l.taken+int64(len(out.Admitted)) > 0 { // who waits for this step would see them only when it is over
+		l.publish()
+	}
 	if out.Empty() {
 		if len(out.Decisions)+len(out.Admitted) > 0 { // copies alone: it is over at once
 			l.sched.Record(out, &l.copiesOnly)
@@ -298,4 +302,8 @@ func (l *loop) publish() {
 	s.PrefixQueries, s.PrefixHits, s.Evictions = kv.Queries, kv.Hits, kv.Evictions
 	s.Forks, s.CopiedBlocks = kv.Forks, kv.Copies
 	l.e.stats.store(s)
+	if l.taken > 0 {
+		l.e.arriving.Add(-l.taken)
+		l.taken = 0
+	}
 }

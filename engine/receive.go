@@ -118,7 +118,7 @@ func (l *loop) add(q *request) {
 // others share.
 func (l *loop) addOne(q *request) {
 	q.received = true
-	l.e.arriving.Add(-1)
+	l.taken++
 	l.requests[&q.seq] = q
 	if need := l.sched.BlocksNeeded(q.seq.MaxLen); need > l.kv.Capacity() { // the pool was shrunk meanwhile
 		q.seq.PromptLen, q.seq.Status = int(q.sampling.PromptLen), scheduler.Finished

@@ -10,6 +10,7 @@ import (
 // word or an array of words, as statsCell wants it.
 type Stats struct {
 	Running, Waiting, Swapped int // requests; swapped ones wait, too
+	Jobs                      int // calls that want the device to themselves, or have it: Logits, Probe, Reconfigure
 
 	BlocksTotal, BlocksUsed, BlocksCached, BlocksFree, BlocksInFlight int // device blocks without block 0; used = referenced
 	BlocksShared, BlocksSaved                                         int // with two references or more; references beyond each block's first

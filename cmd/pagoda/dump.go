@@ -67,8 +67,8 @@ func (d *dump) lastSteps(n int) []sim.Step {
 func (d *dump) head(w io.Writer) {
 	st := &d.Stats
 	fmt.Fprintf(w, "%s, %s on %s: %s\n", d.At.Format("2006-01-02 15:04:05"), d.Model, d.Device, d.Reason)
-	fmt.Fprintf(w, "%d running, %d waiting; blocks: %d used, %d cached, %d free, %d in flight of %d; step %d, the last took %v\n",
-		st.Running, st.Waiting, st.BlocksUsed, st.BlocksCached, st.BlocksFree, st.BlocksInFlight, st.BlocksTotal, st.Steps, st.LastStep)
+	fmt.Fprintf(w, "%d running, %d waiting, %d jobs; blocks: %d used, %d cached, %d free, %d in flight of %d; step %d, the last took %v\n",
+		st.Running, st.Waiting, st.Jobs, st.BlocksUsed, st.BlocksCached, st.BlocksFree, st.BlocksInFlight, st.BlocksTotal, st.Steps, st.LastStep)
 	switch {
 	case d.Held:
 		fmt.Fprintln(w, "the engine's goroutine did not let go of its state: no steps and no sequences; the goroutines tell where it hangs")

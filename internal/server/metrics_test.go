@@ -209,6 +209,11 @@ func TestProbes(t *testing.T) {
 	f.stats.Running = 0
 	s.progress.stalled(&f.stats, begin)
 	require.Equal(t, 200, status("/readyz"), "idle is no stall")
+	f.stats.Jobs = 1
+	s.progress.stalled(&f.stats, begin)
+	s.progress.since = begin
+	require.Equal(t, 503, status("/livez"), "a job is work, too")
+	f.stats.Jobs = 0
 
 	s.draining.Store(true)
 	require.Equal(t, 503, status("/readyz"))

@@ -32,7 +32,7 @@ type progress struct {
 func (p *progress) stalled(st *engine.Stats, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.since.IsZero() || st.Steps+st.ScoredTokens != p.steps || st.Running+st.Waiting == 0 {
+	if p.since.IsZero() || st.Steps+st.ScoredTokens != p.steps || st.Running+st.Waiting+st.Jobs == 0 {
 		p.steps, p.since = st.Steps+st.ScoredTokens, now
 	}
 	return now.Sub(p.since)
