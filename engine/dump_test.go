@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -72,6 +73,38 @@ func TestDumpWhileTheDeviceHangs(t *testing.T) {
 		require.False(t, head.Held)
 		require.Empty(t, sequences)
 	})
+}
+
+// TestAuditMakesWay: who comes during an audit waits for a slice of it, and it is due again until it is
+// done.
+func TestAuditMakesWay(t *testing.T) {
+	e, l := newTestLoop(t, &fake{}, Config{NumGPUBlocksOverride: 10 * auditSlice})
+	serve := func() {
+		_, err := e.Submit(t.Context(), Request{Prompt: prompt(1, 40), MaxTokens: 1})
+		require.NoError(t, err)
+		require.True(t, l.audit(time.Now()))
+		require.Len(t, l.requests, 1, "it is taken")
+		s := l.schedule()
+		l.launch(s)
+		l.draw(s)
+		require.NoError(t, l.collect(s))
+	}
+	l.audited = -1
+	serve()
+	e.poke()
+	for range 9 {
+		require.False(t, l.audit(time.Now()))
+		require.EqualValues(t, -1, l.audited, "more than a slice before it looks who woke it")
+	}
+	serve() // it begins anew
+	for range 10 {
+		require.False(t, l.audit(time.Now()))
+		require.EqualValues(t, -1, l.audited)
+	}
+	<-e.wake
+	require.False(t, l.audit(time.Now()))
+	require.EqualValues(t, 2, l.audited, "it goes on to its end")
+	l.stop(nil)
 }
 
 // TestAuditStopsTheEngine: bookkeeping that contradicts itself is found when the

@@ -48,7 +48,7 @@ type loop struct {
 	transfers []transfer // swap copies under way, oldest first
 	pending   *pending   // limits that are coming into force; nil = none
 
-	audited   int64 // Stats.Steps at the last audit
+	audited   int64 // Stats.Steps at the last audit that was done
 	auditedAt time.Time
 
 	// For planning anew.

@@ -62,11 +62,8 @@ func (l *loop) idle() {
 	l.settle()
 	l.publish()
 	l.check()
-	if l.fault = l.audit(time.Now()); l.fault != nil {
-		return
-	}
 	l.trace.flush(l.e.cfg.Log)
-	if !l.completeLoad() {
+	if !l.audit(time.Now()) && !l.completeLoad() {
 		l.sleep()
 	}
 }

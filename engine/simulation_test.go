@@ -317,6 +317,9 @@ func (w *world) run() {
 		w.settle()
 	}
 	require.NoError(w.t, w.l.sched.Check())
+	done, err := w.l.sched.CheckIdle(1 << 20)
+	require.NoError(w.t, err)
+	require.True(w.t, done)
 	require.Zero(w.t, w.e.queued.Load())
 	require.Len(w.t, append(w.l.runner.free, w.l.runner.beyond...), w.l.maxima.MaxSeqs, "rows were lost")
 	requireObserved(w.t, w.l, &w.seen)

@@ -8,7 +8,7 @@ import (
 
 // Check verifies the invariants of the package, given every live table, every
 // live host table, and the swap copies under way in each direction. It takes time
-// in the number of blocks; tests and the idle engine call it.
+// in the number of blocks: see CheckIdle.
 func (m *Manager) Check(tables []*BlockTable, hosts []*HostTable, out, in [][]Copy) error {
 	c := &m.scratch
 	c.clear(len(m.blocks), len(m.host.blocks))
@@ -46,6 +46,59 @@ func (m *Manager) Check(tables []*BlockTable, hosts []*HostTable, out, in [][]Co
 	return m.checkIndex()
 }
 
+// idleCheck is how far CheckIdle has come.
+type idleCheck struct {
+	changes        uint64  // of the Manager when it began
+	last           BlockID // of the free queue, seen last; 0 = none
+	queued, cached int     // seen
+}
+
+// CheckIdle is Check while nobody has a block and no copy is under way, by n blocks a
+// call: to hash all of a large pool takes a second, and somebody may come meanwhile. done
+// says that all was verified. After a change it begins anew.
+func (m *Manager) CheckIdle(n int) (done bool, err error) {
+	c := &m.idle
+	if c.changes != m.changes {
+		*c = idleCheck{changes: m.changes}
+	}
+	for range n {
+		id := m.blocks[c.last].next
+		if id == 0 {
+			err = m.checkAllFree(c)
+			*c = idleCheck{}
+			return err == nil, err
+		}
+		if err := m.checkFree(id, c.last, 0); err != nil {
+			return false, err
+		}
+		if m.blocks[id].published {
+			if err := m.checkPublished(id); err != nil {
+				return false, err
+			}
+			c.cached++
+		}
+		c.queued++
+		c.last = id
+	}
+	return false, nil
+}
+
+// checkAllFree verifies that the free queue, every link of which was verified, has all
+// blocks, and the index none but those of its that are published.
+func (m *Manager) checkAllFree(c *idleCheck) error {
+	if c.queued != m.Capacity() || c.queued != m.free || m.blocks[0].prev != c.last {
+		return fmt.Errorf("the free queue has %d blocks of %d, the last one %d; counted %d, the last one %d", c.queued, m.Capacity(), c.last, m.free, m.blocks[0].prev)
+	}
+	if c.cached != m.cached || c.cached != m.index.count {
+		return fmt.Errorf("%d free blocks are published, counted %d, the index has %d", c.cached, m.cached, m.index.count)
+	}
+	if n := m.used + m.inFlight + m.shared + m.extra + m.excess + m.leaving; n != 0 {
+		return fmt.Errorf("all blocks are free; counted %d used, %d in flight, %d shared, %d saved, %d in use beyond the limit", m.used, m.inFlight, m.shared, m.extra, m.excess)
+	}
+	m.scratch.clear(0, len(m.host.blocks))
+	return m.host.check(nil, &m.scratch)
+}
+
 // checkScratch is the memory that Check counts in, kept because the tests call it
 // after every operation.
 type checkScratch struct {
@@ -71,25 +124,35 @@ func zeros[T any](s []T, n int) []T {
 func (m *Manager) checkQueue(refs []int32) error {
 	queued, cached := 0, 0
 	for id, prev := m.blocks[0].next, BlockID(0); id != 0; prev, id = id, m.blocks[id].next {
-		b := &m.blocks[id]
-		switch {
-		case queued == len(m.blocks):
+		if queued == len(m.blocks) {
 			return fmt.Errorf("the free queue is longer than the pool: it has a loop")
-		case b.prev != prev:
-			return fmt.Errorf("free block %d links back to %d, not %d", id, b.prev, prev)
-		case b.refs != 0 || refs[id] != 0 || b.copies != 0:
-			return fmt.Errorf("free block %d has %d references, is in %d tables and named by %d copies", id, b.refs, refs[id], b.copies)
-		case m.retired(id):
-			return fmt.Errorf("free block %d is beyond the limit %d", id, m.limit)
+		}
+		if err := m.checkFree(id, prev, refs[id]); err != nil {
+			return err
 		}
 		refs[id] = -1
 		queued++
-		if b.published {
+		if m.blocks[id].published {
 			cached++
 		}
 	}
 	if queued != m.free || cached != m.cached {
 		return fmt.Errorf("the free queue has %d blocks, %d cached; counted %d and %d", queued, cached, m.free, m.cached)
+	}
+	return nil
+}
+
+// checkFree verifies a block of the free queue that comes after prev and is in so many
+// tables.
+func (m *Manager) checkFree(id, prev BlockID, tables int32) error {
+	b := &m.blocks[id]
+	switch {
+	case b.prev != prev:
+		return fmt.Errorf("free block %d links back to %d, not %d", id, b.prev, prev)
+	case b.refs != 0 || tables != 0 || b.copies != 0:
+		return fmt.Errorf("free block %d has %d references, is in %d tables and named by %d copies", id, b.refs, tables, b.copies)
+	case m.retired(id):
+		return fmt.Errorf("free block %d is beyond the limit %d", id, m.limit)
 	}
 	return nil
 }
@@ -185,25 +248,33 @@ func (p *hostPool) check(hosts []*HostTable, c *checkScratch) error {
 	return nil
 }
 
-// checkIndex verifies I4: each published block is found under its hash, and the
-// stored tokens and its parent's hash give that hash.
+// checkIndex verifies I4.
 func (m *Manager) checkIndex() error {
-	published, size := 0, m.cfg.BlockSize
+	published := 0
 	for id := range m.blocks {
-		b := &m.blocks[id]
-		if !b.published {
+		if !m.blocks[id].published {
 			continue
 		}
 		published++
-		if got := m.index.find(&b.hash, m.blocks); got != BlockID(id) {
-			return fmt.Errorf("block %d is published, the index has %d under its hash", id, got)
-		}
-		if m.hasher.block(b.parent, m.tokens[id*size:(id+1)*size]) != b.hash {
-			return fmt.Errorf("block %d is published under a hash that its tokens do not give", id)
+		if err := m.checkPublished(BlockID(id)); err != nil {
+			return err
 		}
 	}
 	if published != m.index.count {
 		return fmt.Errorf("%d blocks are published, the index has %d", published, m.index.count)
+	}
+	return nil
+}
+
+// checkPublished verifies I4 of one block: it is found under its hash, which the stored
+// tokens and its parent's hash give.
+func (m *Manager) checkPublished(id BlockID) error {
+	b, size := &m.blocks[id], m.cfg.BlockSize
+	if got := m.index.find(&b.hash, m.blocks); got != id {
+		return fmt.Errorf("block %d is published, the index has %d under its hash", id, got)
+	}
+	if m.hasher.block(b.parent, m.tokens[int(id)*size:(int(id)+1)*size]) != b.hash {
+		return fmt.Errorf("block %d is published under a hash that its tokens do not give", id)
 	}
 	return nil
 }

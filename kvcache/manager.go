@@ -90,6 +90,7 @@ type Manager struct {
 	now     time.Duration
 
 	scratch checkScratch
+	idle    idleCheck
 	order   []moved   // of a SwapOut or SwapIn
 	fresh   []BlockID // of a SwapIn
 

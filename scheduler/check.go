@@ -15,7 +15,7 @@ type checkScratch struct {
 }
 
 // Check verifies I3, I7 and I8 and the Manager's invariants. It takes time in the
-// number of blocks.
+// number of blocks: see CheckIdle.
 func (s *Scheduler) Check() error {
 	c := &s.scratch
 	c.tables, c.hosts = append(c.tables[:0], &s.borrowed), c.hosts[:0]
@@ -43,6 +43,19 @@ func (s *Scheduler) Check() error {
 		}
 	}
 	return s.kv.Check(c.tables, c.hosts, c.out, c.in)
+}
+
+// CheckIdle is Check while there are no sequences, by so many blocks a call, until it is
+// done (kvcache.Manager.CheckIdle).
+func (s *Scheduler) CheckIdle(blocks int) (done bool, err error) {
+	if err := s.checkQueues(); err != nil {
+		return false, err
+	}
+	if running, waiting := s.running.len(), s.waiting.len(); running+waiting+len(s.transfers)+s.borrowed.Len() > 0 {
+		return false, fmt.Errorf("%d sequences run, %d wait, %d transfers are under way and %d blocks are lent, of which nobody knows",
+			running, waiting, len(s.transfers), s.borrowed.Len())
+	}
+	return s.kv.CheckIdle(blocks)
 }
 
 // checkQueues verifies order, limits and counts.

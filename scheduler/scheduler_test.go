@@ -147,6 +147,34 @@ func TestChunkReason(t *testing.T) {
 	}
 }
 
+// TestCheckIdle: sequences, copies under way and loans are none of an idle scheduler's.
+func TestCheckIdle(t *testing.T) {
+	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 11, BlockSize: 16})
+	require.NoError(t, err)
+	s, err := New(Config{Limits: Limits{MaxNumSeqs: 4, MaxBatchedTokens: 256}}, kv)
+	require.NoError(t, err)
+	idle := func(want string) {
+		_, err := s.CheckIdle(100)
+		require.ErrorContains(t, err, want)
+	}
+	q := &Sequence{Tokens: make([]int32, 20), MaxLen: 30}
+	s.Add(q)
+	idle("1 wait")
+	out := s.Schedule()
+	idle("1 sequences run")
+	s.Update(out, []Result{{Token: 1, Finish: true}}, 0)
+	_, ok := s.Borrow(16 * 3)
+	require.True(t, ok)
+	idle("3 blocks are lent")
+	s.GiveBack()
+	done, err := s.CheckIdle(10)
+	require.NoError(t, err)
+	require.False(t, done)
+	done, err = s.CheckIdle(10)
+	require.NoError(t, err)
+	require.True(t, done)
+}
+
 // TestLostSequence: a queue that does not have whom it should give up says so.
 func TestLostSequence(t *testing.T) {
 	var q queue
