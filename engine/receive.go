@@ -104,10 +104,16 @@ func (l *loop) sleep() {
 	}
 }
 
-// add takes a request over from Submit.
+// add takes a request over from Submit. Choices that were aborted before end once all
+// are there: if the first did at once, the others would not know who computes their prompt.
 func (l *loop) add(q *request) {
 	for c := q; c != nil; c = c.sibling {
 		l.addOne(c)
+	}
+	for c := q; c != nil; c = c.sibling {
+		if c.aborting.Load() {
+			l.abort(c) // the stack had it before the inbox
+		}
 	}
 }
 
@@ -124,9 +130,6 @@ func (l *loop) addOne(q *request) {
 	}
 	l.sched.Add(&q.seq)
 	l.stats.PromptTokens += int64(q.seq.PromptLen)
-	if q.aborting.Load() {
-		l.abort(q) // the stack had it before the inbox
-	}
 }
 
 // takeAborts empties the stack of aborts.

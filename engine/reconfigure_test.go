@@ -193,6 +193,39 @@ func TestChoicesShareTheirPrompt(t *testing.T) {
 	})
 }
 
+// TestCancelledChoices: choices that were cancelled before the engine saw them, the first among them,
+// compute nothing, and the others' prompt is computed once all the same.
+func TestCancelledChoices(t *testing.T) {
+	e, l := newTestLoop(t, &fake{}, Config{NumGPUBlocksOverride: 100, MaxNumSeqs: 8, DisablePrefixCaching: true})
+	r := Request{Prompt: prompt(1, 100), MaxTokens: 30, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}}
+	streams, err := e.SubmitChoices(slices.Repeat([]context.Context{t.Context()}, 6), r)
+	require.NoError(t, err)
+	cancelled := []bool{true, true, false, false, true, false}
+	first := <-e.inbox
+	e.inbox <- first
+	for q := first; q != nil; q = q.sibling {
+		if cancelled[q.sampling.Choice] {
+			e.abort(q)
+		}
+	}
+	e.enter(stateDraining)
+	require.NoError(t, l.run())
+	for i, s := range streams {
+		got, last := readAll(t, s)
+		if cancelled[i] {
+			require.Equal(t, FinishAbort, last.Finish)
+			require.Empty(t, got)
+			continue
+		}
+		r.Sampling.Choice = int32(i)
+		want, _ := expect(&r, 30, 0)
+		require.Equal(t, want, got, "choice %d", i)
+	}
+	require.EqualValues(t, 100+2+3*29, e.Stats().StepTokens, "the prompt, its last token for two more, and what follows of three")
+	require.EqualValues(t, 2, e.Stats().Forks)
+	l.stop(nil)
+}
+
 func b2i(b bool) int {
 	if b {
 		return 1

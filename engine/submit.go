@@ -73,9 +73,10 @@ func (e *Engine) Submit(ctx context.Context, r Request) (*Stream, error) {
 }
 
 // SubmitChoices is Submit for several choices of one prompt, one a context, all or
-// none: choice i has Sampling.Choice r.Sampling.Choice + i. The prompt is computed
-// once; the choices share its KV blocks and differ from their first token on. Each
-// counts as a request, in MaxNumSeqs, too.
+// none: choice i has Sampling.Choice r.Sampling.Choice + i. The first that is not
+// cancelled computes the prompt; the others share its KV blocks and differ from their
+// first token on. If that token is its last they have what the prefix cache keeps of the
+// prompt, and compute the rest. Each counts as a request, in MaxNumSeqs, too.
 func (e *Engine) SubmitChoices(ctxs []context.Context, r Request) ([]*Stream, error) {
 	n := len(ctxs)
 	if n < 1 || n > MaxChoices {

@@ -39,7 +39,9 @@
 //
 // A fork (Sequence.Parent) waits aside until its parent has computed the prompt,
 // then shares the parent's blocks; the parent's preemption leaves it where it is, the
-// parent's end promotes it: the first fork computes the prompt for the others.
+// parent's end promotes it: the first fork computes the prompt for the others. A parent
+// that ends with the step that computed the prompt has no blocks to share any more: its
+// forks find in the prefix index what is published of them.
 //
 // # What a step is
 //
