@@ -20,7 +20,7 @@ type Stats struct {
 	BlockBytes                                                        int64
 
 	PromptTokens, GenerationTokens                             int64
-	PrefixQueries, PrefixHits                                  int64 // tokens
+	PrefixQueries, PrefixHits                                  int64 // prompt tokens at the first admission, and those found
 	PreemptionsRecompute, PreemptionsSwap                      int64
 	BlockWaits                                                 int64 // steps that sequences sat out for want of a block
 	SwapPoolFull                                               int64 // preemptions that would have swapped

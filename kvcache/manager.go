@@ -54,7 +54,7 @@ type Stats struct {
 	HostUsed     int // held by swapped-out sequences
 	HostInFlight int // held by nobody, named by a copy under way
 
-	Queries   int64 // prompt tokens looked up, of admitted sequences
+	Queries   int64 // prompt tokens of CountLookup
 	Hits      int64 // of these, found
 	Evictions int64 // published blocks that lost their content
 	Forks     int64 // tables made from another's
@@ -168,10 +168,15 @@ func (m *Manager) Admit(t *BlockTable, tokens []int32, salt string, reserve int)
 	if !m.claim(t, len(tokens), reserve) {
 		return 0, false
 	}
-	cached, t.era = t.hashed*m.cfg.BlockSize, m.era
-	m.queries += int64(len(tokens))
-	m.hits += int64(cached)
-	return cached, true
+	t.era = m.era
+	return t.hashed * m.cfg.BlockSize, true
+}
+
+// CountLookup has Stats count what Admit or Fork found of a prompt. Who comes back after a
+// preemption, and finds its own blocks or lacks them, would say nothing of the cache's use.
+func (m *Manager) CountLookup(tokens, found int) {
+	m.queries += int64(tokens)
+	m.hits += int64(found)
 }
 
 // spare is the room in a table for blocks beyond those of its admission, so that
@@ -244,8 +249,6 @@ func (m *Manager) Fork(t, parent *BlockTable, tokens, computed, reserve int, cop
 		t.hashes = append(t.hashes[:0], parent.hashes[:t.hashed]...)
 	}
 	m.forks++
-	m.queries += int64(tokens)
-	m.hits += int64(computed)
 	return copies, true
 }
 

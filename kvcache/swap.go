@@ -173,8 +173,6 @@ func (m *Manager) SwapIn(t *BlockTable, h *HostTable, tokens []int32, salt strin
 	if end > hits {
 		usable, t.era = min(computed, end*m.cfg.BlockSize), h.era
 	}
-	m.queries += int64(len(tokens))
-	m.hits += int64(hits * m.cfg.BlockSize)
 	return copies, usable, true
 }
 

@@ -25,6 +25,7 @@ func (s *Scheduler) admit(out *Output, budget int) int {
 		s.slots += q.Launched
 		if q.epoch == 0 {
 			q.CachedTokens = admission.HitTokens
+			s.kv.CountLookup(q.PromptLen, q.CachedTokens)
 		}
 		q.Status, q.reset = Running, true
 		out.Admitted = append(out.Admitted, admission)

@@ -147,6 +147,48 @@ func TestChunkReason(t *testing.T) {
 	}
 }
 
+// TestLookupsAreOfFirstAdmissions: a sequence's prompt counts as looked up once, with what was found
+// of it then, also if the sequence comes back, from the host or to be computed again.
+func TestLookupsAreOfFirstAdmissions(t *testing.T) {
+	for _, mode := range []Mode{OnlyRecompute, OnlySwap} {
+		kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 12, HostBlocks: 12, BlockSize: 16})
+		require.NoError(t, err)
+		s, err := New(Config{Limits: Limits{MaxNumSeqs: 8, MaxBatchedTokens: 256, PreemptionMode: mode}}, kv)
+		require.NoError(t, err)
+		var all []*Sequence
+		for i := range 5 {
+			q := &Sequence{Tokens: make([]int32, 40), MaxLen: 160}
+			q.Tokens[39] = int32(i) // the first two blocks are shared
+			if i == 4 {
+				q.Tokens[39], q.Parent = 3, all[3]
+			}
+			s.Add(q)
+			all = append(all, q)
+		}
+		preempted, found := 0, 0
+		for s.NumRunning()+s.NumWaiting() > 0 {
+			out := s.Schedule()
+			preempted += out.NumPreempted()
+			results := make([]Result, len(out.Scheduled))
+			for i := range results {
+				q := out.Scheduled[i].Seq
+				results[i] = Result{Token: 1, Finish: len(q.Tokens) == q.MaxLen-1}
+			}
+			s.Update(out, results, time.Millisecond)
+			for _, id := range s.Transfers(nil) {
+				s.CopyDone(id, time.Millisecond)
+			}
+		}
+		for _, q := range all {
+			found += q.CachedTokens
+		}
+		require.Positive(t, preempted, mode)
+		st := kv.Stats()
+		require.EqualValues(t, []int64{5 * 40, int64(found)}, []int64{st.Queries, st.Hits}, mode)
+		require.Positive(t, st.Hits, mode)
+	}
+}
+
 // TestCheckIdle: sequences, copies under way and loans are none of an idle scheduler's.
 func TestCheckIdle(t *testing.T) {
 	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 11, BlockSize: 16})

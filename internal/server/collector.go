@@ -68,7 +68,7 @@ func (c *engineCollector) vllm() {
 	c.gauge("vllm:cpu_cache_usage_perc", "Share of the swap pool that is held, 0 to 1.", func(s *engine.Stats) float64 { return s.HostUsage() })
 	c.counter("vllm:prompt_tokens_total", "Prompt tokens processed.", func(s *engine.Stats) int64 { return s.PromptTokens })
 	c.counter("vllm:generation_tokens_total", "Tokens generated.", func(s *engine.Stats) int64 { return s.GenerationTokens })
-	c.counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", func(s *engine.Stats) int64 { return s.PrefixQueries })
+	c.counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache, once a request.", func(s *engine.Stats) int64 { return s.PrefixQueries })
 	c.counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", func(s *engine.Stats) int64 { return s.PrefixHits })
 	c.counter("vllm:num_preemptions_total", "Preemptions.", func(s *engine.Stats) int64 { return s.PreemptionsRecompute + s.PreemptionsSwap })
 }
