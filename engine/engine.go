@@ -68,8 +68,9 @@ type Engine struct {
 	calls        chan func(*loop)        // unbuffered: a call that was sent is executed
 	wake         chan struct{}           // one slot
 
-	// gate orders Submit against the end: once a writer of state held it, no
-	// further request enters inbox.
+	// gate orders Submit against the end and new limits: once a writer of state held
+	// it, no further request enters inbox; once replan did, none that was checked by
+	// the larger pool.
 	gate  sync.RWMutex
 	state atomic.Int32
 

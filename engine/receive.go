@@ -123,11 +123,6 @@ func (l *loop) addOne(q *request) {
 	q.received = true
 	l.taken++
 	l.requests[&q.seq] = q
-	if need := l.sched.BlocksNeeded(q.seq.MaxLen); need > l.kv.Capacity() { // the pool was shrunk meanwhile
-		q.seq.PromptLen, q.seq.Status = int(q.sampling.PromptLen), scheduler.Finished
-		l.end(q, verdict{finish: FinishError, err: fmt.Errorf("%w: it takes %d blocks, the pool now has %d", ErrNeverFits, need, l.kv.Capacity())})
-		return
-	}
 	l.sched.Add(&q.seq)
 	l.stats.PromptTokens += int64(q.seq.PromptLen)
 }

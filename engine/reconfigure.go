@@ -108,7 +108,7 @@ type pending struct {
 // and waits until they are in force. Growing takes effect with the next step.
 // Shrinking the pool evicts cached blocks and preempts the sequences that own
 // blocks of the part that goes; lowering MaxNumSeqs preempts the newest. No
-// request that runs or waits fails: limits under which one could never finish are
+// request that Submit has accepted fails: limits under which one could never finish are
 // refused with ErrConfig, what does not fit the memory with ErrMemory, and then
 // nothing has changed. A request without MaxTokens may come to need as many blocks
 // as MaxModelLen takes, and holds a smaller pool off while it is there. When ctx
@@ -158,11 +158,13 @@ func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
 	}
 	before := workspaceLimits(&now.cfg, l.sizes.modelMaxLen)
 	if err := l.backend.SetLimits(eitherLimits(before, workspaceLimits(c, l.sizes.modelMaxLen))); err != nil {
+		l.e.effective.Store(now)
 		return fmt.Errorf("%w: workspace: %w", ErrMemory, adviseMemory(c, err))
 	}
 	device, host := max(p.blocks, now.info.NumBlocks+1), max(p.hostBlocks, now.info.HostBlocks)
 	if err := l.store.Resize(device, host); err != nil {
 		_ = l.backend.SetLimits(before) // was possible before
+		l.e.effective.Store(now)
 		return fmt.Errorf("%w: %w", ErrMemory, adviseMemory(c, err))
 	}
 	l.runner.setRows(max(c.MaxNumSeqs, now.cfg.MaxNumSeqs))
@@ -174,12 +176,13 @@ func (l *loop) beginReconfigure(limits Limits, settled chan error) error {
 	}
 	next.set(&p)
 	l.pending = &pending{&next, settled}
-	l.e.effective.Store(&next) // Submit judges by the new pool from here on
+	l.e.effective.Store(&next) // Submit judges by a larger pool from here on
 	l.settle()
 	return nil
 }
 
-// replan applies the memory formula to other limits.
+// replan applies the memory formula to other limits. If they can be, Submit judges by a
+// smaller pool from here on: none that it has accepted may come to be too large for it.
 func (l *loop) replan(c *Config, sz sizes) (memoryPlan, error) {
 	if c.MaxNumSeqs > l.maxima.MaxSeqs || c.MaxNumBatchedTokens > l.maxima.MaxBatchedTokens {
 		return memoryPlan{}, &ConfigError{Problems: []string{fmt.Sprintf("--max-num-seqs %d, --max-num-batched-tokens %d: room was reserved for %d and %d at start; restart with the larger values",
@@ -190,8 +193,18 @@ func (l *loop) replan(c *Config, sz sizes) (memoryPlan, error) {
 	if err != nil {
 		return p, err
 	}
+	l.e.gate.Lock()
+	defer l.e.gate.Unlock()
+	for len(l.e.inbox) > 0 { // they are there, too
+		l.add(<-l.e.inbox)
+	}
 	if need := l.sched.LargestNeed(); need > p.blocks-1 {
 		return p, &ConfigError{Problems: []string{fmt.Sprintf("a pool of %d blocks: a request that is there may come to need %d (its prompt and max_tokens); wait for its end or abort it", p.blocks-1, need)}}
+	}
+	if now := l.e.effective.Load(); p.blocks-1 < now.info.NumBlocks {
+		smaller := *now
+		smaller.info.NumBlocks = p.blocks - 1
+		l.e.effective.Store(&smaller)
 	}
 	return p, nil
 }

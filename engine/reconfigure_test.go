@@ -2,11 +2,16 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pagoda-engine/pagoda/kernels"
 )
 
 // TestReconfigureWhileServing: every limit goes up and down under requests whose
@@ -128,6 +133,68 @@ func TestReconfigureRefusesToFailARequest(t *testing.T) {
 	_, err = e.Submit(context.Background(), Request{Prompt: prompt(1, 40), MaxTokens: 1500})
 	require.ErrorIs(t, err, ErrNeverFits)
 	require.ErrorContains(t, err, "the pool has 50")
+}
+
+// noLimits is a device that has no memory for other limits.
+type noLimits struct{ kernels.Backend }
+
+func (noLimits) SetLimits(kernels.Limits) error { return errors.New("injected") }
+
+// TestReconfigureSeesWhoArrives: a request that Submit has accepted counts for new limits, whether
+// the engine has taken it or not.
+func TestReconfigureSeesWhoArrives(t *testing.T) {
+	e, l := newTestLoop(t, &fake{}, Config{NumGPUBlocksOverride: 100, MaxNumSeqs: 4})
+	r := Request{Prompt: prompt(1, 40), MaxTokens: 1000, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}}
+	s, err := e.Submit(t.Context(), r)
+	require.NoError(t, err)
+	err = l.beginReconfigure(Limits{NumGPUBlocksOverride: 50}, make(chan error, 1))
+	require.ErrorIs(t, err, ErrConfig)
+	require.ErrorContains(t, err, "may come to need 65")
+	require.Equal(t, 100, e.Info().NumBlocks)
+	device := l.backend
+	l.backend = noLimits{device}
+	require.ErrorIs(t, l.beginReconfigure(Limits{NumGPUBlocksOverride: 65}, make(chan error, 1)), ErrMemory)
+	require.Equal(t, 100, e.Info().NumBlocks)
+	l.backend = device
+	require.NoError(t, l.beginReconfigure(Limits{NumGPUBlocksOverride: 65}, make(chan error, 1)))
+	e.enter(stateDraining)
+	require.NoError(t, l.run())
+	want, _ := expect(&r, 1000, 0)
+	got, _ := readAll(t, s)
+	require.Equal(t, want, got)
+	l.stop(nil)
+}
+
+// TestNoAcceptedRequestNeverFits: while the pool shrinks and grows, what is submitted is refused at
+// once or served.
+func TestNoAcceptedRequestNeverFits(t *testing.T) {
+	loops(t, func(t *testing.T, c Config) {
+		e := startFake(t, &fake{}, c)
+		var client sync.WaitGroup
+		var stop atomic.Bool
+		client.Go(func() {
+			for !stop.Load() {
+				ctx, cancel := context.WithCancel(t.Context())
+				s, err := e.Submit(ctx, Request{Prompt: prompt(1, 40), MaxTokens: 21*16 - 40, IgnoreEOS: true, Sampling: Sampling{Logprobs: -1}})
+				cancel()
+				if err == nil {
+					_, last := readAll(t, s)
+					err = last.Err
+				} else if errors.Is(err, ErrNeverFits) {
+					err = nil // it is told at once
+				}
+				assertNoError(t, err)
+			}
+		})
+		for shrunk := 0; shrunk < 300; {
+			if e.Reconfigure(t.Context(), Limits{NumGPUBlocksOverride: 20}) == nil {
+				shrunk++
+			}
+			assertNoError(t, e.Reconfigure(t.Context(), Limits{NumGPUBlocksOverride: 64}))
+		}
+		stop.Store(true)
+		client.Wait()
+	})
 }
 
 // TestReconfigureOutlivesItsCaller: limits whose caller gave up while the pool was

@@ -94,16 +94,16 @@ func (e *Engine) SubmitChoices(ctxs []context.Context, r Request) ([]*Stream, er
 	if err := e.enqueue(n, len(r.Prompt)); err != nil {
 		return nil, err
 	}
-	first, err := e.newChoices(r, n)
-	if err != nil {
-		e.dequeue(n, len(r.Prompt))
-		return nil, err
-	}
-	e.gate.RLock()
+	e.gate.RLock() // what is checked here holds until it is in inbox
 	defer e.gate.RUnlock()
 	if e.state.Load() != stateOpen {
 		e.dequeue(n, len(r.Prompt))
 		return nil, e.closedError()
+	}
+	first, err := e.newChoices(r, n)
+	if err != nil {
+		e.dequeue(n, len(r.Prompt))
+		return nil, err
 	}
 	streams := make([]*Stream, 0, n)
 	for i, q := 0, first; q != nil; i, q = i+1, q.sibling {
