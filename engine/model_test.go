@@ -284,28 +284,6 @@ func TestInfoOfAModel(t *testing.T) {
 	require.EqualValues(t, 1<<30, sum, "the ledger adds up to the limit")
 }
 
-// TestOnlyIDsThatAreDrawn: a constraint that leaves nothing but ids that the tokenizer lacks is at fault itself. It is
-// not taken for numbers that are none, for which everybody's cached prefixes are forgotten.
-func TestOnlyIDsThatAreDrawn(t *testing.T) {
-	e := openTiny(t, func(c *Config) { c.SampleVocab = 290 })
-	mask := func(mask []uint32) (bool, error) {
-		clear(mask)
-		mask[295/32] = 1 << (295 % 32)
-		return false, nil
-	}
-	shared := Request{Prompt: prompt(1, 48), MaxTokens: 1}
-	for range 2 {
-		s, err := e.Submit(context.Background(), shared)
-		require.NoError(t, err)
-		_, _ = readAll(t, s)
-		s, err = e.Submit(context.Background(), Request{Prompt: prompt(2, 20), MaxTokens: 2, Constrain: constrain(&scripted{mask: mask})})
-		require.NoError(t, err)
-		_, last := readAll(t, s)
-		require.ErrorIs(t, last.Err, ErrConstraint)
-	}
-	require.Positive(t, e.Stats().PrefixHits)
-}
-
 // TestStreamedWeights: a decode step reads all weights but an embedding that is not the
 // head, which has two bytes a value whatever the others have; a plan says the same.
 func TestStreamedWeights(t *testing.T) {

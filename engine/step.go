@@ -8,7 +8,11 @@ import (
 // This file decides what a token means for its request. It is pure: no device,
 // no scheduler, no clock.
 
-// ErrNotNumbers is why a row without a valid token failed: that request alone.
+// ErrNotNumbers is why a row without a valid token failed: that request alone. It is
+// the model's fault, or the device's, and never what was asked for, since some id can
+// always be drawn: biases and penalties are finite, Submit refuses min_tokens where all
+// ids are stop ids, and a round of a guide that leaves none ends its request before the
+// draw. So others' prefixes are forgotten for it (collect), and not for a request.
 var ErrNotNumbers = errors.New("the model's logits for this request were not numbers")
 
 // verdict is what becomes of a request with its next token.

@@ -195,6 +195,9 @@ func (e *Engine) newRequest(r Request) (*request, error) {
 	}
 	q.sampling.StopIDs = q.stopIDs
 	q.minTokens, q.maxTokens, q.logprobs = r.Sampling.MinTokens, int32(maxTokens), r.Sampling.Logprobs >= 0
+	if q.minTokens > 0 && e.allOf(q.stopIDs) {
+		return nil, invalid("min_tokens", "is %d, but each of the %d tokens that can be drawn ends the request", q.minTokens, e.info.SampleVocab)
+	}
 	// One piece of memory for all tokens: the sequence's, whose tail the stream
 	// reads. Appending in place never moves it.
 	tokens := make([]int32, len(r.Prompt)+maxTokens)
@@ -320,6 +323,20 @@ func (e *Engine) checkIDs(r *Request) error {
 		seen[b.ID] = true
 	}
 	return nil
+}
+
+// allOf says whether no id can be drawn but these.
+func (e *Engine) allOf(ids []int32) bool {
+	if len(ids) < e.info.SampleVocab { // as ever, but with a toy's vocabulary
+		return false
+	}
+	drawn := make(map[int32]bool, len(ids))
+	for _, id := range ids {
+		if int(id) < e.info.SampleVocab {
+			drawn[id] = true
+		}
+	}
+	return len(drawn) == e.info.SampleVocab
 }
 
 // abort asks the engine's goroutine to end q. It never blocks and is never
