@@ -96,8 +96,8 @@ type Event struct {
 	Admitted time.Time
 	// Sequence is its number in step records; valid like CachedTokens.
 	Sequence SequenceID
-	// Preemptions is how often the request lost its blocks; valid in the last
-	// event.
+	// Preemptions is how often the request lost its blocks to others that wanted
+	// some, not to lowered limits; valid in the last event.
 	Preemptions int
 	Err         error // with FinishError
 }

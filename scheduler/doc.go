@@ -57,14 +57,14 @@
 //  1. running sequences that lack one token: decodes, oldest first. Each takes a
 //     block when it needs one, see Preemption.
 //  2. running sequences that lack more: prefill chunks. Their blocks were allocated
-//     when they were admitted. A chunk that does not finish its prompt takes half of
-//     what is left, 16 tokens at least, while others want some; what nobody takes it
-//     gets in the end. Decodes wait for the prefill beside them: a step that has some
-//     keeps to Config.MaxMixedTokens, the decodes included, and with Config.TargetITL
-//     its prefill is cut so that its predicted time keeps to the target (bounded
-//     chunks beside decodes are Sarathi-Serve's, OSDI 2024). MaxMixedTokens leaves
-//     prompts as many tokens as there are decodes, and both leave them 16. A step
-//     without decodes has the whole budget.
+//     when they were admitted. A chunk that would take all that is left, if only just
+//     to finish its prompt, takes half of it, 16 tokens at least, while others want
+//     some; what nobody takes it gets in the end. Decodes wait for the prefill beside
+//     them: a step that has some keeps to Config.MaxMixedTokens, the decodes included,
+//     and with Config.TargetITL its prefill is cut so that its predicted time keeps to
+//     the target (bounded chunks beside decodes are Sarathi-Serve's, OSDI 2024).
+//     MaxMixedTokens leaves prompts as many tokens as there are decodes, and both leave
+//     them 16. A step without decodes has the whole budget.
 //  3. waiting sequences, in order, while fewer than MaxNumSeqs run and budget is
 //     left, unless this step preempted for want of blocks. One that does not fit
 //     whole holds back those behind it: nothing is half-admitted and nobody is

@@ -91,8 +91,8 @@ func (s *Scheduler) cut(out *Output) bool {
 }
 
 // schedulePrefills continues the chunks of running sequences, oldest first. While
-// others want to prefill, too, one that does not get done in this step takes half
-// of what is left, so that a long prompt does not hold up short ones.
+// others want to prefill, too, one that would take all that is left takes half of it,
+// so that a long prompt does not hold up short ones.
 func (s *Scheduler) schedulePrefills(out *Output, budget int) int {
 	more, taken := s.prefilling, 0
 	for _, q := range s.running.all() {

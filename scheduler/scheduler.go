@@ -210,9 +210,9 @@ func (s *Scheduler) NumWaiting() int { return s.waiting.len() + s.parked }
 // NumSwapped is the number of waiting sequences whose KV is on the host.
 func (s *Scheduler) NumSwapped() int { return s.swapped }
 
-// UsedSlots is the number of KV slots that hold tokens of running sequences,
-// shared ones counted once: together with the used blocks it gives the block
-// utilization and the internal fragmentation.
+// UsedSlots is the number of KV slots that hold tokens of running sequences, or will
+// with the steps and copies under way, shared ones counted once: together with the used
+// blocks it gives the block utilization and the internal fragmentation.
 func (s *Scheduler) UsedSlots() int {
 	return s.slots - s.kv.Stats().Saved*s.kv.BlockSize() // shared blocks are full
 }

@@ -65,8 +65,8 @@ type Sequence struct {
 	Host         kvcache.HostTable // what it has in the swap pool
 	onHost       int               // tokens whose KV Host holds
 	CachedTokens int               // of the prompt, found in the cache at first admission
-	Preemptions  int
-	Priority     int // lower first, under the priority policy
+	Preemptions  int               // for want of blocks, not by lowered limits
+	Priority     int               // lower first, under the priority policy
 	CacheSalt    string
 	// Parent is another choice of the same prompt, added before: this one waits
 	// until the parent has computed the prompt and then shares its blocks.
