@@ -374,36 +374,6 @@ func TestServeReport(t *testing.T) {
 	require.Contains(t, ServeReport([]ServeCell{{}}, nil, o).Verdict, "Nothing was measured")
 }
 
-// TestHighestLoad: that more may come beyond is said of the largest load, in whatever order loads were given, and
-// never of one without a bound.
-func TestHighestLoad(t *testing.T) {
-	result := func(rate, throughput float64) ServeCell {
-		res := knownRun().Result(nil)
-		res.OutputThroughput = throughput
-		return ServeCell{Load: ServeLoad{RequestRate: rate}, Results: []*ServeResult{res}}
-	}
-	for want, cells := range map[string][]ServeCell{
-		"4, first":     {result(4, 9), result(2, 5)},
-		"not 2, last":  {result(4, 5), result(2, 9)},
-		"not inf":      {result(4, 5), result(AtOnce, 9)},
-		"not 4 of inf": {result(AtOnce, 5), result(4, 9)},
-	} {
-		verdict := ServeReport(cells, nil, ServeOptions{Model: "m"}).Verdict
-		require.Equal(t, want == "4, first", strings.Contains(verdict, "highest load tried"), "%s: %s", want, verdict)
-	}
-}
-
-// A repeat that was cut is no measurement of a load that has whole ones.
-func TestServeReportLeavesOutACutRepeat(t *testing.T) {
-	whole, cut := knownRun().Result(nil), knownRun().Result(nil)
-	cut.OutputThroughput, cut.Unfinished = 0.1, 4
-	o := ServeOptions{Model: "m", Load: ServeLoad{RequestRate: AtOnce}}
-	r := ServeReport([]ServeCell{{Load: o.Load, Results: []*ServeResult{whole, whole, cut}}}, nil, o)
-	require.Equal(t, []float64{2.5, 2.5}, r.Cells[0].Metrics["output_throughput"].Runs)
-	require.Contains(t, r.Notes, "Interrupted: the last repeat was cut and is left out.")
-	require.NotContains(t, r.Columns, "unfinished")
-}
-
 func TestGoodputLimits(t *testing.T) {
 	g, err := ParseGoodput([]string{"ttft:200", "e2el:1e3"})
 	require.NoError(t, err)
