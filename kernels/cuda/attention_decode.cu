@@ -39,7 +39,7 @@
 
 namespace {
 
-template <class F> __device__ __forceinline__ void attend(const DecodeParams &p) {
+template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const DecodeParams &p) {
 	constexpr int D = F::D, STAGES = F::STAGES;
 	static_assert(sizeof(Shared<D>) <= F::STAGE, "a stage holds a state");
 	extern __shared__ __align__(128) char memory[];
@@ -51,7 +51,7 @@ template <class F> __device__ __forceinline__ void attend(const DecodeParams &p)
 	int count = start.w, active = 0; // CTAs of the cluster that has the unit, if one has
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + F::RINGS);
-	active = -of.y;
+	if (CLUSTERS) active = -of.y;
 	if (active > 0) {
 		if (threadIdx.x == 0 && count > 0) exchange.expect(cluster_rank(), p.group, active);
 		cluster_arrive_relaxed();
@@ -136,9 +136,14 @@ static_assert(Form64::THREADS == 192 && Form64::TILE == 192 && Form64::RINGS == 
 static_assert(Form128::THREADS == 128 && Form128::TILE == 64 && Form128::RINGS == 96 << 10, "attention_decode.go: decode128");
 static_assert(Form128Wide::THREADS == 160 && Form128Wide::TILE == 160 && Form128Wide::RINGS == 160 << 10, "attention_decode.go: decode128Wide");
 
-PG_KERNEL void __launch_bounds__(Form64::THREADS, 2) attention_decode_64(const __grid_constant__ DecodeParams p) { attend<Form64>(p); }
-PG_KERNEL void __launch_bounds__(Form128::THREADS, 2) attention_decode_128(const __grid_constant__ DecodeParams p) { attend<Form128>(p); }
-PG_KERNEL void __launch_bounds__(Form128Wide::THREADS, 1) attention_decode_128_wide(const __grid_constant__ DecodeParams p) { attend<Form128Wide>(p); }
+// Kernels for units that may have a cluster each, and for those that cannot.
+#define KERNEL(NAME, FORM, CTAS) \
+	PG_KERNEL void __launch_bounds__(FORM::THREADS, CTAS) attention_decode_##NAME(const __grid_constant__ DecodeParams p) { attend<FORM, false>(p); } \
+	PG_KERNEL void __launch_bounds__(FORM::THREADS, CTAS) attention_decode_##NAME##_clusters(const __grid_constant__ DecodeParams p) { attend<FORM, true>(p); }
+
+KERNEL(64, Form64, 2)
+KERNEL(128, Form128, 2)
+KERNEL(128_wide, Form128Wide, 1)
 
 // sum_of is the sum over a CTA of 1,024 threads.
 static __device__ __forceinline__ int sum_of(int x, int32_t *warp_total) {

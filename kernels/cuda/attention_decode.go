@@ -105,6 +105,7 @@ func planAttentionDecode(s attentionShape, a arch, decodes, maxSeqs int) (d deco
 	d.layer = grid("attention_decode", w.kernel, a.sms*each, 1, 32*w.warps)
 	if w.size > 0 {
 		d.layer.Grid[0], d.layer.Cluster = uint32(w.units*a.sms/132*w.size), uint32(w.size)
+		d.layer.kernel += clustersSuffix
 	}
 	d.layer.Shared, d.layer.PDL = uint32(shared(w)), 1
 	d.plan = grid("attention_decode", "attention_decode_plan", 1, 1, 1024).overlapped()

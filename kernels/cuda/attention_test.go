@@ -43,6 +43,9 @@ func TestPlanAttentionDecode(t *testing.T) {
 	wide, narrow, of64 := way{kernel: "attention_decode_128_wide", threads: 160, tile: 160}, way{kernel: "attention_decode_128", threads: 128, tile: 64}, way{kernel: "attention_decode_64", threads: 192, tile: 192}
 	in := func(w way, cluster, ctas int) way {
 		w.cluster, w.ctas = cluster, ctas
+		if cluster > 0 {
+			w.kernel += clustersSuffix
+		}
 		return w
 	}
 	h100, a100, small99 := archs[0], arch{sms: 108, shared: 163 << 10}, arch{sms: 128, shared: 99 << 10}

@@ -88,6 +88,14 @@ enum EpilogueKind {
 	QKV,      // + bias, RoPE; q → query[m], k and v → the token's slot, half
 };
 
+// Top is the likeliest id of some columns of the head, a tile's of gemm_sm90.cu, else eight: what is there instead
+// of the logits of a row of which nobody wants more, from their place on, one behind the other.
+struct Top {
+	float z;
+	int32_t id; // −1: none is above −inf
+};
+#define TOP_BAD (-2) // a Top's id: a NaN or +inf is among the logits
+
 struct Epilogue {
 	void *out;         // logits, hidden, mlp or query
 	int64_t ld;        // row stride of out, in its elements
@@ -99,8 +107,12 @@ struct Epilogue {
 	const int32_t *positions; // Batch.positions
 	const int32_t *slots;     // Batch.slots
 	PagedKV kv;
+	// STORE only.
+	const uint8_t *whole; // [M] or NULL: rows whose logits somebody reads; of others only the Tops
+	int32_t sample_vocab; // ids that may be drawn
+	int32_t pad;
 };
-static_assert(sizeof(Epilogue) == 128 && offsetof(Epilogue, bias) == 40 && offsetof(Epilogue, kv) == 72, "layout.go: epilogue");
+static_assert(sizeof(Epilogue) == 144 && offsetof(Epilogue, bias) == 40 && offsetof(Epilogue, kv) == 72, "layout.go: epilogue");
 
 // silu is x / (1 + e^−x), to 2⁻²¹: a division that rounds takes as long as the rest of a product's end.
 static __device__ __forceinline__ float silu(float x) {
@@ -182,21 +194,40 @@ template <int KIND> static __device__ __forceinline__ void epilogue2(const Epilo
 	}
 }
 
+// top8 leaves the Top of columns n … n+7 of row m.
+static __device__ __forceinline__ void top8(const Epilogue &e, int m, int n, const float (&y)[8]) {
+	float z = -INFINITY;
+	int id = -1;
+	bool bad = false;
+#pragma unroll
+	for (int i = 0; i < 8; i++) {
+		bad |= !(y[i] < INFINITY);
+		if (n + i < e.sample_vocab && y[i] > z) z = y[i], id = n + i;
+	}
+	reinterpret_cast<float2 *>(static_cast<float *>(e.out) + m * e.ld)[n / 8] = make_float2(z, __int_as_float(bad ? TOP_BAD : id));
+}
+
+// put8 stores columns n … n+7 of row m.
+static __device__ __forceinline__ void put8(const Epilogue &e, int m, int n, const float (&y)[8]) {
+	if (m >= e.rows || n >= e.cols) return;
+	float4 *out = reinterpret_cast<float4 *>(static_cast<float *>(e.out) + m * e.ld + n);
+	out[0] = make_float4(y[0], y[1], y[2], y[3]);
+	out[1] = make_float4(y[4], y[5], y[6], y[7]);
+}
+
 // epilogue8 ends columns n … n+7 (n a multiple of 8) of row m, with wide stores;
 // the same values as four epilogue2. cols must be a multiple of 8. A head's size
 // is a multiple of 16, so that the columns are of one head.
 template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilogue &e, int m, int n, const float (&y)[8]) {
 	if (m >= e.rows || n >= e.cols) return;
-	if constexpr (KIND == STORE || KIND == RESIDUAL) {
+	if constexpr (KIND == STORE) {
+		if (e.whole && !e.whole[m]) return top8(e, m, n, y);
+		put8(e, m, n, y);
+	} else if constexpr (KIND == RESIDUAL) {
 		float4 *out = reinterpret_cast<float4 *>(static_cast<float *>(e.out) + m * e.ld + n);
-		float4 lo = {y[0], y[1], y[2], y[3]}, hi = {y[4], y[5], y[6], y[7]};
-		if constexpr (KIND == RESIDUAL) {
-			float4 a = out[0], b = out[1];
-			lo = {a.x + lo.x, a.y + lo.y, a.z + lo.z, a.w + lo.w};
-			hi = {b.x + hi.x, b.y + hi.y, b.z + hi.z, b.w + hi.w};
-		}
-		out[0] = lo;
-		out[1] = hi;
+		float4 a = out[0], b = out[1];
+		out[0] = {a.x + y[0], a.y + y[1], a.z + y[2], a.w + y[3]};
+		out[1] = {b.x + y[4], b.y + y[5], b.z + y[6], b.w + y[7]};
 	} else if constexpr (KIND == SWIGLU) {
 		uint2 v = {pack_half(gated(y[0], y[1]), gated(y[2], y[3])), pack_half(gated(y[4], y[5]), gated(y[6], y[7]))};
 		*reinterpret_cast<uint2 *>(static_cast<half *>(e.out) + m * e.ld + n / 2) = v;

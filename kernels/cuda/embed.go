@@ -8,11 +8,12 @@ import "unsafe"
 type embedParams struct {
 	tokens, w, hidden ptr
 	panel, ld         int64
-	width             int32
-	_                 int32
+
+	entries, state, header, whole ptr // 0: not of a graph
+	width, _                      int32
 }
 
-var _ [48]byte = [unsafe.Sizeof(embedParams{})]byte{}
+var _ [80]byte = [unsafe.Sizeof(embedParams{})]byte{}
 
 // planEmbed is a CTA a token.
 func planEmbed(tokens, hidden int) launch {

@@ -3,29 +3,23 @@
 
 #include "mma.cuh"
 
-// GemmParams: y [m, n] = x [m, k] · w [n, k]ᵀ, ended by the
-// epilogue of `kind`.
+// GemmParams: y [m, n] = x [m, k] · w [n, k]ᵀ, ended by an epilogue. There is a kernel for each kind: code that
+// is not run costs, too (performance.md, "A kernel for each end").
 struct GemmParams {
 	const half *x, *w;
 	int64_t ldx, panel;    // row stride of x and panel of w in elements
 	float *partials;       // of tiles that several CTAs share
 	int32_t *counters;     // one a tile, zero between launches
-	int32_t m, n, k, kind; // k: a multiple of 64, zeros past the true width
+	int32_t m, n, k;       // k: a multiple of 64, zeros past the true width
 	int32_t per, tiles;    // share of a CTA and tiles along n
+	int32_t pad;
 	Epilogue e;
 };
-static_assert(sizeof(GemmParams) == 200 && offsetof(GemmParams, m) == 48 && offsetof(GemmParams, e) == 72, "gemm.go: gemmParams");
+static_assert(sizeof(GemmParams) == 216 && offsetof(GemmParams, m) == 48 && offsetof(GemmParams, e) == 72, "gemm.go: gemmParams");
 
-// end8 is epilogue8 of a kind that is known at run time: one switch an output,
-// where the main loop is what costs.
-static __device__ __forceinline__ void end8(const Epilogue &e, int kind, int m, int n, const float (&y)[8]) {
-	switch (kind) {
-	case STORE: return epilogue8<STORE>(e, m, n, y);
-	case RESIDUAL: return epilogue8<RESIDUAL>(e, m, n, y);
-	case SWIGLU: return epilogue8<SWIGLU>(e, m, n, y);
-	default: return epilogue8<QKV>(e, m, n, y);
-	}
-}
+// EACH_KIND makes the kernels of KERNEL(name of the kind, kind, …).
+#define EACH_KIND(KERNEL, ...) \
+	KERNEL(store, STORE, __VA_ARGS__) KERNEL(residual, RESIDUAL, __VA_ARGS__) KERNEL(swiglu, SWIGLU, __VA_ARGS__) KERNEL(qkv, QKV, __VA_ARGS__)
 
 // QkvEnd is epilogue8 of QKV in two halves: what it reads of row m and columns n … n+7 beside their
 // sums is older than the layers, and asked for before the kernel before has ended.
@@ -92,7 +86,7 @@ template <int ROWS, int COLUMNS> static __device__ __forceinline__ float *partia
 // end_cut_tile adds the pieces that CTAs first..last left of a tile at (row,
 // column), in order of k, and ends it. Loads come from L2, where others wrote; a thread
 // has up to 16 under way.
-template <int ROWS, int COLUMNS, int THREADS>
+template <int KIND, int ROWS, int COLUMNS, int THREADS>
 static __device__ __forceinline__ void end_cut_tile(const GemmParams &p, int first, int last, int thread, int row, int column) {
 	constexpr int GROUPS = ROWS * COLUMNS / 8, EACH = GROUPS >= 4 * THREADS ? 4 : GROUPS >= 2 * THREADS ? 2 : 1;
 	for (int base = thread; base < GROUPS; base += EACH * THREADS) {
@@ -107,7 +101,7 @@ static __device__ __forceinline__ void end_cut_tile(const GemmParams &p, int fir
 #pragma unroll
 		for (int i = 0; i < EACH; i++) {
 			int g = base + i * THREADS;
-			end8(p.e, p.kind, row + g / (COLUMNS / 8), column + g % (COLUMNS / 8) * 8, sum[i]);
+			epilogue8<KIND>(p.e, row + g / (COLUMNS / 8), column + g % (COLUMNS / 8) * 8, sum[i]);
 		}
 	}
 }

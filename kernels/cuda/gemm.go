@@ -9,26 +9,16 @@ type gemmParams struct {
 	x, w               ptr
 	ldX, panel         int64
 	partials, counters ptr
-	m, n, k, kind      int32
-	per, tiles         int32
+	m, n, k            int32
+	per, tiles, _      int32
 	e                  epilogue
 }
 
 var (
-	_ [200]byte = [unsafe.Sizeof(gemmParams{})]byte{}
+	_ [216]byte = [unsafe.Sizeof(gemmParams{})]byte{}
 	_ [48]byte  = [unsafe.Offsetof(gemmParams{}.m)]byte{}
 	_ [72]byte  = [unsafe.Offsetof(gemmParams{}.e)]byte{}
 )
-
-// index is the kind as the kernels that switch on it at run time count.
-func (k epilogueKind) index() int32 {
-	for i, kind := range []epilogueKind{epilogueStore, epilogueResidual, epilogueSwiGLU, epilogueQKV} {
-		if k == kind {
-			return int32(i)
-		}
-	}
-	panic("cuda: unknown epilogue " + string(k))
-}
 
 // gemmPlan is a launch of one of these kernels and how it deals out the work:
 // per is a CTA's share of the line of chunks, tiles the tiles along n.
@@ -40,7 +30,7 @@ type gemmPlan struct {
 // params completes the parameters that depend on the plan.
 func (g gemmPlan) params(s gemmShape, scratch gemmScratch) gemmParams {
 	return gemmParams{
-		m: int32(s.m), n: int32(s.n), k: int32(s.k), kind: s.kind.index(), per: g.per, tiles: g.tiles,
+		m: int32(s.m), n: int32(s.n), k: int32(s.k), per: g.per, tiles: g.tiles,
 		partials: scratch.partials, counters: scratch.counters,
 	}
 }

@@ -144,7 +144,7 @@ __device__ __forceinline__ void place(int tile, int rows, int columns, int &row,
 	column = rest / height;
 }
 
-template <int BM, int BN, int WM, int WN, int STAGES> __device__ __forceinline__ void project(const GemmParams &p) {
+template <int KIND, int BM, int BN, int WM, int WN, int STAGES> __device__ __forceinline__ void project(const GemmParams &p) {
 	using T = Tile<BM, BN, WM, WN, STAGES>;
 	extern __shared__ __align__(128) char memory[];
 	int rows = (p.m + BM - 1) / BM, steps = p.k / BK;
@@ -158,7 +158,7 @@ template <int BM, int BN, int WM, int WN, int STAGES> __device__ __forceinline__
 		t.run(p.x + row * BM * p.ldx + first * BK, weight_at(p.w, p.panel, column * BN, first * BK), p.ldx, p.panel, count, shared_address(memory));
 		at += count;
 		if (count == steps) {
-			t.each(memory, [&](int m, int n, const float (&y)[8]) { end8(p.e, p.kind, row * BM + m, column * BN + n, y); });
+			t.each(memory, [&](int m, int n, const float (&y)[8]) { epilogue8<KIND>(p.e, row * BM + m, column * BN + n, y); });
 			__syncthreads();
 			continue;
 		}
@@ -166,11 +166,14 @@ template <int BM, int BN, int WM, int WN, int STAGES> __device__ __forceinline__
 		t.each(memory, [&](int m, int n, const float (&y)[8]) { store8(mine + m * BN + n, y); });
 		int first_cta, last_cta;
 		if (last_of_tile(p, tile, steps, threadIdx.x == 0, [] { __syncthreads(); }, first_cta, last_cta))
-			end_cut_tile<BM, BN, T::THREADS>(p, first_cta, last_cta, threadIdx.x, row * BM, column * BN);
+			end_cut_tile<KIND, BM, BN, T::THREADS>(p, first_cta, last_cta, threadIdx.x, row * BM, column * BN);
 	}
 }
 
 } // namespace
 
-PG_KERNEL void __launch_bounds__(128, 2) gemm_mma_128_128(const __grid_constant__ GemmParams p) { project<128, 128, 2, 2, 3>(p); }
-PG_KERNEL void __launch_bounds__(128, 3) gemm_mma_16_64(const __grid_constant__ GemmParams p) { project<16, 64, 1, 4, 6>(p); }
+#define KERNEL(NAME, KIND, BM, BN, CTAS, ...) \
+	PG_KERNEL void __launch_bounds__(128, CTAS) gemm_mma_##BM##_##BN##_##NAME(const __grid_constant__ GemmParams p) { project<KIND, BM, BN, __VA_ARGS__>(p); }
+
+EACH_KIND(KERNEL, 128, 128, 2, 2, 2, 3)
+EACH_KIND(KERNEL, 16, 64, 3, 1, 4, 6)

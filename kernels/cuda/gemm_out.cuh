@@ -66,12 +66,65 @@ template <int N> struct Out {
 	static __device__ __forceinline__ uint2 upper(uint4 v) { return {__byte_perm(v.x, v.y, 0x5410), __byte_perm(v.z, v.w, 0x5410)}; }
 	static __device__ __forceinline__ uint2 lower(uint4 v) { return {__byte_perm(v.x, v.y, 0x7632), __byte_perm(v.z, v.w, 0x7632)}; }
 
+	// top leaves the Top of the row lane / 4 + 8·h, if its bit is in rows. WHOLE: all columns may be drawn.
+	template <bool WHOLE> __device__ __forceinline__ void top(const float (&c)[N / 2], int h, uint32_t rows) const {
+		int lane = threadIdx.x % 32, r = lane / 4 + 8 * h, first = column + lane % 4 * 2;
+		int cols = e.cols - first, drawn = min(e.sample_vocab, e.cols) - first;
+		auto may = [&](int i) { return WHOLE || i < drawn; };
+		float all = -INFINITY, z = -INFINITY; // of all columns, NaN if one is; of those that may be drawn
+#pragma unroll
+		for (int j = 0; j < GROUPS; j++)
+#pragma unroll
+			for (int x = 0; x < 2; x++) {
+				float y = c[4 * j + 2 * h + x];
+				if (WHOLE || 8 * j + x < cols) all = max_nan(all, y);
+				if (!WHOLE && may(8 * j + x)) z = fmaxf(z, y);
+			}
+		if (WHOLE) z = all;
+		for (int i = 1; i < 4; i *= 2) {
+			z = fmaxf(z, __shfl_xor_sync(~0u, z, i));
+			all = max_nan(all, __shfl_xor_sync(~0u, all, i));
+		}
+		uint32_t at = NONE; // the first that is as likely
+#pragma unroll
+		for (int j = GROUPS - 1; j >= 0; j--)
+#pragma unroll
+			for (int x = 1; x >= 0; x--)
+				if (may(8 * j + x) && c[4 * j + 2 * h + x] == z) at = 8 * j + x;
+		if (at != NONE) at += first;
+		for (int i = 1; i < 4; i *= 2) at = min(at, __shfl_xor_sync(~0u, at, i));
+		int id = !(all < INFINITY) ? TOP_BAD : z > -INFINITY ? (int)at : -1;
+		if (lane % 4 == 0 && rows >> r & 1)
+			reinterpret_cast<float2 *>(static_cast<float *>(e.out) + (row + r) * e.ld)[column / N] = make_float2(z, __int_as_float(id));
+	}
+	static constexpr uint32_t NONE = ~0u;
+	static __device__ __forceinline__ float max_nan(float x, float y) {
+		asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(y));
+		return x;
+	}
+	__device__ __forceinline__ void tops(const float (&c)[N / 2], uint32_t rows) const {
+		bool all = column + N <= min(e.sample_vocab, e.cols);
+#pragma unroll
+		for (int h = 0; h < 2; h++)
+			if (all) top<true>(c, h, rows);
+			else top<false>(c, h, rows);
+	}
+
 	// store turns 32 columns at a time. RESIDUAL adds in L2, so that nothing waits for what was
 	// there: each output is added to once. A row's 32 are a line of memory, if BN is a multiple of
 	// 32: that is worth a quarter of the product's time.
+	// Of the head's rows that are not whole the Tops take the place of the logits.
 	template <bool ADDS> __device__ __forceinline__ void store(const float (&c)[N / 2]) const {
 		int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4, chunk = lane % 8, m = row + lane / 8, n = column + 4 * chunk;
-		int rows = e.rows - m, cols = e.cols - n;
+		int cols = e.cols - n;
+		uint32_t rows = row < e.rows ? ~0u >> 32 - min(e.rows - row, 16) : 0; // a bit each
+		if (!ADDS && e.whole) {
+			uint32_t whole = __ballot_sync(~0u, lane < 16 && rows >> lane & 1 && e.whole[row + lane]);
+			tops(c, rows & ~whole);
+			rows = whole;
+			if (rows == 0) return;
+		}
+		rows >>= lane / 8;
 		float *to[4];
 #pragma unroll
 		for (int i = 0; i < 4; i++) to[i] = static_cast<float *>(e.out) + (m + 4 * i) * e.ld + n;
@@ -91,7 +144,7 @@ template <int N> struct Out {
 			for (int i = 0; i < 4; i++) v[i] = *place(mine, 4 * i + lane / 8, chunk);
 #pragma unroll
 			for (int i = 0; i < 4; i++) {
-				bool inside = base < cols && base + 4 * chunk < N && 4 * i < rows;
+				bool inside = base < cols && base + 4 * chunk < N && rows >> 4 * i & 1;
 				if (ADDS) add_if(inside, to[i] + base, v[i]);
 				else store_if(inside, to[i] + base, v[i]);
 			}

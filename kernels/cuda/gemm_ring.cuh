@@ -12,7 +12,7 @@ struct StreamParams {
 	// gemm_wide.cu: steps of the ring; panels of a step; rows of a box of x.
 	int32_t stages, panels, box;
 };
-static_assert(sizeof(StreamParams) == 512 && offsetof(StreamParams, g) == 256 && offsetof(StreamParams, stages) == 456, "gemm_sm90.go: sm90Params");
+static_assert(sizeof(StreamParams) == 512 && offsetof(StreamParams, g) == 256 && offsetof(StreamParams, stages) == 472, "gemm_sm90.go: sm90Params");
 
 namespace {
 
@@ -29,20 +29,21 @@ struct Part {
 
 // Parts deals them out, the same to producer and consumers: the CTA's share of its cluster's tile;
 // or whole tiles, before them, where tiles are CUT, a piece of one. What it takes to find the first
-// is known before it is asked for.
-template <bool CUT> struct Parts {
+// is known before it is asked for. SHARED and WHOLE: the kernel is launched so.
+template <bool SHARED, bool WHOLE, bool CUT = false> struct Parts {
 	int tiles, rows, steps, pieces, cut = 0, at;
 	Part shared = {}; // of a cluster's tile
 
 	__device__ __forceinline__ Parts(const GemmParams &p, int mt, int panels = 1) {
 		rows = (p.m + mt - 1) / mt, tiles = p.tiles * rows, steps = (p.k / BK + panels - 1) / panels, pieces = p.per;
 		at = CUT && pieces > 0 ? -1 : 0;
-		if (pieces == 0) {
+		if (shares()) {
 			Over over;
 			int i = cluster_rank();
 			shared = part(cluster_id(), over(steps * i), over(steps * (i + 1)));
 		} else if (CUT) cut = tiles % gridDim.x;
 	}
+	__device__ __forceinline__ bool shares() const { return SHARED && (!WHOLE || pieces == 0); }
 	__device__ __forceinline__ Part part(int tile, int first, int end) const {
 		int column = rows > 1 ? tile / rows : tile;
 		return {column, tile - column * rows, first, end - first};
@@ -52,7 +53,7 @@ template <bool CUT> struct Parts {
 
 	__device__ __forceinline__ bool next(Part &p) {
 		int now = at++;
-		if (pieces == 0) {
+		if (shares()) {
 			p = shared;
 			return now == 0;
 		}
@@ -87,6 +88,7 @@ struct Ring {
 		memory = reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(shared) + 1023) / 1024 * 1024);
 		ring = shared_address(memory);
 		full = ring + bytes, empty = full + 8 * stages;
+		asm volatile("" : "+r"(ring), "+r"(full), "+r"(empty)); // or the compiler makes them again at every step, ahead of its barrier
 	}
 	// make_barriers is for all threads, stages at least.
 	__device__ __forceinline__ void make_barriers(int stages) {

@@ -37,7 +37,7 @@
 namespace {
 
 // end_piece merges the warps' sums over chunks [begin, end) of a tile.
-template <class S, int BN, int MT>
+template <int KIND, class S, int BN, int MT>
 __device__ __forceinline__ void end_piece(const GemmParams &p, const S &s, char *stages, int tile, int begin, int end, int chunks) {
 	bool whole = begin == 0 && end == chunks;
 	char *mine = stages + threadIdx.x / 32 * S::RING;
@@ -54,17 +54,17 @@ __device__ __forceinline__ void end_piece(const GemmParams &p, const S &s, char 
 				const float4 *from = reinterpret_cast<const float4 *>(reinterpret_cast<float *>(stages + w * S::RING) + S::merged(token, row));
 				add8(sum, from[0], from[1]);
 			}
-			if (whole) end8(p.e, p.kind, m, tile * BN + row, sum);
+			if (whole) epilogue8<KIND>(p.e, m, tile * BN + row, sum);
 			else store8(partial_tile<MT, BN>(p, blockIdx.x, begin == 0) + m * BN + row, sum);
 		}
 		__syncthreads();
 	}
 	int first, last;
 	if (!whole && last_of_tile(p, tile, chunks, threadIdx.x == 0, [] { __syncthreads(); }, first, last))
-		end_cut_tile<MT, BN, WARPS * 32>(p, first, last, threadIdx.x, 0, tile * BN);
+		end_cut_tile<KIND, MT, BN, WARPS * 32>(p, first, last, threadIdx.x, 0, tile * BN);
 }
 
-template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ void project(const GemmParams &p, const NormedParams *normed = nullptr) {
+template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ void project(const GemmParams &p, const NormedParams *normed = nullptr) {
 	constexpr bool NORMED = EACH > 0;
 	if (MT == 8) grid_trigger(); // with more tokens what begins is in the way (1.5B, 16: 2 %)
 	using S = Skinny<BN, MT, STAGES, NORMED>;
@@ -132,7 +132,7 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 		__syncwarp();
 		if (column(chunk) < p.k) s.multiply(ring + stage, shared_address(row) + column(chunk) * 2);
 		if (chunk + 1 == chunks || i + 1 == count) {
-			end_piece<S, BN, MT>(p, s, memory + stage, tile, begin, chunk + 1, chunks);
+			end_piece<KIND, S, BN, MT>(p, s, memory + stage, tile, begin, chunk + 1, chunks);
 			s.clear();
 			begin = 0;
 		}
@@ -149,30 +149,31 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 
 } // namespace
 
-#define SKINNY(BN, MT, STAGES) \
-	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_##MT(const __grid_constant__ GemmParams p) { project<BN, MT, STAGES>(p); }
-#define CLUSTERS(BN, MT, STAGES) \
-	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_##MT##_clusters(const __grid_constant__ GemmParams p) { share<BN, MT, STAGES>(p); }
+#define WHOLE(NAME, KIND, BN, MT, STAGES) \
+	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_##MT##_##NAME(const __grid_constant__ GemmParams p) { project<KIND, BN, MT, STAGES>(p); }
+#define CLUSTERS(NAME, KIND, BN, MT, STAGES) \
+	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_##MT##_clusters_##NAME(const __grid_constant__ GemmParams p) { share<KIND, BN, MT, STAGES>(p); }
 
-SKINNY(16, 8, 4)
-SKINNY(32, 8, 5)
-SKINNY(32, 16, 5)
-SKINNY(64, 16, 5)
-SKINNY(64, 32, 4)
-SKINNY(64, 64, 3)
-CLUSTERS(16, 8, 4)
-CLUSTERS(32, 8, 5)
-CLUSTERS(32, 16, 5)
-CLUSTERS(32, 32, 3)
+EACH_KIND(WHOLE, 16, 8, 4)
+EACH_KIND(WHOLE, 32, 8, 5)
+EACH_KIND(WHOLE, 32, 16, 5)
+EACH_KIND(WHOLE, 64, 16, 5)
+EACH_KIND(WHOLE, 64, 32, 4)
+EACH_KIND(WHOLE, 64, 64, 3)
+EACH_KIND(CLUSTERS, 16, 8, 4)
+EACH_KIND(CLUSTERS, 32, 8, 5)
+EACH_KIND(CLUSTERS, 32, 16, 5)
+EACH_KIND(CLUSTERS, 32, 32, 3)
 
 // Of one token, and its norm of up to WIDTH elements.
-#define SKINNY_NORMED(BN, STAGES, WIDTH) \
-	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_8_normed_##WIDTH(const __grid_constant__ NormedParams p) { project<BN, 8, STAGES, WIDTH / 512>(p.g, &p); } \
-	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_8_normed_##WIDTH##_clusters(const __grid_constant__ NormedParams p) { share<BN, 8, STAGES, WIDTH / 512>(p.g, &p); }
+#define NORMED(NAME, KIND, BN, STAGES, WIDTH) \
+	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_8_normed_##WIDTH##_##NAME(const __grid_constant__ NormedParams p) { project<KIND, BN, 8, STAGES, WIDTH / 512>(p.g, &p); } \
+	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_8_normed_##WIDTH##_clusters_##NAME(const __grid_constant__ NormedParams p) { share<KIND, BN, 8, STAGES, WIDTH / 512>(p.g, &p); }
+#define BEHIND_A_NORM(BN, STAGES, WIDTH) NORMED(swiglu, SWIGLU, BN, STAGES, WIDTH) NORMED(qkv, QKV, BN, STAGES, WIDTH)
 
-SKINNY_NORMED(16, 4, 1024)
-SKINNY_NORMED(16, 4, 2048)
-SKINNY_NORMED(16, 4, 4096)
-SKINNY_NORMED(32, 5, 1024)
-SKINNY_NORMED(32, 5, 2048)
-SKINNY_NORMED(32, 5, 4096)
+BEHIND_A_NORM(16, 4, 1024)
+BEHIND_A_NORM(16, 4, 2048)
+BEHIND_A_NORM(16, 4, 4096)
+BEHIND_A_NORM(32, 5, 1024)
+BEHIND_A_NORM(32, 5, 2048)
+BEHIND_A_NORM(32, 5, 4096)

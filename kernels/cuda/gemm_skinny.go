@@ -47,7 +47,7 @@ type normedParams struct {
 	_            int32
 }
 
-var _ [224]byte = [unsafe.Sizeof(normedParams{})]byte{}
+var _ [240]byte = [unsafe.Sizeof(normedParams{})]byte{}
 
 // normedLaunch is the launch of the kernel that makes the norm of a single token, too, of the way of
 // a plan; ok is false where there is none. The row is in shared memory instead of the ring's tokens.

@@ -36,7 +36,7 @@ template <int From = 0, int To = 7> __device__ __forceinline__ void wait_but(int
 // The CTAs end the groups of eight sums in turn. Each adds its warps', and sends them to the
 // one that ends the group, without a barrier of the cluster, which would wait for memory; that
 // adds them in order of k. Its barrier counts their bytes, so that it does not exit before.
-template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ void share(const GemmParams &p, const NormedParams *normed = nullptr) {
+template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ void share(const GemmParams &p, const NormedParams *normed = nullptr) {
 	grid_trigger(); // what does not depend on this may begin where there is room
 	constexpr bool NORMED = EACH > 0;
 	constexpr int LANES = NORMED ? 32 : 16; // that ask for weights
@@ -73,9 +73,9 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 		}
 	// Behind the wait every instruction counts: most are not in the cache. So what can be known is.
 	QkvEnd qkv;
-	if (ends && p.kind == QKV) qkv.request(p.e, token, column);
+	if (KIND == QKV && ends) qkv.request(p.e, token, column);
 	const half *tokens = S::template first_token<16>(p);
-	const float4 *residual = ends && p.kind == RESIDUAL && column < p.e.cols ? reinterpret_cast<const float4 *>(static_cast<const float *>(p.e.out) + token * p.e.ld + column) : nullptr;
+	const float4 *residual = KIND == RESIDUAL && ends && column < p.e.cols ? reinterpret_cast<const float4 *>(static_cast<const float *>(p.e.out) + token * p.e.ld + column) : nullptr;
 	asm volatile("" : "+l"(tokens), "+l"(residual)); // known here
 	S s;
 	s.clear();
@@ -137,15 +137,16 @@ template <int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ v
 			float4 a = from[0], b = from[1];
 			if (base + j < ctas) add8(total, a, b);
 		}
-	if (p.kind == QKV) return qkv.end(p.e, total);
-	if (p.kind == SWIGLU) return epilogue8<SWIGLU>(p.e, token, column, total);
-	if (p.kind == RESIDUAL) add8(total, lo, hi);
-	epilogue8<STORE>(p.e, token, column, total);
+	if constexpr (KIND == QKV) qkv.end(p.e, total);
+	else if constexpr (KIND == RESIDUAL) {
+		add8(total, lo, hi);
+		put8(p.e, token, column, total);
+	} else epilogue8<KIND>(p.e, token, column, total);
 }
 
 #else
 
-template <int BN, int MT, int STAGES, int EACH = 0> __device__ void share(const GemmParams &, const NormedParams * = nullptr) {}
+template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ void share(const GemmParams &, const NormedParams * = nullptr) {}
 
 #endif
 

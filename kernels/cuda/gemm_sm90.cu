@@ -96,7 +96,7 @@ __device__ __forceinline__ void sync_producers() { asm volatile("bar.sync 3, 128
 
 // produce is for the thread that has the operands copied, or, where angles are staged, for all of
 // its warpgroup.
-template <class R> __device__ __forceinline__ void produce(const Sm90Params &p, uint32_t ring, uint32_t full, uint32_t empty) {
+template <class R, int KIND> __device__ __forceinline__ void produce(const Sm90Params &p, uint32_t ring, uint32_t full, uint32_t empty) {
 	Tiles t(p.g, R::BM);
 	int steps = p.g.k / BK;
 	auto weights = [&](int step, int stage) {
@@ -126,13 +126,13 @@ template <class R> __device__ __forceinline__ void produce(const Sm90Params &p, 
 		if (one) {
 			for (; step < steps; step++, at.next()) {
 				barrier_wait(empty + 8 * at.stage, at.parity ^ 1);
-				if (R::STAGED && p.g.kind == QKV && step < R::STAGES) proxy_fence(); // angles were there, which threads wrote
+				if (R::STAGED && KIND == QKV && step < R::STAGES) proxy_fence(); // angles were there, which threads wrote
 				weights(step, at.stage);
 				tokens(step, at.stage);
 			}
 		} else at.skip(steps - step);
 		step = 0;
-		if (!R::STAGED || p.g.kind != QKV || !Angles::staged(p.g.e, t.column * R::BN)) continue;
+		if (!R::STAGED || KIND != QKV || !Angles::staged(p.g.e, t.column * R::BN)) continue;
 		sync_producers(); // now the stage's barrier tells a round from the next
 		for (int group = 0; group < R::CONSUMERS; group++, at.next()) {
 			Angles angles(p.g.e, t.row * R::BM + 64 * group);
@@ -148,7 +148,7 @@ template <class R> __device__ __forceinline__ void produce(const Sm90Params &p, 
 __device__ __forceinline__ void wait_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory"); }
 __device__ __forceinline__ void pass_turn(int group) { asm volatile("bar.arrive %0, 256;" ::"r"(1 + group) : "memory"); }
 
-template <class R, bool TURNS> struct Consumer {
+template <class R, int KIND, bool TURNS> struct Consumer {
 	static constexpr int BN = R::BN;
 	static constexpr int SLABS = TURNS ? 2 : 1; // of 64 tokens
 	const Sm90Params &p;
@@ -194,9 +194,8 @@ template <class R, bool TURNS> struct Consumer {
 	__device__ __forceinline__ int first_row(int row, int slab) const { return row * R::BM + slab * 64 + (int)threadIdx.x / 32 % 4 * 16; }
 	template <int I> __device__ __forceinline__ void end(int row, int column) {
 		Out<BN> out{p.g.e, mine, first_row(row, TURNS ? I : group), column * BN};
-		if (TURNS || p.g.kind == SWIGLU) return out.swiglu(c[I]);
-		if (R::CONSUMERS == 3 || p.g.kind == STORE) return out.template store<false>(c[I]); // the other ends need more registers
-		out.template store<true>(c[I]);
+		if constexpr (KIND == SWIGLU) out.swiglu(c[I]);
+		else out.template store<KIND == RESIDUAL>(c[I]);
 	}
 	__device__ __forceinline__ void consume() {
 		Tiles t(p.g, R::BM);
@@ -209,7 +208,7 @@ template <class R, bool TURNS> struct Consumer {
 			}
 			if (TURNS && tile > 0) wait_turn(group); // a stage's barrier tells a round from the next alone
 			Qkv<BN> qkv{p.g.e, reinterpret_cast<uint32_t *>(mine), first_row(t.row, group), t.column * BN};
-			bool qkv_ends = !TURNS && R::CONSUMERS == 2 && p.g.kind == QKV;
+			constexpr bool qkv_ends = KIND == QKV;
 			if (qkv_ends) qkv.begin();
 			int before = 0; // the stage whose products may be under way
 #pragma unroll 1
@@ -241,10 +240,11 @@ template <class R, bool TURNS> struct Consumer {
 	}
 };
 
-template <class R, bool TURNS> __device__ __forceinline__ void project(const Sm90Params &p) {
+template <class R, int KIND, bool TURNS = false> __device__ __forceinline__ void project(const Sm90Params &p) {
 	extern __shared__ __align__(1024) char memory[];
 	float *out = reinterpret_cast<float *>(memory + R::STAGES * R::STAGE);
 	uint32_t ring = shared_address(memory), full = shared_address(out) + R::OUT, empty = full + 8 * R::STAGES;
+	asm volatile("" : "+r"(ring), "+r"(full), "+r"(empty)); // or the compiler makes them again at every step
 	bool several = cluster_size() > 1;
 	if (threadIdx.x == 0) {
 		for (int i = 0; i < R::STAGES; i++) {
@@ -257,14 +257,14 @@ template <class R, bool TURNS> __device__ __forceinline__ void project(const Sm9
 	else __syncthreads();
 	if (threadIdx.x < 128) {
 		fewer_registers<40>();
-		if (R::STAGED || threadIdx.x == 0) produce<R>(p, ring, full, empty);
+		if (R::STAGED || threadIdx.x == 0) produce<R, KIND>(p, ring, full, empty);
 		grid_wait();
 		grid_trigger();
 		__syncwarp();
 	} else {
 		more_registers<R::CONSUMERS == 2 ? 232 : 152>();
 		grid_wait();
-		Consumer<R, TURNS> s{p, ring, full, empty, out + (threadIdx.x / 32 - 4) * (OUT_BYTES / 4), (int)uniform(threadIdx.x / 128 - 1)};
+		Consumer<R, KIND, TURNS> s{p, ring, full, empty, out + (threadIdx.x / 32 - 4) * (OUT_BYTES / 4), (int)uniform(threadIdx.x / 128 - 1)};
 		s.consume();
 	}
 	if (several) { // neither leaves while the other may write to it
@@ -276,24 +276,29 @@ template <class R, bool TURNS> __device__ __forceinline__ void project(const Sm9
 #else
 
 template <int, int> struct Ring {};
-template <class R, bool TURNS> __device__ void project(const Sm90Params &) {}
+template <class R, int KIND, bool TURNS = false> __device__ void project(const Sm90Params &) {}
 
 #endif
 
 } // namespace
 
-#define SM90(NAME, BN, TURNS, CONSUMERS) \
-	PG_KERNEL void __launch_bounds__(threads(CONSUMERS), 1) gemm_sm90_##NAME(const __grid_constant__ Sm90Params p) { project<Ring<BN, CONSUMERS>, TURNS>(p); }
+#define KERNEL(NAME, KIND, BN) \
+	PG_KERNEL void __launch_bounds__(threads(2), 1) gemm_sm90_##BN##_##NAME(const __grid_constant__ Sm90Params p) { project<Ring<BN, 2>, KIND>(p); }
+// Of 192 tokens; the other ends need more registers.
+#define THREE(NAME, KIND, BN) \
+	PG_KERNEL void __launch_bounds__(threads(3), 1) gemm_sm90_##BN##_192_##NAME(const __grid_constant__ Sm90Params p) { project<Ring<BN, 3>, KIND>(p); }
 
-SM90(64, 64, false, 2)
-SM90(96, 96, false, 2)
-SM90(112, 112, false, 2)
-SM90(128, 128, false, 2)
-SM90(144, 144, false, 2)
-SM90(192, 192, false, 2)
-SM90(224, 224, false, 2)
-SM90(256, 256, false, 2)
-SM90(288, 288, false, 2)
-SM90(turns_128, 128, true, 2)
-SM90(96_192, 96, false, 3)
-SM90(144_192, 144, false, 3)
+EACH_KIND(KERNEL, 64)
+EACH_KIND(KERNEL, 96)
+EACH_KIND(KERNEL, 112)
+EACH_KIND(KERNEL, 128)
+EACH_KIND(KERNEL, 144)
+EACH_KIND(KERNEL, 192)
+EACH_KIND(KERNEL, 224)
+EACH_KIND(KERNEL, 256)
+EACH_KIND(KERNEL, 288)
+THREE(store, STORE, 96)
+THREE(swiglu, SWIGLU, 96)
+THREE(store, STORE, 144)
+THREE(swiglu, SWIGLU, 144)
+PG_KERNEL void __launch_bounds__(threads(2), 1) gemm_sm90_turns_128_swiglu(const __grid_constant__ Sm90Params p) { project<Ring<128, 2>, SWIGLU, true>(p); }

@@ -16,13 +16,13 @@ type sm90Params struct {
 	x, w tensorMap
 	g    gemmParams
 	ring wideRing
-	_    [40]byte
+	_    [24]byte
 }
 
 var (
 	_ [512]byte = [unsafe.Sizeof(sm90Params{})]byte{}
 	_ [256]byte = [unsafe.Offsetof(sm90Params{}.g)]byte{}
-	_ [456]byte = [unsafe.Offsetof(sm90Params{}.ring)]byte{}
+	_ [472]byte = [unsafe.Offsetof(sm90Params{}.ring)]byte{}
 )
 
 const sm90Step = 64 // columns of k of a step

@@ -6,7 +6,7 @@
 //
 // Work: products are swapped: a tile is BN weight rows, the M side of wgmma, × MT tokens,
 // its N side. Where all tokens fit a tile every weight is read once. Two ways to deal:
-//   - Few tiles: a cluster of two to eight CTAs has a tile, each a share of k. Each leaves
+//   - Few tiles: a cluster of two to eight CTAs has a tile, each a share of k (the kernels _clusters). Each leaves
 //     its sums in its own shared memory, and each ends a share of the tile with the sums of
 //     all.
 //   - Many tiles: as many CTAs as multiprocessors, each with equally many whole tiles. What
@@ -114,7 +114,7 @@ template <class S> __device__ __forceinline__ void leave_tile(S &s) {
 // share ends the CTA's part of the cluster's tile, which all left in their rings: groups of
 // eight weights' sums of a token. Most of its time is latency: a thread requests all of a
 // group at once, and lets the others go before it ends its last.
-template <int BN, int MT, class S> __device__ __forceinline__ void share(const GemmParams &p, const S &s, const Part &t) {
+template <int KIND, int BN, int MT, class S> __device__ __forceinline__ void share(const GemmParams &p, const S &s, const Part &t) {
 	constexpr int OF = BN / 8, MOST = 8; // CTAs of a cluster
 	int rank = cluster_rank(), size = cluster_size(), all = min(MT, p.m - t.row * MT) * OF;
 	int groups = Over().up(all), end = min((rank + 1) * groups, all);
@@ -134,14 +134,14 @@ template <int BN, int MT, class S> __device__ __forceinline__ void share(const G
 		for (int from = 0; from < MOST; from++)
 			if (from < size) add8(sum, lo[from], hi[from]);
 		if (reads = g + CONSUMERS < end; !reads) cluster_arrive(); // the others may go
-		end8(p.e, p.kind, row(g), column(g), sum);
+		epilogue8<KIND>(p.e, row(g), column(g), sum);
 	}
 	if (reads) cluster_arrive();
 	cluster_wait();
 }
 
 // leave_piece writes the sums of the CTA's piece of a cut tile, [token][row], and counts it.
-template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(const GemmParams &p, S &s, const Parts<true> &parts, const Part &t) {
+template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(const GemmParams &p, S &s, const Parts<false, true, true> &parts, const Part &t) {
 	float *to = p.partials + (int64_t)blockIdx.x * BN * MT;
 	int rows = min(MT, p.m - t.row * MT);
 	s.each([&](int token, int row, const float (&y)[8]) {
@@ -156,7 +156,7 @@ template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(c
 // pieces, with which their CTAs began, are there or soon will be. All CTAs are under way
 // at a time, since the next grid's start after all of this one's have. The last to count
 // itself a second time leaves the counter at zero.
-template <int BN, int MT> __device__ __forceinline__ void end_pieces(const GemmParams &p, const Parts<true> &parts, const Part &t) {
+template <int KIND, int BN, int MT> __device__ __forceinline__ void end_pieces(const GemmParams &p, const Parts<false, true, true> &parts, const Part &t) {
 	constexpr int EACH = MT >= 64 ? 4 : MT / 16, OF = BN / 8;
 	volatile int32_t *counter = p.counters + parts.cut_tile();
 	if (threadIdx.x == 0)
@@ -178,22 +178,21 @@ template <int BN, int MT> __device__ __forceinline__ void end_pieces(const GemmP
 #pragma unroll
 		for (int i = 0; i < EACH; i++) {
 			int g = base + i * CONSUMERS;
-			if (g < end) end8(p.e, p.kind, t.row * MT + g / OF, t.column * BN + g % OF * 8, sum[i]);
+			if (g < end) epilogue8<KIND>(p.e, t.row * MT + g / OF, t.column * BN + g % OF * 8, sum[i]);
 		}
 	}
 	sync_consumers();
 	if (threadIdx.x == 0 && atomicAdd(p.counters + parts.cut_tile(), 1) == 2 * parts.pieces - 1) *counter = 0;
 }
 
-template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(const StreamParams &p) {
+template <int KIND, bool SHARED, int BN, int MT, int STAGES> __device__ __forceinline__ void project(const StreamParams &p) {
 	grid_trigger(); // what does not depend on this may begin where there is room
 	using S = Stream<BN, MT, STAGES>;
 	extern __shared__ char memory[];
 	S s;
 	s.place(memory, STAGES * S::STAGE + 8 * S::OUT, STAGES);
 	s.mine = reinterpret_cast<float *>(s.memory + STAGES * S::STAGE + threadIdx.x / 32 * S::OUT);
-	Parts<true> parts(p.g, MT);
-	bool alone = parts.pieces > 0;
+	Parts<SHARED, !SHARED, !SHARED> parts(p.g, MT);
 	s.make_barriers(STAGES);
 	__syncthreads();
 
@@ -201,7 +200,7 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		if (threadIdx.x == CONSUMERS) produce(p, s, parts);
 		grid_wait();
 		__syncwarp();
-		if (!alone) {
+		if (SHARED) {
 			cluster_sync();
 			cluster_arrive();
 			cluster_wait();
@@ -210,33 +209,35 @@ template <int BN, int MT, int STAGES> __device__ __forceinline__ void project(co
 		Part t = {};
 		bool more = parts.next(t);
 		grid_wait();
-		if (alone) {
+		if constexpr (!SHARED) {
 			Part piece = {};
 			for (; more; more = parts.next(t)) {
 				s.multiply(t.steps);
 				if (t.steps < parts.steps) leave_piece<BN, MT>(p.g, s, parts, piece = t);
-				else s.each([&](int token, int row, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * MT + token, t.column * BN + row, y); });
+				else s.each([&](int token, int row, const float (&y)[8]) { epilogue8<KIND>(p.g.e, t.row * MT + token, t.column * BN + row, y); });
 			}
-			if (piece.steps > 0) end_pieces<BN, MT>(p.g, parts, piece);
+			if (piece.steps > 0) end_pieces<KIND, BN, MT>(p.g, parts, piece);
 		} else {
 			s.multiply(t.steps);
 			sync_consumers(); // all products with the ring are done
 			leave_tile(s);
-			share<BN, MT>(p.g, s, t);
+			share<KIND, BN, MT>(p.g, s, t);
 		}
 	}
 }
 
 #else
 
-template <int BN, int MT, int STAGES> __device__ void project(const StreamParams &) {}
+template <int, bool, int, int, int> __device__ void project(const StreamParams &) {}
 
 #endif
 
 } // namespace
 
-#define STREAM(BN, MT, STAGES) \
-	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_stream_##BN##_##MT(const __grid_constant__ StreamParams p) { project<BN, MT, STAGES>(p); }
+#define KERNEL(NAME, KIND, BN, MT, STAGES) \
+	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_stream_##BN##_##MT##_##NAME(const __grid_constant__ StreamParams p) { project<KIND, false, BN, MT, STAGES>(p); } \
+	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_stream_##BN##_##MT##_clusters_##NAME(const __grid_constant__ StreamParams p) { project<KIND, true, BN, MT, STAGES>(p); }
+#define STREAM(BN, MT, STAGES) EACH_KIND(KERNEL, BN, MT, STAGES)
 
 STREAM(128, 16, 11)
 STREAM(128, 64, 8)

@@ -35,6 +35,9 @@ func streamCandidates(s gemmShape, a arch) (all []candidate) {
 		for _, d := range v.deals(s, a) {
 			g := gemmPlan{launch: grid("gemm_stream", v.kernel(), d.ctas, 1, 288), per: int32(d.pieces), tiles: int32(ceilDiv(s.n, v.bn))}
 			g.Shared, g.PDL, g.Cluster = uint32(v.shared()), 1, uint32(d.cluster)
+			if d.pieces == 0 {
+				g.kernel += clustersSuffix
+			}
 			all = append(all, candidate{productPlan{gemmPlan: g, xBox: v.mt, wBox: 128}, d.cost(s, a)})
 		}
 	}

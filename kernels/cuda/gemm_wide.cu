@@ -9,8 +9,8 @@
 // Work: tokens are the M side of wgmma, 64 to a warpgroup, weights its N side: a tile is MT
 // tokens × BN weights, BN any multiple of 8, where gemm_stream.cu, which swaps the sides, has
 // only 128 and 256. (gate_up of the 1.5B is 132 tiles of 136.) Two ways to deal:
-//   - A CTA has whole tiles, of all of k.
-//   - A cluster of two to eight CTAs has a tile, each a share of k, and each sends its sums
+//   - A CTA has several whole tiles, of all of k: the kernels _tiles.
+//   - A CTA has one tile, or a cluster of two to eight CTAs has a tile, each a share of k, and each sends its sums
 //     to the one that ends the token.
 // Sums are added in order of k, so that a result depends on the shape alone.
 //
@@ -56,6 +56,7 @@ template <int BN, int MT> struct Wide : Ring {
 		make_barriers(count);
 		if (threadIdx.x == 0) barrier_init(received, 1);
 		barriers_ready();
+		asm volatile("" : "+r"(size), "+r"(tokens), "+r"(panel)); // see place
 	}
 	__device__ __forceinline__ int stages() const { return count; }
 	__device__ __forceinline__ void copy_weights(const StreamParams &p, const Part &t, int i, uint64_t policy) {
@@ -69,13 +70,15 @@ template <int BN, int MT> struct Wide : Ring {
 		copy_panels(ring + stage * size, p.x, (t.first + i) * panels, t.row * MT, full + 8 * stage);
 	}
 
-	// multiply sums the steps of the ring into c.
-	__device__ __forceinline__ void multiply(int steps) {
+	// multiply sums the steps of the ring into c. SEVERAL: of one of several tiles, where the compiler does not see that
+	// a warp goes together.
+	template <bool SEVERAL> __device__ __forceinline__ void multiply(int steps) {
 		int before = 0, group = uniform(threadIdx.x / 128);
 		int second = MT == 128 ? 0 : BOXES == 2 ? panels * (WEIGHTS / 2) : SECOND * BK * 2;
 		for (int i = 0; i < steps; i++, next(count)) {
 			barrier_wait(full + 8 * stage, parity);
 			uint32_t at = ring + stage * size;
+			if (SEVERAL) at = uniform(at);
 			uint64_t a = operand(at + (MT == 128 ? group * 64 * BK * 2 : 0)), b = operand(at + tokens + group * second);
 #pragma unroll 1
 			for (int d = 0; d < panels; d++, a += panel >> 4, b += WEIGHTS / BOXES >> 4) {
@@ -169,21 +172,22 @@ template <int BN, int MT> struct Wide : Ring {
 // the CTA that ends its token, without a barrier of the cluster: that would wait for memory.
 // What an output reads beside them is requested before they are made, QKV's before the kernel
 // before has ended: it is older than the layers.
-template <int BN, int MT> __device__ __forceinline__ void one(const GemmParams &p, Wide<BN, MT> &s, const Part &t) {
+template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const GemmParams &p, Wide<BN, MT> &s, const Part &t) {
 	constexpr int OF = BN / 8;
 	Over over;
 	int rows = min(MT, p.m - t.row * MT), all = over.up(rows - s.rank) * OF; // groups of eight
 	auto row = [&](int g) { return t.row * MT + g / OF * s.ctas + s.rank; };
 	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
-	bool several = s.ctas > 1, adds = p.kind == RESIDUAL;
+	constexpr bool ADDS = KIND == RESIDUAL;
+	bool several = s.ctas > 1;
 	int g = threadIdx.x;
 	if (several && g == 0) barrier_expect(s.received, s.ctas * all * 32);
 	QkvEnd qkv;
-	if (p.kind == QKV && g < all) qkv.request(p.e, row(g), column(g));
+	if (KIND == QKV && g < all) qkv.request(p.e, row(g), column(g));
 	grid_wait();
 	float4 lo = {}, hi = {};
-	if (adds && g < all) residual8(p.e, row(g), column(g), lo, hi);
-	s.multiply(t.steps);
+	if (ADDS && g < all) residual8(p.e, row(g), column(g), lo, hi);
+	s.template multiply<false>(t.steps);
 	if (several) {
 		cluster_wait(); // all have their barriers
 		s.spread(rows);
@@ -204,53 +208,54 @@ template <int BN, int MT> __device__ __forceinline__ void one(const GemmParams &
 			for (int j = 0; j < 4; j++)
 				if (int from = base + j; from < s.ctas) add8(y, read_shared(at + from * next), read_shared(at + from * next + 16));
 		int m = row(g), n = column(g), after = g + CONSUMERS;
-		if (p.kind == QKV) {
+		if constexpr (KIND == QKV) {
 			qkv.end(p.e, y);
 			if (after < all) qkv.request(p.e, row(after), column(after));
-		} else if (p.kind == SWIGLU) epilogue8<SWIGLU>(p.e, m, n, y);
-		else {
-			if (adds) add8(y, lo, hi);
-			if (adds && after < all) residual8(p.e, row(after), column(after), lo, hi);
-			epilogue8<STORE>(p.e, m, n, y);
-		}
+		} else if constexpr (ADDS) {
+			add8(y, lo, hi);
+			if (after < all) residual8(p.e, row(after), column(after), lo, hi);
+			put8(p.e, m, n, y);
+		} else epilogue8<KIND>(p.e, m, n, y);
 	}
 }
 
-template <int BN, int MT> __device__ __forceinline__ void project(const StreamParams &p) {
+template <int KIND, bool SEVERAL, int BN, int MT> __device__ __forceinline__ void project(const StreamParams &p) {
 	grid_trigger(); // what does not depend on this may begin where there is room
 	extern __shared__ char memory[];
 	Wide<BN, MT> s(p, memory);
-	Parts<false> parts(p.g, MT, s.panels);
+	Parts<!SEVERAL, SEVERAL> parts(p.g, MT, s.panels);
 	__syncthreads();
-	if (s.ctas > 1) cluster_arrive_relaxed();
+	if (!SEVERAL && s.ctas > 1) cluster_arrive_relaxed();
 
 	if (threadIdx.x >= CONSUMERS) {
 		if (threadIdx.x == CONSUMERS) produce(p, s, parts);
 		grid_wait();
 		__syncwarp();
-		if (s.ctas > 1) cluster_wait();
+		if (!SEVERAL && s.ctas > 1) cluster_wait();
 		return;
 	}
 	// In this form the compiler sees that a warp goes together: operands stay in uniform registers, and
-	// products follow each other at once. With the first of whole tiles found before the wait it does not.
-	if (parts.pieces == 0) return one(p.g, s, parts.shared);
+	// products follow each other at once. With the first of several tiles found before the wait it does not.
+	if constexpr (!SEVERAL) return one<KIND>(p.g, s, parts.shared);
 	grid_wait();
 	for (Part t; parts.next(t);) {
-		s.multiply(t.steps);
-		s.each([&](int token, int weight, const float (&y)[8]) { end8(p.g.e, p.g.kind, t.row * MT + token, t.column * BN + weight, y); });
+		s.template multiply<true>(t.steps);
+		s.each([&](int token, int weight, const float (&y)[8]) { epilogue8<KIND>(p.g.e, t.row * MT + token, t.column * BN + weight, y); });
 	}
 }
 
 #else
 
-template <int BN, int MT> __device__ void project(const StreamParams &) {}
+template <int, bool, int, int> __device__ void project(const StreamParams &) {}
 
 #endif
 
 } // namespace
 
-#define WIDE(BN, MT) \
-	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_wide_##BN##_##MT(const __grid_constant__ StreamParams p) { project<BN, MT>(p); }
+#define KERNEL(NAME, KIND, BN, MT) \
+	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_wide_##BN##_##MT##_##NAME(const __grid_constant__ StreamParams p) { project<KIND, false, BN, MT>(p); } \
+	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_wide_##BN##_##MT##_tiles_##NAME(const __grid_constant__ StreamParams p) { project<KIND, true, BN, MT>(p); }
+#define WIDE(BN, MT) EACH_KIND(KERNEL, BN, MT)
 
 WIDE(32, 64)
 WIDE(56, 64)

@@ -25,6 +25,8 @@ const (
 	wideStep   = 40 << 10 // bytes of a stage of several panels at most
 )
 
+const tilesSuffix = "_tiles" // of the kernel of CTAs that have several
+
 func (v wideVariant) kernel() string { return fmt.Sprintf("gemm_wide_%d_%d", v.bn, v.mt) }
 
 // box is the rows of a box of x: those of a tile that are used, a power of two of them.
@@ -85,7 +87,7 @@ func wideCandidates(s gemmShape, a arch) (all []candidate) {
 			g := gemmPlan{launch: grid("gemm_wide", v.kernel(), d.ctas, 1, 288), tiles: int32(ceilDiv(s.n, v.bn))}
 			g.Shared, g.PDL, g.Cluster = uint32(v.shared(s.m, d.ring, d.cluster)), 1, uint32(d.cluster)
 			if d.ends > 1 {
-				g.per = 1
+				g.per, g.kernel = 1, g.kernel+tilesSuffix
 			}
 			all = append(all, candidate{productPlan{gemmPlan: g, xBox: int(d.ring.box), wBox: v.wBox(), ring: d.ring}, d.cost(s, a)})
 		}

@@ -19,6 +19,18 @@ type graph struct {
 	failed  bool // capturing it failed: the size stays eager
 }
 
+// takes says whether the graph can sample these logit rows: no more than it has, each once, for the head leaves no
+// logits of a row of which one entry wants the likeliest id, and some, since who draws nothing reads logits.
+func (g *graph) takes(index []int32) bool {
+	n := len(index)
+	for i := 1; i < n; i++ {
+		if index[i] <= index[i-1] {
+			return false
+		}
+	}
+	return n > 0 && n <= g.size
+}
+
 // graphs are the captured decode steps.
 type graphs struct {
 	sizes  []int // ascending
@@ -132,7 +144,7 @@ func (g *graphs) captureWanted(b *Backend) {
 	}
 	b.beginPrepare()
 	b.prepareTurn(e.size)
-	b.issue(shape.step, b.identity[:e.size+1], nil, e.size, e.size, e.forward)
+	b.issue(shape.step, b.identity[:e.size+1], nil, e.size, e.size, true, e.forward)
 	b.runSample(e.size, true)
 	exec, err := b.compute.EndCapture()
 	if err != nil { // memory may be short: the size stays eager

@@ -38,6 +38,8 @@ type epilogue struct {
 	heads, kvHeads, headDim, layer int32
 	bias, rope, positions, slots   ptr
 	kv                             pagedKV
+	whole                          ptr
+	sampleVocab, _                 int32
 }
 
 const splitIDs = 8192 // ids of a CTA of the sampler
@@ -45,7 +47,7 @@ const splitIDs = 8192 // ids of a CTA of the sampler
 var (
 	_ [56]byte                = [unsafe.Sizeof(pagedKV{})]byte{}
 	_ [88]byte                = [unsafe.Sizeof(batchPtrs{})]byte{}
-	_ [128]byte               = [unsafe.Sizeof(epilogue{})]byte{}
+	_ [144]byte               = [unsafe.Sizeof(epilogue{})]byte{}
 	_ [40]byte                = [unsafe.Offsetof(epilogue{}.bias)]byte{}
 	_ [72]byte                = [unsafe.Offsetof(epilogue{}.kv)]byte{}
 	_ [4 * rowParamWords]byte = [unsafe.Sizeof(rowParams{})]byte{}
@@ -92,6 +94,12 @@ func grid(image, kernel string, x, y, threads int) launch {
 // grid_wait before it reads what that wrote.
 func (l launch) overlapped() launch {
 	l.PDL = 1
+	return l
+}
+
+// of is the launch of the kernel with the end.
+func (l launch) of(kind epilogueKind) launch {
+	l.kernel += "_" + string(kind)
 	return l
 }
 

@@ -22,6 +22,9 @@ func (b *Backend) Embed(weight kernels.Weight) {
 		tokens: b.ws.batch.tokens, w: w.data, hidden: b.ws.hidden,
 		panel: w.panel(), ld: int64(stride(b.shape.Hidden)), width: int32(b.shape.Hidden),
 	}
+	if b.run.sampled {
+		p.entries, p.state, p.header, p.whole = b.ws.entries, b.ws.state, b.ws.batch.header, b.ws.whole
+	}
 	b.launch(kernels.OpEmbed, planEmbed(b.run.tokens, b.shape.Hidden), unsafe.Pointer(&p))
 	b.finish(kernels.OpEmbed, kernels.Hidden, int64(b.run.tokens)*int64(b.shape.Hidden)*6, 0)
 	b.run.layer = 0
@@ -199,6 +202,9 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 	}
 	if plan, ok := b.planGemm(shape); ok {
 		p := plan.params(shape, b.ws.gemm)
+		if kind == epilogueStore && b.run.sampled {
+			e.whole, e.sampleVocab, b.run.tops = b.ws.whole, int32(b.shape.SampleVocab), plan.tops(shape)
+		}
 		p.x, p.w, p.ldX, p.panel, p.e = x.data, w.data, int64(ld), w.panel(), e
 		if norm := b.run.norm; norm != nil {
 			if plan.normed == nil {
@@ -209,20 +215,20 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 			if plan.normed.ok {
 				b.run.norm, b.run.spent = nil, true
 				normed := normedParams{g: p, hidden: b.ws.hidden, norm: norm.data, eps: b.shape.RMSEps}
-				b.launch(op, plan.normed.launch, unsafe.Pointer(&normed))
+				b.launch(op, plan.normed.launch.of(kind), unsafe.Pointer(&normed))
 				return
 			}
 			b.makeNorm()
 		}
 		if plan.xBox == 0 {
-			b.launch(op, plan.launch, unsafe.Pointer(&p))
+			b.launch(op, plan.launch.of(kind), unsafe.Pointer(&p))
 			return
 		}
 		panels := max(1, int(plan.ring.panels))
 		tiled := sm90Params{g: p, ring: plan.ring}
 		tiled.x = b.panelsOf(op, tokensMap(x.data, roundUp(m, rowUnit), ld, plan.xBox, panels))
 		tiled.w = b.panelsOf(op, w.tiles(plan.wBox, panels))
-		b.launch(op, plan.launch, unsafe.Pointer(&tiled))
+		b.launch(op, plan.launch.of(kind), unsafe.Pointer(&tiled))
 		return
 	}
 	b.makeNorm()
@@ -239,6 +245,14 @@ type productPlan struct {
 	normed     *normedPlan // nil: nobody asked
 }
 
+// tops are those that a product of the shape leaves of a row of which nobody wants more: see Top in common.cuh.
+func (p *productPlan) tops(s gemmShape) int32 {
+	if p.image == "gemm_sm90" {
+		return p.tiles
+	}
+	return int32(ceilDiv(s.n, 8))
+}
+
 // normedPlan is the launch of the same with the norm before it, if there is one.
 type normedPlan struct {
 	launch
@@ -253,7 +267,11 @@ type candidate struct {
 
 // String names the kernel and the deal: clusters of c, tiles in p pieces, panels of k a step.
 func (c candidate) String() string {
-	s := fmt.Sprintf("%s c%d", strings.TrimSuffix(strings.TrimPrefix(c.kernel, "gemm_"), clustersSuffix), c.Cluster)
+	name := strings.TrimPrefix(c.kernel, "gemm_")
+	for _, deal := range []string{clustersSuffix, tilesSuffix} {
+		name = strings.TrimSuffix(name, deal)
+	}
+	s := fmt.Sprintf("%s c%d", name, c.Cluster)
 	if c.per > 0 {
 		s += fmt.Sprintf(" p%d", c.per)
 	}

@@ -311,7 +311,7 @@ func (b *Backend) describe(s *step, g *graph, samples int) {
 	b.run.step = s
 	b.beginPrepare()
 	b.prepareTurn(g.size)
-	b.issue(s, b.identity[:g.size+1], nil, g.size, g.size, g.forward)
+	b.issue(s, b.identity[:g.size+1], nil, g.size, g.size, true, g.forward)
 	b.begin(kernels.OpSample)
 	b.runSample(g.size, true)
 	b.end(kernels.OpSample, sampleBytes(samples, b.shape.Vocab), 0)

@@ -2,7 +2,8 @@
 // which a check needs the first's NaN alone:
 //
 //   sample_edit    steps 1 to 3 of a row's 8,192 ids by one CTA: maxima, the raw
-//                  log-sum's part, NaN. Rows that nothing changes are not copied.
+//                  log-sum's part, NaN. Rows that nothing changes are not copied;
+//                  of those of which the head left Tops alone, the best of 1,024
 //   sample_draw    Gumbel-max over the same ids; one more CTA for rows with
 //                  min_p, top_k or top_p, see sample_filter.cuh. Many rows share CTAs
 //   sample_finish  the row's token, its log probability and rank, the likeliest
@@ -15,11 +16,6 @@
 // Measured by what leaving it out of a step saves (BenchmarkWithout, H100 80GB HBM3, 2026-11-26), greedy
 // rows of 151,936 ids: 35 µs with 64, 63 with 256, 2.5 TB/s, 74 % of 3.35.
 #include "sample_filter.cuh"
-
-static __device__ __forceinline__ bool has_edits(const RowParams &p, const SampleEntry &e) {
-	bool stops = e.position - p.prompt_len < p.min_tokens && p.num_stop_ids > 0;
-	return stops || e.mask >= 0 || p.num_bias > 0 || p.penalties;
-}
 
 // penalized is step 3 for an id with the count.
 static __device__ __forceinline__ float penalized(const RowParams &p, float z, uint32_t count) {
@@ -100,6 +96,26 @@ static __device__ Part plain_part(const SampleParams &p, const float *z, int fir
 	return part;
 }
 
+// tops_part is the part of a row of which the head left Tops alone, of SPLIT_TOPS of them from first on.
+static __device__ Part tops_part(const SampleParams &p, const float *row, int first, Largest *shared) {
+	const Top *tops = reinterpret_cast<const Top *>(row) + first;
+	Largest l = {-INFINITY, -1};
+	bool bad = false;
+#pragma unroll
+	for (int i = 0; i < SPLIT_TOPS / 256; i++) {
+		int at = threadIdx.x + 256 * i;
+		if (first + at >= p.tops) break;
+		Top top = tops[at];
+		bad |= top.id == TOP_BAD;
+		if (Largest other = {top.z, top.id}; larger(other, l)) l = other;
+	}
+	Part part = {};
+	part.bad = __syncthreads_or(bad);
+	l = block_largest(l, shared);
+	part.max = l.z, part.id = l.id;
+	return part;
+}
+
 // Entry is what the three kernels read of one before the kernel before has ended: prepare wrote it,
 // before the layers began or behind the sampler's message.
 struct Entry {
@@ -119,15 +135,26 @@ struct Entry {
 	}
 };
 
+// splits_of are an entry's parts.
+static __device__ __forceinline__ int splits_of(const SampleParams &p, const RowParams &r, const SampleEntry &e) {
+	return p.tops > 0 && plain(r, e) ? (p.tops + SPLIT_TOPS - 1) / SPLIT_TOPS : p.splits;
+}
+
 PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ SampleParams p) {
 	Entry entry(p, blockIdx.y);
 	grid_wait();
 	grid_trigger();
+	const SampleEntry &e = entry.e;
+	const RowParams &r = entry.r;
 	if (!entry.there) return;
 	__shared__ float z[SPLIT], shared[8];
 	__shared__ Largest best[8];
-	const SampleEntry &e = entry.e;
-	const RowParams &r = entry.r;
+	if (p.tops > 0 && plain(r, e)) {
+		if (blockIdx.x >= splits_of(p, r, e)) return;
+		Part part = tops_part(p, p.logits + e.index * p.ld, blockIdx.x * SPLIT_TOPS, best);
+		if (threadIdx.x == 0) p.parts[blockIdx.y * MAX_SPLITS + blockIdx.x] = part;
+		return;
+	}
 	int first = blockIdx.x * SPLIT, n = min(SPLIT, p.vocab - first);
 	const float *logits = p.logits + e.index * p.ld + first;
 	bool edits = has_edits(r, e);
@@ -155,9 +182,10 @@ PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ Sample
 }
 
 // row_of combines a row's parts, in every warp: a lane asks for one or two.
-static __device__ Row row_of(const SampleParams &p, int entry) {
+static __device__ Row row_of(const SampleParams &p, const Entry &of, int entry) {
 	Row row = {{-INFINITY, -1}, -INFINITY, false};
-	for (int i = threadIdx.x % 32; i < p.splits; i += 32) {
+	int splits = splits_of(p, of.r, of.e);
+	for (int i = threadIdx.x % 32; i < splits; i += 32) {
 		const Part part = p.parts[entry * MAX_SPLITS + i];
 		if (part.id >= 0 && part.max > row.first.z) row.first = {part.max, part.id};
 		row.raw_max = fmaxf(row.raw_max, part.raw_max);
@@ -175,7 +203,7 @@ static __device__ void draw(const SampleParams &p, int entry, bool whole) {
 	__shared__ Best shared[16];
 	const Entry of(p, entry);
 	const SampleEntry &e = of.e;
-	Row row = row_of(p, entry);
+	Row row = row_of(p, of, entry);
 	if (row.bad) return;
 	Drawer drawer(of.r, e.position, row.first.z, row.first.id);
 	const float *z = (has_edits(of.r, e) ? p.edited : p.logits) + e.index * p.ld;
@@ -228,7 +256,7 @@ PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ Samp
 		if (threadIdx.x == 0) out[entry] = bad ? -1 : 0;
 		return;
 	}
-	Row row = row_of(p, entry);
+	Row row = row_of(p, of, entry);
 	int id = drawn(p, of, row, entry);
 	if (threadIdx.x == 0) {
 		p.state[e.row].last_token = id;

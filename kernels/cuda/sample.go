@@ -13,9 +13,10 @@ type sampleParams struct {
 	entries, masks, header, parts, draws, results           ptr
 	resultWords                                             int64
 	maskWords, vocab, sampleVocab, splits, capacity, maxTop int32
+	tops, _                                                 int32
 }
 
-var _ [144]byte = [unsafe.Sizeof(sampleParams{})]byte{}
+var _ [152]byte = [unsafe.Sizeof(sampleParams{})]byte{}
 
 // planSample is the three kernels for n rows: edit, draw (with a CTA more for rows that
 // filter), finish. Rows of draw that do not fit on the device at a time share CTAs.

@@ -36,8 +36,10 @@ struct SampleParams {
 	int32_t *results; // ring of result_words: tokens, logprobs, ranks [capacity], top ids and logprobs [capacity][max_top]
 	int64_t result_words;
 	int32_t mask_words, vocab, sample_vocab, splits, capacity, max_top;
+	int32_t tops; // that the head left of each plain row; 0: all logits are there
+	int32_t pad;
 };
-static_assert(sizeof(SampleParams) == 144, "sample.go");
+static_assert(sizeof(SampleParams) == 152, "sample.go");
 
 struct Largest { float z; int32_t id; };
 

@@ -8,6 +8,7 @@
 #define MAX_BIAS 1024
 #define MAX_SPLITS 64
 #define SPLIT 8192 // ids of a CTA
+#define SPLIT_TOPS (SPLIT / 8)
 #define CHECK (-2) // a SampleEntry's mask: of kernels.SampleBatch.Checks
 
 // IN_PROMPT is set in a row's count of an id that its prompt has; the other bits
@@ -37,6 +38,16 @@ struct SampleEntry {
 	int32_t mask;     // number of the mask, −1 = none, CHECK = draws for nobody
 };
 static_assert(sizeof(SampleEntry) == 16, "message.go: sampleEntry");
+
+static __device__ __forceinline__ bool has_edits(const RowParams &p, const SampleEntry &e) {
+	bool stops = e.position - p.prompt_len < p.min_tokens && p.num_stop_ids > 0;
+	return stops || e.mask >= 0 || p.num_bias > 0 || p.penalties;
+}
+
+// plain says that all that is wanted of an entry's logits is the likeliest id.
+static __device__ __forceinline__ bool plain(const RowParams &p, const SampleEntry &e) {
+	return e.mask != CHECK && p.temperature == 0 && p.logprobs < 0 && !has_edits(p, e);
+}
 
 // gumbel_word is word 0 of kernels.Philox(seed, {id, position, choice, 0}).
 static __device__ __forceinline__ uint32_t gumbel_word(const RowParams &p, uint32_t id, uint32_t position) {

@@ -53,6 +53,8 @@ type runState struct {
 	logits       int
 	step         *step
 	attention    attentionPlan
+	sampled      bool    // its sample entries are there already
+	tops         int32   // that the head left of each plain row; 0 = all logits are there
 	kept         bool    // tokens are LogitRows'
 	norm         *weight // of an RMSNorm that the next operation makes, if it is a product that can
 	spent        bool    // Normed is not there: such a product made the norm for itself
@@ -135,7 +137,7 @@ func (b *Backend) runForward(s *step, queryStart, lens []int32, decodes int, for
 	b.run.step = s
 	b.beginPrepare()
 	b.send(&s.message, true)
-	b.issue(s, queryStart, lens, decodes, s.logits, forward)
+	b.issue(s, queryStart, lens, decodes, s.logits, false, forward)
 }
 
 // beginPrepare starts the operation that ends in issue.
@@ -146,9 +148,9 @@ func (b *Backend) beginPrepare() {
 
 // issue ends the operation that prepares a step of the sequences, and calls forward. The
 // lengths may be nil: those of a graph's are not known.
-func (b *Backend) issue(s *step, queryStart, lens []int32, decodes, logits int, forward func()) {
+func (b *Backend) issue(s *step, queryStart, lens []int32, decodes, logits int, sampled bool, forward func()) {
 	seqs := len(queryStart) - 1
-	b.run = runState{issuing: true, layer: -1, tokens: int(queryStart[seqs]), seqs: seqs, logits: logits, step: s, decodes: decodes == seqs}
+	b.run = runState{issuing: true, layer: -1, tokens: int(queryStart[seqs]), seqs: seqs, logits: logits, step: s, decodes: decodes == seqs, sampled: sampled}
 	b.planAttention(queryStart, lens, decodes)
 	b.end(kernels.OpPrepare, 4*int64(s.message.n), 0)
 	b.run.first, b.layers.on = true, false
@@ -247,8 +249,8 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 	b.checkSamples(s, batch)
 	masked := b.stageMasks(s, batch)
 	slot := int(s.ticket-1) % stepRing
-	if masked || s.graph != nil && len(batch.Index) > s.graph.size {
-		b.flush() // no graph has masks, nor more entries than rows
+	if masked || s.graph != nil && !s.graph.takes(batch.Index) {
+		b.flush() // no graph has masks
 	}
 	b.graphs.masked = masked
 	if g := s.graph; g != nil {
@@ -320,6 +322,7 @@ func (b *Backend) runSample(n int, before bool) {
 		results: ptr(uintptr(unsafe.Pointer(&b.steps[0].results[0]))), resultWords: int64(b.resultWords()),
 		maskWords: int32(maskWords(b.shape.Vocab)), vocab: int32(b.shape.Vocab), sampleVocab: int32(b.shape.SampleVocab),
 		splits: int32(ceilDiv(b.shape.Vocab, splitIDs)), capacity: int32(b.limits.MaxLogitRows), maxTop: int32(b.limits.MaxTopLogprobs),
+		tops: b.run.tops,
 	}
 	plan := planSample(n, b.shape.Vocab, b.arch.sms)
 	if !before {

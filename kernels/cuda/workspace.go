@@ -22,6 +22,7 @@ type workspace struct {
 	turn    ptr // steps so far: see prepare.cu
 	batch   batchPtrs
 	entries ptr // [MaxLogitRows] sampleEntry
+	whole   ptr // [MaxLogitRows] bytes: rows of which more than the likeliest id is wanted
 	masks   ptr // [MaxLogitRows][mask words]
 	parts   ptr // [MaxLogitRows][maxSplits] Part
 	draws   ptr // [MaxLogitRows][maxSplits] Best
@@ -79,6 +80,7 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) works
 	}
 	w.turn = w.batch.header + 4*headerWords
 	w.entries = take(logits, entryWords*4)
+	w.whole = take(logits, 1)
 	w.masks = take(logits*maskWords(s.Vocab), 4)
 	w.parts = take(logits*maxSplits, partBytes)
 	w.draws = take(logits*maxSplits, bestBytes)
