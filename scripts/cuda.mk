@@ -9,7 +9,8 @@ TEST_TAGS  := -tags cuda,faults
 
 # One image a file of kernels: machine code for the generic and the Hopper path,
 # and PTX for what comes later. sm_86 and sm_89 come from the same PTX as sm_80.
-NVCCFLAGS := -std=c++17 -O3 --Werror all-warnings -fatbin \
+# Compressed for size: many kernels are nearly the same.
+NVCCFLAGS := -std=c++17 -O3 --Werror all-warnings -fatbin --compress-mode=size \
 	-gencode 'arch=compute_80,code=[compute_80,sm_80,sm_86,sm_89]' \
 	-gencode arch=compute_90a,code=sm_90a
 IMAGES := $(patsubst kernels/cuda/%.cu,kernels/cuda/cubin/%.fatbin,$(wildcard kernels/cuda/*.cu))
