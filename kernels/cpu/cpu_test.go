@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"flag"
 	"os"
 	"slices"
 	"testing"
@@ -41,12 +42,23 @@ func newBackend(t testing.TB, cfg Config) *Backend {
 	return b
 }
 
+var every = flag.Int("every", 4, "of conformance but with coded weights on the best path, every n-th of the suite's many cases (make conformance: 1)")
+
 func TestConformance(t *testing.T) {
+	best := newBackend(t, Config{})
+	defer best.Close()
 	for _, path := range paths() {
 		t.Run(path, func(t *testing.T) {
 			b := newBackend(t, Config{ISA: path})
 			defer b.Close()
-			kernelstest.Run(t, tolerance(b.Info().Path), func(t *testing.T) kernels.Backend {
+			n := *every
+			switch {
+			case testing.Short():
+				n = 8
+			case path == best.Info().Path:
+				n = 1
+			}
+			kernelstest.RunEvery(t, n, tolerance(b.Info().Path), func(t *testing.T) kernels.Backend {
 				return newBackend(t, Config{ISA: path, Threads: 3})
 			})
 		})
@@ -60,7 +72,7 @@ func TestConformanceUncoded(t *testing.T) {
 	}
 	b := newBackend(t, Config{})
 	defer b.Close()
-	kernelstest.Run(t, tolerance(b.Info().Path), func(t *testing.T) kernels.Backend {
+	kernelstest.RunEvery(t, *every, tolerance(b.Info().Path), func(t *testing.T) kernels.Backend {
 		return newBackend(t, Config{Threads: 3, Uncoded: true})
 	})
 }
@@ -71,7 +83,7 @@ func TestConformanceInt8(t *testing.T) {
 	}
 	for _, path := range paths() {
 		t.Run(path, func(t *testing.T) {
-			kernelstest.Run(t, kernelstest.Int8Weights(), func(t *testing.T) kernels.Backend {
+			kernelstest.RunEvery(t, *every, kernelstest.Int8Weights(), func(t *testing.T) kernels.Backend {
 				return newBackend(t, Config{ISA: path, Threads: 3, Int8: true})
 			})
 		})

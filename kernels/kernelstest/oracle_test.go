@@ -19,10 +19,12 @@ func TestOracle(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the Oracle is one goroutine: nothing for the race detector, which short mode is for")
 	}
-	kernelstest.Run(t, kernelstest.Float32(), func(*testing.T) kernels.Backend {
+	kernelstest.RunEvery(t, *every, kernelstest.Float32(), func(*testing.T) kernels.Backend {
 		return kernelstest.NewOracle()
 	})
 }
+
+var every = flag.Int("every", 4, "TestOracle: of the suite's many cases, every n-th (make conformance: 1)")
 
 // TestNormedIsReadOnce: a model that has two products read one norm is told so by the Oracle, for
 // Backends may make a norm within the product.

@@ -12,7 +12,13 @@ import (
 // Results must be within tol of the Oracle's, tokens equal. Where the contract
 // says that neighbours do not matter, results must be bit-equal.
 func Run(t *testing.T, tol Tolerance, newBackend func(t *testing.T) kernels.Backend) {
-	s := &suite{tol: tol, newBackend: newBackend}
+	RunEvery(t, 1, tol, newBackend)
+}
+
+// RunEvery is Run with every n-th case alone of attention, forward passes and products by shape, which
+// are most of its time.
+func RunEvery(t *testing.T, n int, tol Tolerance, newBackend func(t *testing.T) kernels.Backend) {
+	s := &suite{tol: tol, newBackend: newBackend, every: n}
 	for _, group := range []struct {
 		name string
 		run  func(*testing.T)
@@ -38,6 +44,14 @@ func Run(t *testing.T, tol Tolerance, newBackend func(t *testing.T) kernels.Back
 
 // suite is one call of Run.
 type suite struct {
-	tol        Tolerance
-	newBackend func(t *testing.T) kernels.Backend
+	tol          Tolerance
+	newBackend   func(t *testing.T) kernels.Backend
+	every, cases int // the n-th case alone; those so far
+}
+
+// oneOfMany is t.Run of a case that RunEvery may leave out.
+func (s *suite) oneOfMany(t *testing.T, name string, run func(t *testing.T)) {
+	if s.cases++; s.cases%s.every == 0 {
+		t.Run(name, run)
+	}
 }

@@ -99,7 +99,7 @@ func totals(spans []span) []int {
 
 func (s *suite) attention(t *testing.T) {
 	for i, c := range attentionCases() {
-		t.Run(fmt.Sprintf("%s/b%d/%s", c.geometry, c.blockSize, c.name), func(t *testing.T) {
+		s.oneOfMany(t, fmt.Sprintf("%s/b%d/%s", c.geometry, c.blockSize, c.name), func(t *testing.T) {
 			p := s.pairFor(t, c.shape(), c.blockSize, c.spans)
 			batch := p.batch(c.spans)
 			n := batch.NumTokens()

@@ -15,9 +15,9 @@ import (
 // mixed, two steps in flight: the tokens must be the Oracle's.
 func (s *suite) forward(t *testing.T) {
 	for _, g := range []geometry{tiny, smol, qwen15} {
-		t.Run(fmt.Sprintf("%s/kept", g), func(t *testing.T) { s.kept(t, g, limitsFor(330, 160, 150, 16)) })
-		t.Run(fmt.Sprintf("%s/kept/invariant", g), func(t *testing.T) { s.kept(t, g, invariant(limitsFor(330, 160, 150, 16))) })
-		t.Run(fmt.Sprintf("%s/kept/long", g), func(t *testing.T) { s.keptLong(t, g) })
+		s.oneOfMany(t, fmt.Sprintf("%s/kept", g), func(t *testing.T) { s.kept(t, g, limitsFor(330, 160, 150, 16)) })
+		s.oneOfMany(t, fmt.Sprintf("%s/kept/invariant", g), func(t *testing.T) { s.kept(t, g, invariant(limitsFor(330, 160, 150, 16))) })
+		s.oneOfMany(t, fmt.Sprintf("%s/kept/long", g), func(t *testing.T) { s.keptLong(t, g) })
 	}
 	if s.tol.LossyWeights {
 		t.Skip("coarse weights choose other tokens than the Oracle")
@@ -25,7 +25,7 @@ func (s *suite) forward(t *testing.T) {
 	for _, g := range []geometry{tiny, smol, qwen15} {
 		for _, blockSize := range []int{16, 64} {
 			for _, tied := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/b%d/tied_%v", g, blockSize, tied), func(t *testing.T) {
+				s.oneOfMany(t, fmt.Sprintf("%s/b%d/tied_%v", g, blockSize, tied), func(t *testing.T) {
 					s.generate(t, g, blockSize, tied)
 				})
 			}

@@ -32,7 +32,7 @@ func cross(geometries []geometry, tokens ...int) []opCase {
 // a batch of n tokens in up to three sequences.
 func (s *suite) runOps(t *testing.T, cases []opCase, fn func(p *pair, b *kernels.Batch, n int)) {
 	for _, c := range cases {
-		t.Run(fmt.Sprintf("%s/m%d", c.geometry, c.tokens), func(t *testing.T) {
+		s.oneOfMany(t, fmt.Sprintf("%s/m%d", c.geometry, c.tokens), func(t *testing.T) {
 			p := s.newPair(t, c.shape(), limitsFor(c.tokens, 3, c.tokens+40, 16), 3*(c.tokens/16+4)+1)
 			fn(p, p.batch(split(c.tokens)), c.tokens)
 		})
