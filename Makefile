@@ -29,7 +29,7 @@ endif
 TEST_TAGS ?= $(TAGS)
 TIMEOUT   := -timeout 30m # of a package, for machines with other work to do
 
-.PHONY: all bench bench-peers bench-serve-peers build check-clients clean demo-eval fmt golden help check-qwen lint maskbench metamorphic mutants profile-check race reference run server-soak soak test test-model ui-screenshots verify
+.PHONY: all bench bench-peers bench-serve-peers build check-clients clean conformance demo-eval fmt golden help check-qwen lint maskbench metamorphic mutants profile-check race reference run server-soak soak test test-model ui-screenshots verify
 
 all: build
 

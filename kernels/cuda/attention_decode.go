@@ -73,7 +73,7 @@ var decodeWays = []decodeWay{
 	{decode128Wide, 8, 14}, {decode128, 8, 28}, {decode128, 6, 37}, {decode128Wide, 2, 66}, {decode128Wide, 0, 0}, {decode128, 0, 0},
 }
 
-// decodeExchange is the shared memory of Exchange.
+// decodeExchange is the shared memory of Exchange. Kernels without clusters have no use for it, but were timed with it.
 func decodeExchange(headDim int) int { return 14*(headDim+4)*4 + 8 }
 
 // decodeAttention is how a step's decodes are made: the launch of a layer and, once a step, of their

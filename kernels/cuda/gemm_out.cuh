@@ -66,21 +66,21 @@ template <int N> struct Out {
 	static __device__ __forceinline__ uint2 upper(uint4 v) { return {__byte_perm(v.x, v.y, 0x5410), __byte_perm(v.z, v.w, 0x5410)}; }
 	static __device__ __forceinline__ uint2 lower(uint4 v) { return {__byte_perm(v.x, v.y, 0x7632), __byte_perm(v.z, v.w, 0x7632)}; }
 
-	// top leaves the Top of the row lane / 4 + 8·h, if its bit is in rows. WHOLE: all columns may be drawn.
-	template <bool WHOLE> __device__ __forceinline__ void top(const float (&c)[N / 2], int h, uint32_t rows) const {
+	// top leaves the Top of the row lane / 4 + 8·h, if its bit is in rows. ALL: all columns may be drawn.
+	template <bool ALL> __device__ __forceinline__ void top(const float (&c)[N / 2], int h, uint32_t rows) const {
 		int lane = threadIdx.x % 32, r = lane / 4 + 8 * h, first = column + lane % 4 * 2;
 		int cols = e.cols - first, drawn = min(e.sample_vocab, e.cols) - first;
-		auto may = [&](int i) { return WHOLE || i < drawn; };
+		auto may = [&](int i) { return ALL || i < drawn; };
 		float all = -INFINITY, z = -INFINITY; // of all columns, NaN if one is; of those that may be drawn
 #pragma unroll
 		for (int j = 0; j < GROUPS; j++)
 #pragma unroll
 			for (int x = 0; x < 2; x++) {
 				float y = c[4 * j + 2 * h + x];
-				if (WHOLE || 8 * j + x < cols) all = max_nan(all, y);
-				if (!WHOLE && may(8 * j + x)) z = fmaxf(z, y);
+				if (ALL || 8 * j + x < cols) all = max_nan(all, y);
+				if (!ALL && may(8 * j + x)) z = fmaxf(z, y);
 			}
-		if (WHOLE) z = all;
+		if (ALL) z = all;
 		for (int i = 1; i < 4; i *= 2) {
 			z = fmaxf(z, __shfl_xor_sync(~0u, z, i));
 			all = max_nan(all, __shfl_xor_sync(~0u, all, i));
@@ -120,7 +120,7 @@ template <int N> struct Out {
 		uint32_t rows = row < e.rows ? ~0u >> 32 - min(e.rows - row, 16) : 0; // a bit each
 		if (!ADDS && e.whole) {
 			uint32_t whole = __ballot_sync(~0u, lane < 16 && rows >> lane & 1 && e.whole[row + lane]);
-			tops(c, rows & ~whole);
+			if (uint32_t plain = rows & ~whole) tops(c, plain);
 			rows = whole;
 			if (rows == 0) return;
 		}

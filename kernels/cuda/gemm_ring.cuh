@@ -29,21 +29,20 @@ struct Part {
 
 // Parts deals them out, the same to producer and consumers: the CTA's share of its cluster's tile;
 // or whole tiles, before them, where tiles are CUT, a piece of one. What it takes to find the first
-// is known before it is asked for. SHARED and WHOLE: the kernel is launched so.
-template <bool SHARED, bool WHOLE, bool CUT = false> struct Parts {
+// is known before it is asked for. SHARED: they are clusters'.
+template <bool SHARED, bool CUT = false> struct Parts {
 	int tiles, rows, steps, pieces, cut = 0, at;
 	Part shared = {}; // of a cluster's tile
 
 	__device__ __forceinline__ Parts(const GemmParams &p, int mt, int panels = 1) {
 		rows = (p.m + mt - 1) / mt, tiles = p.tiles * rows, steps = (p.k / BK + panels - 1) / panels, pieces = p.per;
-		at = CUT && pieces > 0 ? -1 : 0;
-		if (shares()) {
+		at = CUT ? -1 : 0;
+		if constexpr (SHARED) {
 			Over over;
 			int i = cluster_rank();
 			shared = part(cluster_id(), over(steps * i), over(steps * (i + 1)));
 		} else if (CUT) cut = tiles % gridDim.x;
 	}
-	__device__ __forceinline__ bool shares() const { return SHARED && (!WHOLE || pieces == 0); }
 	__device__ __forceinline__ Part part(int tile, int first, int end) const {
 		int column = rows > 1 ? tile / rows : tile;
 		return {column, tile - column * rows, first, end - first};
@@ -53,7 +52,7 @@ template <bool SHARED, bool WHOLE, bool CUT = false> struct Parts {
 
 	__device__ __forceinline__ bool next(Part &p) {
 		int now = at++;
-		if (shares()) {
+		if (SHARED) {
 			p = shared;
 			return now == 0;
 		}

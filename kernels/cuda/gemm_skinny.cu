@@ -149,17 +149,17 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 
 } // namespace
 
-#define WHOLE(NAME, KIND, BN, MT, STAGES) \
+#define LINE(NAME, KIND, BN, MT, STAGES) \
 	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_##MT##_##NAME(const __grid_constant__ GemmParams p) { project<KIND, BN, MT, STAGES>(p); }
 #define CLUSTERS(NAME, KIND, BN, MT, STAGES) \
 	PG_KERNEL void __launch_bounds__(WARPS * 32, 2) gemm_skinny_##BN##_##MT##_clusters_##NAME(const __grid_constant__ GemmParams p) { share<KIND, BN, MT, STAGES>(p); }
 
-EACH_KIND(WHOLE, 16, 8, 4)
-EACH_KIND(WHOLE, 32, 8, 5)
-EACH_KIND(WHOLE, 32, 16, 5)
-EACH_KIND(WHOLE, 64, 16, 5)
-EACH_KIND(WHOLE, 64, 32, 4)
-EACH_KIND(WHOLE, 64, 64, 3)
+EACH_KIND(LINE, 16, 8, 4)
+EACH_KIND(LINE, 32, 8, 5)
+EACH_KIND(LINE, 32, 16, 5)
+EACH_KIND(LINE, 64, 16, 5)
+EACH_KIND(LINE, 64, 32, 4)
+EACH_KIND(LINE, 64, 64, 3)
 EACH_KIND(CLUSTERS, 16, 8, 4)
 EACH_KIND(CLUSTERS, 32, 8, 5)
 EACH_KIND(CLUSTERS, 32, 16, 5)

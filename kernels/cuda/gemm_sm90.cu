@@ -208,13 +208,12 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 			}
 			if (TURNS && tile > 0) wait_turn(group); // a stage's barrier tells a round from the next alone
 			Qkv<BN> qkv{p.g.e, reinterpret_cast<uint32_t *>(mine), first_row(t.row, group), t.column * BN};
-			constexpr bool qkv_ends = KIND == QKV;
-			if (qkv_ends) qkv.begin();
+			if (KIND == QKV) qkv.begin();
 			int before = 0; // the stage whose products may be under way
 #pragma unroll 1
 			for (int i = 0; i < steps; i++, at.next()) {
 				barrier_wait(full + 8 * at.stage, at.parity);
-				if (!R::STAGED && qkv_ends && i == max(steps - 2, 0)) qkv.ahead();
+				if (!R::STAGED && KIND == QKV && i == max(steps - 2, 0)) qkv.ahead();
 				multiply(at.stage, i > 0);
 				wgmma_wait<1>();
 				if (i > 0) release(before, t.ctas);
@@ -223,18 +222,15 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 			if (TURNS && t.more()) pass_turn(1 - group);
 			int own = 0;       // the stage of the warpgroup's angles,
 			uint32_t rows = 0; // and where the warp's are, if there are any: never 0
-			if (R::STAGED && qkv_ends && Angles::staged(p.g.e, t.column * BN)) {
+			if (R::STAGED && KIND == QKV && Angles::staged(p.g.e, t.column * BN)) {
 				own = take(at, t.ctas);
 				rows = ring + own * R::STAGE + threadIdx.x / 32 % 4 * 16 * Angles::ROW;
 			}
-			if (qkv_ends) qkv.turned(rows);
+			if (KIND == QKV) qkv.turned(rows);
 			wgmma_wait<0>();
 			release(before, t.ctas);
-			if (qkv_ends) {
-				qkv.end(c[0], rows, [&] { release(own, t.ctas); });
-				continue;
-			}
-			end<0>(t.row, t.column);
+			if constexpr (KIND == QKV) qkv.end(c[0], rows, [&] { release(own, t.ctas); });
+			else end<0>(t.row, t.column);
 			if constexpr (TURNS) end<1>(t.row, t.column);
 		}
 	}

@@ -141,7 +141,7 @@ template <int KIND, int BN, int MT, class S> __device__ __forceinline__ void sha
 }
 
 // leave_piece writes the sums of the CTA's piece of a cut tile, [token][row], and counts it.
-template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(const GemmParams &p, S &s, const Parts<false, true, true> &parts, const Part &t) {
+template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(const GemmParams &p, S &s, const Parts<false, true> &parts, const Part &t) {
 	float *to = p.partials + (int64_t)blockIdx.x * BN * MT;
 	int rows = min(MT, p.m - t.row * MT);
 	s.each([&](int token, int row, const float (&y)[8]) {
@@ -156,7 +156,7 @@ template <int BN, int MT, class S> __device__ __forceinline__ void leave_piece(c
 // pieces, with which their CTAs began, are there or soon will be. All CTAs are under way
 // at a time, since the next grid's start after all of this one's have. The last to count
 // itself a second time leaves the counter at zero.
-template <int KIND, int BN, int MT> __device__ __forceinline__ void end_pieces(const GemmParams &p, const Parts<false, true, true> &parts, const Part &t) {
+template <int KIND, int BN, int MT> __device__ __forceinline__ void end_pieces(const GemmParams &p, const Parts<false, true> &parts, const Part &t) {
 	constexpr int EACH = MT >= 64 ? 4 : MT / 16, OF = BN / 8;
 	volatile int32_t *counter = p.counters + parts.cut_tile();
 	if (threadIdx.x == 0)
@@ -192,7 +192,7 @@ template <int KIND, bool SHARED, int BN, int MT, int STAGES> __device__ __forcei
 	S s;
 	s.place(memory, STAGES * S::STAGE + 8 * S::OUT, STAGES);
 	s.mine = reinterpret_cast<float *>(s.memory + STAGES * S::STAGE + threadIdx.x / 32 * S::OUT);
-	Parts<SHARED, !SHARED, !SHARED> parts(p.g, MT);
+	Parts<SHARED, !SHARED> parts(p.g, MT);
 	s.make_barriers(STAGES);
 	__syncthreads();
 

@@ -223,7 +223,7 @@ template <int KIND, bool SEVERAL, int BN, int MT> __device__ __forceinline__ voi
 	grid_trigger(); // what does not depend on this may begin where there is room
 	extern __shared__ char memory[];
 	Wide<BN, MT> s(p, memory);
-	Parts<!SEVERAL, SEVERAL> parts(p.g, MT, s.panels);
+	Parts<!SEVERAL> parts(p.g, MT, s.panels);
 	__syncthreads();
 	if (!SEVERAL && s.ctas > 1) cluster_arrive_relaxed();
 

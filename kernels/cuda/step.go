@@ -309,7 +309,7 @@ func (b *Backend) stageMasks(s *step, batch *kernels.SampleBatch) bool {
 	return at > 0
 }
 
-// sampleBytes is what the sampler reads for n entries.
+// sampleBytes is what the sampler reads for n entries, if all logits are there: the host does not know which rows' are.
 func sampleBytes(n, vocab int) int64 { return 4 * int64(n) * int64(vocab) }
 
 // runSample issues the sampler for n entries, which prepare has unpacked before the layers or, where

@@ -11,15 +11,15 @@ namespace {
 struct Way {
 	const char *name;
 	int head_dim, tile, warps, rings, each;
-	void (*kernel)(DecodeParams);
+	void (*kernel)(DecodeParams), (*clusters)(DecodeParams);
 };
-template <class F> constexpr Way way(const char *name, int each, void (*kernel)(DecodeParams)) {
-	return {name, F::D, F::TILE, F::WARPS, F::RINGS, each, kernel};
+template <class F> constexpr Way way(const char *name, int each, void (*kernel)(DecodeParams), void (*clusters)(DecodeParams)) {
+	return {name, F::D, F::TILE, F::WARPS, F::RINGS, each, kernel, clusters};
 }
 const Way ways[] = {
-	way<Form64>("64", 2, attention_decode_64),
-	way<Form128Wide>("128 wide", 1, attention_decode_128_wide),
-	way<Form128>("128", 2, attention_decode_128),
+	way<Form64>("64", 2, attention_decode_64, attention_decode_64_clusters),
+	way<Form128Wide>("128 wide", 1, attention_decode_128_wide, attention_decode_128_wide_clusters),
+	way<Form128>("128", 2, attention_decode_128, attention_decode_128_clusters),
 };
 
 // Decode is the kernel's memory for a batch, and its launches.
@@ -42,7 +42,7 @@ struct Decode {
 	void run(cudaStream_t stream, int layer, bool pdl) {
 		DecodeParams p{pages.query.data, pages.out.data, pages.kv, pages.tables.data, where(), partials.data, counters.data, pages.ld,
 		               layer, pages.kv_heads, pages.heads / pages.kv_heads, grid, (float)(M_LOG2E / sqrt((double)pages.head_dim))};
-		launch(way.kernel, dim3(grid), way.warps * 32, way.rings + sizeof(Exchange<128>), p, stream, pdl, cluster);
+		launch(cluster > 1 ? way.clusters : way.kernel, dim3(grid), way.warps * 32, way.rings + sizeof(Exchange<128>), p, stream, pdl, cluster);
 	}
 };
 

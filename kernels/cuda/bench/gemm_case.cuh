@@ -8,6 +8,10 @@ namespace bench {
 
 static const char *kind_names[] = {"store", "residual", "swiglu", "qkv"};
 
+// Kernels are those of a way to make a product, by EpilogueKind.
+template <class P> using Kernels = void (*[4])(P);
+#define KERNELS_OF(NAME) {NAME##_store, NAME##_residual, NAME##_swiglu, NAME##_qkv}
+
 template <int KIND> __global__ void reference_kernel(GemmParams p) {
 	int n = (blockIdx.x * blockDim.x + threadIdx.x) * 2, m = blockIdx.y;
 	if (n >= p.n) return;
@@ -22,7 +26,7 @@ inline int up(int n, int to) { return (n + to - 1) / to * to; }
 // Projection holds `copies` weights. Rows of x past m are NaN, outputs poison.
 struct Projection {
 	GemmParams p{};
-	int copies;
+	int kind, copies;
 	Memory<half> w, x, out_half;
 	Memory<half> query, kv;
 	Memory<float> out_float, bias, partials;
@@ -31,7 +35,7 @@ struct Projection {
 	std::vector<float> out_before;
 	int64_t weight_elems;
 
-	Projection(int m, int n, int k, int kind, int head_dim, int copies) : copies(copies) {
+	Projection(int m, int n, int k, int kind, int head_dim, int copies) : kind(kind), copies(copies) {
 		int kp = up(k, 64), np = up(n, 128);
 		weight_elems = (int64_t)np * kp;
 		w.resize(weight_elems * copies);
@@ -48,7 +52,7 @@ struct Projection {
 		x.set(0xFF);
 		fill(x.data, (int64_t)m * kp, 1);
 		if (k != kp) CHECK(cudaMemset2D(x.data + k, kp * 2, 0, (kp - k) * 2, m));
-		p.x = x.data, p.w = w.data, p.ldx = kp, p.panel = (int64_t)np * 64, p.m = m, p.n = n, p.k = kp, p.kind = kind;
+		p.x = x.data, p.w = w.data, p.ldx = kp, p.panel = (int64_t)np * 64, p.m = m, p.n = n, p.k = kp;
 		p.e.rows = m, p.e.cols = n;
 		int out_width = kind == SWIGLU ? n / 2 : n;
 		p.e.ld = up(out_width, 64);
@@ -85,7 +89,7 @@ struct Projection {
 
 	void poison() {
 		out_half.set(0xFF), out_float.set(0xFF), query.set(0xFF), kv.set(0xFF);
-		if (p.kind == RESIDUAL) {
+		if (kind == RESIDUAL) {
 			if (out_before.empty()) {
 				fill(out_float.data, out_float.size, 1);
 				out_before = out_float.download();
@@ -97,7 +101,7 @@ struct Projection {
 	void reference() {
 		poison();
 		dim3 grid((p.n / 2 + 127) / 128, p.m);
-		switch (p.kind) {
+		switch (kind) {
 		case STORE: reference_kernel<STORE><<<grid, 128>>>(p); break;
 		case RESIDUAL: reference_kernel<RESIDUAL><<<grid, 128>>>(p); break;
 		case SWIGLU: reference_kernel<SWIGLU><<<grid, 128>>>(p); break;
@@ -117,7 +121,7 @@ struct Projection {
 
 	std::string name() const {
 		char s[96];
-		snprintf(s, sizeof s, "%-8s m %-4d n %-6d k %-5d", kind_names[p.kind], p.m, p.n, p.k);
+		snprintf(s, sizeof s, "%-8s m %-4d n %-6d k %-5d", kind_names[kind], p.m, p.n, p.k);
 		return s;
 	}
 

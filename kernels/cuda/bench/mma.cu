@@ -8,13 +8,13 @@ namespace {
 
 struct Variant {
 	int bm, bn;
-	void (*kernel)(GemmParams);
+	Kernels<GemmParams> kernels;
 	size_t shared;
 };
 
 const Variant variants[] = {
-	{128, 128, gemm_mma_128_128, 3 * Tile<128, 128, 2, 2, 3>::STAGE},
-	{16, 64, gemm_mma_16_64, 6 * Tile<16, 64, 1, 4, 6>::STAGE},
+	{128, 128, KERNELS_OF(gemm_mma_128_128), 3 * Tile<128, 128, 2, 2, 3>::STAGE},
+	{16, 64, KERNELS_OF(gemm_mma_16_64), 6 * Tile<16, 64, 1, 4, 6>::STAGE},
 };
 
 void run(Projection &t, const Variant &v, int slots, bool whole, int c, cudaStream_t stream, bool pdl) {
@@ -24,7 +24,7 @@ void run(Projection &t, const Variant &v, int slots, bool whole, int c, cudaStre
 	int64_t tiles = (int64_t)((p.m + v.bm - 1) / v.bm) * p.tiles;
 	p.per = whole ? steps : (tiles * steps + slots - 1) / slots;
 	p.w += c * t.weight_elems;
-	launch(v.kernel, dim3((tiles * steps + p.per - 1) / p.per), 128, v.shared, p, stream, pdl);
+	launch(v.kernels[t.kind], dim3((tiles * steps + p.per - 1) / p.per), 128, v.shared, p, stream, pdl);
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {

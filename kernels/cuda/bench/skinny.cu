@@ -8,22 +8,22 @@ namespace {
 
 struct Variant {
 	int bn, mt;
-	void (*kernel)(GemmParams);
+	Kernels<GemmParams> kernels; // none: in clusters alone
 	size_t shared;
-	void (*clusters)(GemmParams) = nullptr;
+	Kernels<GemmParams> clusters;
 	int chunk() const { return 4 * 2048 / bn; }
 };
 
 template <int BN, int MT, int STAGES> constexpr size_t shared_bytes() { return WARPS * Skinny<BN, MT, STAGES>::RING; }
 
 const Variant variants[] = {
-	{16, 8, gemm_skinny_16_8, shared_bytes<16, 8, 4>(), gemm_skinny_16_8_clusters},
-	{32, 8, gemm_skinny_32_8, shared_bytes<32, 8, 5>(), gemm_skinny_32_8_clusters},
-	{32, 16, gemm_skinny_32_16, shared_bytes<32, 16, 5>(), gemm_skinny_32_16_clusters},
-	{64, 16, gemm_skinny_64_16, shared_bytes<64, 16, 5>()},
-	{32, 32, nullptr, 0, gemm_skinny_32_32_clusters},
-	{64, 32, gemm_skinny_64_32, shared_bytes<64, 32, 4>()},
-	{64, 64, gemm_skinny_64_64, shared_bytes<64, 64, 3>()},
+	{16, 8, KERNELS_OF(gemm_skinny_16_8), shared_bytes<16, 8, 4>(), KERNELS_OF(gemm_skinny_16_8_clusters)},
+	{32, 8, KERNELS_OF(gemm_skinny_32_8), shared_bytes<32, 8, 5>(), KERNELS_OF(gemm_skinny_32_8_clusters)},
+	{32, 16, KERNELS_OF(gemm_skinny_32_16), shared_bytes<32, 16, 5>(), KERNELS_OF(gemm_skinny_32_16_clusters)},
+	{64, 16, KERNELS_OF(gemm_skinny_64_16), shared_bytes<64, 16, 5>()},
+	{32, 32, {}, 0, KERNELS_OF(gemm_skinny_32_32_clusters)},
+	{64, 32, KERNELS_OF(gemm_skinny_64_32), shared_bytes<64, 32, 4>()},
+	{64, 64, KERNELS_OF(gemm_skinny_64_64), shared_bytes<64, 64, 3>()},
 };
 
 constexpr int SLOTS = 264, SHARED = 227 << 10;
@@ -34,13 +34,13 @@ bool run_clusters(Projection &t, const Variant &v, int cluster, int stages, int 
 	GemmParams p = t.p;
 	int runs = (p.k + v.chunk() / 4 - 1) / (v.chunk() / 4), most = ((runs + cluster - 1) / cluster + 3) / 4;
 	int head = 128 + (v.bn * v.mt / 8 + 8) * 32, stage = 4 * (WEIGHT_BYTES + v.mt * 4096 / v.bn);
-	if (p.m > v.mt || !v.clusters || cluster > runs) return false;
+	if (p.m > v.mt || !v.clusters[t.kind] || cluster > runs) return false;
 	p.tiles = (p.n + v.bn - 1) / v.bn, p.per = 0;
 	int room = p.tiles * cluster * 100 > 85 * SLOTS / 2 ? (SHARED + 1024) / 2 - 1024 : SHARED; // as gemm_skinny.go has it
 	stages = std::min({stages, most, (room - head) / stage});
 	p.w += c * t.weight_elems;
 	p.partials = nullptr, p.counters = nullptr;
-	launch(v.clusters, dim3(p.tiles * cluster), 128, head + stages * stage, p, stream, pdl, cluster);
+	launch(v.clusters[t.kind], dim3(p.tiles * cluster), 128, head + stages * stage, p, stream, pdl, cluster);
 	return true;
 }
 
@@ -52,7 +52,7 @@ void run(Projection &t, const Variant &v, int slots, bool whole, int c, cudaStre
 	p.tiles = (p.n + v.bn - 1) / v.bn;
 	p.per = whole ? (p.tiles + slots - 1) / slots * chunks : (p.tiles * chunks + slots - 1) / slots;
 	p.w += c * t.weight_elems;
-	launch(v.kernel, dim3((p.tiles * chunks + p.per - 1) / p.per), 128, v.shared, p, stream, pdl);
+	launch(v.kernels[t.kind], dim3((p.tiles * chunks + p.per - 1) / p.per), 128, v.shared, p, stream, pdl);
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {
@@ -61,7 +61,7 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 	for (const Variant &v : variants) {
 		if (m > v.mt) continue;
 		t.room((size_t)2 * SLOTS * v.bn * v.mt, (n + 15) / 16);
-		for (int slots : v.kernel ? std::vector<int>{SLOTS, 37, 5} : std::vector<int>{})
+		for (int slots : v.kernels[kind] ? std::vector<int>{SLOTS, 37, 5} : std::vector<int>{})
 			for (bool whole : {true, false})
 				for (int again = 0; again < 2; again++) { // the counters must be back at zero
 					t.poison();
@@ -93,7 +93,9 @@ void check_normed(int n, int k, int kind, int head_dim) {
 	t.reference();
 	const int most = k <= 1024 ? 1024 : k <= 2048 ? 2048 : 4096;
 	for (int bn : {16, 32}) {
-#define NORMED_KERNEL(SUFFIX) (bn == 16 ? most == 1024 ? gemm_skinny_16_8_normed_1024##SUFFIX : most == 2048 ? gemm_skinny_16_8_normed_2048##SUFFIX : gemm_skinny_16_8_normed_4096##SUFFIX : most == 1024 ? gemm_skinny_32_8_normed_1024##SUFFIX : most == 2048 ? gemm_skinny_32_8_normed_2048##SUFFIX : gemm_skinny_32_8_normed_4096##SUFFIX)
+#define OF_KIND(NAME) (kind == QKV ? NAME##_qkv : NAME##_swiglu)
+#define OF_WIDTH(BN, DEAL) (most == 1024 ? OF_KIND(gemm_skinny_##BN##_8_normed_1024##DEAL) : most == 2048 ? OF_KIND(gemm_skinny_##BN##_8_normed_2048##DEAL) : OF_KIND(gemm_skinny_##BN##_8_normed_4096##DEAL))
+#define NORMED_KERNEL(DEAL) (bn == 16 ? OF_WIDTH(16, DEAL) : OF_WIDTH(32, DEAL))
 		int tiles = (n + bn - 1) / bn, run = 2048 / bn, chunks = (k + 4 * run - 1) / (4 * run), runs = (k + run - 1) / run, row_bytes = runs * run * 2, stage = 4 * WEIGHT_BYTES;
 		t.room((size_t)2 * SLOTS * bn * 8, (n + 15) / 16);
 		auto check = [&](const std::string &how, void (*kernel)(NormedParams), int ctas, int per, int shared, int cluster) {
@@ -116,6 +118,8 @@ void check_normed(int n, int k, int kind, int head_dim) {
 				if (cluster <= runs) check(" cluster " + std::to_string(cluster), NORMED_KERNEL(_clusters), tiles * cluster, 0, head + row_bytes + std::min(stages, longest) * stage, cluster);
 			}
 #undef NORMED_KERNEL
+#undef OF_WIDTH
+#undef OF_KIND
 	}
 }
 
@@ -152,7 +156,7 @@ void bench_skinny(bool check, bool times) {
 			for (const Variant &v : variants) {
 				if (m > v.mt || v.mt > 8 && m * 4 <= v.mt) continue;
 				t.room((size_t)2 * SLOTS * v.bn * v.mt, (s.n + 15) / 16);
-				for (bool whole : v.kernel ? std::vector<bool>{true, false} : std::vector<bool>{}) {
+				for (bool whole : v.kernels[s.kind] ? std::vector<bool>{true, false} : std::vector<bool>{}) {
 					double us = time(n, [&](int i, cudaStream_t stream) { run(t, v, SLOTS, whole, i % copies, stream, false); }, 7);
 					double pdl = time(n, [&](int i, cudaStream_t stream) { run(t, v, SLOTS, whole, i % copies, stream, true); }, 7);
 					printf(" %dx%d%s %.1f (%.0f%%) p %.1f (%.0f%%) |", v.bn, v.mt, whole ? "w" : "c", us, 100 * floor / us, pdl, 100 * floor / pdl);

@@ -10,18 +10,19 @@ namespace {
 struct Variant {
 	const char *name;
 	int rows, bn, cluster;
-	void (*kernel)(Sm90Params);
-	bool takes(int kind) const { return kind == SWIGLU || *name != 't' && (rows == 128 || kind == STORE); }
+	Kernels<Sm90Params> kernels;
+	bool takes(int kind) const { return kernels[kind]; }
 	int stage() const { return (rows + bn) * 128; }
 	int out() const { return rows / 16 * OUT_BYTES; }
 	int stages() const { return std::min(8, (227 * 1024 - out() - 128) / stage()); }
 	size_t shared() const { return stages() * (stage() + 16) + out(); }
 };
 
-#define VARIANT(NAME, ROWS, BN) {#NAME, ROWS, BN, 1, gemm_sm90_##NAME}, {#NAME "x2", ROWS, BN, 2, gemm_sm90_##NAME}
-const Variant variants[] = {VARIANT(64, 128, 64), VARIANT(96, 128, 96), VARIANT(112, 128, 112), VARIANT(128, 128, 128), VARIANT(144, 128, 144), VARIANT(192, 128, 192),
-                            VARIANT(224, 128, 224), VARIANT(256, 128, 256), VARIANT(288, 128, 288), VARIANT(turns_128, 128, 128),
-                            VARIANT(96_192, 192, 96), VARIANT(144_192, 192, 144)};
+#define PAIR(NAME, ROWS, BN, ...) {NAME, ROWS, BN, 1, __VA_ARGS__}, {NAME "x2", ROWS, BN, 2, __VA_ARGS__}
+#define VARIANT(BN) PAIR(#BN, 128, BN, KERNELS_OF(gemm_sm90_##BN))
+#define OF_192(BN) PAIR(#BN "_192", 192, BN, {gemm_sm90_##BN##_192_store, nullptr, gemm_sm90_##BN##_192_swiglu})
+const Variant variants[] = {VARIANT(64), VARIANT(96), VARIANT(112), VARIANT(128), VARIANT(144), VARIANT(192), VARIANT(224), VARIANT(256), VARIANT(288),
+                            PAIR("turns_128", 128, 128, {nullptr, nullptr, gemm_sm90_turns_128_swiglu}), OF_192(96), OF_192(144)};
 
 void run(Projection &t, const Variant &v, int sms, int c, cudaStream_t stream, bool pdl) {
 	Sm90Params p{};
@@ -30,7 +31,7 @@ void run(Projection &t, const Variant &v, int sms, int c, cudaStream_t stream, b
 	p.w = weights_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.k, v.bn / 2, 1);
 	p.g.tiles = (p.g.n + v.bn - 1) / v.bn;
 	int tiles = up((p.g.m + v.rows - 1) / v.rows, v.cluster) * p.g.tiles;
-	launch(v.kernel, dim3(std::min(tiles, std::max(1, sms / v.cluster) * v.cluster)), v.rows * 2 + 128, v.shared(), p, stream, pdl, v.cluster);
+	launch(v.kernels[t.kind], dim3(std::min(tiles, std::max(1, sms / v.cluster) * v.cluster)), v.rows * 2 + 128, v.shared(), p, stream, pdl, v.cluster);
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {

@@ -9,14 +9,13 @@ namespace {
 
 struct Variant {
 	int bn, mt, stages;
-	void (*kernel)(StreamParams);
+	Kernels<StreamParams> kernels, clusters;
 	size_t shared() const { return 1024 + stages * (bn + mt) * 128 + 8 * 16 * 20 * 4 + 16 * stages; }
 };
 
+#define VARIANT(BN, MT, STAGES) {BN, MT, STAGES, KERNELS_OF(gemm_stream_##BN##_##MT), KERNELS_OF(gemm_stream_##BN##_##MT##_clusters)}
 const Variant variants[] = {
-	{128, 16, 11, gemm_stream_128_16},  {128, 64, 8, gemm_stream_128_64},
-	{128, 128, 6, gemm_stream_128_128}, {128, 192, 5, gemm_stream_128_192},
-	{256, 64, 5, gemm_stream_256_64},
+	VARIANT(128, 16, 11), VARIANT(128, 64, 8), VARIANT(128, 128, 6), VARIANT(128, 192, 5), VARIANT(256, 64, 5),
 };
 
 constexpr int SMS = 132;
@@ -38,7 +37,7 @@ void run(Projection &t, const Variant &v, int cluster, int c, cudaStream_t strea
 		if (cut && cluster == 1) p.g.per = std::max(1, std::min(grid / cut, p.g.k / 64));
 		if (p.g.per == 1) grid = std::min(grid, tiles);
 	}
-	launch(v.kernel, dim3(grid), 288, v.shared(), p, stream, pdl, std::max(cluster, 1));
+	launch((cluster > 1 ? v.clusters : v.kernels)[t.kind], dim3(grid), 288, v.shared(), p, stream, pdl, std::max(cluster, 1));
 }
 
 void check_case(int m, int n, int k, int kind, int head_dim) {

@@ -9,7 +9,7 @@ namespace {
 
 struct Variant {
 	int bn, mt;
-	void (*kernel)(StreamParams);
+	Kernels<StreamParams> kernels, tiles;
 	size_t shared(int m, int box, int panels, int stages, int cluster) const {
 		int panel = box * 128, size = panels * (panel + bn * 128), tile = box * (bn % 16 ? bn : bn + 8) * 4;
 		int sums = cluster > 1 ? (std::min(m, mt) + cluster - 1) / cluster * cluster * bn * 4 : 0;
@@ -17,8 +17,9 @@ struct Variant {
 	}
 };
 
-#define VARIANT(BN) {BN, 64, gemm_wide_##BN##_64}, {BN, 128, gemm_wide_##BN##_128}
-const Variant variants[] = {{32, 64, gemm_wide_32_64}, VARIANT(56), VARIANT(64), VARIANT(72), VARIANT(80), VARIANT(112), {120, 128, gemm_wide_120_128}, VARIANT(136), {288, 64, gemm_wide_288_64}};
+#define VARIANT(BN, MT) {BN, MT, KERNELS_OF(gemm_wide_##BN##_##MT), KERNELS_OF(gemm_wide_##BN##_##MT##_tiles)}
+#define VARIANTS(BN) VARIANT(BN, 64), VARIANT(BN, 128)
+const Variant variants[] = {VARIANT(32, 64), VARIANTS(56), VARIANTS(64), VARIANTS(72), VARIANTS(80), VARIANTS(112), VARIANT(120, 128), VARIANTS(136), VARIANT(288, 64)};
 
 constexpr int SMS = 132, SHARED = 227 << 10;
 
@@ -43,7 +44,7 @@ bool run(Projection &t, const Variant &v, int cluster, int panels, int c, cudaSt
 	if (p.stages < std::min(2, most)) return false;
 	p.x = tokens_map(t.p.x, up(t.p.m, 256), t.p.ldx, p.box, panels);
 	p.w = weights_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.k, v.bn > 256 ? v.bn / 2 : v.bn, panels);
-	launch(v.kernel, dim3(grid), 288, v.shared(p.g.m, p.box, panels, p.stages, cluster), p, stream, pdl, std::max(cluster, 1));
+	launch((cluster == 0 ? v.tiles : v.kernels)[t.kind], dim3(grid), 288, v.shared(p.g.m, p.box, panels, p.stages, cluster), p, stream, pdl, std::max(cluster, 1));
 	return true;
 }
 
