@@ -98,13 +98,14 @@ func TestTops(t *testing.T) {
 				seqs -= roles
 			}
 			batch, sample := m.spans(seqs, 20+step, 1)
+			replays := len(b.graphs.all) > 0 && b.graphs.all[0].exec.Nodes > 0
 			b.Launch(batch, m.pass)
 			r, err := b.Wait(b.Sample(sample))
 			require.NoError(t, err)
 			kept := *r
 			kept.Tokens, kept.Logprobs, kept.TopIDs = slices.Clone(r.Tokens), slices.Clone(r.Logprobs), slices.Clone(r.TopIDs)
 			results = append(results, kept)
-			if cfg.Path != pathPlain && b.graphs.all[0].exec.Nodes > 0 && step%3 > 0 { // the first captures it
+			if cfg.Path != pathPlain && replays {
 				whole := make([]uint8, seqs)
 				require.NoError(t, b.compute.ToHost(unsafe.Pointer(&whole[0]), b.ws.whole, seqs))
 				require.NoError(t, b.compute.Sync())
@@ -126,7 +127,9 @@ func TestTops(t *testing.T) {
 		cfg := Config{Path: path, GraphSizes: []int{graph}}
 		want, got := run(t, model, cfg, pin, n, 0), run(t, model, cfg, pin, n, -1)
 		for step := range want {
-			require.EqualValues(t, -1, want[step].Tokens[broken])
+			if broken < len(want[step].Tokens) {
+				require.EqualValues(t, -1, want[step].Tokens[broken])
+			}
 			require.Equal(t, want[step].Tokens, got[step].Tokens, "step %d", step)
 			for row := range want[step].Tokens {
 				switch (row + 3*(step/3)) % roles {
