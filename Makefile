@@ -46,7 +46,7 @@ $(TOKENIZERS): third_party/tokenizers-ffi/Cargo.toml third_party/tokenizers-ffi/
 run: build
 	@bin/pagoda run '$(MODEL)' '$(subst ','\'',$(PROMPT))' --max-tokens 200
 
-## test: every test that needs no GPU
+## test: every test that needs no GPU (of the long suites a fraction: conformance, metamorphic, mutants and soak have the rest)
 test: $(TOKENIZERS) $(CUDA) test-model
 	@scripts/need.sh go gcc g++
 	$(GO) vet $(TEST_TAGS) ./...

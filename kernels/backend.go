@@ -87,8 +87,8 @@ type Backend interface {
 
 	// Sample draws one token for each row of the last Launch's LogitRows that
 	// s names, in the order of Sampling's doc, keeps it as the row's last token
-	// and ends the step. Logits that it drew from are undefined afterwards. A step that draws nothing ends with an empty
-	// SampleBatch.
+	// and ends the step. Logits that it drew from are undefined afterwards. A
+	// step that draws nothing ends with an empty SampleBatch.
 	Sample(s *SampleBatch) Ticket
 	// Wait blocks until the step of ticket is done. The Result is valid until
 	// two more Samples were issued. Tickets are waited for in order.

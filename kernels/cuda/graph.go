@@ -19,8 +19,8 @@ type graph struct {
 	failed  bool // capturing it failed: the size stays eager
 }
 
-// takes says whether the graph can sample these logit rows: no more than it has, each once, for the head leaves no
-// logits of a row of which one entry wants the likeliest id, and some, since who draws nothing reads logits.
+// takes says whether the graph can sample these logit rows: no more than it has; each once, for one entry that wants
+// the likeliest id alone would leave no logits for the other; and at least one, for who samples nothing will read logits.
 func (g *graph) takes(index []int32) bool {
 	n := len(index)
 	for i := 1; i < n; i++ {
