@@ -73,6 +73,7 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	int warp = threadIdx.x / 32, chunks = (p.k + S::CHUNK - 1) / S::CHUNK;
 	uint32_t ring = shared_address(memory) + warp * S::RING;
 	uint64_t policy = evict_first_policy();
+	S s;
 
 	int first = blockIdx.x * p.per, count = min(p.per, p.tiles * chunks - first);
 	int tile = first / chunks, chunk = first % chunks, ahead_tile = tile, ahead_chunk = chunk;
@@ -80,8 +81,9 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	auto issue_weights = [&](int t, int at, int i) {
 		if (column(at) < p.k) S::copy_weights(p, t, column(at), ring + i % STAGES * S::STAGE, policy);
 	};
+	typename S::template Tokens<> tokens(p);
 	auto issue_tokens = [&](int at, int i) {
-		if (column(at) < p.k) S::copy_tokens(p, S::first_token(p), column(at), ring + i % STAGES * S::STAGE);
+		if (column(at) < p.k) tokens.copy(p, column(at), ring + i % STAGES * S::STAGE);
 	};
 	auto advance = [&](int &t, int &at) {
 		if (++at == chunks) at = 0, t++;
@@ -123,8 +125,6 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 		}
 	}
 
-	S s;
-	s.clear();
 	int begin = chunk;
 	for (int i = 0; i < count; i++) {
 		int stage = i % STAGES * S::STAGE;

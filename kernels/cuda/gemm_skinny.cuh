@@ -31,7 +31,7 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 		else return (row * CHUNKS + (chunk ^ (row / 2 & 3))) * 16;
 	}
 
-	// copy_weights and copy_tokens are for LANES threads of the warp, from a multiple of it on.
+	// copy_weights is for LANES threads of the warp, from a multiple of it on.
 	template <int LANES = 32> static __device__ __forceinline__ void copy_weights(const GemmParams &p, int tile, int k, uint32_t stage, uint64_t policy) {
 		constexpr int CHUNKS = KS / 8;
 		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
@@ -42,24 +42,37 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 			copy_async_once(stage + swizzled(row + i, chunk), from + i * 64, valid, policy);
 	}
 
-	// first_token is where the lane's first row of tokens begins.
-	template <int LANES = 32> static __device__ __forceinline__ const half *first_token(const GemmParams &p) {
-		constexpr int CHUNKS = KS / 8;
-		int lane = threadIdx.x % LANES;
-		return p.x + lane / CHUNKS * p.ldx + lane % CHUNKS * 8;
-	}
-	// Rows past m are left as they are: they reach only columns nobody stores.
-	template <int LANES = 32> static __device__ __forceinline__ void copy_tokens(const GemmParams &p, const half *from, int k, uint32_t stage) {
-		constexpr int CHUNKS = KS / 8;
-		int lane = threadIdx.x % LANES, chunk = lane % CHUNKS, row = lane / CHUNKS;
-		bool valid = k + chunk * 8 < p.k;
-		from += k;
-#pragma unroll(MT == 8 ? 1 : MT) // most steps of up to eight tokens have one: code that is run through once is late
-		for (int i = 0; i < MT; i += LANES / CHUNKS) {
-			if (MT == 8 && i >= p.m) break;
-			if (row + i < p.m) copy_async(stage + WEIGHT_BYTES + swizzled(row + i, chunk), from + i * p.ldx, valid);
+	// Tokens are those that LANES threads of the warp copy, from a multiple of it on: what their addresses are made of,
+	// known once it is made. Behind a wait every instruction counts.
+	template <int LANES = 32> struct Tokens {
+		static constexpr int CHUNKS = KS / 8, ROWS = LANES / CHUNKS, EACH = MT / ROWS;
+		const half *from; // the lane's first row
+		int64_t step;     // to its next
+		int rows, column; // rows there are from the lane's first on; of a run
+		uint32_t place[EACH < 8 / ROWS ? EACH : 8 / ROWS]; // of its rows in a stage; they repeat after eight rows
+
+		__device__ __forceinline__ explicit Tokens(const GemmParams &p) {
+			int lane = threadIdx.x % LANES, row = lane / CHUNKS;
+			column = lane % CHUNKS * 8, rows = p.m - row, step = ROWS * p.ldx, from = p.x + row * p.ldx + column;
+			for (int i = 0; i < sizeof place / 4; i++) {
+				place[i] = WEIGHT_BYTES + swizzled(row + i * ROWS, lane % CHUNKS);
+				asm volatile("" : "+r"(place[i]));
+			}
+			asm volatile("" : "+l"(from), "+l"(step), "+r"(rows), "+r"(column)); // known here
 		}
-	}
+		// Rows past m are left as they are: they reach only columns nobody stores.
+		__device__ __forceinline__ void copy(const GemmParams &p, int k, uint32_t stage) const {
+			const half *at = from + k;
+			int valid = k + column < p.k;
+			asm volatile("" : "+r"(valid));
+#pragma unroll(MT == 8 ? 1 : EACH) // most steps of up to eight tokens have one: code that is run through once is late
+			for (int i = 0; i < EACH; i++, at += step) {
+				if (MT == 8 && i * ROWS >= p.m) break;
+				constexpr int PERIOD = sizeof place / 4;
+				if (i * ROWS < rows) copy_async(stage + place[i % PERIOD] + i / PERIOD * PERIOD * ROWS * CHUNKS * 16, at, valid);
+			}
+		}
+	};
 
 	__device__ __forceinline__ void clear() {
 #pragma unroll
@@ -68,28 +81,43 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 				for (int l = 0; l < 4; l++) c[i][j][l] = 0;
 	}
 
+	// Where the lane's matrices of the first columns lie in a stage, known once this is made; they repeat after four.
+	static constexpr int PERIOD = KS / 16 < 4 ? KS / 16 : 4;
+	uint32_t weights[PERIOD], tokens[PERIOD];
+
+	__device__ __forceinline__ Skinny() {
+		int lane = threadIdx.x % 32;
+		for (int k = 0; k < PERIOD; k++) {
+			weights[k] = swizzled(lane % 16, 2 * k + lane / 16);
+			tokens[k] = WEIGHT_BYTES + swizzled(MT == 8 ? lane % 8 : lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2);
+			asm volatile("" : "+r"(weights[k]), "+r"(tokens[k]));
+		}
+		clear();
+	}
+
 	// Of a token that is normed, row is where its columns of this stage lie: all eight are that one.
 	__device__ __forceinline__ void multiply(uint32_t stage, uint32_t row = 0) {
+		constexpr int ROWS = 16 * KS * 2; // bytes of 16 rows
 		int lane = threadIdx.x % 32;
 #pragma unroll
 		for (int k = 0; k < KS / 16; k++) {
-			uint32_t b[MT / 8][2];
+			uint32_t b[MT / 8][2], after = k / PERIOD * PERIOD * 32; // bytes of the columns before
 			if constexpr (NORMED) {
 				load_matrix_pair(b[0], row + (2 * k + lane / 8 % 2) * 16);
 			} else if constexpr (MT == 8) {
-				load_matrix_pair(b[0], stage + WEIGHT_BYTES + swizzled(lane % 8, 2 * k + lane / 8 % 2));
+				load_matrix_pair(b[0], stage + tokens[k % PERIOD] + after);
 			} else {
 #pragma unroll
 				for (int j = 0; j < MT / 16; j++) {
 					uint32_t four[4];
-					load_matrices(four, stage + WEIGHT_BYTES + swizzled(16 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+					load_matrices(four, stage + tokens[k % PERIOD] + after + j * ROWS);
 					b[2 * j][0] = four[0], b[2 * j][1] = four[1], b[2 * j + 1][0] = four[2], b[2 * j + 1][1] = four[3];
 				}
 			}
 #pragma unroll
 			for (int i = 0; i < BN / 16; i++) {
 				uint32_t a[4];
-				load_matrices(a, stage + swizzled(16 * i + lane % 16, 2 * k + lane / 16));
+				load_matrices(a, stage + weights[k % PERIOD] + after + i * ROWS);
 #pragma unroll
 				for (int j = 0; j < MT / 8; j++) multiply_add(c[i][j], a, b[j][0], b[j][1]);
 			}

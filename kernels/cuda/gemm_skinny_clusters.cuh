@@ -74,11 +74,10 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	// Behind the wait every instruction counts: most are not in the cache. So what can be known is.
 	QkvEnd qkv;
 	if (KIND == QKV && ends) qkv.request(p.e, token, column);
-	const half *tokens = S::template first_token<16>(p);
+	typename S::template Tokens<16> tokens(p);
 	const float4 *residual = KIND == RESIDUAL && ends && column < p.e.cols ? reinterpret_cast<const float4 *>(static_cast<const float *>(p.e.out) + token * p.e.ld + column) : nullptr;
-	asm volatile("" : "+l"(tokens), "+l"(residual)); // known here
+	asm volatile("" : "+l"(residual), "+r"(ring), "+r"(first), "+r"(end)); // known here
 	S s;
-	s.clear();
 	grid_wait();
 	if constexpr (NORMED) {
 		norm.read(*normed);
@@ -86,7 +85,7 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	} else if (!weights)
 #pragma unroll 1
 		for (int i = 0, run = first; i < stages; i++, run += WARPS) {
-			if (run < end) S::template copy_tokens<16>(p, tokens, run * S::KS, ring + i * TURN);
+			if (run < end) tokens.copy(p, run * S::KS, ring + i * TURN);
 			copy_commit();
 		}
 	cluster_wait(); // all have their barriers. It empties the L1 cache.
@@ -103,7 +102,7 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 		int next = run + stages * WARPS;
 		if (next < end) {
 			S::copy_weights(p, tile, next * S::KS, at, policy);
-			if (!NORMED) S::copy_tokens(p, S::first_token(p), next * S::KS, at);
+			if (!NORMED) typename S::template Tokens<>(p).copy(p, next * S::KS, at);
 		}
 		copy_commit();
 		if (++stage == stages) stage = 0;
