@@ -253,9 +253,18 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 // Nothing is written before a wait but attention's plans, which are read in the layers alone. Every
 // kernel of a step waits; what is launched between steps (counts, load) does not have the attribute.
 
-static __device__ __forceinline__ void grid_wait() {
+// low_bits_free is 31 bits of a number or of an address, above a bit that is not set.
+static __device__ __forceinline__ uint32_t low_bits_free(uint32_t x) { return x << 1; }
+static __device__ __forceinline__ uint32_t low_bits_free(int x) { return static_cast<uint32_t>(x) << 1; }
+static __device__ __forceinline__ uint32_t low_bits_free(int64_t x) { return static_cast<uint32_t>(x) << 1; }
+static __device__ __forceinline__ uint32_t low_bits_free(const void *x) { return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(x)) << 1; }
+
+// grid_wait waits for the kernel before, once it has made all that it is given. Without that the compiler makes much of it
+// behind the wait, where every instruction is late. (It cannot know that the predicate is always true.)
+template <class... T> static __device__ __forceinline__ void grid_wait(T... known) {
 #if __CUDA_ARCH__ >= 900
-	asm volatile("griddepcontrol.wait;" ::: "memory");
+	if constexpr (sizeof...(known) == 0) asm volatile("griddepcontrol.wait;" ::: "memory");
+	else asm volatile("{.reg .pred p; setp.ne.u32 p, %0, 0xffffffff; @p griddepcontrol.wait;}" ::"r"((... | low_bits_free(known))) : "memory");
 #endif
 }
 

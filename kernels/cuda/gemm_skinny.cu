@@ -111,7 +111,7 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 			issue_weights(ahead_tile, ahead_chunk, i);
 			advance(ahead_tile, ahead_chunk);
 		}
-		grid_wait();
+		grid_wait(tokens.known(), s.known(), ring);
 		if (MT > 8) grid_trigger();
 		ahead_tile = tile, ahead_chunk = chunk;
 #pragma unroll 1

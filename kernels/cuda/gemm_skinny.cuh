@@ -46,30 +46,41 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 	// known once it is made. Behind a wait every instruction counts.
 	template <int LANES = 32> struct Tokens {
 		static constexpr int CHUNKS = KS / 8, ROWS = LANES / CHUNKS, EACH = MT / ROWS;
+		static constexpr bool FEW = MT == 8; // most steps of up to eight tokens have one: code that is run through once is late
+		static constexpr int PERIOD = FEW ? 1 : 8 / ROWS; // places repeat after eight rows
 		const half *from; // the lane's first row
 		int64_t step;     // to its next
-		int rows, column; // rows there are from the lane's first on; of a run
-		uint32_t place[EACH < 8 / ROWS ? EACH : 8 / ROWS]; // of its rows in a stage; they repeat after eight rows
+		int row, column;  // its first, of m; in a run
+		uint32_t place[PERIOD]; // of its rows in a stage
 
 		__device__ __forceinline__ explicit Tokens(const GemmParams &p) {
-			int lane = threadIdx.x % LANES, row = lane / CHUNKS;
-			column = lane % CHUNKS * 8, rows = p.m - row, step = ROWS * p.ldx, from = p.x + row * p.ldx + column;
-			for (int i = 0; i < sizeof place / 4; i++) {
+			int lane = threadIdx.x % LANES;
+			row = lane / CHUNKS, column = lane % CHUNKS * 8, step = ROWS * p.ldx, from = p.x + row * p.ldx + column;
+			asm volatile("" : "+l"(from), "+l"(step), "+r"(row), "+r"(column)); // known here
+			for (int i = 0; i < PERIOD; i++) {
 				place[i] = WEIGHT_BYTES + swizzled(row + i * ROWS, lane % CHUNKS);
 				asm volatile("" : "+r"(place[i]));
 			}
-			asm volatile("" : "+l"(from), "+l"(step), "+r"(rows), "+r"(column)); // known here
+		}
+		__device__ __forceinline__ uint32_t known() const {
+			uint32_t all = low_bits_free(from) | low_bits_free(step) | low_bits_free(row) | low_bits_free(column);
+			for (int i = 0; i < PERIOD; i++) all |= place[i];
+			return all;
 		}
 		// Rows past m are left as they are: they reach only columns nobody stores.
 		__device__ __forceinline__ void copy(const GemmParams &p, int k, uint32_t stage) const {
 			const half *at = from + k;
-			int valid = k + column < p.k;
+			int valid = k + column < p.k, rows = p.m - row;
 			asm volatile("" : "+r"(valid));
-#pragma unroll(MT == 8 ? 1 : EACH) // most steps of up to eight tokens have one: code that is run through once is late
-			for (int i = 0; i < EACH; i++, at += step) {
-				if (MT == 8 && i * ROWS >= p.m) break;
-				constexpr int PERIOD = sizeof place / 4;
-				if (i * ROWS < rows) copy_async(stage + place[i % PERIOD] + i / PERIOD * PERIOD * ROWS * CHUNKS * 16, at, valid);
+			if constexpr (FEW) {
+				if (rows > 0) copy_async(stage + place[0], at, valid);
+#pragma unroll 1
+				for (int i = ROWS; i < p.m; i += ROWS)
+					if (i < rows) copy_async(stage + WEIGHT_BYTES + swizzled(row + i, column / 8), at += step, valid);
+			} else {
+#pragma unroll
+				for (int i = 0; i < EACH; i++, at += step)
+					if (i * ROWS < rows) copy_async(stage + place[i % PERIOD] + i / PERIOD * PERIOD * ROWS * CHUNKS * 16, at, valid);
 			}
 		}
 	};
@@ -93,6 +104,12 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 			asm volatile("" : "+r"(weights[k]), "+r"(tokens[k]));
 		}
 		clear();
+	}
+
+	__device__ __forceinline__ uint32_t known() const {
+		uint32_t all = 0;
+		for (int k = 0; k < PERIOD; k++) all |= weights[k] | tokens[k];
+		return all;
 	}
 
 	// Of a token that is normed, row is where its columns of this stage lie: all eight are that one.

@@ -78,7 +78,7 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	const float4 *residual = KIND == RESIDUAL && ends && column < p.e.cols ? reinterpret_cast<const float4 *>(static_cast<const float *>(p.e.out) + token * p.e.ld + column) : nullptr;
 	asm volatile("" : "+l"(residual), "+r"(ring), "+r"(first), "+r"(end)); // known here
 	S s;
-	grid_wait();
+	grid_wait(tokens.known(), s.known(), ring, residual, first, end);
 	if constexpr (NORMED) {
 		norm.read(*normed);
 		norm.make(*normed, memory + HEAD, S::row(p.k));
