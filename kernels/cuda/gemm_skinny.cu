@@ -40,11 +40,11 @@ namespace {
 template <int KIND, class S, int BN, int MT>
 __device__ __forceinline__ void end_piece(const GemmParams &p, const S &s, char *stages, int tile, int begin, int end, int chunks) {
 	bool whole = begin == 0 && end == chunks;
-	char *mine = stages + threadIdx.x / 32 * S::RING;
+	uint32_t mine = shared_address(stages) + threadIdx.x / 32 * S::RING;
 #pragma unroll
 	for (int round = 0; round < MT / S::ROUND; round++) {
 		__syncwarp();
-		s.leave(reinterpret_cast<float *>(mine), round);
+		s.leave(mine, round);
 		__syncthreads();
 		for (int g = threadIdx.x; g < BN * S::ROUND / 8; g += WARPS * 32) {
 			int token = g / (BN / 8), row = g % (BN / 8) * 8, m = round * S::ROUND + token;

@@ -92,9 +92,10 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 				for (int l = 0; l < 4; l++) c[i][j][l] = 0;
 	}
 
-	// Where the lane's matrices of the first columns lie in a stage, known once this is made; they repeat after four.
+	// Where the lane's matrices of the first columns lie in a stage, and its sums in a merge, known once this is made; matrices
+	// repeat after four.
 	static constexpr int PERIOD = KS / 16 < 4 ? KS / 16 : 4;
-	uint32_t weights[PERIOD], tokens[PERIOD];
+	uint32_t weights[PERIOD], tokens[PERIOD], left[BN < 32 ? 2 : 4];
 
 	__device__ __forceinline__ Skinny() {
 		int lane = threadIdx.x % 32;
@@ -103,12 +104,17 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 			tokens[k] = WEIGHT_BYTES + swizzled(MT == 8 ? lane % 8 : lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2);
 			asm volatile("" : "+r"(weights[k]), "+r"(tokens[k]));
 		}
+		for (uint32_t group = 0; group < sizeof left / 4; group++) {
+			left[group] = merged(lane % 4 * 2, lane / 4 + group * 8) * 4;
+			asm volatile("" : "+r"(left[group]));
+		}
 		clear();
 	}
 
 	__device__ __forceinline__ uint32_t known() const {
 		uint32_t all = 0;
 		for (int k = 0; k < PERIOD; k++) all |= weights[k] | tokens[k];
+		for (uint32_t place : left) all |= place;
 		return all;
 	}
 
@@ -145,15 +151,20 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 	// a fragment's stores fall into different banks.
 	static __device__ __forceinline__ int merged(int token, int row) { return token * BN + (row ^ ((token / 2 * 8) & (BN - 8) & 24)); }
 
-	// leave writes the sums of tokens first … first+ROUND−1 to the warp's stage.
-	__device__ __forceinline__ void leave(float *to, int round) const {
-		int lane = threadIdx.x % 32, r = lane / 4, q = lane % 4;
+	// leave writes the sums of tokens first … first+ROUND−1 to the warp's stage. Their places are known from the rows of
+	// merged groups, of which there are up to four, on.
+	__device__ __forceinline__ void leave(uint32_t to, int round) const {
 #pragma unroll
 		for (int j = 0; j < MT / 8; j++) {
 			if (j * 8 / ROUND != round) continue;
 #pragma unroll
 			for (int i = 0; i < BN / 16; i++)
-				for (int l = 0; l < 4; l++) to[merged(j * 8 % ROUND + 2 * q + l % 2, 16 * i + r + l / 2 * 8)] = c[i][j][l];
+#pragma unroll
+				for (int l = 0; l < 4; l++) {
+					constexpr int GROUPS = sizeof left / 4;
+					int group = 2 * i + l / 2;
+					write_shared(to + left[group % GROUPS] + ((j * 8 % ROUND + l % 2) * BN + group / GROUPS * GROUPS * 8) * 4, c[i][j][l]);
+				}
 		}
 	}
 };

@@ -54,6 +54,9 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	int g = threadIdx.x, all = p.m * OF, of = over(g), to = g - of * ctas; // the group of the thread is the of-th that CTA `to` ends
 	int token = g / OF, column = tile * BN + g % OF * 8;
 	bool ends = g < all && to == rank;
+	int most = pinned(over(all + ctas - 1) * 32);       // bytes of the groups that a CTA ends; sums are [CTA that sends][group]
+	uint32_t sums = pinned(received + SUMS + of * 32), mine = sums + rank * most, there = pinned(remote(mine, to)), barrier = pinned(remote(received, to));
+	uint32_t merged = pinned(received + before + S::merged(token, g % OF * 8) * 4);
 
 	if (threadIdx.x == 0) {
 		barrier_init(received, 1);
@@ -75,10 +78,12 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	QkvEnd qkv;
 	if (KIND == QKV && ends) qkv.request(p.e, token, column);
 	typename S::template Tokens<16> tokens(p);
-	const float4 *residual = KIND == RESIDUAL && ends && column < p.e.cols ? reinterpret_cast<const float4 *>(static_cast<const float *>(p.e.out) + token * p.e.ld + column) : nullptr;
-	asm volatile("" : "+l"(residual), "+r"(ring), "+r"(first), "+r"(end)); // known here
+	float4 lo = {}, hi = {}, *residual = reinterpret_cast<float4 *>(static_cast<float *>(p.e.out) + pinned(token * static_cast<int>(p.e.ld) + column));
+	bool adds = KIND == RESIDUAL && ends && column < p.e.cols;
+	asm volatile("" : "+r"(ring), "+r"(first), "+r"(end)); // known here
 	S s;
-	grid_wait(tokens.known(), s.known(), ring, residual, first, end);
+	cluster_wait(); // all have their barriers
+	grid_wait(tokens.known(), s.known(), ring, residual, adds, first, end, most, sums, mine, there, barrier, merged);
 	if constexpr (NORMED) {
 		norm.read(*normed);
 		norm.make(*normed, memory + HEAD, S::row(p.k));
@@ -88,9 +93,7 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 			if (run < end) tokens.copy(p, run * S::KS, ring + i * TURN);
 			copy_commit();
 		}
-	cluster_wait(); // all have their barriers. It empties the L1 cache.
-	float4 lo = {}, hi = {};
-	if (residual) lo = residual[0], hi = residual[1];
+	if (adds) lo = residual[0], hi = residual[1];
 
 #pragma unroll 1
 	for (int run = first, stage = 0; run < end; run += WARPS) {
@@ -109,37 +112,37 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	}
 
 	__syncwarp();
-	s.leave(reinterpret_cast<float *>(memory + before + warp * S::STAGE), 0);
+	s.leave(received + before + warp * S::STAGE, 0);
 	__syncthreads();
 	if (g >= all) return;
-	int most = over(all + ctas - 1), mine = SUMS + (rank * most + of) * 32; // groups that a CTA ends; sums are [CTA that sends][group]
 	float y[8] = {};
-	for (int w = 0; w < WARPS; w++) {
-		const float4 *from = reinterpret_cast<const float4 *>(reinterpret_cast<float *>(memory + before + w * S::STAGE) + S::merged(token, g % OF * 8));
-		add8(y, from[0], from[1]);
-	}
+#pragma unroll
+	for (int w = 0; w < WARPS; w++) add8(y, read_shared(merged + w * S::STAGE), read_shared(merged + w * S::STAGE + 16));
 	if (!ends) {
-		uint32_t at = remote(received + mine, to), barrier = remote(received, to);
-		send(at, make_float4(y[0], y[1], y[2], y[3]), barrier);
-		send(at + 16, make_float4(y[4], y[5], y[6], y[7]), barrier);
+		send(there, make_float4(y[0], y[1], y[2], y[3]), barrier);
+		send(there + 16, make_float4(y[4], y[5], y[6], y[7]), barrier);
 		return;
 	}
-	store8(reinterpret_cast<float *>(memory + mine), y);
+	write_shared(mine, make_float4(y[0], y[1], y[2], y[3]));
+	write_shared(mine + 16, make_float4(y[4], y[5], y[6], y[7]));
 	barrier_wait(received, 0);
-	const float4 *sums = reinterpret_cast<const float4 *>(memory + SUMS) + of * 2;
 	float total[8] = {};
 #pragma unroll 1
-	for (int base = 0; base < ctas; base += 4)
+	for (int base = 0; base < ctas; base += 4) {
+		float4 lo[4], hi[4]; // all are asked for before the first is waited for
 #pragma unroll
 		for (int j = 0; j < 4; j++) {
-			const float4 *from = sums + min(base + j, ctas - 1) * most * 2;
-			float4 a = from[0], b = from[1];
-			if (base + j < ctas) add8(total, a, b);
+			uint32_t from = sums + min(base + j, ctas - 1) * most;
+			lo[j] = read_shared_now(from), hi[j] = read_shared_now(from + 16);
 		}
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+			if (j == 0 || base + j < ctas) add8(total, lo[j], hi[j]);
+	}
 	if constexpr (KIND == QKV) qkv.end(p.e, total);
 	else if constexpr (KIND == RESIDUAL) {
 		add8(total, lo, hi);
-		put8(p.e, token, column, total);
+		if (adds) store8(reinterpret_cast<float *>(residual), total);
 	} else epilogue8<KIND>(p.e, token, column, total);
 }
 

@@ -99,6 +99,9 @@ __device__ __forceinline__ uint64_t further(uint64_t operand, int bytes) {
 // uniform registers, and products follow each other at once.
 __device__ __forceinline__ uint32_t uniform(uint32_t x) { return __shfl_sync(~0u, x, 0); }
 
+// pinned is the thread's x, by a way that the compiler cannot go again: it would rather make x anew, behind a wait, than keep it.
+__device__ __forceinline__ uint32_t pinned(uint32_t x) { return __shfl_sync(~0u, x, threadIdx.x % 32); }
+
 // proxy_fence makes this thread's shared memory writes visible to wgmma.
 __device__ __forceinline__ void proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -181,6 +184,19 @@ __device__ __forceinline__ float4 read_shared(uint32_t address) {
 	float4 v;
 	asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address) : "memory");
 	return v;
+}
+
+// read_shared_now is not put off by the compiler to where its outcome is wanted.
+__device__ __forceinline__ float4 read_shared_now(uint32_t address) {
+	float4 v;
+	asm volatile("ld.volatile.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address) : "memory");
+	return v;
+}
+
+// write_shared writes a number there, or 16 bytes.
+__device__ __forceinline__ void write_shared(uint32_t address, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory"); }
+__device__ __forceinline__ void write_shared(uint32_t address, float4 v) {
+	asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
 }
 
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
