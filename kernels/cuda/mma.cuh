@@ -39,6 +39,26 @@ template <int Pending> __device__ __forceinline__ void copy_wait() {
 	asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
+// read_shared reads 16 bytes of the CTA's own.
+__device__ __forceinline__ float4 read_shared(uint32_t address) {
+	float4 v;
+	asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address) : "memory");
+	return v;
+}
+
+// read_shared_now is not put off by the compiler to where its outcome is wanted.
+__device__ __forceinline__ float4 read_shared_now(uint32_t address) {
+	float4 v;
+	asm volatile("ld.volatile.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address) : "memory");
+	return v;
+}
+
+// write_shared writes a number there, or 16 bytes.
+__device__ __forceinline__ void write_shared(uint32_t address, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory"); }
+__device__ __forceinline__ void write_shared(uint32_t address, float4 v) {
+	asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+}
+
 // load_matrices loads four 8×8 matrices of 16-bit values; lane l gives the
 // address of row l % 8 of matrix l / 8.
 __device__ __forceinline__ void load_matrices(uint32_t (&m)[4], uint32_t row) {

@@ -179,26 +179,6 @@ __device__ __forceinline__ float4 read_remote(uint32_t address, int rank) {
 	return v;
 }
 
-// read_shared reads 16 bytes of the CTA's own.
-__device__ __forceinline__ float4 read_shared(uint32_t address) {
-	float4 v;
-	asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address) : "memory");
-	return v;
-}
-
-// read_shared_now is not put off by the compiler to where its outcome is wanted.
-__device__ __forceinline__ float4 read_shared_now(uint32_t address) {
-	float4 v;
-	asm volatile("ld.volatile.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address) : "memory");
-	return v;
-}
-
-// write_shared writes a number there, or 16 bytes.
-__device__ __forceinline__ void write_shared(uint32_t address, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory"); }
-__device__ __forceinline__ void write_shared(uint32_t address, float4 v) {
-	asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
-}
-
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int Pending> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory"); }
