@@ -33,6 +33,14 @@ template <int N> struct Out {
 	const Epilogue &e;
 	float *mine;
 	int row, column;
+	uint32_t to[4]; // of RESIDUAL
+
+	// aim makes where a thread's sums go, in elements: of a residual, which no card has 2³² of.
+	__device__ __forceinline__ void aim() {
+		int lane = threadIdx.x % 32;
+#pragma unroll
+		for (int i = 0; i < 4; i++) to[i] = pinned((row + lane / 8 + 4 * i) * static_cast<uint32_t>(e.ld) + column + lane % 8 * 4);
+	}
 
 	// swiglu makes the outputs where the sums lie, and turns 128 columns at a time: two rows'
 	// outputs are a word.
@@ -127,7 +135,7 @@ template <int N> struct Out {
 		rows >>= lane / 8;
 		float *to[4];
 #pragma unroll
-		for (int i = 0; i < 4; i++) to[i] = static_cast<float *>(e.out) + (m + 4 * i) * e.ld + n;
+		for (int i = 0; i < 4; i++) to[i] = static_cast<float *>(e.out) + (ADDS ? this->to[i] : (m + 4 * i) * e.ld + n);
 #pragma unroll
 		for (int base = 0; base < N; base += 32) {
 			__syncwarp();

@@ -192,8 +192,8 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 		wgmma_commit();
 	}
 	__device__ __forceinline__ int first_row(int row, int slab) const { return row * R::BM + slab * 64 + (int)threadIdx.x / 32 % 4 * 16; }
-	template <int I> __device__ __forceinline__ void end(int row, int column) {
-		Out<BN> out{p.g.e, mine, first_row(row, TURNS ? I : group), column * BN};
+	template <int I> __device__ __forceinline__ void end(Out<BN> out) {
+		out.row += 64 * I;
 		if constexpr (KIND == SWIGLU) out.swiglu(c[I]);
 		else out.template store<KIND == RESIDUAL>(c[I]);
 	}
@@ -207,7 +207,11 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 				continue;
 			}
 			if (TURNS && tile > 0) wait_turn(group); // a stage's barrier tells a round from the next alone
-			Qkv<BN> qkv{p.g.e, reinterpret_cast<uint32_t *>(mine), first_row(t.row, group), t.column * BN};
+			// The compiler would put divisions off to the end, where they are waited for.
+			int row = uniform(first_row(t.row, TURNS ? 0 : group)), column = uniform(t.column * BN);
+			Out<BN> out{p.g.e, mine, row, column};
+			if (KIND == RESIDUAL) out.aim();
+			Qkv<BN> qkv{p.g.e, reinterpret_cast<uint32_t *>(mine), row, column};
 			if (KIND == QKV) qkv.begin();
 			int before = 0; // the stage whose products may be under way
 #pragma unroll 1
@@ -222,7 +226,7 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 			if (TURNS && t.more()) pass_turn(1 - group);
 			int own = 0;       // the stage of the warpgroup's angles,
 			uint32_t rows = 0; // and where the warp's are, if there are any: never 0
-			if (R::STAGED && KIND == QKV && Angles::staged(p.g.e, t.column * BN)) {
+			if (R::STAGED && KIND == QKV && Angles::staged(p.g.e, column)) {
 				own = take(at, t.ctas);
 				rows = ring + own * R::STAGE + threadIdx.x / 32 % 4 * 16 * Angles::ROW;
 			}
@@ -230,8 +234,8 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 			wgmma_wait<0>();
 			release(before, t.ctas);
 			if constexpr (KIND == QKV) qkv.end(c[0], rows, [&] { release(own, t.ctas); });
-			else end<0>(t.row, t.column);
-			if constexpr (TURNS) end<1>(t.row, t.column);
+			else end<0>(out);
+			if constexpr (TURNS) end<1>(out);
 		}
 	}
 };
