@@ -33,6 +33,16 @@ namespace {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
+// write_shared writes 8 bytes of the CTA's own.
+__device__ __forceinline__ void write_shared(uint32_t to, float a, float b) { asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(a), "f"(b) : "memory"); }
+
+// read_shared_if reads 16, if wanted, without a branch that loads behind it would wait for.
+__device__ __forceinline__ float4 read_shared_if(bool wanted, uint32_t address) {
+	float4 v;
+	asm volatile("{.reg .pred p; setp.ne.b32 p, %5, 0; @p ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];}" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address), "r"((int)wanted) : "memory");
+	return v;
+}
+
 template <int BN, int MT> struct Wide : Ring {
 	static constexpr int WEIGHTS = BN * BK * 2, BOXES = BN > 256 ? 2 : 1;
 	static constexpr int COLUMNS = MT == 64 ? (BN / 2 + 7) / 8 * 8 : BN; // of a warpgroup
@@ -44,6 +54,7 @@ template <int BN, int MT> struct Wide : Ring {
 	int panel, tokens, size;  // bytes of a panel of x, of a step's tokens and of a stage
 	int rank, ctas;           // of the cluster
 	uint32_t received, sums;  // barrier of the cluster's sums, and where they arrive
+	uint32_t to[2], there[2]; // where sums of the thread's two tokens go, 0 of one that there is not; barriers of the CTAs that end them
 	float c[COLUMNS / 2];
 
 	__device__ __forceinline__ explicit Wide(const StreamParams &p, char *shared) {
@@ -101,30 +112,34 @@ template <int BN, int MT> struct Wide : Ring {
 	// mine is false of columns that both warpgroups have, in the second.
 	__device__ __forceinline__ bool mine(int group) const { return 2 * COLUMNS == BN || MT == 128 || group > 0 || threadIdx.x < 128; }
 
-	// leave writes the sums of the tokens to the ring, [token][weight]: 16 threads' stores at a
-	// time fall into 32 banks.
-	__device__ __forceinline__ void leave(int rows) const {
-		float *to = reinterpret_cast<float *>(memory) + row() * TILE_LD + column() + threadIdx.x % 4 * 2;
-#pragma unroll
-		for (int h = 0; h < 2; h++) {
-			if (row() + 8 * h >= rows) break;
-#pragma unroll
-			for (int g = 0; g < GROUPS; g++)
-				if (mine(g)) *reinterpret_cast<float2 *>(to + 8 * h * TILE_LD + 8 * g) = make_float2(sum(g, 2 * h), sum(g, 2 * h + 1));
-		}
-	}
-	// spread sends them to the CTAs of the cluster, the tokens in turn: [CTA that sends][token][weight].
-	__device__ __forceinline__ void spread(int rows) const {
+	// aim finds where sums of the rows go: to the ring, [token][weight], so that 16 threads' stores at a time fall into
+	// 32 banks, or to the CTAs of the cluster, the tokens in turn, [CTA that sends][token][weight].
+	__device__ __forceinline__ void aim(int rows) {
 		Over over;
 		int each = over.up(rows);
 #pragma unroll
 		for (int h = 0; h < 2; h++) {
-			int token = row() + 8 * h, turn = over(token), to = token - turn * ctas;
-			if (token >= rows) break;
-			uint32_t at = remote(sums + ((rank * each + turn) * BN + column() + threadIdx.x % 4 * 2) * 4, to), barrier = remote(received, to);
+			int token = row() + 8 * h, at = column() + threadIdx.x % 4 * 2, turn = over(token), cta = token - turn * ctas;
+			to[h] = ctas > 1 ? remote(sums + ((rank * each + turn) * BN + at) * 4, cta) : ring + (token * TILE_LD + at) * 4;
+			if (token >= rows) to[h] = 0;
+			there[h] = remote(received, cta);
+		}
+	}
+	__device__ __forceinline__ uint32_t known() const { return to[0] | to[1] | there[0] | there[1]; }
+	// leave writes them to the ring, spread sends them to the cluster.
+	__device__ __forceinline__ void leave() const {
+		deliver([&](int h, int g) { write_shared(to[h] + 32 * g, sum(g, 2 * h), sum(g, 2 * h + 1)); });
+	}
+	__device__ __forceinline__ void spread() const {
+		deliver([&](int h, int g) { send(to[h] + 32 * g, sum(g, 2 * h), sum(g, 2 * h + 1), there[h]); });
+	}
+	template <class F> __device__ __forceinline__ void deliver(F fn) const {
+#pragma unroll
+		for (int h = 0; h < 2; h++) {
+			if (!to[h]) break;
 #pragma unroll
 			for (int g = 0; g < GROUPS; g++)
-				if (mine(g)) send(at + 32 * g, sum(g, 2 * h), sum(g, 2 * h + 1), barrier);
+				if (mine(g)) fn(h, g);
 		}
 	}
 	__device__ __forceinline__ float sum(int group, int i) const { return c[4 * group + i]; }
@@ -168,54 +183,87 @@ template <int BN, int MT> struct Wide : Ring {
 	}
 };
 
+// End is what becomes of eight sums. Where they go is known once they have a place, QKV's what is read beside them, too.
+template <int KIND> struct End {
+	void *out = nullptr; // NULL: nothing is stored
+	int m, n;            // of STORE
+	float4 lo, hi;       // of RESIDUAL
+	QkvEnd qkv;
+
+	__device__ __forceinline__ void place(const Epilogue &e, int row, int column) {
+		if constexpr (KIND == QKV) qkv.request(e, row, column), out = qkv.out;
+		else if (row >= e.rows || column >= e.cols) out = nullptr;
+		else if constexpr (KIND == SWIGLU) out = static_cast<half *>(e.out) + row * e.ld + column / 2;
+		else out = static_cast<float *>(e.out) + row * e.ld + column, m = row, n = column;
+	}
+	// request asks for what the kernel before has written.
+	__device__ __forceinline__ void request() {
+		if (KIND == RESIDUAL && out) lo = static_cast<const float4 *>(out)[0], hi = static_cast<const float4 *>(out)[1];
+	}
+	__device__ __forceinline__ void end(const Epilogue &e, float (&y)[8]) const {
+		if constexpr (KIND == QKV) return qkv.end(e, y);
+		if (!out) return;
+		if constexpr (KIND == STORE) {
+			epilogue8<KIND>(e, m, n, y);
+		} else if constexpr (KIND == SWIGLU) {
+			*static_cast<uint2 *>(out) = {pack_half(gated(y[0], y[1]), gated(y[2], y[3])), pack_half(gated(y[4], y[5]), gated(y[6], y[7]))};
+		} else {
+			add8(y, lo, hi);
+			store8(static_cast<float *>(out), y);
+		}
+	}
+};
+
 // one makes the CTA's tile, or its share of the cluster's: sums go to the ring, or each to
 // the CTA that ends its token, without a barrier of the cluster: that would wait for memory.
 // What an output reads beside them is requested before they are made, QKV's before the kernel
-// before has ended: it is older than the layers.
+// before has ended: it is older than the layers. Behind the last product every instruction is
+// late: what needs no sum is made before the wait, and sums of up to four CTAs are read at a time.
 template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const GemmParams &p, Wide<BN, MT> &s, const Part &t) {
 	constexpr int OF = BN / 8;
 	Over over;
-	int rows = min(MT, p.m - t.row * MT), all = over.up(rows - s.rank) * OF; // groups of eight
-	auto row = [&](int g) { return t.row * MT + g / OF * s.ctas + s.rank; };
-	auto column = [&](int g) { return t.column * BN + g % OF * 8; };
-	constexpr bool ADDS = KIND == RESIDUAL;
 	bool several = s.ctas > 1;
-	int g = threadIdx.x;
+	int rows = min(MT, p.m - t.row * MT), all = over.up(rows - s.rank) * OF; // groups of eight
+	int g = threadIdx.x, next = over.up(rows) * BN * 4, gap = several ? 0 : (Wide<BN, MT>::TILE_LD - BN) * 4; // bytes to another CTA's sums; between tokens
+	uint32_t at = (several ? s.sums : s.ring) + g * 32 + g / OF * gap;
+	End<KIND> end;
+	auto place = [&] { end.place(p.e, t.row * MT + g / OF * s.ctas + s.rank, t.column * BN + g % OF * 8); };
 	if (several && g == 0) barrier_expect(s.received, s.ctas * all * 32);
-	QkvEnd qkv;
-	if (KIND == QKV && g < all) qkv.request(p.e, row(g), column(g));
-	grid_wait();
-	float4 lo = {}, hi = {};
-	if (ADDS && g < all) residual8(p.e, row(g), column(g), lo, hi);
+	s.aim(rows);
+	if (g < all) place();
+	grid_wait(s.known(), at, next, end.out);
+	end.request();
 	s.template multiply<false>(t.steps);
 	if (several) {
 		cluster_wait(); // all have their barriers
-		s.spread(rows);
+		s.spread();
 		barrier_wait(s.received, 0);
 	} else {
 		sync_consumers(); // all products with the ring are done
-		s.leave(rows);
+		s.leave();
 		sync_consumers();
 	}
-	uint32_t sums = several ? s.sums : s.ring;
-	int ld = (several ? BN : Wide<BN, MT>::TILE_LD) * 4, next = over.up(rows) * ld;
-	for (; g < all; g += CONSUMERS) {
-		uint32_t at = sums + g / OF * ld + g % OF * 32;
+	while (g < all) {
 		float y[8] = {};
-#pragma unroll 1
-		for (int base = 0; base < s.ctas; base += 4)
+		float4 lo[4], hi[4];
+		if (several)
 #pragma unroll
-			for (int j = 0; j < 4; j++)
-				if (int from = base + j; from < s.ctas) add8(y, read_shared(at + from * next), read_shared(at + from * next + 16));
-		int m = row(g), n = column(g), after = g + CONSUMERS;
-		if constexpr (KIND == QKV) {
-			qkv.end(p.e, y);
-			if (after < all) qkv.request(p.e, row(after), column(after));
-		} else if constexpr (ADDS) {
-			add8(y, lo, hi);
-			if (after < all) residual8(p.e, row(after), column(after), lo, hi);
-			put8(p.e, m, n, y);
-		} else epilogue8<KIND>(p.e, m, n, y);
+			for (int i = 0; i < 4; i++) lo[i] = read_shared_if(i < s.ctas, at + i * next), hi[i] = read_shared_if(i < s.ctas, at + i * next + 16);
+		else lo[0] = read_shared(at), hi[0] = read_shared(at + 16);
+		add8(y, lo[0], hi[0]);
+		if (several) {
+#pragma unroll
+			for (int i = 1; i < 4; i++)
+				if (i < s.ctas) add8(y, lo[i], hi[i]);
+#pragma unroll 1
+			for (int i = 4; i < s.ctas; i++) add8(y, read_shared(at + i * next), read_shared(at + i * next + 16));
+		}
+		end.end(p.e, y);
+		g += CONSUMERS;
+		if (MT * OF <= CONSUMERS || g >= all) break;
+		at += CONSUMERS * 32 + (g / OF - (g - CONSUMERS) / OF) * gap;
+		place();
+		end.request();
 	}
 }
 
