@@ -21,44 +21,94 @@ static_assert(sizeof(RMSNormParams) == 56, "rmsnorm.go");
 
 constexpr int MOST = 4; // quadruples of a thread; rows of more are read again
 
-// A row of up to EACH·4 elements a thread stays in registers, and the weights, on which no
-// kernel before has any bearing, are requested before that has finished. There are kernels of
+constexpr int WARPS = 16; // of a CTA, at most
+
+// Mean divides by a number of elements, and rounds as a division does, of which it makes ahead what needs that number
+// alone. (Where the sum is next to nothing it is another's, but then eps is all that counts.)
+struct Mean {
+	float n, inverse;
+
+	__device__ __forceinline__ explicit Mean(int width) : n(width) {
+		float near;
+		asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(n));
+		inverse = fmaf(near, fmaf(-n, near, 1), near);
+	}
+	__device__ __forceinline__ float operator()(float sum) const {
+		float mean = sum * inverse;
+		return sum < INFINITY ? fmaf(inverse, fmaf(-n, mean, sum), mean) : mean;
+	}
+};
+
+// Sums are the warps', added up in warp_sum's order, but with one shuffle, for each waits for the one before: a lane
+// adds those of even warps, or those of odd ones.
+struct Sums {
+	float4 of[2][WARPS / 8];
+
+	__device__ __forceinline__ float *of_warp(uint32_t warp) { return reinterpret_cast<float *>(of[warp % 2]) + warp / 2; }
+	__device__ __forceinline__ float all() const {
+		static_assert(WARPS == 16);
+		float4 a = of[threadIdx.x % 2][0], b = of[threadIdx.x % 2][1];
+		float sum = ((a.x + b.x) + (a.z + b.z)) + ((a.y + b.y) + (a.w + b.w));
+		return sum + __shfl_xor_sync(~0u, sum, 1);
+	}
+};
+
+// upper_half is of an address: grid_wait makes the lower.
+static __device__ __forceinline__ uint32_t upper_half(const void *p) { return reinterpret_cast<uintptr_t>(p) >> 32; }
+
+// inverse_root is rsqrtf of what is not denormal.
+static __device__ __forceinline__ float inverse_root(float x) {
+	float y;
+	asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+	return y;
+}
+
+// A row of up to EACH·4 elements a thread stays in registers. The weights, on which no kernel before has
+// any bearing, are requested before that has finished, and what can be known is made by then. There are kernels of
 // few, for code is late, too: a multiprocessor keeps 32 KB of it, less than a layer's kernels have.
 template <int EACH> static __device__ __forceinline__ void norm(const RMSNormParams &p) {
 	grid_trigger(); // the next product may begin where there is room
-	__shared__ float sums[16];
-	int n = (p.width + 3) / 4; // the padding of hidden and w is zero
-	const float4 *w = reinterpret_cast<const float4 *>(p.w);
-	float4 g[EACH], v[EACH];
+	__shared__ Sums sums;
+	int rest = (p.width + 3) / 4 - threadIdx.x; // quadruples from the thread's first on; the padding of hidden and w is zero
+	const float4 *w = reinterpret_cast<const float4 *>(p.w) + threadIdx.x;
+	float4 g[EACH] = {}, v[EACH] = {};
 #pragma unroll
 	for (int i = 0; i < EACH; i++)
-		if (int at = threadIdx.x + i * blockDim.x; at < n) g[i] = w[at];
+		if (int at = i * blockDim.x; at < rest) g[i] = w[at];
 	int64_t row = p.rows ? p.rows[blockIdx.x] : blockIdx.x; // older than the layers, too
-	grid_wait();
-	const float4 *x = reinterpret_cast<const float4 *>(p.hidden + row * p.ld);
-	float sum = 0;
+	const float4 *x = reinterpret_cast<const float4 *>(p.hidden + row * p.ld) + threadIdx.x;
+	uint2 *out = reinterpret_cast<uint2 *>(p.out + blockIdx.x * p.ld_out) + threadIdx.x;
+	asm volatile("" : "+l"(x), "+l"(out)); // made once, so no longer seen to be global
+	__builtin_assume(__isGlobal(x)), __builtin_assume(__isGlobal(out));
+	Mean mean(p.width);
+	float *of_warp = sums.of_warp(threadIdx.x / 32);
+	if (threadIdx.x < WARPS && threadIdx.x >= blockDim.x / 32) *sums.of_warp(threadIdx.x) = 0; // of warps that there are not
+	grid_wait(x, out, upper_half(x), upper_half(out), static_cast<uint32_t>(__cvta_generic_to_shared(of_warp)), __float_as_int(mean.inverse));
+	float sum = -0.0f; // to which to add is nothing
 	auto add = [&](float4 v) { sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; };
 #pragma unroll
 	for (int i = 0; i < EACH; i++)
-		if (int at = threadIdx.x + i * blockDim.x; at < n) v[i] = x[at];
+		if (int at = i * blockDim.x; at < rest) v[i] = x[at];
 #pragma unroll
-	for (int i = 0; i < EACH; i++)
-		if (threadIdx.x + i * blockDim.x < n) add(v[i]);
+	for (int i = 0; i < EACH; i++) add(v[i]);
 	if (EACH == MOST)
-		for (int at = threadIdx.x + EACH * blockDim.x; at < n; at += blockDim.x) add(x[at]);
-	int lane = threadIdx.x % 32;
+		for (int at = EACH * blockDim.x; at < rest; at += blockDim.x) add(x[at]);
 	sum = warp_sum(sum);
-	if (lane == 0) sums[threadIdx.x / 32] = sum;
+	if (threadIdx.x % 32 == 0) *of_warp = sum;
 	__syncthreads();
-	sum = warp_sum(lane < blockDim.x / 32 ? sums[lane] : 0);
-	float scale = rsqrtf(sum / p.width + p.eps);
-	uint2 *out = reinterpret_cast<uint2 *>(p.out + blockIdx.x * p.ld_out);
-	auto put = [&](int at, float4 v, float4 g) { out[at] = {pack_half(v.x * scale * g.x, v.y * scale * g.y), pack_half(v.z * scale * g.z, v.w * scale * g.w)}; };
+	float scale = inverse_root(mean(sums.all()) + p.eps);
+	auto normed = [&](float4 v, float4 g) -> uint2 { return {pack_half(v.x * scale * g.x, v.y * scale * g.y), pack_half(v.z * scale * g.z, v.w * scale * g.w)}; };
+	uint2 y[EACH];
+#pragma unroll
+	for (int i = 0; i < EACH; i++) {
+		y[i] = normed(v[i], g[i]);
+		asm volatile("" : "+r"(y[i].x), "+r"(y[i].y)); // by all threads: a branch around it takes longer
+	}
 #pragma unroll
 	for (int i = 0; i < EACH; i++)
-		if (int at = threadIdx.x + i * blockDim.x; at < n) put(at, v[i], g[i]);
+		if (int at = i * blockDim.x; at < rest) out[at] = y[i];
 	if (EACH == MOST)
-		for (int at = threadIdx.x + EACH * blockDim.x; at < n; at += blockDim.x) put(at, x[at], w[at]);
+		for (int at = EACH * blockDim.x; at < rest; at += blockDim.x) out[at] = normed(x[at], w[at]);
 }
 
 PG_KERNEL void __launch_bounds__(512) rmsnorm_1(const __grid_constant__ RMSNormParams p) { norm<1>(p); }
