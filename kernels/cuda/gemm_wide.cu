@@ -231,11 +231,11 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 	if (several && g == 0) barrier_expect(s.received, s.ctas * all * 32);
 	s.aim(rows);
 	if (g < all) place();
+	if (several) cluster_wait(); // all have their barriers
 	grid_wait(s.known(), at, next, end.out);
 	end.request();
 	s.template multiply<false>(t.steps);
 	if (several) {
-		cluster_wait(); // all have their barriers
 		s.spread();
 		barrier_wait(s.received, 0);
 	} else {
