@@ -103,7 +103,7 @@ template <int BN, int MT> struct Wide : Ring {
 			before = stage;
 		}
 		wgmma_wait<0>();
-		release(before);
+		if (SEVERAL) release(before); // nothing else would be filled again
 	}
 
 	// row and column are where the thread's first sums lie in the tile.
@@ -225,12 +225,12 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 	bool several = s.ctas > 1;
 	int rows = min(MT, p.m - t.row * MT), all = over.up(rows - s.rank) * OF; // groups of eight
 	int g = threadIdx.x, next = over.up(rows) * BN * 4, gap = several ? 0 : (Wide<BN, MT>::TILE_LD - BN) * 4; // bytes to another CTA's sums; between tokens
-	uint32_t at = (several ? s.sums : s.ring) + g * 32 + g / OF * gap;
+	uint32_t at = g < all ? (several ? s.sums : s.ring) + g * 32 + g / OF * gap : 0; // 0: the thread ends nothing
 	End<KIND> end;
 	auto place = [&] { end.place(p.e, t.row * MT + g / OF * s.ctas + s.rank, t.column * BN + g % OF * 8); };
 	if (several && g == 0) barrier_expect(s.received, s.ctas * all * 32);
 	s.aim(rows);
-	if (g < all) place();
+	if (at) place();
 	if (several) cluster_wait(); // all have their barriers
 	grid_wait(s.known(), at, next, end.out);
 	end.request();
@@ -243,7 +243,8 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 		s.leave();
 		sync_consumers();
 	}
-	while (g < all) {
+	if (!at) return;
+	for (;;) {
 		float y[8] = {};
 		float4 lo[4], hi[4];
 		if (several)
@@ -260,7 +261,7 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 		}
 		end.end(p.e, y);
 		g += CONSUMERS;
-		if (MT * OF <= CONSUMERS || g >= all) break;
+		if (MT * OF <= CONSUMERS || g >= all) return;
 		at += CONSUMERS * 32 + (g / OF - (g - CONSUMERS) / OF) * gap;
 		place();
 		end.request();
