@@ -220,20 +220,22 @@ template <int KIND> struct End {
 // before has ended: it is older than the layers. Behind the last product every instruction is
 // late: what needs no sum is made before the wait, and sums of up to four CTAs are read at a time.
 template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const GemmParams &p, Wide<BN, MT> &s, const Part &t) {
-	constexpr int OF = BN / 8;
+	constexpr int OF = BN / 8, ROUNDS = (MT * OF + CONSUMERS - 1) / CONSUMERS;
 	Over over;
 	bool several = s.ctas > 1;
 	int rows = min(MT, p.m - t.row * MT), all = over.up(rows - s.rank) * OF; // groups of eight
 	int g = threadIdx.x, next = over.up(rows) * BN * 4, gap = several ? 0 : (Wide<BN, MT>::TILE_LD - BN) * 4; // bytes to another CTA's sums; between tokens
 	uint32_t at = g < all ? (several ? s.sums : s.ring) + g * 32 + g / OF * gap : 0; // 0: the thread ends nothing
-	End<KIND> end;
-	auto place = [&] { end.place(p.e, t.row * MT + g / OF * s.ctas + s.rank, t.column * BN + g % OF * 8); };
+	End<KIND> end, second; // of two rounds
+	auto place = [&](End<KIND> &end, int g) { end.place(p.e, t.row * MT + g / OF * s.ctas + s.rank, t.column * BN + g % OF * 8); };
 	if (several && g == 0) barrier_expect(s.received, s.ctas * all * 32);
 	s.aim(rows);
-	if (at) place();
+	if (at) place(end, g);
+	if (ROUNDS == 2 && g + CONSUMERS < all) place(second, g + CONSUMERS);
 	if (several) cluster_wait(); // all have their barriers
-	grid_wait(s.known(), at, next, end.out);
+	grid_wait(s.known(), at, next, end.out, second.out);
 	end.request();
+	second.request();
 	s.template multiply<false>(t.steps);
 	if (several) {
 		s.spread();
@@ -261,10 +263,14 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 		}
 		end.end(p.e, y);
 		g += CONSUMERS;
-		if (MT * OF <= CONSUMERS || g >= all) return;
+		if (ROUNDS == 1 || g >= all) return;
 		at += CONSUMERS * 32 + (g / OF - (g - CONSUMERS) / OF) * gap;
-		place();
-		end.request();
+		if (ROUNDS == 2) {
+			end = second;
+		} else {
+			place(end, g);
+			end.request();
+		}
 	}
 }
 
