@@ -138,7 +138,7 @@ template <int BN, int MT> struct Wide : Ring {
 		for (int h = 0; h < 2; h++) {
 			if (!to[h]) break;
 #pragma unroll
-			for (int g = 0; g < GROUPS; g++)
+			for (int g = GROUPS - 1; g >= 0; g--) // whether the first is the thread's takes a while to know
 				if (mine(g)) fn(h, g);
 		}
 	}
