@@ -68,28 +68,46 @@ template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const D
 	auto position = [&](const Cursor<F> &at) { return at.tile * F::TILE + warp * F::STEP; };
 	Blocks<F> blocks; // fetched a step before they are needed
 	blocks.fetch(p, ahead, position(ahead));
-	auto issue_next = [&](int i) {
-		issue<F>(p, ahead, blocks, position(ahead), ring + i % STAGES * F::STAGE, lane);
-		if (i + 1 < count) {
-			ahead.next(p.plan, p.kv_heads);
-			blocks.fetch(p, ahead, position(ahead));
-		}
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+	ClusterEnd<F> cluster;
+	if (active > 0) {
+		cluster.set(p, c, active, exchange);
+		cluster_wait(); // all have their barriers
+	}
+#endif
+	Lane<F> at(lane);
+	auto next = [&](int i) {
+		if (i + 1 == count) return;
+		ahead.next(p.plan, p.kv_heads);
+		blocks.fetch(p, ahead, position(ahead));
 	};
+	State<D> state;
+	state.reset();
+	const half *query = State<D>::query(p, c, lane);
+	// What this step writes of what is copied is the last token's key and value; the plan is older, or this
+	// kernel begins behind it (see common.cuh). Queries, which are waited for first, go before those.
+	bool waits = true;
+#pragma unroll 1
 	for (int i = 0; i < STAGES; i++) {
 		if (i < count) {
-			// What this step writes of it is the last token's key and value; the plan is older, or this
-			// kernel begins behind it (see common.cuh).
-			if (position(ahead) + F::STEP >= ahead.length) grid_wait();
-			issue_next(i);
+			Copies<F> copies(p, ahead, blocks, position(ahead), lane);
+			if (waits && copies.rest <= F::STEP) {
+				grid_wait(query, copies.known());
+				state.read(query);
+				waits = false;
+			}
+			copies.start(p, at, ring + i * F::STAGE);
+			next(i);
 		}
 		copy_commit();
 	}
-	grid_wait();
+	if (waits) {
+		grid_wait(query);
+		state.read(query);
+	}
 	grid_trigger();
 
-	State<D> state;
 	int begin = c.tile;
-	state.reset(p, c, lane);
 	// finish ends a piece: the warps leave their states in the stage that they have read, and what
 	// all of them have is the unit's, a cluster's, or what others go on with.
 	auto finish = [&](int i, bool last) {
@@ -101,15 +119,15 @@ template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const D
 		__syncthreads();
 		Sum<F::N> sum = merge<F>(p, states, threadIdx.x / F::OF_HEAD, threadIdx.x % F::OF_HEAD * F::N);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-		if (active > 0) return end_in_cluster<F>(p, c, active, exchange, sum);
+		if (active > 0) return cluster.end(active, exchange, sum);
 #endif
-		end_piece<F>(p, Piece<F>(c, begin, header), opens && alone, sum);
+		end_piece<F>(p, c, begin, header, opens && alone, sum);
 	};
 	for (int i = 0;; i++) {
 		int seen = c.length - position(c);
 		copy_wait<STAGES - 1>();
 		__syncwarp();
-		if (seen > 0) step<F>(state, ring + i % STAGES * F::STAGE, seen, p.scale, lane);
+		if (seen > 0) step<F>(state, at, ring + i % STAGES * F::STAGE, c.tile == begin, seen, p.scale, lane);
 		bool last = i + 1 == count, ends = c.tile + 1 == c.tiles;
 		if (last || ends) {
 			finish(i, last);
@@ -117,12 +135,16 @@ template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const D
 			__syncthreads(); // the stage may be filled again
 		}
 		__syncwarp();
-		if (i + STAGES < count) issue_next(i + STAGES);
+		if (i + STAGES < count) {
+			Copies<F>(p, ahead, blocks, position(ahead), lane).start(p, at, ring + i % STAGES * F::STAGE);
+			next(i + STAGES);
+		}
 		copy_commit();
 		c.next(p.plan, p.kv_heads);
 		if (ends) {
 			begin = c.tile;
-			state.reset(p, c, lane);
+			state.reset();
+			state.read(State<D>::query(p, c, lane));
 		}
 	}
 }

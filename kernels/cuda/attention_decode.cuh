@@ -76,16 +76,19 @@ template <int D> struct State {
 	float max[2], sum[2], o[D / 16][4];
 	uint32_t q[D / 8]; // B fragments of Qᵀ
 
-	template <class F> __device__ __forceinline__ void reset(const DecodeParams &p, const Cursor<F> &c, int lane) {
+	__device__ __forceinline__ void reset() {
 		for (int i = 0; i < 2; i++) max[i] = -INFINITY, sum[i] = 0;
 #pragma unroll
 		for (int j = 0; j < D / 16; j++)
 			for (int i = 0; i < 4; i++) o[j][i] = 0;
-		int head = lane / 4;
-		const half *from = p.query + c.token * p.ld + (c.head * p.group + head) * D + lane % 4 * 2;
+	}
+	// query is where the lane's part of its head's query begins. Heads past the group are its last once more: nobody stores them.
+	template <class F> static __device__ __forceinline__ const half *query(const DecodeParams &p, const Cursor<F> &c, int lane) {
+		return p.query + c.token * p.ld + (c.head * p.group + min(lane / 4, p.group - 1)) * D + lane % 4 * 2;
+	}
+	__device__ __forceinline__ void read(const half *query) {
 #pragma unroll
-		for (int j = 0; j < D / 8; j++)
-			q[j] = head < p.group ? *reinterpret_cast<const uint32_t *>(from + j * 8) : 0;
+		for (int j = 0; j < D / 8; j++) q[j] = *reinterpret_cast<const uint32_t *>(query + j * 8);
 	}
 };
 
@@ -108,38 +111,70 @@ template <class F> struct Blocks {
 	}
 };
 
-// issue starts the copy of a warp's step: its keys, then its values. Those past
-// the sequence's end become zeros, for a weight of 0 times NaN is NaN.
-template <class F>
-__device__ __forceinline__ void issue(const DecodeParams &p, const Cursor<F> &c, const Blocks<F> &blocks, int position, uint32_t stage, int lane) {
-	constexpr int CHUNKS = F::D / 8, ROWS = 32 / CHUNKS; // rows a copy instruction covers
-	if (position >= c.length) return;
-	int chunk = lane % CHUNKS, row = lane / CHUNKS;
-#pragma unroll
-	for (int part = 0; part < F::STEP / 16; part++) {
-		const half *from = p.kv.base + blocks.id[part] * p.kv.block + p.layer * p.kv.layer + c.head * p.kv.head +
-		                   (((position + 16 * part) & (p.kv.block_size - 1)) + row) * p.kv.token + chunk * 8;
-#pragma unroll
-		for (int i = 0; i < 16; i += ROWS) {
-			int at = row + i + 16 * part;
-			uint32_t to = stage + swizzled<F::D>(at, chunk);
-			copy_async(to, from + i * p.kv.token, position + at < c.length);
-			copy_async(to + F::VALUES, from + p.kv.value + i * p.kv.token, position + at < c.length);
+// Lane is where what a lane copies and multiplies lies in a stage, known once it is made.
+template <class F> struct Lane {
+	static constexpr int CHUNKS = F::D / 8, ROWS = 32 / CHUNKS; // rows a copy instruction covers
+	uint32_t copies[8 / ROWS];   // they repeat after eight rows
+	uint32_t keys[4], values[4]; // the matrices of the first 64 dims; they repeat after those
+
+	__device__ __forceinline__ explicit Lane(int lane) {
+		for (int i = 0; i < 8 / ROWS; i++) {
+			copies[i] = swizzled<F::D>(lane / CHUNKS + i * ROWS, lane % CHUNKS);
+			asm volatile("" : "+r"(copies[i]));
+		}
+		for (int j = 0; j < 4; j++) {
+			keys[j] = swizzled<F::D>(lane % 16, 2 * j + lane / 16);
+			values[j] = F::VALUES + swizzled<F::D>(lane % 8 + lane / 16 * 8, 2 * j + lane / 8 % 2); // Vᵀ: dims 0–7 and 8–15 of tokens 0–7, then of 8–15
+			asm volatile("" : "+r"(keys[j]), "+r"(values[j]));
 		}
 	}
-}
+	// matrix is how much further than the first of its row those of 16 tokens and 16 dims lie.
+	static __device__ __forceinline__ int matrix(int part, int j) { return part * 16 * F::D * 2 + j / 4 * 128; }
+};
 
-// step folds a warp's step into the state; the first `seen` tokens of it exist.
-template <class F> __device__ __forceinline__ void step(State<F::D> &s, uint32_t stage, int seen, float scale, int lane) {
+// Copies are those of a warp's step: its keys, and its values. Those past
+// the sequence's end become zeros, for a weight of 0 times NaN is NaN.
+template <class F> struct Copies {
+	static constexpr int PARTS = F::STEP / 16, ROWS = Lane<F>::ROWS;
+	const half *from[PARTS]; // the lane's first key of each 16
+	int rest, left;          // tokens of the sequence from the step's first on, and from the lane's
+
+	__device__ __forceinline__ Copies(const DecodeParams &p, const Cursor<F> &c, const Blocks<F> &blocks, int position, int lane) {
+		int row = lane / Lane<F>::CHUNKS, chunk = lane % Lane<F>::CHUNKS;
+		rest = c.length - position, left = rest - row;
+#pragma unroll
+		for (int part = 0; part < PARTS; part++)
+			from[part] = p.kv.base + blocks.id[part] * p.kv.block + p.layer * p.kv.layer + c.head * p.kv.head +
+			             (((position + 16 * part) & (p.kv.block_size - 1)) + row) * p.kv.token + chunk * 8;
+	}
+	__device__ __forceinline__ uint32_t known() const {
+		uint32_t all = low_bits_free(left);
+		for (int part = 0; part < PARTS; part++) all |= low_bits_free(from[part]) | static_cast<uint32_t>(reinterpret_cast<uintptr_t>(from[part]) >> 32);
+		return all;
+	}
+	__device__ __forceinline__ void start(const DecodeParams &p, const Lane<F> &at, uint32_t stage) const {
+		if (rest <= 0) return;
+#pragma unroll
+		for (int part = 0; part < PARTS; part++)
+#pragma unroll
+			for (int i = 0; i < 16; i += ROWS) {
+				uint32_t to = stage + at.copies[i / ROWS % (8 / ROWS)] + (16 * part + i / 8 * 8) * F::D * 2;
+				copy_async(to, from[part] + i * p.kv.token, 16 * part + i < left);
+				copy_async(to + F::VALUES, from[part] + p.kv.value + i * p.kv.token, 16 * part + i < left);
+			}
+	}
+};
+
+// step folds a warp's step into the state, which is empty if it is the first; the first `seen` tokens of it exist.
+template <class F> __device__ __forceinline__ void step(State<F::D> &s, const Lane<F> &at, uint32_t stage, bool first, int seen, float scale, int lane) {
 	constexpr int D = F::D, PARTS = F::STEP / 16;
 	float c[PARTS][2][4] = {};
-	int row = lane % 16, half = lane / 16;
 #pragma unroll
 	for (int j = 0; j < D / 16; j++) // two chains: half the latency
 #pragma unroll
 		for (int part = 0; part < PARTS; part++) {
 			uint32_t a[4];
-			load_matrices(a, stage + swizzled<D>(row + 16 * part, 2 * j + half));
+			load_matrices(a, stage + at.keys[j % 4] + at.matrix(part, j));
 			multiply_add(c[part][j & 1], a, s.q[2 * j], s.q[2 * j + 1]);
 		}
 	float score[PARTS][4], high[2] = {-INFINITY, -INFINITY};
@@ -161,11 +196,13 @@ template <class F> __device__ __forceinline__ void step(State<F::D> &s, uint32_t
 			float to = fmaxf(s.max[i], high[i]);
 			shrink[i] = exp2_fast(s.max[i] - to);
 			s.max[i] = to;
-			s.sum[i] *= shrink[i];
 		}
+		if (!first) {
+			for (int i = 0; i < 2; i++) s.sum[i] *= shrink[i];
 #pragma unroll
-		for (int j = 0; j < D / 16; j++)
-			for (int i = 0; i < 4; i++) s.o[j][i] *= shrink[i % 2];
+			for (int j = 0; j < D / 16; j++)
+				for (int i = 0; i < 4; i++) s.o[j][i] *= shrink[i % 2];
+		}
 	}
 	uint32_t b[PARTS][2];
 #pragma unroll
@@ -178,14 +215,12 @@ template <class F> __device__ __forceinline__ void step(State<F::D> &s, uint32_t
 		}
 		b[part][0] = transpose(pack_half(weight[0], weight[1])), b[part][1] = transpose(pack_half(weight[2], weight[3]));
 	}
-	// Matrices of Vᵀ: dims 0–7 and 8–15 of tokens 0–7, then of tokens 8–15.
-	int token = lane % 8 + lane / 16 * 8, chunk = lane / 8 % 2;
 #pragma unroll
 	for (int part = 0; part < PARTS; part++)
 #pragma unroll
 		for (int j = 0; j < D / 16; j++) {
 			uint32_t a[4];
-			load_matrices_transposed(a, stage + F::VALUES + swizzled<D>(token + 16 * part, 2 * j + chunk));
+			load_matrices_transposed(a, stage + at.values[j % 4] + at.matrix(part, j));
 			multiply_add(s.o[j], a, b[part][0], b[part][1]);
 		}
 }
@@ -221,11 +256,14 @@ template <int N> struct Sum {
 #pragma unroll
 		for (int i = 0; i < N; i++) o[i] = o[i] * a + other[i] * b;
 	}
+	// The greatest weight is 2 to the WEIGHT_BITS, so that the inverse needs none of a division's special cases.
 	__device__ __forceinline__ void store(half *out) const {
-		float scale = 1 / sum;
+		float near;
+		asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(sum));
+		float scale = fmaf(near, -fmaf(near, sum, -1), near);
 #pragma unroll
-		for (int i = 0; i < N; i += 4)
-			*reinterpret_cast<uint2 *>(out + i) = make_uint2(pack_half(o[i] * scale, o[i + 1] * scale), pack_half(o[i + 2] * scale, o[i + 3] * scale));
+		for (int i = 0; i < N; i += 4) // which the compiler would make two stores of
+			asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(out + i)), "r"(pack_half(o[i] * scale, o[i + 1] * scale)), "r"(pack_half(o[i + 2] * scale, o[i + 3] * scale)) : "memory");
 	}
 };
 
@@ -237,6 +275,18 @@ template <bool L2, int N> __device__ __forceinline__ void read_floats(float (&to
 		to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
 	}
 }
+
+// Few divides numbers below 16 by one of up to eight.
+struct Few {
+	int inverse;
+
+	__device__ __forceinline__ explicit Few(int n) {
+		float x;
+		asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(x) : "f"((float)n)); // near enough for these
+		inverse = (int)(65536 * x) + 1;
+	}
+	__device__ __forceinline__ int operator()(int x) const { return x * inverse >> 16; }
+};
 
 // Exchange is where a CTA of a cluster that has a unit finds the states of all of them, of the heads
 // that it ends: every active-th one.
@@ -252,7 +302,7 @@ template <int D> struct Exchange {
 		uint32_t barrier = shared_address(&received);
 		barrier_init(barrier, 1);
 		barriers_ready();
-		int heads = (group - rank + active - 1) / active;
+		int heads = Few(active)(group - rank + active - 1);
 		if (heads > 0) barrier_expect(barrier, heads * active * (D + 2) * 4);
 	}
 #endif

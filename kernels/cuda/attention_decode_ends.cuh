@@ -27,55 +27,73 @@ template <class F> __device__ __forceinline__ Sum<F::N> merge(const DecodeParams
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// end_in_cluster sends the CTA's state to those of the cluster's `active` CTAs that end its heads,
-// and ends those that are its own.
-template <class F>
-__device__ __forceinline__ void end_in_cluster(const DecodeParams &p, const Cursor<F> &c, int active, Exchange<F::D> &exchange, const Sum<F::N> &sum) {
-	constexpr int D = F::D, N = F::N, OF = F::OF_HEAD;
-	int rank = cluster_rank(), head = threadIdx.x / OF, dim = threadIdx.x % OF * N, each = (p.group + active - 1) / active;
-	uint32_t received = shared_address(&exchange.received);
-	cluster_wait(); // all have their barriers
-	if (head < p.group) {
-		int to = head % active;
-		uint32_t at = remote(shared_address(exchange.states[rank * each + head / active]), to), barrier = remote(received, to);
+// ClusterEnd is how a CTA of the `active` ones of a cluster that share c's unit ends: it sends its state to those that
+// end its heads, and ends those that are its own. Where all of that goes is known once it is made.
+template <class F> struct ClusterEnd {
+	static constexpr int D = F::D, N = F::N, OF = F::OF_HEAD;
+	uint32_t to, barrier;         // where the thread's share of a head's state goes, and what is to count it
+	uint32_t from, step, weights; // that of the head that it ends: of the first CTA, to the next one's, to its maximum and weight
+	half *out;
+	bool sends, ends;
+
+	__device__ __forceinline__ void set(const DecodeParams &p, const Cursor<F> &c, int active, Exchange<D> &exchange) {
+		int rank = cluster_rank(), head = threadIdx.x / OF, dim = threadIdx.x % OF * N, here = rank + head * active;
+		Few over(active);
+		int each = over(p.group + active - 1), place = over(head), other = head - place * active;
+		sends = head < p.group, ends = here < p.group;
+		to = remote(shared_address(exchange.states[rank * each + place]) + dim * 4, other), barrier = remote(shared_address(&exchange.received), other);
+		from = shared_address(exchange.states[head]) + dim * 4, step = each * sizeof exchange.states[0], weights = (D - dim) * 4;
+		out = p.out + c.token * p.ld + (c.head * p.group + here) * D + dim;
+	}
+	__device__ __forceinline__ void end(int active, Exchange<D> &exchange, const Sum<N> &sum) const {
+		if (sends) {
 #pragma unroll
-		for (int i = 0; i < N; i += 4) send(at + (dim + i) * 4, make_float4(sum.o[i], sum.o[i + 1], sum.o[i + 2], sum.o[i + 3]), barrier);
-		if (dim == 0) send(at + D * 4, sum.max, sum.sum, barrier);
+			for (int i = 0; i < N; i += 4) send(to + i * 4, make_float4(sum.o[i], sum.o[i + 1], sum.o[i + 2], sum.o[i + 3]), barrier);
+			if (threadIdx.x % OF == 0) send(to + D * 4, sum.max, sum.sum, barrier);
+		}
+		if (!ends) return;
+		barrier_wait(shared_address(&exchange.received), 0);
+		auto read = [&](uint32_t state) {
+			Sum<N> s;
+			float4 w = read_shared(state + weights);
+			s.max = w.x, s.sum = w.y;
+#pragma unroll
+			for (int i = 0; i < N; i += 4) {
+				float4 v = read_shared(state + i * 4);
+				s.o[i] = v.x, s.o[i + 1] = v.y, s.o[i + 2] = v.z, s.o[i + 3] = v.w;
+			}
+			return s;
+		};
+		uint32_t state = from;
+		Sum<N> all, next = read(state);
+#pragma unroll 1
+		for (int left = active; left > 0; left--) {
+			Sum<N> one = next;
+			if (left > 1) state += step;
+			next = read(state); // while this one is added; behind the last, that once more
+			all.add(one.max, one.sum, one.o);
+		}
+		all.store(out);
 	}
-	head = rank + head * active; // of those that end here
-	if (head >= p.group) return;
-	barrier_wait(received, 0);
-	Sum<N> all;
-	for (int from = 0; from < active; from++) {
-		const float *state = exchange.states[from * each + head / active];
-		float o[N];
-		read_floats<false>(o, state + dim);
-		all.add(state[D], state[D + 1], o);
-	}
-	all.store(p.out + c.token * p.ld + (c.head * p.group + head) * D + dim);
-}
+};
 
 #endif
 
-// Piece is tiles [begin, end) of c's unit, of which header says how the line is cut.
+// Piece is the tiles of c's unit from begin to c's, of which header says how the line is cut.
 template <class F> struct Piece {
 	const Cursor<F> &c;
-	int begin, end, first, last; // CTAs that have pieces of the unit
+	int begin, first, last; // CTAs that have pieces of the unit
 
-	__device__ __forceinline__ Piece(const Cursor<F> &c, int begin, int2 header) : c(c), begin(begin), end(c.tile + 1) {
+	__device__ __forceinline__ Piece(const Cursor<F> &c, int begin, int2 header) : c(c), begin(begin) {
 		int per = header.x, pad = header.y, at = c.first + c.head * ((c.tiles + pad - 1) / pad * pad);
 		first = at / per, last = (at + c.tiles - 1) / per;
 	}
-	__device__ __forceinline__ bool whole() const { return begin == 0 && end == c.tiles; }
 	__device__ __forceinline__ int32_t *counter(const DecodeParams &p) const { return p.counters + c.seq * p.kv_heads + c.head; }
 	// alone says of the piece that begins the unit whether all others are there.
 	__device__ __forceinline__ bool alone(const DecodeParams &p) const {
 		int there;
 		asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(there) : "l"(counter(p)) : "memory");
 		return there == last - first;
-	}
-	__device__ __forceinline__ half *out(const DecodeParams &p, int head, int dim) const {
-		return p.out + c.token * p.ld + (c.head * p.group + head) * F::D + dim;
 	}
 };
 
@@ -98,14 +116,16 @@ template <class F> __device__ __forceinline__ bool arrive(const DecodeParams &p,
 	return last;
 }
 
-// end_piece ends a piece; alone is Piece's, of one thread before the states
+// end_piece ends tiles from begin to c's; alone is Piece's, of one thread before the states
 // were merged.
-template <class F> __device__ __forceinline__ void end_piece(const DecodeParams &p, const Piece<F> &piece, bool alone, Sum<F::N> &sum) {
+template <class F> __device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor<F> &c, int begin, int2 header, bool alone, Sum<F::N> &sum) {
 	__shared__ bool last;
 	constexpr int D = F::D, N = F::N, OF = F::OF_HEAD;
-	int head = threadIdx.x / OF, dim = threadIdx.x % OF * N, from = piece.first;
+	int head = threadIdx.x / OF, dim = threadIdx.x % OF * N;
 	bool mine = head < p.group;
-	if (!piece.whole()) {
+	if (begin > 0 || c.tile + 1 < c.tiles) { // which is seldom: a whole unit is made no Piece of, for that divides
+		Piece<F> piece(c, begin, header);
+		int from = piece.first;
 		if (alone) {
 			if (threadIdx.x == 0) *piece.counter(p) = 0;
 			from++;
@@ -121,7 +141,7 @@ template <class F> __device__ __forceinline__ void end_piece(const DecodeParams 
 		}
 		if (mine) fold<D>(sum, p, from, piece.last, piece.first, head, dim);
 	}
-	if (mine) sum.store(piece.out(p, head, dim));
+	if (mine) sum.store(p.out + c.token * p.ld + (c.head * p.group + head) * D + dim);
 }
 
 } // namespace
