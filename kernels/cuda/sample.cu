@@ -96,18 +96,20 @@ static __device__ Part plain_part(const SampleParams &p, const float *z, int fir
 	return part;
 }
 
-// tops_part is the part of a row of which the head left Tops alone, of SPLIT_TOPS of them from first on.
+// tops_part is the part of a row of which the head left Tops alone, of SPLIT_TOPS of them from first on, of which there
+// are some. All are asked for at once; where there are fewer, the last is seen again, which makes no difference.
 static __device__ Part tops_part(const SampleParams &p, const float *row, int first, Largest *shared) {
-	const Top *tops = reinterpret_cast<const Top *>(row) + first;
+	constexpr int EACH = SPLIT_TOPS / 256;
+	float2 top[EACH];
+#pragma unroll
+	for (int i = 0; i < EACH; i++) top[i] = reinterpret_cast<const float2 *>(row)[min(first + threadIdx.x + 256 * i, p.tops - 1)];
 	Largest l = {-INFINITY, -1};
 	bool bad = false;
 #pragma unroll
-	for (int i = 0; i < SPLIT_TOPS / 256; i++) {
-		int at = threadIdx.x + 256 * i;
-		if (first + at >= p.tops) break;
-		Top top = tops[at];
-		bad |= top.id == TOP_BAD;
-		if (Largest other = {top.z, top.id}; larger(other, l)) l = other;
+	for (int i = 0; i < EACH; i++) { // by ascending ids
+		int id = __float_as_int(top[i].y);
+		bad |= id == TOP_BAD;
+		if (id >= 0 && top[i].x > l.z) l = {top[i].x, id};
 	}
 	Part part = {};
 	part.bad = __syncthreads_or(bad);
@@ -142,21 +144,23 @@ static __device__ __forceinline__ int splits_of(const SampleParams &p, const Row
 
 PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ SampleParams p) {
 	Entry entry(p, blockIdx.y);
-	grid_wait();
-	grid_trigger();
 	const SampleEntry &e = entry.e;
 	const RowParams &r = entry.r;
+	const float *row = p.logits + e.index * p.ld;
+	bool tops = p.tops > 0 && plain(r, e);
+	grid_wait(row, static_cast<int>(tops));
+	grid_trigger();
 	if (!entry.there) return;
 	__shared__ float z[SPLIT], shared[8];
 	__shared__ Largest best[8];
-	if (p.tops > 0 && plain(r, e)) {
-		if (blockIdx.x >= splits_of(p, r, e)) return;
-		Part part = tops_part(p, p.logits + e.index * p.ld, blockIdx.x * SPLIT_TOPS, best);
+	if (tops) {
+		if (blockIdx.x * SPLIT_TOPS >= p.tops) return;
+		Part part = tops_part(p, row, blockIdx.x * SPLIT_TOPS, best);
 		if (threadIdx.x == 0) p.parts[blockIdx.y * MAX_SPLITS + blockIdx.x] = part;
 		return;
 	}
 	int first = blockIdx.x * SPLIT, n = min(SPLIT, p.vocab - first);
-	const float *logits = p.logits + e.index * p.ld + first;
+	const float *logits = row + first;
 	bool edits = has_edits(r, e);
 	if (e.mask == CHECK || (!edits && r.logprobs < 0)) {
 		Part part = plain_part(p, logits, first, n, best);
@@ -182,9 +186,8 @@ PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ Sample
 }
 
 // row_of combines a row's parts, in every warp: a lane asks for one or two.
-static __device__ Row row_of(const SampleParams &p, const Entry &of, int entry) {
+static __device__ Row row_of(const SampleParams &p, int splits, int entry) {
 	Row row = {{-INFINITY, -1}, -INFINITY, false};
-	int splits = splits_of(p, of.r, of.e);
 	for (int i = threadIdx.x % 32; i < splits; i += 32) {
 		const Part part = p.parts[entry * MAX_SPLITS + i];
 		if (part.id >= 0 && part.max > row.first.z) row.first = {part.max, part.id};
@@ -203,7 +206,7 @@ static __device__ void draw(const SampleParams &p, int entry, bool whole) {
 	__shared__ Best shared[16];
 	const Entry of(p, entry);
 	const SampleEntry &e = of.e;
-	Row row = row_of(p, of, entry);
+	Row row = row_of(p, splits_of(p, of.r, e), entry);
 	if (row.bad) return;
 	Drawer drawer(of.r, e.position, row.first.z, row.first.id);
 	const float *z = (has_edits(of.r, e) ? p.edited : p.logits) + e.index * p.ld;
@@ -244,19 +247,20 @@ static __device__ int drawn(const SampleParams &p, const Entry &of, const Row &r
 PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ SampleParams p) {
 	int entry = blockIdx.x;
 	const Entry of(p, entry);
-	grid_wait();
+	int splits = splits_of(p, of.r, of.e), slot = p.header[RESULT_SLOT]; // older, too
+	grid_wait(splits, slot);
 	grid_trigger();
 	if (!of.there) return;
 	const SampleEntry &e = of.e;
 	const RowParams &r = of.r;
-	int32_t *out = p.results + (int64_t)p.header[RESULT_SLOT] * p.result_words;
+	int32_t *out = p.results + (int64_t)slot * p.result_words;
 	if (e.mask == CHECK) {
 		bool bad = false;
 		for (int i = 0; i < p.splits; i++) bad |= p.parts[entry * MAX_SPLITS + i].bad;
 		if (threadIdx.x == 0) out[entry] = bad ? -1 : 0;
 		return;
 	}
-	Row row = row_of(p, of, entry);
+	Row row = row_of(p, splits, entry);
 	int id = drawn(p, of, row, entry);
 	if (threadIdx.x == 0) {
 		p.state[e.row].last_token = id;
