@@ -177,7 +177,9 @@ struct Attention {
 		q.query = reinterpret_cast<const half *>(m.query), q.ld = 0, q.group = group();
 		Cursor<F> c;
 		c.token = c.head = 0;
-		state.reset(q, c, lane);
+		state.reset();
+		state.read(State<D>::query(q, c, lane));
+		Lane<F> at(lane);
 #pragma unroll 1
 		for (int position = start(); position < piece.last; position += F::TILE) {
 			if (position != start()) request(layer, position);
@@ -189,7 +191,7 @@ struct Attention {
 				if (part < 2) *reinterpret_cast<uint4 *>(stage() + part * F::VALUES + swizzled<D>(own, chunk)) = reinterpret_cast<const uint4 *>(m.fresh + part * D)[chunk];
 				__syncwarp();
 			}
-			step<F>(state, shared_address(stage()), piece.last - position, p.scale, lane);
+			step<F>(state, at, shared_address(stage()), position == start(), piece.last - position, p.scale, lane);
 			__syncwarp();
 		}
 		leave<D>(state, reinterpret_cast<Shared<D> *>(stage()), lane);
