@@ -263,7 +263,8 @@ template <int N> struct Sum {
 		float scale = fmaf(near, -fmaf(near, sum, -1), near);
 #pragma unroll
 		for (int i = 0; i < N; i += 4) // which the compiler would make two stores of
-			asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(out + i)), "r"(pack_half(o[i] * scale, o[i + 1] * scale)), "r"(pack_half(o[i + 2] * scale, o[i + 3] * scale)) : "memory");
+			asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(out + i)),
+			             "r"(pack_half(o[i] * scale, o[i + 1] * scale)), "r"(pack_half(o[i + 2] * scale, o[i + 3] * scale)) : "memory");
 	}
 };
 

@@ -64,8 +64,8 @@ static __device__ __forceinline__ float inverse_root(float x) {
 }
 
 // A row of up to EACH·4 elements a thread stays in registers. The weights, on which no kernel before has
-// any bearing, are requested before that has finished, and what can be known is made by then. There are kernels of
-// few, for code is late, too: a multiprocessor keeps 32 KB of it, less than a layer's kernels have.
+// any bearing, are requested before that has finished, and what can be known is made by then. There are kernels
+// of few, for code is late, too: a multiprocessor keeps 32 KB of it, less than a layer's kernels have.
 template <int EACH> static __device__ __forceinline__ void norm(const RMSNormParams &p) {
 	grid_trigger(); // the next product may begin where there is room
 	__shared__ Sums sums;
