@@ -148,8 +148,8 @@ template <class F> struct Copies {
 			             (((position + 16 * part) & (p.kv.block_size - 1)) + row) * p.kv.token + chunk * 8;
 	}
 	__device__ __forceinline__ uint32_t known() const {
-		uint32_t all = low_bits_free(left);
-		for (int part = 0; part < PARTS; part++) all |= low_bits_free(from[part]) | static_cast<uint32_t>(reinterpret_cast<uintptr_t>(from[part]) >> 32);
+		uint32_t all = depends(left);
+		for (int part = 0; part < PARTS; part++) all |= depends(from[part]);
 		return all;
 	}
 	__device__ __forceinline__ void start(const DecodeParams &p, const Lane<F> &at, uint32_t stage) const {

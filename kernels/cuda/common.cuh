@@ -240,6 +240,13 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 	}
 }
 
+// norm_scale is what a row's elements of that sum of squares are multiplied by; inverse: 1 / their number.
+static __device__ __forceinline__ float norm_scale(float sum, float inverse, float eps) {
+	float y;
+	asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(sum * inverse + eps)); // rsqrtf, but for what is denormal
+	return y;
+}
+
 // --- Programmatic dependent launch: grid_wait ends when the kernel before has ended, and
 // all before it; grid_trigger lets the next one start. Without the launch attribute, and
 // before sm_90, both do nothing.
@@ -253,18 +260,18 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 // Nothing is written before a wait but attention's plans, which are read in the layers alone. Every
 // kernel of a step waits; what is launched between steps (counts, load) does not have the attribute.
 
-// low_bits_free is 31 bits of a number or of an address, above a bit that is not set.
-static __device__ __forceinline__ uint32_t low_bits_free(uint32_t x) { return x << 1; }
-static __device__ __forceinline__ uint32_t low_bits_free(int x) { return static_cast<uint32_t>(x) << 1; }
-static __device__ __forceinline__ uint32_t low_bits_free(int64_t x) { return static_cast<uint32_t>(x) << 1; }
-static __device__ __forceinline__ uint32_t low_bits_free(const void *x) { return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(x)) << 1; }
+// depends is a number that takes all of x to make, but for a number's upper bit; its own lowest is not set.
+static __device__ __forceinline__ uint32_t depends(uint32_t x) { return x << 1; }
+static __device__ __forceinline__ uint32_t depends(int x) { return static_cast<uint32_t>(x) << 1; }
+static __device__ __forceinline__ uint32_t depends(int64_t x) { return static_cast<uint32_t>(x | x >> 32) << 1; }
+static __device__ __forceinline__ uint32_t depends(const void *x) { return depends(static_cast<int64_t>(reinterpret_cast<uintptr_t>(x))); }
 
 // grid_wait waits for the kernel before, once it has made all that it is given. Without that the compiler makes much of it
 // behind the wait, where every instruction is late. (It cannot know that the predicate is always true.)
 template <class... T> static __device__ __forceinline__ void grid_wait(T... known) {
 #if __CUDA_ARCH__ >= 900
 	if constexpr (sizeof...(known) == 0) asm volatile("griddepcontrol.wait;" ::: "memory");
-	else asm volatile("{.reg .pred p; setp.ne.u32 p, %0, 0xffffffff; @p griddepcontrol.wait;}" ::"r"((... | low_bits_free(known))) : "memory");
+	else asm volatile("{.reg .pred p; setp.ne.u32 p, %0, 0xffffffff; @p griddepcontrol.wait;}" ::"r"((... | depends(known))) : "memory");
 #endif
 }
 

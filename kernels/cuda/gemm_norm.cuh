@@ -22,11 +22,13 @@ static_assert(sizeof(NormedParams) == 240, "gemm_skinny.go: normedParams");
 template <int EACH> struct Norm {
 	static constexpr int THREADS = 128;
 	float4 weights[EACH], v[EACH];
+	float inverse; // 1 / width
 
 	static __device__ __forceinline__ int place(int i) { return threadIdx.x + i * THREADS; } // of the thread's i-th, in float4
 	static __device__ __forceinline__ bool inside(const NormedParams &p, int i) { return 4 * place(i) < p.g.k; }
 	// request goes before the wait.
 	__device__ __forceinline__ void request(const NormedParams &p) {
+		inverse = 1.0f / p.g.k;
 #pragma unroll
 		for (int i = 0; i < EACH; i++)
 			if (inside(p, i)) weights[i] = reinterpret_cast<const float4 *>(p.norm)[place(i)];
@@ -49,7 +51,7 @@ template <int EACH> struct Norm {
 		if (threadIdx.x % 32 == 0) reinterpret_cast<float *>(&sums)[threadIdx.x / 32] = sum;
 		__syncthreads();
 		float4 all = sums;
-		float scale = rsqrtf((all.x + all.y + all.z + all.w) / p.g.k + p.eps);
+		float scale = norm_scale(all.x + all.y + all.z + all.w, inverse, p.eps);
 #pragma unroll
 		for (int i = 0; i < EACH; i++)
 			if (inside(p, i))

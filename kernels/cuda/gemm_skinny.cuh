@@ -63,7 +63,7 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 			}
 		}
 		__device__ __forceinline__ uint32_t known() const {
-			uint32_t all = low_bits_free(from) | low_bits_free(step) | low_bits_free(row) | low_bits_free(column);
+			uint32_t all = depends(from) | depends(step) | depends(row) | depends(column);
 			for (int i = 0; i < PERIOD; i++) all |= place[i];
 			return all;
 		}

@@ -124,7 +124,7 @@ struct Layers {
 		consumers_sync();
 		const float4 *squares = reinterpret_cast<const float4 *>(m.squares);
 		float4 lo = squares[0], hi = squares[1];
-		float scale = rsqrtf((lo.x + lo.y + lo.z + lo.w + (hi.x + hi.y + hi.z + hi.w)) * p.inverse + p.eps);
+		float scale = norm_scale(lo.x + lo.y + lo.z + lo.w + (hi.x + hi.y + hi.z + hi.w), p.inverse, p.eps);
 		int at = word(place(0));
 #pragma unroll
 		for (int i = 0; i < EACH_NORM; i++)

@@ -19,28 +19,11 @@ struct RMSNormParams {
 };
 static_assert(sizeof(RMSNormParams) == 56, "rmsnorm.go");
 
-constexpr int MOST = 4; // quadruples of a thread; rows of more are read again
-
+constexpr int MOST = 4;   // quadruples of a thread; rows of more are read again
 constexpr int WARPS = 16; // of a CTA, at most
 
-// Mean divides by a number of elements, and rounds as a division does, of which it makes ahead what needs that number
-// alone. (Where the sum is next to nothing it is another's, but then eps is all that counts.)
-struct Mean {
-	float n, inverse;
-
-	__device__ __forceinline__ explicit Mean(int width) : n(width) {
-		float near;
-		asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(n));
-		inverse = fmaf(near, fmaf(-n, near, 1), near);
-	}
-	__device__ __forceinline__ float operator()(float sum) const {
-		float mean = sum * inverse;
-		return sum < INFINITY ? fmaf(inverse, fmaf(-n, mean, sum), mean) : mean;
-	}
-};
-
-// Sums are the warps', added up in warp_sum's order, but with one shuffle, for each waits for the one before: a lane
-// adds those of even warps, or those of odd ones.
+// Sums are the warps', added up with one shuffle, for each waits for the one before: a lane adds those of even warps, or
+// those of odd ones.
 struct Sums {
 	float4 of[2][WARPS / 8];
 
@@ -52,16 +35,6 @@ struct Sums {
 		return sum + __shfl_xor_sync(~0u, sum, 1);
 	}
 };
-
-// upper_half is of an address: grid_wait makes the lower.
-static __device__ __forceinline__ uint32_t upper_half(const void *p) { return reinterpret_cast<uintptr_t>(p) >> 32; }
-
-// inverse_root is rsqrtf of what is not denormal.
-static __device__ __forceinline__ float inverse_root(float x) {
-	float y;
-	asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-	return y;
-}
 
 // A row of up to EACH·4 elements a thread stays in registers. The weights, on which no kernel before has
 // any bearing, are requested before that has finished, and what can be known is made by then. There are kernels
@@ -80,11 +53,11 @@ template <int EACH> static __device__ __forceinline__ void norm(const RMSNormPar
 	uint2 *out = reinterpret_cast<uint2 *>(p.out + blockIdx.x * p.ld_out) + threadIdx.x;
 	asm volatile("" : "+l"(x), "+l"(out)); // made once, so no longer seen to be global
 	__builtin_assume(__isGlobal(x)), __builtin_assume(__isGlobal(out));
-	Mean mean(p.width);
+	float inverse = 1.0f / p.width;
 	float *of_warp = sums.of_warp(threadIdx.x / 32);
 	if (threadIdx.x < WARPS && threadIdx.x >= blockDim.x / 32) *sums.of_warp(threadIdx.x) = 0; // of warps that there are not
-	grid_wait(x, out, upper_half(x), upper_half(out), static_cast<uint32_t>(__cvta_generic_to_shared(of_warp)), __float_as_int(mean.inverse));
-	float sum = -0.0f; // to which to add is nothing
+	grid_wait(x, out, static_cast<uint32_t>(__cvta_generic_to_shared(of_warp)), __float_as_int(inverse));
+	float sum = 0;
 	auto add = [&](float4 v) { sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; };
 #pragma unroll
 	for (int i = 0; i < EACH; i++)
@@ -96,7 +69,7 @@ template <int EACH> static __device__ __forceinline__ void norm(const RMSNormPar
 	sum = warp_sum(sum);
 	if (threadIdx.x % 32 == 0) *of_warp = sum;
 	__syncthreads();
-	float scale = inverse_root(mean(sums.all()) + p.eps);
+	float scale = norm_scale(sums.all(), inverse, p.eps);
 	auto normed = [&](float4 v, float4 g) -> uint2 { return {pack_half(v.x * scale * g.x, v.y * scale * g.y), pack_half(v.z * scale * g.z, v.w * scale * g.w)}; };
 	uint2 y[EACH];
 #pragma unroll
