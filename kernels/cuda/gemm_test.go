@@ -155,8 +155,9 @@ func TestPlanGemmWide(t *testing.T) {
 
 func checkWidePlans(t *testing.T, a arch) {
 	for _, s := range gemmShapes() {
-		all := wideCandidates(s, a)
-		require.False(t, len(all) > 0 && s.m > wideTokens, "%+v", s)
+		require.False(t, s.m > wideTokens && len(wideCandidates(s, a, false)) > 0, "%+v", s)
+		all := wideCandidates(s, a, true)
+		require.False(t, s.m > 2*wideTokens && len(all) > 0, "%+v", s)
 		for _, g := range all {
 			name, r := fmt.Sprintf("%+v %s", s, g), g.ring
 			var bn, mt int

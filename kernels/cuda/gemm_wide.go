@@ -20,7 +20,7 @@ var wideVariants = []wideVariant{
 type wideRing struct{ stages, panels, box int32 }
 
 const (
-	wideTokens = 256
+	wideTokens = 256      // at most, where the model chooses; twice as many in ways of measured.tsv
 	wideStages = 32       // at most: more would not make a difference
 	wideStep   = 40 << 10 // bytes of a stage of several panels at most
 )
@@ -74,13 +74,17 @@ type wideDeal struct {
 	steps      int // of the CTA with most
 }
 
-// wideCandidates are the ways of gemm_wide.cu, for 9 to 256 tokens on Hopper.
-func wideCandidates(s gemmShape, a arch) (all []candidate) {
-	if !streams(s, a) || s.m > wideTokens {
+// wideCandidates are the ways of gemm_wide.cu, for 9 to 256 tokens on Hopper, or 512 with those that are to be measured.
+func wideCandidates(s gemmShape, a arch, measured bool) (all []candidate) {
+	more := 1
+	if measured {
+		more = 2
+	}
+	if !streams(s, a) || s.m > wideTokens*more {
 		return nil
 	}
 	for _, v := range wideVariants {
-		if s.m <= 64 && v.mt > 64 || s.m > 4*v.mt {
+		if s.m <= 64 && v.mt > 64 || s.m > 4*v.mt*more {
 			continue
 		}
 		for _, d := range v.deals(s, a) {

@@ -283,7 +283,7 @@ func (c candidate) String() string {
 
 // candidates are the ways to make a product that BenchmarkDeals compares.
 func candidates(s gemmShape, a arch) []candidate {
-	all := bulkCandidates(s, a)
+	all := bulkCandidates(s, a, true)
 	if len(all) == 0 {
 		return nil
 	}
@@ -293,9 +293,10 @@ func candidates(s gemmShape, a arch) []candidate {
 	return append(all, skinnyClusters(s, a)...)
 }
 
-// bulkCandidates are those of the kernels that take tiles by the bulk copy engine.
-func bulkCandidates(s gemmShape, a arch) []candidate {
-	return slices.Concat(streamCandidates(s, a), wideCandidates(s, a), sm90Candidates(s, a))
+// bulkCandidates are those of the kernels that take tiles by the bulk copy engine, with or without those that are to
+// be measured.
+func bulkCandidates(s gemmShape, a arch, measured bool) []candidate {
+	return slices.Concat(streamCandidates(s, a), wideCandidates(s, a, measured), sm90Candidates(s, a))
 }
 
 // fastest is the one of some candidates that their models find fastest.
@@ -309,7 +310,7 @@ func planProduct(s gemmShape, a arch) (productPlan, bool) {
 		return c.productPlan, true
 	}
 	if s.m > 8 {
-		if all := bulkCandidates(s, a); len(all) > 0 {
+		if all := bulkCandidates(s, a, false); len(all) > 0 {
 			return fastest(all).productPlan, true
 		}
 	}

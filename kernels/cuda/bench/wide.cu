@@ -74,7 +74,7 @@ bool fits(int tiles, int cluster) {
 
 void bench_wide(bool check, bool times) {
 	if (check) {
-		for (int m : {1, 16, 17, 29, 33, 64, 65, 100, 128, 200}) {
+		for (int m : {1, 16, 17, 29, 33, 64, 65, 100, 128, 200, 450}) {
 			check_case(m, 896, 896, RESIDUAL, 0);
 			check_case(m, 1000, 100, STORE, 0);
 			check_case(m, 1152, 448, QKV, 64);
