@@ -26,7 +26,7 @@ static_assert(sizeof(GemmParams) == 216 && offsetof(GemmParams, m) == 48 && offs
 struct QkvEnd {
 	half *out = nullptr; // NULL: nothing is stored
 	bool turns = false;
-	float4 bias[2], angles[2];
+	float4 bias[2] = {}, angles[2];
 
 	__device__ __forceinline__ void request(const Epilogue &e, int m, int n) {
 		out = nullptr;
@@ -43,12 +43,11 @@ struct QkvEnd {
 	__device__ __forceinline__ void end(const Epilogue &e, const float (&y)[8]) const {
 		if (!out) return;
 		float a[4] = {y[0], y[2], y[4], y[6]}, b[4] = {y[1], y[3], y[5], y[7]};
-		if (e.bias)
 #pragma unroll
-			for (int j = 0; j < 2; j++) {
-				a[2 * j] += bias[j].x, b[2 * j] += bias[j].y;
-				a[2 * j + 1] += bias[j].z, b[2 * j + 1] += bias[j].w;
-			}
+		for (int j = 0; j < 2; j++) {
+			a[2 * j] += bias[j].x, b[2 * j] += bias[j].y;
+			a[2 * j + 1] += bias[j].z, b[2 * j + 1] += bias[j].w;
+		}
 		if (turns)
 #pragma unroll
 			for (int j = 0; j < 2; j++) {
