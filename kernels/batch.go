@@ -78,7 +78,8 @@ type Result struct {
 	// row's Sampling.Logprobs are undefined.
 	TopIDs      []int32
 	TopLogprobs []float32
-	// Duration is the time the device spent on the step.
+	// Duration is the time the device spent on the step: from where the step before ended, if that was under way when
+	// this one was launched.
 	Duration time.Duration
 }
 

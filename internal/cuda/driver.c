@@ -27,9 +27,10 @@ int pg_launch(uintptr_t function, uintptr_t stream, const struct pg_launch *l, v
 	return cuLaunchKernelEx(&config, (CUfunction)function, args, NULL);
 }
 
-int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t start, uintptr_t end) {
+int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t before, uintptr_t start, uintptr_t end, int *behind) {
 	CUstream s = (CUstream)stream;
-	int r = cuEventRecord((CUevent)start, s);
+	*behind = before && cuEventQuery((CUevent)before) == CUDA_ERROR_NOT_READY;
+	int r = *behind ? 0 : cuEventRecord((CUevent)start, s);
 	if (!r) r = cuGraphLaunch(exec, s);
 	if (!r) r = cuEventRecord((CUevent)end, s);
 	return r;

@@ -16,8 +16,9 @@ struct pg_launch {
 };
 
 int pg_launch(uintptr_t function, uintptr_t stream, const struct pg_launch *l, void *params);
-// pg_replay launches a graph between two events, all in one call.
-int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t start, uintptr_t end);
+// pg_replay launches a graph between two events, all in one call. The first is left out, and *behind is 1, where `before`
+// (0: none), an event of the same stream, has not happened yet: that is when the graph begins then.
+int pg_replay(uintptr_t stream, CUgraphExec exec, uintptr_t before, uintptr_t start, uintptr_t end, int *behind);
 
 // pg_elapsed is the time between two events in ms.
 int pg_elapsed(uintptr_t start, uintptr_t end, float *ms);

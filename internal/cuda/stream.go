@@ -197,9 +197,21 @@ func (s *Stream) EndCapture() (Graph, error) {
 	return g, nil
 }
 
-// Replay launches the graph between two events, all in one crossing.
-func (g *Graph) Replay(s *Stream, start, end *Event) error {
-	return check("graph launch", C.pg_replay(s.raw(), g.exec, raw(&start.Event), raw(&end.Event)))
+// Replay launches the graph between two events, all in one crossing, and gives the event at which it begins. An event
+// between two graphs takes the device a few microseconds: if before, the last event of the stream or nil, is
+// still to come, it is that one, and start is left out.
+func (g *Graph) Replay(s *Stream, before, start, end *Event) (began *Event, err error) {
+	last, behind := C.uintptr_t(0), C.int(0)
+	if before != nil {
+		last = raw(&before.Event)
+	}
+	if err := check("graph launch", C.pg_replay(s.raw(), g.exec, last, raw(&start.Event), raw(&end.Event), &behind)); err != nil {
+		return nil, err
+	}
+	if behind != 0 {
+		return before, nil
+	}
+	return start, nil
 }
 
 // Destroy frees the graph.

@@ -82,6 +82,7 @@ type Backend struct {
 	pinned   []unsafe.Pointer // to free
 
 	steps  [stepRing]step
+	last   *cuda.Event // where the step that was issued last ends; nil before the first
 	issued kernels.Ticket
 	open   *step // launched and not sampled
 	run    runState

@@ -196,5 +196,7 @@ func (g *graphs) destroy() error {
 // replay launches a step's graph, which finds its message by counting steps.
 func (b *Backend) replay(s *step, g *graph) {
 	s.message.set(mWords, s.message.n)
-	b.fail("graph", g.exec.Replay(&b.compute, &s.start, &s.end))
+	began, err := g.exec.Replay(&b.compute, b.last, &s.start, &s.end)
+	b.fail("graph", err)
+	s.began, b.last = began, &s.end
 }

@@ -33,6 +33,7 @@ type step struct {
 	results []int32 // of the ring: see sample_filter.cuh
 	start   cuda.Event
 	end     cuda.Event
+	began   *cuda.Event // start, or the end of the step before if that was under way when this was launched
 	result  kernels.Result
 
 	tokens, seqs, logits int    // of the batch
@@ -74,7 +75,7 @@ func (b *Backend) initSteps() error {
 	if err != nil {
 		return err
 	}
-	b.run.step = nil
+	b.run.step, b.last = nil, nil
 	for i := range b.steps {
 		s := &b.steps[i]
 		s.results = results[i*resultWords : (i+1)*resultWords]
@@ -134,6 +135,7 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 // runForward issues the step op by op.
 func (b *Backend) runForward(s *step, queryStart, lens []int32, decodes int, forward func()) {
 	b.fail("launch", s.start.Record(&b.compute))
+	s.began = &s.start
 	b.run.step = s
 	b.beginPrepare()
 	b.send(&s.message, true)
@@ -276,6 +278,7 @@ func (b *Backend) Sample(batch *kernels.SampleBatch) kernels.Ticket {
 		b.end(kernels.OpSample, sampleBytes(len(batch.Index), b.shape.Vocab), 0)
 	}
 	b.fail(kernels.OpSample, s.end.Record(&b.compute))
+	b.last = &s.end
 	b.setResult(s, len(batch.Index))
 	b.graphs.captureWanted(b)
 	return s.ticket
@@ -369,7 +372,7 @@ func (b *Backend) Wait(t kernels.Ticket) (*kernels.Result, error) {
 		}
 	}
 	if err == nil {
-		s.result.Duration, err = s.end.Await(&s.start)
+		s.result.Duration, err = s.end.Await(s.began)
 	}
 	if err != nil {
 		b.fail("step", err)
