@@ -65,7 +65,7 @@ template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const D
 	Cursor<F> ahead{start.x, start.y, start.z}, c;
 	ahead.set(of);
 	c = ahead;
-	auto position = [&](const Cursor<F> &at) { return at.tile * F::TILE + warp * F::STEP; };
+	auto position = [&](const Cursor<F> &cursor) { return cursor.tile * F::TILE + warp * F::STEP; };
 	Blocks<F> blocks; // fetched a step before they are needed
 	blocks.fetch(p, ahead, position(ahead));
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

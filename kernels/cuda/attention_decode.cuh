@@ -277,18 +277,6 @@ template <bool L2, int N> __device__ __forceinline__ void read_floats(float (&to
 	}
 }
 
-// Few divides numbers below 16 by one of up to eight.
-struct Few {
-	int inverse;
-
-	__device__ __forceinline__ explicit Few(int n) {
-		float x;
-		asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(x) : "f"((float)n)); // near enough for these
-		inverse = (int)(65536 * x) + 1;
-	}
-	__device__ __forceinline__ int operator()(int x) const { return x * inverse >> 16; }
-};
-
 // Exchange is where a CTA of a cluster that has a unit finds the states of all of them, of the heads
 // that it ends: every active-th one.
 template <int D> struct Exchange {
@@ -303,7 +291,7 @@ template <int D> struct Exchange {
 		uint32_t barrier = shared_address(&received);
 		barrier_init(barrier, 1);
 		barriers_ready();
-		int heads = Few(active)(group - rank + active - 1);
+		int heads = Over(active).up(group - rank);
 		if (heads > 0) barrier_expect(barrier, heads * active * (D + 2) * 4);
 	}
 #endif

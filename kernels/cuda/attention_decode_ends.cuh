@@ -38,8 +38,8 @@ template <class F> struct ClusterEnd {
 
 	__device__ __forceinline__ void set(const DecodeParams &p, const Cursor<F> &c, int active, Exchange<D> &exchange) {
 		int rank = cluster_rank(), head = threadIdx.x / OF, dim = threadIdx.x % OF * N, here = rank + head * active;
-		Few over(active);
-		int each = over(p.group + active - 1), place = over(head), other = head - place * active;
+		Over over(active);
+		int each = over.up(p.group), place = over(head), other = head - place * active;
 		sends = head < p.group, ends = here < p.group;
 		to = remote(shared_address(exchange.states[rank * each + place]) + dim * 4, other), barrier = remote(shared_address(&exchange.received), other);
 		from = shared_address(exchange.states[head]) + dim * 4, step = each * sizeof exchange.states[0], weights = (D - dim) * 4;

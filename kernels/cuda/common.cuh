@@ -88,12 +88,9 @@ enum EpilogueKind {
 	QKV,      // + bias, RoPE; q → query[m], k and v → the token's slot, half
 };
 
-// Top is the likeliest id of some columns of the head, a tile's of gemm_sm90.cu, else eight: what is there instead
-// of the logits of a row of which nobody wants more, from their place on, one behind the other.
-struct Top {
-	float z;
-	int32_t id; // −1: none is above −inf
-};
+// A Top is the likeliest id of some columns of the head, a tile's of gemm_sm90.cu, else eight: its logit and, as the bits of
+// another float, itself, −1 if none is above −inf. They are there instead of the logits of a row of which nobody wants more,
+// from their place on, one behind the other.
 #define TOP_BAD (-2) // a Top's id: a NaN or +inf is among the logits
 
 struct Epilogue {
@@ -207,12 +204,19 @@ static __device__ __forceinline__ void top8(const Epilogue &e, int m, int n, con
 	reinterpret_cast<float2 *>(static_cast<float *>(e.out) + m * e.ld)[n / 8] = make_float2(z, __int_as_float(bad ? TOP_BAD : id));
 }
 
-// put8 stores columns n … n+7 of row m.
-static __device__ __forceinline__ void put8(const Epilogue &e, int m, int n, const float (&y)[8]) {
-	if (m >= e.rows || n >= e.cols) return;
-	float4 *out = reinterpret_cast<float4 *>(static_cast<float *>(e.out) + m * e.ld + n);
-	out[0] = make_float4(y[0], y[1], y[2], y[3]);
-	out[1] = make_float4(y[4], y[5], y[6], y[7]);
+static __device__ __forceinline__ void add8(float (&sum)[8], float4 lo, float4 hi) {
+	sum[0] += lo.x, sum[1] += lo.y, sum[2] += lo.z, sum[3] += lo.w;
+	sum[4] += hi.x, sum[5] += hi.y, sum[6] += hi.z, sum[7] += hi.w;
+}
+
+static __device__ __forceinline__ void store8(float *to, const float (&y)[8]) {
+	reinterpret_cast<float4 *>(to)[0] = make_float4(y[0], y[1], y[2], y[3]);
+	reinterpret_cast<float4 *>(to)[1] = make_float4(y[4], y[5], y[6], y[7]);
+}
+
+// gated8 is gated of four gates and their ups, in halves.
+static __device__ __forceinline__ uint2 gated8(const float (&y)[8]) {
+	return {pack_half(gated(y[0], y[1]), gated(y[2], y[3])), pack_half(gated(y[4], y[5]), gated(y[6], y[7]))};
 }
 
 // epilogue8 ends columns n … n+7 (n a multiple of 8) of row m, with wide stores;
@@ -222,15 +226,14 @@ template <int KIND> static __device__ __forceinline__ void epilogue8(const Epilo
 	if (m >= e.rows || n >= e.cols) return;
 	if constexpr (KIND == STORE) {
 		if (e.whole && !e.whole[m]) return top8(e, m, n, y);
-		put8(e, m, n, y);
+		store8(static_cast<float *>(e.out) + m * e.ld + n, y);
 	} else if constexpr (KIND == RESIDUAL) {
-		float4 *out = reinterpret_cast<float4 *>(static_cast<float *>(e.out) + m * e.ld + n);
-		float4 a = out[0], b = out[1];
-		out[0] = {a.x + y[0], a.y + y[1], a.z + y[2], a.w + y[3]};
-		out[1] = {b.x + y[4], b.y + y[5], b.z + y[6], b.w + y[7]};
+		float *out = static_cast<float *>(e.out) + m * e.ld + n, sum[8];
+		for (int i = 0; i < 8; i++) sum[i] = y[i];
+		add8(sum, reinterpret_cast<const float4 *>(out)[0], reinterpret_cast<const float4 *>(out)[1]);
+		store8(out, sum);
 	} else if constexpr (KIND == SWIGLU) {
-		uint2 v = {pack_half(gated(y[0], y[1]), gated(y[2], y[3])), pack_half(gated(y[4], y[5]), gated(y[6], y[7]))};
-		*reinterpret_cast<uint2 *>(static_cast<half *>(e.out) + m * e.ld + n / 2) = v;
+		*reinterpret_cast<uint2 *>(static_cast<half *>(e.out) + m * e.ld + n / 2) = gated8(y);
 	} else {
 		float a[4] = {y[0], y[2], y[4], y[6]}, b[4] = {y[1], y[3], y[5], y[7]};
 		half *out = qkv_destination(e, m, n);
@@ -254,9 +257,10 @@ static __device__ __forceinline__ float norm_scale(float sum, float inverse, flo
 // A kernel that triggers before it waits lets those behind it begin while several kernels
 // still run. So what a kernel of the layers reads before its wait (weights, norms, biases, angles,
 // positions and slots; in attention's plans the batch; in decode attention the plan, tables, and KV of
-// earlier steps; in layers.cu lengths, tables and its epoch; in sampling the entries and their rows'
-// parameters) must be older than the layers: embed waits and only then triggers. What else a pass begins with, attention of decodes behind their plan, plans
-// behind keep_logit_rows, and sampling behind a message of its own are launched without the attribute.
+// earlier steps; in layers.cu lengths, tables and its epoch; in sampling the header's count and slot,
+// the entries and their rows' parameters) must be older than the layers: embed waits and only then triggers. What else a
+// pass begins with, attention of decodes behind their plan, plans behind keep_logit_rows, and sampling behind a message
+// of its own are launched without the attribute.
 // Nothing is written before a wait but attention's plans, which are read in the layers alone. Every
 // kernel of a step waits; what is launched between steps (counts, load) does not have the attribute.
 

@@ -15,7 +15,8 @@ type embedParams struct {
 
 var _ [80]byte = [unsafe.Sizeof(embedParams{})]byte{}
 
-// planEmbed is a CTA a token.
+// planEmbed is a CTA a token: a thread for eight columns, and a warp more, which looks at the sample entry meanwhile. Warps
+// are whole, for the kernel goes on in whole panels.
 func planEmbed(tokens, hidden int) launch {
-	return grid("embed", "embed", tokens, 1, min(256, roundUp(ceilDiv(hidden, 2), 32))).overlapped()
+	return grid("embed", "embed", tokens, 1, min(256, roundUp(ceilDiv(hidden, 8), 32)+32)).overlapped()
 }

@@ -59,23 +59,6 @@ struct QkvEnd {
 	}
 };
 
-// residual8 is columns n … n+7 of what RESIDUAL adds to.
-static __device__ __forceinline__ void residual8(const Epilogue &e, int m, int n, float4 &lo, float4 &hi) {
-	if (m >= e.rows || n >= e.cols) return;
-	const float4 *at = reinterpret_cast<const float4 *>(static_cast<const float *>(e.out) + m * e.ld + n);
-	lo = at[0], hi = at[1];
-}
-
-static __device__ __forceinline__ void add8(float (&sum)[8], float4 lo, float4 hi) {
-	sum[0] += lo.x, sum[1] += lo.y, sum[2] += lo.z, sum[3] += lo.w;
-	sum[4] += hi.x, sum[5] += hi.y, sum[6] += hi.z, sum[7] += hi.w;
-}
-
-static __device__ __forceinline__ void store8(float *to, const float (&y)[8]) {
-	reinterpret_cast<float4 *>(to)[0] = make_float4(y[0], y[1], y[2], y[3]);
-	reinterpret_cast<float4 *>(to)[1] = make_float4(y[4], y[5], y[6], y[7]);
-}
-
 // partial_tile is where a CTA leaves its piece of a tile of ROWS × COLUMNS sums:
 // two tiles of a CTA can be cut, its first and its last.
 template <int ROWS, int COLUMNS> static __device__ __forceinline__ float *partial_tile(const GemmParams &p, int cta, bool begins) {

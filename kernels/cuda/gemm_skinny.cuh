@@ -151,8 +151,8 @@ template <int BN, int MT, int STAGES, bool NORMED = false> struct Skinny {
 	// a fragment's stores fall into different banks.
 	static __device__ __forceinline__ int merged(int token, int row) { return token * BN + (row ^ ((token / 2 * 8) & (BN - 8) & 24)); }
 
-	// leave writes the sums of tokens first … first+ROUND−1 to the warp's stage. Their places are known from the rows of
-	// merged groups, of which there are up to four, on.
+	// leave writes the sums of the round's ROUND tokens to the warp's stage. left has the places of the first token's rows of
+	// up to four groups of eight; all others lie a constant further.
 	__device__ __forceinline__ void leave(uint32_t to, int round) const {
 #pragma unroll
 		for (int j = 0; j < MT / 8; j++) {

@@ -78,12 +78,13 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	QkvEnd qkv;
 	if (KIND == QKV && ends) qkv.request(p.e, token, column);
 	typename S::template Tokens<16> tokens(p);
-	float4 lo = {}, hi = {}, *residual = reinterpret_cast<float4 *>(static_cast<float *>(p.e.out) + pinned(token * static_cast<int>(p.e.ld) + column));
+	float4 lo = {}, hi = {}, *residual = nullptr;
+	if (KIND == RESIDUAL) residual = reinterpret_cast<float4 *>(static_cast<float *>(p.e.out) + pinned(token * static_cast<int>(p.e.ld) + column));
 	bool adds = KIND == RESIDUAL && ends && column < p.e.cols;
 	asm volatile("" : "+r"(ring), "+r"(first), "+r"(end)); // known here
 	S s;
 	cluster_wait(); // all have their barriers
-	grid_wait(tokens.known(), s.known(), ring, residual, adds, first, end, most, sums, mine, there, barrier, merged);
+	grid_wait(NORMED ? 0 : tokens.known(), s.known(), ring, residual, adds, first, end, most, sums, mine, there, barrier, merged);
 	if constexpr (NORMED) {
 		norm.read(*normed);
 		norm.make(*normed, memory + HEAD, S::row(p.k));

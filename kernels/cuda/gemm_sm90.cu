@@ -193,6 +193,7 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 	}
 	__device__ __forceinline__ int first_row(int row, int slab) const { return row * R::BM + slab * 64 + (int)threadIdx.x / 32 % 4 * 16; }
 	template <int I> __device__ __forceinline__ void end(Out<BN> out) {
+		static_assert(I == 0 || KIND != RESIDUAL, "aim is of the first rows");
 		out.row += 64 * I;
 		if constexpr (KIND == SWIGLU) out.swiglu(c[I]);
 		else out.template store<KIND == RESIDUAL>(c[I]);

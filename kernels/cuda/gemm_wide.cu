@@ -33,9 +33,6 @@ namespace {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// write_shared writes 8 bytes of the CTA's own.
-__device__ __forceinline__ void write_shared(uint32_t to, float a, float b) { asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(a), "f"(b) : "memory"); }
-
 // read_shared_if reads 16, if wanted, without a branch that loads behind it would wait for.
 __device__ __forceinline__ float4 read_shared_if(bool wanted, uint32_t address) {
 	float4 v;
@@ -206,7 +203,7 @@ template <int KIND> struct End {
 		if constexpr (KIND == STORE) {
 			epilogue8<KIND>(e, m, n, y);
 		} else if constexpr (KIND == SWIGLU) {
-			*static_cast<uint2 *>(out) = {pack_half(gated(y[0], y[1]), gated(y[2], y[3])), pack_half(gated(y[4], y[5]), gated(y[6], y[7]))};
+			*static_cast<uint2 *>(out) = gated8(y);
 		} else {
 			add8(y, lo, hi);
 			store8(static_cast<float *>(out), y);
@@ -218,7 +215,8 @@ template <int KIND> struct End {
 // the CTA that ends its token, without a barrier of the cluster: that would wait for memory.
 // What an output reads beside them is requested before they are made, QKV's before the kernel
 // before has ended: it is older than the layers. Behind the last product every instruction is
-// late: what needs no sum is made before the wait, and sums of up to four CTAs are read at a time.
+// late: what needs no sum is made before the wait, and sums of up to four CTAs are read at a time. (Of tiles of more
+// than two rounds, what a round from the third on needs is made when the one before has ended.)
 template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const GemmParams &p, Wide<BN, MT> &s, const Part &t) {
 	constexpr int OF = BN / 8, ROUNDS = (MT * OF + CONSUMERS - 1) / CONSUMERS;
 	Over over;

@@ -20,9 +20,10 @@ var wideVariants = []wideVariant{
 type wideRing struct{ stages, panels, box int32 }
 
 const (
-	wideTokens = 256      // at most, where the model chooses; twice as many in ways of measured.tsv
-	wideStages = 32       // at most: more would not make a difference
-	wideStep   = 40 << 10 // bytes of a stage of several panels at most
+	wideTokens         = 256      // at most, where the model chooses
+	wideMeasuredTokens = 512      // in ways of measured.tsv
+	wideStages         = 32       // at most: more would not make a difference
+	wideStep           = 40 << 10 // bytes of a stage of several panels at most
 )
 
 const tilesSuffix = "_tiles" // of the kernel of CTAs that have several
@@ -74,17 +75,17 @@ type wideDeal struct {
 	steps      int // of the CTA with most
 }
 
-// wideCandidates are the ways of gemm_wide.cu, for 9 to 256 tokens on Hopper, or 512 with those that are to be measured.
+// wideCandidates are the ways of gemm_wide.cu, for up to 256 tokens on Hopper, or 512 with those that are to be measured.
 func wideCandidates(s gemmShape, a arch, measured bool) (all []candidate) {
-	more := 1
+	most := wideTokens
 	if measured {
-		more = 2
+		most = wideMeasuredTokens
 	}
-	if !streams(s, a) || s.m > wideTokens*more {
+	if !streams(s, a) || s.m > most {
 		return nil
 	}
 	for _, v := range wideVariants {
-		if s.m <= 64 && v.mt > 64 || s.m > 4*v.mt*more {
+		if s.m <= 64 && v.mt > 64 {
 			continue
 		}
 		for _, d := range v.deals(s, a) {

@@ -135,7 +135,7 @@ struct Attention {
 	__device__ __forceinline__ int start() const { return piece.first + warp * F::STEP; } // of the warp
 
 	// request asks for a warp's keys and values; what is no token's yet, and the token's own, becomes zeros. It is
-	// decode attention's issue in a loop: code is what a CTA has little room for (performance.md, "Code").
+	// decode attention's Copies in a loop: code is what a CTA has little room for (performance.md, "Code").
 	__device__ __forceinline__ void request(int layer, int position) {
 		constexpr int CHUNKS = D / 8, ROWS = 32 / CHUNKS; // rows that an instruction copies
 		if (position < piece.last) {
@@ -158,6 +158,7 @@ struct Attention {
 	// attend makes the CTA's piece of attention, or all of it.
 	__device__ __forceinline__ void attend(int layer, uint32_t epoch) {
 		if (piece.first >= piece.last) return;
+		Lane<F> at(lane);
 		int queries = group() * D / 2;
 #pragma unroll 1
 		for (int i = threadIdx.x; i < queries + (piece.last == piece.length ? D : 0); i += CONSUMERS) { // and the token's key, and value
@@ -179,7 +180,6 @@ struct Attention {
 		c.token = c.head = 0;
 		state.reset();
 		state.read(State<D>::query(q, c, lane));
-		Lane<F> at(lane);
 #pragma unroll 1
 		for (int position = start(); position < piece.last; position += F::TILE) {
 			if (position != start()) request(layer, position);

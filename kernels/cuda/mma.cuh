@@ -53,8 +53,9 @@ __device__ __forceinline__ float4 read_shared_now(uint32_t address) {
 	return v;
 }
 
-// write_shared writes a number there, or 16 bytes.
+// write_shared writes a number there, two, or four.
 __device__ __forceinline__ void write_shared(uint32_t address, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory"); }
+__device__ __forceinline__ void write_shared(uint32_t address, float a, float b) { asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(a), "f"(b) : "memory"); }
 __device__ __forceinline__ void write_shared(uint32_t address, float4 v) {
 	asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
 }

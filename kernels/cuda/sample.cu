@@ -130,6 +130,9 @@ struct Entry {
 		e = p.entries[i];
 		r = p.state[e.row].params;
 	}
+	// tops says whether the head left Tops alone, splits how many parts there are.
+	__device__ __forceinline__ bool tops(const SampleParams &p) const { return p.tops > 0 && plain(r, e); }
+	__device__ __forceinline__ int splits(const SampleParams &p) const { return tops(p) ? (p.tops + SPLIT_TOPS - 1) / SPLIT_TOPS : p.splits; }
 	__device__ __forceinline__ bool draws() const { return there && r.temperature != 0 && e.mask != CHECK; }
 	// filters says of one that draws whether all of its ids are one CTA's work.
 	__device__ __forceinline__ bool filters(const SampleParams &p) const {
@@ -137,18 +140,13 @@ struct Entry {
 	}
 };
 
-// splits_of are an entry's parts.
-static __device__ __forceinline__ int splits_of(const SampleParams &p, const RowParams &r, const SampleEntry &e) {
-	return p.tops > 0 && plain(r, e) ? (p.tops + SPLIT_TOPS - 1) / SPLIT_TOPS : p.splits;
-}
-
 PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ SampleParams p) {
 	Entry entry(p, blockIdx.y);
 	const SampleEntry &e = entry.e;
 	const RowParams &r = entry.r;
 	const float *row = p.logits + e.index * p.ld;
-	bool tops = p.tops > 0 && plain(r, e);
-	grid_wait(row, static_cast<int>(tops));
+	bool tops = entry.tops(p);
+	grid_wait(row, tops);
 	grid_trigger();
 	if (!entry.there) return;
 	__shared__ float z[SPLIT], shared[8];
@@ -206,7 +204,7 @@ static __device__ void draw(const SampleParams &p, int entry, bool whole) {
 	__shared__ Best shared[16];
 	const Entry of(p, entry);
 	const SampleEntry &e = of.e;
-	Row row = row_of(p, splits_of(p, of.r, e), entry);
+	Row row = row_of(p, of.splits(p), entry);
 	if (row.bad) return;
 	Drawer drawer(of.r, e.position, row.first.z, row.first.id);
 	const float *z = (has_edits(of.r, e) ? p.edited : p.logits) + e.index * p.ld;
@@ -247,7 +245,7 @@ static __device__ int drawn(const SampleParams &p, const Entry &of, const Row &r
 PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ SampleParams p) {
 	int entry = blockIdx.x;
 	const Entry of(p, entry);
-	int splits = splits_of(p, of.r, of.e), slot = p.header[RESULT_SLOT]; // older, too
+	int splits = of.splits(p), slot = p.header[RESULT_SLOT]; // older, too
 	grid_wait(splits, slot);
 	grid_trigger();
 	if (!of.there) return;

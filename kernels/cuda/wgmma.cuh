@@ -99,7 +99,7 @@ __device__ __forceinline__ uint64_t further(uint64_t operand, int bytes) {
 // uniform registers, and products follow each other at once.
 __device__ __forceinline__ uint32_t uniform(uint32_t x) { return __shfl_sync(~0u, x, 0); }
 
-// pinned is the thread's x, by a way that the compiler cannot go again: it would rather make x anew, behind a wait, than keep it.
+// pinned, for whole warps, is the thread's x, by a way that the compiler cannot go again: it would rather make x anew, behind a wait, than keep it.
 __device__ __forceinline__ uint32_t pinned(uint32_t x) { return __shfl_sync(~0u, x, threadIdx.x % 32); }
 
 // proxy_fence makes this thread's shared memory writes visible to wgmma.
@@ -122,12 +122,13 @@ __device__ __forceinline__ int cluster_size() {
 	return n;
 }
 
-// Over divides by the size of the cluster, up to eight, what is at most 8,192: other divisions
+// Over divides by the size of the cluster, or another number up to eight, what is at most 8,192: other divisions
 // are forty instructions each (TestOver).
 struct Over {
 	int size, inverse;
 
-	__device__ __forceinline__ Over() : size(cluster_size()) {
+	__device__ __forceinline__ Over() : Over(cluster_size()) {}
+	__device__ __forceinline__ explicit Over(int n) : size(n) {
 		float x;
 		asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(x) : "f"((float)size)); // near enough for these
 		inverse = (int)(65536 * x) + 1;
