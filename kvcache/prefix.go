@@ -79,13 +79,19 @@ func (m *Manager) holds(id BlockID, tokens []int32) bool {
 	return slices.Equal(m.tokens[int(id)*size:(int(id)+1)*size], tokens)
 }
 
+// Fills says whether computed tokens fill a block that was not yet offered to the prefix
+// index: most decodes fill none, and need not call Publish.
+func (m *Manager) Fills(t *BlockTable, computed int) bool {
+	return (t.hashed+1)*m.cfg.BlockSize <= computed
+}
+
 // Publish enters the blocks that computed tokens fill into the prefix index.
 // tokens are the sequence's ids, at least computed of them; computed never
 // covers a token whose KV a launched step has yet to write. salt is the
 // sequence's. A table with content from before a ResetPrefixCache publishes
 // nothing.
 func (m *Manager) Publish(t *BlockTable, tokens []int32, salt string, computed int) {
-	if (t.hashed+1)*m.cfg.BlockSize <= computed { // most decodes fill no block
+	if m.Fills(t, computed) {
 		m.publishFull(t, tokens, salt, computed)
 	}
 }

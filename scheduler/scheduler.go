@@ -286,28 +286,49 @@ func (s *Scheduler) explain(out *Output) {
 // scheduleDecodes gives every running sequence that lacks one token its token,
 // making room from the end of the running queue where blocks run short. It counts
 // those that wait for copies, and those that lack more, in the same walk.
+//
+// Hundreds of decodes are a step's most work: what launch and advance do for any number of
+// tokens is done here for one, with sums that stay in registers, into entries that are there.
 func (s *Scheduler) scheduleDecodes(out *Output) {
 	s.prefilling = 0
 	// Only sequences at or after the present one are preempted, so the queue
 	// does not shift under the loop.
-	for i := 0; i < s.running.len(); i++ {
-		q := s.running.all()[i]
-		if n := q.need(); n != 1 {
+	running := s.running.all()
+	scheduled, n, context := slices.Grow(out.Scheduled, len(running))[:len(running)], 0, 0
+	for i := 0; i < len(running); i++ {
+		q := running[i]
+		if need := q.need(); need != 1 {
 			switch {
 			case q.transfer != 0:
 				out.Loading++
-			case n > 1:
+			case need > 1:
 				s.prefilling++
 			}
 			continue
 		}
-		blocks := q.Table.Len()
-		if s.kv.Grow(&q.Table, q.Launched+1) || s.makeRoom(out, q, i) {
-			out.Load.add(q.Launched, 1, true)
-			s.launch(out, q, 1, blocks)
+		firstNew := q.Table.Len()
+		if !s.kv.Grow(&q.Table, q.Launched+1) {
+			room := s.makeRoom(out, q, i)
+			if running = s.running.all(); !room {
+				continue
+			}
 		}
+		e := &scheduled[n]
+		n++
+		// Field by field: a literal would be made elsewhere, and copied.
+		e.Seq, e.Start, e.NumTokens, e.epoch, e.Sample, e.Resumed = q, q.Launched, 1, q.epoch, true, q.reset
+		if q.reset {
+			q.reset, firstNew = false, 0
+		}
+		e.FirstNewBlock = firstNew
+		q.lastStep = out.Step
+		q.Launched++
+		q.Pending++
+		context += q.Launched
 	}
-	out.NumDecodes = len(out.Scheduled)
+	out.Scheduled, out.NumDecodes = scheduled[:n], n
+	out.Load.Decodes, out.Load.Context = n, int64(context)
+	s.slots += n
 }
 
 // launch enters n tokens of q into the step. Table entries from firstNew on are

@@ -25,22 +25,23 @@ func (s *Scheduler) Update(out *Output, results []Result, took time.Duration) {
 	s.traceUpdate(out, results, took)
 	s.model.Observe(out.Load, took)
 	for i := range out.Scheduled {
-		e, r := &out.Scheduled[i], results[i]
+		e, r := &out.Scheduled[i], &results[i]
 		q := e.Seq
 		if e.Sample {
 			q.Pending--
-		}
-		if q.Status == Finished {
-			continue
-		}
-		if e.Sample && r.Token < 0 && !r.Finish {
-			panic(fmt.Sprintf("scheduler: sequence %d got no token and does not finish", q.ID))
-		}
-		if e.Sample && r.Token >= 0 {
+			if q.Status == Finished {
+				continue
+			}
+			if r.Token < 0 {
+				s.failed(q, r)
+				continue
+			}
 			q.Tokens = append(q.Tokens, r.Token)
 		}
-		if failed := e.Sample && r.Token < 0; !failed && q.Status == Running && q.epoch == e.epoch {
-			s.computed(q, e.Start+e.NumTokens)
+		if q.Status == Running && q.epoch == e.epoch {
+			if q.NumComputed = e.Start + e.NumTokens; q.forked || s.kv.Fills(&q.Table, q.NumComputed) {
+				s.share(q)
+			}
 		}
 		if e.Sample && r.Finish {
 			s.finish(q)
@@ -48,11 +49,19 @@ func (s *Scheduler) Update(out *Output, results []Result, took time.Duration) {
 	}
 }
 
-// computed advances q: full blocks are published, forks of its prompt may start.
-func (s *Scheduler) computed(q *Sequence, tokens int) {
-	q.NumComputed = tokens
-	s.kv.Publish(&q.Table, q.Tokens, q.CacheSalt, tokens)
-	if q.forked && tokens >= q.PromptLen {
+// failed ends q, which got no token: nothing of the step is kept.
+func (s *Scheduler) failed(q *Sequence, r *Result) {
+	if !r.Finish {
+		panic(fmt.Sprintf("scheduler: sequence %d got no token and does not finish", q.ID))
+	}
+	s.finish(q)
+}
+
+// share publishes the blocks that q has filled, and lets the forks of its prompt start once
+// that is computed.
+func (s *Scheduler) share(q *Sequence) {
+	s.kv.Publish(&q.Table, q.Tokens, q.CacheSalt, q.NumComputed)
+	if q.forked && q.NumComputed >= q.PromptLen {
 		s.unpark(q)
 	}
 }

@@ -39,7 +39,7 @@ var mutants = []mutant{
 	{"index deletion leaves a gap", "kvcache/index.go", []edit{
 		{"if (i-home)&mask >= (i-gap)&mask {", "if (i-home)&mask > mask {"}}},
 	{"partial block published", "kvcache/prefix.go", []edit{
-		{"	if (t.hashed+1)*m.cfg.BlockSize <= computed {", "	if t.hashed*m.cfg.BlockSize < computed {"},
+		{"	return (t.hashed+1)*m.cfg.BlockSize <= computed\n", "	return t.hashed*m.cfg.BlockSize < computed\n"},
 		{"	for ; (t.hashed+1)*size <= computed; t.hashed++ {", "	for ; (t.hashed+1)*size <= min(computed+1, len(tokens)); t.hashed++ {"}}},
 	{"duplicate published", "kvcache/prefix.go", []edit{
 		{"	if m.index.slots[at] != 0 || m.retired(id) {", "	if m.retired(id) {"}}},
@@ -120,7 +120,7 @@ var mutants = []mutant{
 	{"full swap pool overdrawn", "scheduler/preempt.go", []edit{
 		{"	case !fits:\n", "	case !fits && s.step < 0:\n"}}},
 	{"token of a preempted sequence lost", "scheduler/update.go", []edit{
-		{"		if e.Sample && r.Token >= 0 {\n", "		if e.Sample && r.Token >= 0 && q.epoch == e.epoch {\n"}}},
+		{"			q.Tokens = append(q.Tokens, r.Token)\n", "			if q.epoch == e.epoch {\n				q.Tokens = append(q.Tokens, r.Token)\n			}\n"}}},
 	{"stale step counts as computed", "scheduler/update.go", []edit{
 		{"q.Status == Running && q.epoch == e.epoch", "q.Status == Running"}}},
 	{"resumed before its token is there", "scheduler/admit.go", []edit{
