@@ -242,7 +242,7 @@ func (l *loop) await(s *step) {
 	defer late.Stop()
 	masks := s.masks[:0]
 	for i := range s.out.Scheduled {
-		e, q := &s.out.Scheduled[i], s.requests[i]
+		e, q := &s.out.Scheduled[i], s.request(i)
 		if !e.Sample {
 			continue
 		}

@@ -68,11 +68,11 @@ func (l *loop) deliver(s *step, device time.Duration) {
 		if end.keep {
 			l.stats.GenerationTokens++
 		}
-		l.forget(s.requests[end.place], end.verdict)
+		l.forget(s.request(end.place), end.verdict)
 	}
 	l.publish()
 	for i := range s.ends {
-		s.requests[s.ends[i].place].finish(s.ends[i].verdict)
+		s.request(s.ends[i].place).finish(s.ends[i].verdict)
 	}
 	if !l.e.info.Overlapped || len(l.news) <= toldDirectly {
 		l.news = l.waker.tell(l.news)
@@ -83,41 +83,44 @@ func (l *loop) deliver(s *step, device time.Duration) {
 // and keeps log probabilities. Sequences that ended meanwhile get none of it. It aborts
 // those that cannot go on.
 func (l *loop) judge(s *step, result *kernels.Result) {
-	drawn, touched := 0, int32(0)
-	s.results = s.results[:len(s.requests)]
-	for i, q := range s.requests {
+	drawn, touched, told := 0, int32(0), l.news
+	results := s.results[:len(s.out.Scheduled)]
+	for i := range s.out.Scheduled {
 		e := &s.out.Scheduled[i]
 		if !e.Sample || !e.Live() {
-			s.results[i] = scheduler.Result{}
+			results[i] = scheduler.Result{}
 			if e.Sample {
 				drawn++
 			}
 			continue
 		}
+		q := requestOf(e.Seq)
 		// Update will append to the last token's line. Looked at here, it comes while the
 		// lines of the next requests do: nothing waits for it.
 		touched ^= q.seq.Tokens[len(q.seq.Tokens)-1]
-		n, token := q.outputs()+1, result.Tokens[drawn]
-		v := judge(token, n, int(q.minTokens), int(q.maxTokens), q.stopIDs)
-		s.results[i] = scheduler.Result{Token: token, Finish: v.finish != FinishNone}
-		if v.finish != FinishNone {
-			s.ends = append(s.ends, ending{i, v})
-		} else {
-			l.news = append(l.news, news{&q.stream, n})
+		n, token, keep := q.outputs()+1, result.Tokens[drawn], true
+		if goesOn(token, n, int(q.minTokens), int(q.maxTokens), q.stopIDs) {
+			results[i] = scheduler.Result{Token: token}
+			told = append(told, news{&q.stream, n})
 			if q.guide != nil {
 				l.guides.begin(q, token, n)
 			}
+		} else {
+			v := judge(token, n, int(q.minTokens), int(q.maxTokens), q.stopIDs)
+			results[i] = scheduler.Result{Token: token, Finish: true}
+			s.ends, keep = append(s.ends, ending{i, v}), v.keep
 		}
-		if v.keep && q.logprobs {
+		if keep && q.logprobs {
 			lo := drawn * l.e.cfg.MaxLogprobs
 			hi := lo + q.stream.top
 			q.stream.putLogprobs(n-1, result.Logprobs[drawn], result.Ranks[drawn], result.TopIDs[lo:hi], result.TopLogprobs[lo:hi])
 		}
 		drawn++
 	}
+	s.results, l.news = results, told
 	l.touched = touched
 	for i, place := range s.checked {
-		if q := s.requests[place]; result.Tokens[drawn+i] < 0 && s.out.Scheduled[place].Live() {
+		if q := s.request(place); result.Tokens[drawn+i] < 0 && s.out.Scheduled[place].Live() {
 			s.ends = append(s.ends, ending{place, verdict{finish: FinishError, err: ErrNotNumbers}})
 			l.sched.Abort(&q.seq) // before Update, which would publish the chunk's blocks
 		}

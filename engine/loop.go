@@ -119,7 +119,7 @@ func (l *loop) overlapped() error {
 			next = l.schedule()
 		}
 		if next != nil {
-			if next.guided || next.out.NumDecodes < len(next.requests) {
+			if next.guided || next.out.NumDecodes < len(next.out.Scheduled) {
 				l.tell(next)
 			}
 			l.launch(next)
@@ -220,8 +220,8 @@ func (l *loop) countDecisions(out *scheduler.Output) {
 func (l *loop) launch(s *step) {
 	s.start = time.Now()
 	if s.guides {
-		for _, q := range s.requests {
-			if q.guide != nil && !q.guide.begun {
+		for i := range s.out.Scheduled {
+			if q := s.request(i); q.guide != nil && !q.guide.begun {
 				l.guides.begin(q, -1, 0)
 			}
 		}
@@ -277,9 +277,10 @@ func (l *loop) keepWarm() {
 		return
 	}
 	touched, s := l.touched, l.awaited
-	n := len(s.requests)
+	n := len(s.out.Scheduled)
 	results, told := s.results[:n], l.news[:min(n, cap(l.news))] // which will be written
-	for i, q := range s.requests {
+	for i := range s.out.Scheduled {
+		q := s.request(i)
 		touched ^= int32(s.out.Scheduled[i].Start) ^ results[i].Token
 		if i < len(told) {
 			touched ^= int32(told[i].tokens)

@@ -12,13 +12,12 @@ import (
 // step is one step between its launch and its collection. There are two, used
 // in turn: one may be packed while the other is on the device.
 type step struct {
-	out      *scheduler.Output
-	requests []*request // of out.Scheduled
-	resumed  []*request // of these, those whose rows are new to them
-	results  []scheduler.Result
-	ends     []ending // of those that go no further
-	checked  []int    // places in out.Scheduled of what draws no token: the last entries of sample
-	record   scheduler.Record
+	out     *scheduler.Output
+	resumed []*request // those whose rows are new to them
+	results []scheduler.Result
+	ends    []ending // of those that go no further
+	checked []int    // places in out.Scheduled of what draws no token: the last entries of sample
+	record  scheduler.Record
 
 	batch   kernels.Batch
 	sample  kernels.SampleBatch
@@ -37,11 +36,10 @@ type step struct {
 // of long sequences.
 func newStep(maxTokens, maxSeqs int) *step {
 	return &step{
-		requests: make([]*request, 0, maxSeqs),
-		resumed:  make([]*request, 0, maxSeqs),
-		results:  make([]scheduler.Result, 0, maxSeqs),
-		ends:     make([]ending, 0, maxSeqs),
-		checked:  make([]int, 0, maxSeqs),
+		resumed: make([]*request, 0, maxSeqs),
+		results: make([]scheduler.Result, 0, maxSeqs),
+		ends:    make([]ending, 0, maxSeqs),
+		checked: make([]int, 0, maxSeqs),
 		batch: kernels.Batch{
 			Tokens:     make([]int32, 0, maxTokens),
 			Rows:       make([]int32, 0, maxSeqs),
@@ -60,21 +58,22 @@ func newStep(maxTokens, maxSeqs int) *step {
 }
 
 func (s *step) reset(out *scheduler.Output) {
-	clear(s.requests)
 	clear(s.resumed)
 	clear(s.ends)
 	clear(s.updates)
 	s.out = out
-	s.requests, s.resumed, s.results, s.ends, s.checked = s.requests[:0], s.resumed[:0], s.results[:0], s.ends[:0], s.checked[:0]
+	s.resumed, s.results, s.ends, s.checked = s.resumed[:0], s.results[:0], s.ends[:0], s.checked[:0]
 	b := &s.batch
 	b.Tokens, b.Rows, b.SeqLens, b.LogitRows = b.Tokens[:0], b.Rows[:0], b.SeqLens[:0], b.LogitRows[:0]
-	b.QueryStart = append(b.QueryStart[:0], 0)
 	b.NumDecodes = out.NumDecodes
 	s.sample.Index, s.sample.Rows, s.sample.Positions = s.sample.Index[:0], s.sample.Rows[:0], s.sample.Positions[:0]
 	s.updates, s.blocks = s.updates[:0], s.blocks[:0]
 	clear(s.masks)
 	s.guides, s.guided, s.sample.Masks, s.sample.Checks = false, false, nil, 0
 }
+
+// request is that of the i-th of out.Scheduled.
+func (s *step) request(i int) *request { return requestOf(s.out.Scheduled[i].Seq) }
 
 // runner turns the scheduler's output into batches. It keeps a row of device
 // state for each sequence from admission to its end or preemption, so that a
@@ -87,6 +86,8 @@ type runner struct {
 	limit   int     // rows that may be given
 	steps   [2]*step
 	turn    int
+
+	identity []int32 // 0, 1, 2, …, which decodes number in a step
 }
 
 func newRunner(backend kernels.Backend, forward func(*kernels.Batch), maxTokens, maxSeqs int) *runner {
@@ -96,6 +97,9 @@ func newRunner(backend kernels.Backend, forward func(*kernels.Batch), maxTokens,
 	}
 	for i := range r.steps {
 		r.steps[i] = newStep(maxTokens, maxSeqs)
+	}
+	for i := range maxSeqs + 1 {
+		r.identity = append(r.identity, int32(i))
 	}
 	return r
 }
@@ -142,30 +146,32 @@ func (r *runner) pack(out *scheduler.Output) *step {
 	s := r.steps[r.turn]
 	r.turn = 1 - r.turn
 	s.reset(out)
-	s.requests = s.requests[:len(out.Scheduled)]
+	n, guides := len(out.Scheduled), false
+	rows, lens := s.batch.Rows[:n], s.batch.SeqLens[:n]
 	for i := range out.Scheduled {
 		e := &out.Scheduled[i]
 		q := requestOf(e.Seq)
-		s.requests[i] = q
-		if e.Resumed {
-			r.takeRow(q)
-			s.resumed = append(s.resumed, q)
-		}
-		if e.Resumed || q.moved || e.FirstNewBlock < e.Seq.Table.Len() {
+		if q.moved || e.FirstNewBlock < e.Seq.Table.Len() { // all blocks are new to who resumes
+			if e.Resumed {
+				r.takeRow(q)
+				s.resumed = append(s.resumed, q)
+			}
 			s.update(q, e)
 		}
-		s.guides = s.guides || q.guide != nil
+		rows[i], lens[i] = q.row, int32(e.Start+e.NumTokens)
+		guides = guides || q.guide != nil
 		if !e.Sample {
 			s.checked = append(s.checked, i)
 		}
 	}
-	s.guided = s.guides && slices.ContainsFunc(out.Scheduled, func(e scheduler.Scheduled) bool { return e.Sample && requestOf(e.Seq).guide != nil })
-	s.addDecodes()
-	for i := out.NumDecodes; i < len(out.Scheduled); i++ {
-		s.add(s.requests[i], &out.Scheduled[i])
+	s.batch.Rows, s.batch.SeqLens, s.guides = rows, lens, guides
+	s.guided = guides && slices.ContainsFunc(out.Scheduled, func(e scheduler.Scheduled) bool { return e.Sample && requestOf(e.Seq).guide != nil })
+	s.addDecodes(r.identity)
+	for i := out.NumDecodes; i < n; i++ {
+		s.add(s.request(i), &out.Scheduled[i])
 	}
 	for _, i := range s.checked {
-		s.check(s.requests[i], &out.Scheduled[i], i)
+		s.check(s.request(i), &out.Scheduled[i], i)
 	}
 	return s
 }
@@ -191,22 +197,22 @@ func (s *step) update(q *request, e *scheduler.Scheduled) {
 	s.updates = append(s.updates, u)
 }
 
-// addDecodes packs the decodes, each of which draws a token. Hundreds of them are one
-// loop, over slices that are long enough.
-func (s *step) addDecodes() {
+// addDecodes packs the decodes, each of which draws a token: of hundreds only the tokens are
+// a loop, over a slice that is long enough, the rest is copied.
+func (s *step) addDecodes(identity []int32) {
 	n, b, sample := s.out.NumDecodes, &s.batch, &s.sample
-	b.Tokens, b.Rows, b.QueryStart, b.SeqLens, b.LogitRows = b.Tokens[:n], b.Rows[:n], b.QueryStart[:n+1], b.SeqLens[:n], b.LogitRows[:n]
-	sample.Index, sample.Rows, sample.Positions = sample.Index[:n], sample.Rows[:n], sample.Positions[:n]
-	for i, q := range s.requests[:n] {
+	tokens := b.Tokens[:n]
+	for i := range tokens {
 		e := &s.out.Scheduled[i]
 		token := kernels.FromDevice
-		if e.Start < len(q.seq.Tokens) {
-			token = q.seq.Tokens[e.Start]
+		if e.Start < len(e.Seq.Tokens) {
+			token = e.Seq.Tokens[e.Start]
 		}
-		at, length := int32(i), int32(e.Start+1)
-		b.Tokens[i], b.Rows[i], b.QueryStart[i+1], b.SeqLens[i], b.LogitRows[i] = token, q.row, at+1, length, at
-		sample.Index[i], sample.Rows[i], sample.Positions[i] = at, q.row, length
+		tokens[i] = token
 	}
+	b.Tokens = tokens
+	b.QueryStart, b.LogitRows = append(b.QueryStart[:0], identity[:n+1]...), append(b.LogitRows, identity[:n]...)
+	sample.Index, sample.Rows, sample.Positions = append(sample.Index, identity[:n]...), append(sample.Rows, b.Rows[:n]...), append(sample.Positions, b.SeqLens[:n]...)
 }
 
 // add packs q's tokens. The one that the last step draws, which the host does
@@ -219,9 +225,7 @@ func (s *step) add(q *request, e *scheduler.Scheduled) {
 	for range end - known {
 		b.Tokens = append(b.Tokens, kernels.FromDevice)
 	}
-	b.Rows = append(b.Rows, q.row)
 	b.QueryStart = append(b.QueryStart, int32(len(b.Tokens)))
-	b.SeqLens = append(b.SeqLens, int32(end))
 	b.LogitRows = append(b.LogitRows, int32(len(b.Tokens)-1))
 	if e.Sample {
 		s.draw(q, end, len(b.LogitRows)-1)

@@ -23,18 +23,22 @@ type verdict struct {
 	err    error
 }
 
-// judge decides on the token that would be the output's n-th, counted from 1.
-// stopIDs end a request once it has minTokens tokens; maxTokens, which includes
-// what max_model_len leaves room for, ends it always. The stop id is part of the
-// output.
+// goesOn says that the token that would be the output's n-th, counted from 1, is valid and
+// ends nothing, as nearly all are. stopIDs end a request once it has minTokens tokens;
+// maxTokens, which includes what max_model_len leaves room for, ends it always.
+func goesOn(token int32, n, minTokens, maxTokens int, stopIDs []int32) bool {
+	return token >= 0 && n < maxTokens && (n < minTokens || !slices.Contains(stopIDs, token))
+}
+
+// judge decides on a token, given what goesOn is. The stop id is part of the output.
 func judge(token int32, n, minTokens, maxTokens int, stopIDs []int32) verdict {
 	switch {
+	case goesOn(token, n, minTokens, maxTokens, stopIDs):
+		return verdict{keep: true}
 	case token < 0: // kernels.InvalidToken
 		return verdict{finish: FinishError, err: ErrNotNumbers}
 	case n >= minTokens && slices.Contains(stopIDs, token):
 		return verdict{keep: true, finish: FinishStop, stopID: token}
-	case n >= maxTokens:
-		return verdict{keep: true, finish: FinishLength}
 	}
-	return verdict{keep: true}
+	return verdict{keep: true, finish: FinishLength}
 }
