@@ -279,9 +279,10 @@ func (l *loop) keepWarm() {
 	touched, s := l.touched, l.awaited
 	n := len(s.out.Scheduled)
 	results, told := s.results[:n], l.news[:min(n, cap(l.news))] // which will be written
+	_, parts := l.records.room(n)                                // likewise
 	for i := range s.out.Scheduled {
 		q := s.request(i)
-		touched ^= int32(s.out.Scheduled[i].Start) ^ results[i].Token
+		touched ^= int32(s.out.Scheduled[i].Start) ^ results[i].Token ^ parts[i].start
 		if i < len(told) {
 			touched ^= int32(told[i].tokens)
 		}

@@ -57,12 +57,8 @@ func (r *records) add(record *scheduler.Record, ran []scheduler.Scheduled, start
 		panic(fmt.Sprintf("engine: a step of %d sequences, at most %d are kept", n, len(r.parts)))
 	}
 	r.count++
-	if rest := len(r.parts) - r.end%len(r.parts); n > rest {
-		r.end += rest // a part lies in one piece
-	}
-	r.begin[i], r.sizes[i] = r.end, n
-	parts := r.parts[r.end%len(r.parts):][:n]
-	r.end += n
+	begin, parts := r.room(n)
+	r.begin[i], r.sizes[i], r.end = begin, n, begin+n
 	for j := range parts {
 		e := &ran[j]
 		tokens := int32(e.NumTokens) << 2
@@ -79,6 +75,15 @@ func (r *records) add(record *scheduler.Record, ran []scheduler.Scheduled, start
 	kept.Scheduled = nil
 	kept.Start, kept.Device = start, device
 	return kept
+}
+
+// room is where the next n parts go, and how many come before them, counted from the first ever.
+func (r *records) room(n int) (begin int, parts []part) {
+	begin = r.end
+	if rest := len(r.parts) - begin%len(r.parts); n > rest {
+		begin += rest // a part lies in one piece
+	}
+	return begin, r.parts[begin%len(r.parts):][:n]
 }
 
 // of is what ran in the step that lies at ring[at].
