@@ -197,10 +197,12 @@ func (b *Backend) checkBatch(s *step, batch *kernels.Batch) {
 	}
 	s.tokens, s.seqs, s.logits = n, seqs, len(batch.LogitRows)
 	attended, context, most, size := int64(0), int64(0), int64(b.limits.MaxModelLen), int64(b.limits.BlockSize)
-	starts, lens := batch.QueryStart[:seqs+1], batch.SeqLens[:seqs]
+	starts, lens, rows, tableLen := batch.QueryStart[:seqs+1], batch.SeqLens[:seqs], uint32(b.now.MaxSeqs), b.tableLen
 	for i, row := range batch.Rows {
-		b.checkRow(row)
-		query, length, blocks := int64(starts[i+1]-starts[i]), int64(lens[i]), int64(b.tableLen[row])
+		if uint32(row) >= rows { // a call for each takes longer than looking
+			b.checkRow(row)
+		}
+		query, length, blocks := int64(starts[i+1]-starts[i]), int64(lens[i]), int64(tableLen[row])
 		if query < 0 || length < query || length > most || length > blocks*size {
 			panic(fmt.Sprintf("cuda: sequence %d (row %d): %d query tokens of length %d; MaxModelLen %d, table of %d blocks of %d", i, row, query, length, most, blocks, size))
 		}
@@ -289,9 +291,14 @@ func (b *Backend) checkSamples(s *step, batch *kernels.SampleBatch) {
 	if len(batch.Rows) != n || len(batch.Positions) != n || (batch.Masks != nil && len(batch.Masks) != n) {
 		panic(fmt.Sprintf("cuda: sampling %d logit rows: %d rows, %d positions, %d masks", n, len(batch.Rows), len(batch.Positions), len(batch.Masks)))
 	}
-	for i, index := range batch.Index {
-		b.checkRow(batch.Rows[i])
-		if index < 0 || int(index) >= s.logits {
+	rows, logits := uint32(b.now.MaxSeqs), uint32(s.logits)
+	for _, row := range batch.Rows {
+		if uint32(row) >= rows {
+			b.checkRow(row)
+		}
+	}
+	for _, index := range batch.Index {
+		if uint32(index) >= logits {
 			panic(fmt.Sprintf("cuda: sampling logit row %d of %d", index, s.logits))
 		}
 	}
