@@ -21,6 +21,7 @@ type step struct {
 
 	batch   kernels.Batch
 	sample  kernels.SampleBatch
+	memory  stepMemory
 	updates []kernels.RowUpdate
 	blocks  []int32 // what the updates' Blocks are cut from
 
@@ -32,6 +33,12 @@ type step struct {
 	host   time.Duration
 }
 
+// stepMemory is an empty batch and sample with room for all.
+type stepMemory struct {
+	batch  kernels.Batch
+	sample kernels.SampleBatch
+}
+
 // newStep reserves what a step can need. blocks alone may grow, with the tables
 // of long sequences.
 func newStep(maxTokens, maxSeqs int) *step {
@@ -40,17 +47,19 @@ func newStep(maxTokens, maxSeqs int) *step {
 		results: make([]scheduler.Result, 0, maxSeqs),
 		ends:    make([]ending, 0, maxSeqs),
 		checked: make([]int, 0, maxSeqs),
-		batch: kernels.Batch{
-			Tokens:     make([]int32, 0, maxTokens),
-			Rows:       make([]int32, 0, maxSeqs),
-			QueryStart: make([]int32, 0, maxSeqs+1),
-			SeqLens:    make([]int32, 0, maxSeqs),
-			LogitRows:  make([]int32, 0, maxSeqs),
-		},
-		sample: kernels.SampleBatch{
-			Index:     make([]int32, 0, maxSeqs),
-			Rows:      make([]int32, 0, maxSeqs),
-			Positions: make([]int32, 0, maxSeqs),
+		memory: stepMemory{
+			kernels.Batch{
+				Tokens:     make([]int32, 0, maxTokens),
+				Rows:       make([]int32, 0, maxSeqs),
+				QueryStart: make([]int32, 0, maxSeqs+1),
+				SeqLens:    make([]int32, 0, maxSeqs),
+				LogitRows:  make([]int32, 0, maxSeqs),
+			},
+			kernels.SampleBatch{
+				Index:     make([]int32, 0, maxSeqs),
+				Rows:      make([]int32, 0, maxSeqs),
+				Positions: make([]int32, 0, maxSeqs),
+			},
 		},
 		updates: make([]kernels.RowUpdate, 0, maxSeqs),
 		blocks:  make([]int32, 0, 4*maxSeqs),
@@ -63,13 +72,11 @@ func (s *step) reset(out *scheduler.Output) {
 	clear(s.updates)
 	s.out = out
 	s.resumed, s.results, s.ends, s.checked = s.resumed[:0], s.results[:0], s.ends[:0], s.checked[:0]
-	b := &s.batch
-	b.Tokens, b.Rows, b.SeqLens, b.LogitRows = b.Tokens[:0], b.Rows[:0], b.SeqLens[:0], b.LogitRows[:0]
-	b.NumDecodes = out.NumDecodes
-	s.sample.Index, s.sample.Rows, s.sample.Positions = s.sample.Index[:0], s.sample.Rows[:0], s.sample.Positions[:0]
+	s.batch, s.sample = s.memory.batch, s.memory.sample
+	s.batch.NumDecodes = out.NumDecodes
 	s.updates, s.blocks = s.updates[:0], s.blocks[:0]
 	clear(s.masks)
-	s.guides, s.guided, s.sample.Masks, s.sample.Checks = false, false, nil, 0
+	s.guides, s.guided = false, false
 }
 
 // request is that of the i-th of out.Scheduled.
@@ -87,7 +94,7 @@ type runner struct {
 	steps   [2]*step
 	turn    int
 
-	identity []int32 // 0, 1, 2, …, which decodes number in a step
+	identity []int32 // 0, 1, 2, …: what decodes are called in a step; never written
 }
 
 func newRunner(backend kernels.Backend, forward func(*kernels.Batch), maxTokens, maxSeqs int) *runner {
@@ -197,8 +204,10 @@ func (s *step) update(q *request, e *scheduler.Scheduled) {
 	s.updates = append(s.updates, u)
 }
 
-// addDecodes packs the decodes, each of which draws a token: of hundreds only the tokens are
-// a loop, over a slice that is long enough, the rest is copied.
+// addDecodes packs the decodes, each of which draws a token. Where they are alone, lists that
+// would say the same are one, and those that are the same in each step are identity: what a step
+// of hundreds writes nobody has looked at since the last but one, and it is not in the
+// processor's caches.
 func (s *step) addDecodes(identity []int32) {
 	n, b, sample := s.out.NumDecodes, &s.batch, &s.sample
 	tokens := b.Tokens[:n]
@@ -211,8 +220,14 @@ func (s *step) addDecodes(identity []int32) {
 		tokens[i] = token
 	}
 	b.Tokens = tokens
-	b.QueryStart, b.LogitRows = append(b.QueryStart[:0], identity[:n+1]...), append(b.LogitRows, identity[:n]...)
-	sample.Index, sample.Rows, sample.Positions = append(sample.Index, identity[:n]...), append(sample.Rows, b.Rows[:n]...), append(sample.Positions, b.SeqLens[:n]...)
+	starts, places := identity[:n+1], identity[:n]
+	if n == len(s.out.Scheduled) {
+		b.QueryStart, b.LogitRows = starts, places
+		sample.Index, sample.Rows, sample.Positions = places, b.Rows, b.SeqLens
+		return
+	}
+	b.QueryStart, b.LogitRows = append(b.QueryStart, starts...), append(b.LogitRows, places...)
+	sample.Index, sample.Rows, sample.Positions = append(sample.Index, places...), append(sample.Rows, b.Rows[:n]...), append(sample.Positions, b.SeqLens[:n]...)
 }
 
 // add packs q's tokens. The one that the last step draws, which the host does
