@@ -246,14 +246,16 @@ func (s *Scheduler) Schedule() *Output {
 	return out
 }
 
-// nextOutput is an Output that is not in flight, not that of the last Schedule.
+// nextOutput is an Output that is not in flight, not that of the last Schedule. As a rule it
+// is the one updated last, whose memory is still in the processor's caches: the third is for
+// steps without work.
 func (s *Scheduler) nextOutput() *Output {
-	for {
-		s.slot = (s.slot + 1) % len(s.outputs)
-		if !s.outputs[s.slot].inFlight {
-			return &s.outputs[s.slot]
-		}
+	next := 0
+	for next == s.slot || s.outputs[next].inFlight {
+		next++
 	}
+	s.slot = next
+	return &s.outputs[next]
 }
 
 // explain fills in what the step's record wants to know.

@@ -100,7 +100,7 @@ var mutants = []mutant{
 	{"published before it is computed", "scheduler/scheduler.go", []edit{
 		{"	q.Launched += n\n", "	q.Launched += n\n	s.kv.Publish(&q.Table, q.Tokens, q.CacheSalt, min(q.Launched, len(q.Tokens)))\n"}}},
 	{"output reused in flight", "scheduler/scheduler.go", []edit{
-		{"		if !s.outputs[s.slot].inFlight {", "		if s.slot >= 0 {"}}},
+		{"	for next == s.slot || s.outputs[next].inFlight {", "	for next == s.slot {"}}},
 	{"fork before its parent is there", "scheduler/admit.go", []edit{
 		{"p.Status == Running && p.transfer == 0 && p.NumComputed >= q.PromptLen", "p.Status == Running && p.Launched >= q.PromptLen"}}},
 	{"forks forgotten with their parent", "scheduler/scheduler.go", []edit{
