@@ -43,7 +43,7 @@ type RowUpdate struct {
 }
 
 // SampleBatch says which rows of Logits are drawn from. Entry i belongs to
-// Logits row Index[i].
+// Logits row Index[i]. Its lists may be those of the step's Batch, and stay as they are.
 type SampleBatch struct {
 	Index     []int32    // rows of Logits
 	Rows      []int32    // row whose Sampling applies and whose last token is set
