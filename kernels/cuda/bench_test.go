@@ -117,8 +117,8 @@ func BenchmarkContexts(b *testing.B) {
 }
 
 // BenchmarkWithout is a decode step at 1,184 tokens of context with one operation left out:
-// what is saved is what the operation costs beside the others. Of one sequence a product that is left out
-// takes its norm along, and without norms other kernels make the products. Its layers are never one launch here, as they are
+// what is saved is what the operation costs beside the others. Of one sequence, and where products share a norm, one that is
+// left out takes it along, and without norms other kernels, or ends, make the products. Its layers are never one launch here, as they are
 // of small models where nothing is left out.
 func BenchmarkWithout(b *testing.B) {
 	const context = 1183

@@ -107,9 +107,14 @@ struct Epilogue {
 	// STORE only.
 	const uint8_t *whole; // [M] or NULL: rows whose logits somebody reads; of others only the Tops
 	int32_t sample_vocab; // ids that may be drawn
-	int32_t pad;
+	// A norm that two products make between them (gemm_fold.cuh).
+	int32_t pieces;     // sums of squares of a row
+	float *squares;     // [pieces][M]: left by RESIDUAL, read by SWIGLU and QKV, or NULL
+	half *normed;       // of RESIDUAL: times the norm's weights, like out, or NULL
+	const float *norm;  // of RESIDUAL: [N]
+	float inverse, eps; // 1 / width
 };
-static_assert(sizeof(Epilogue) == 144 && offsetof(Epilogue, bias) == 40 && offsetof(Epilogue, kv) == 72, "layout.go: epilogue");
+static_assert(sizeof(Epilogue) == 176 && offsetof(Epilogue, bias) == 40 && offsetof(Epilogue, kv) == 72, "layout.go: epilogue");
 
 // silu is x / (1 + e^−x), to 2⁻²¹: a division that rounds takes as long as the rest of a product's end.
 static __device__ __forceinline__ float silu(float x) {

@@ -42,6 +42,8 @@ type Config struct {
 	lazy bool
 	// apart issues a single token's layers operation by operation: for tests.
 	apart bool
+	// unfolded gives norms between products kernels of their own: for tests.
+	unfolded bool
 }
 
 // The code paths.

@@ -15,7 +15,7 @@ struct GemmParams {
 	int32_t pad;
 	Epilogue e;
 };
-static_assert(sizeof(GemmParams) == 216 && offsetof(GemmParams, m) == 48 && offsetof(GemmParams, e) == 72, "gemm.go: gemmParams");
+static_assert(sizeof(GemmParams) == 248 && offsetof(GemmParams, m) == 48 && offsetof(GemmParams, e) == 72, "gemm.go: gemmParams");
 
 // EACH_KIND makes the kernels of KERNEL(name of the kind, kind, …).
 #define EACH_KIND(KERNEL, ...) \

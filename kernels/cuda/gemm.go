@@ -15,7 +15,7 @@ type gemmParams struct {
 }
 
 var (
-	_ [216]byte = [unsafe.Sizeof(gemmParams{})]byte{}
+	_ [248]byte = [unsafe.Sizeof(gemmParams{})]byte{}
 	_ [48]byte  = [unsafe.Offsetof(gemmParams{}.m)]byte{}
 	_ [72]byte  = [unsafe.Offsetof(gemmParams{}.e)]byte{}
 )

@@ -15,7 +15,7 @@ struct NormedParams {
 	float eps;
 	int32_t reserved;
 };
-static_assert(sizeof(NormedParams) == 240, "gemm_skinny.go: normedParams");
+static_assert(sizeof(NormedParams) == 272, "gemm_skinny.go: normedParams");
 
 // Norm makes of the residual stream of a step of one token what rmsnorm does, but for the order of
 // the sum, in a row of shared memory. A thread has up to EACH · 4 elements.

@@ -13,7 +13,7 @@ struct GemmPlainParams {
 	int32_t k, pad[3]; // a multiple of 32
 	Epilogue e;
 };
-static_assert(sizeof(GemmPlainParams) == 192, "gemm_plain.go");
+static_assert(sizeof(GemmPlainParams) == 224, "gemm_plain.go");
 
 enum { TILE = 64, STEP = 32 };
 

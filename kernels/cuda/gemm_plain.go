@@ -13,7 +13,7 @@ type gemmPlainParams struct {
 	e          epilogue
 }
 
-var _ [192]byte = [unsafe.Sizeof(gemmPlainParams{})]byte{}
+var _ [224]byte = [unsafe.Sizeof(gemmPlainParams{})]byte{}
 
 // gemmShape is a product: y [m, n] = x [m, k] · w [n, k]ᵀ, ended by kind.
 type gemmShape struct {

@@ -12,7 +12,7 @@ struct StreamParams {
 	// gemm_wide.cu: steps of the ring; panels of a step; rows of a box of x.
 	int32_t stages, panels, box;
 };
-static_assert(sizeof(StreamParams) == 512 && offsetof(StreamParams, g) == 256 && offsetof(StreamParams, stages) == 472, "gemm_sm90.go: sm90Params");
+static_assert(sizeof(StreamParams) == 576 && offsetof(StreamParams, g) == 256 && offsetof(StreamParams, stages) == 504, "gemm_sm90.go: sm90Params");
 
 namespace {
 

@@ -22,6 +22,8 @@
 // piece ends; the ring runs on meanwhile. Weights do not depend on the kernel
 // before: the first stages are requested before it has finished.
 //
+// The end of a residual in a cluster leaves what the norm behind it is made of, if the product behind that can (gemm_fold.cuh).
+//
 // A step's only token is normed here (gemm_norm.cuh): the kernels _normed_, of rows of up to 1,024,
 // 2,048 and 4,096. Outside clusters they take no less shared memory than those without: three of their
 // CTAs on one multiprocessor are one too few on another, which was 1.6 µs a product (1.5B gate_up, H100).

@@ -35,7 +35,7 @@ func (v skinnyVariant) stage() int { return weightStage + 4*v.mt*2*2048/v.bn }
 const weightStage = 4 * 4096 // its weights
 
 // head is the bytes before the ring in a cluster: a barrier, and sums.
-func (v skinnyVariant) head() int { return 128 + (v.bn*v.mt/8+8)*32 }
+func (v skinnyVariant) head() int { return 128 + v.bn/8*(v.mt+8)*32 }
 
 func (v skinnyVariant) kernel() string { return fmt.Sprintf("gemm_skinny_%d_%d", v.bn, v.mt) }
 
@@ -47,7 +47,7 @@ type normedParams struct {
 	_            int32
 }
 
-var _ [240]byte = [unsafe.Sizeof(normedParams{})]byte{}
+var _ [272]byte = [unsafe.Sizeof(normedParams{})]byte{}
 
 // normedLaunch is the launch of the kernel that makes the norm of a single token, too, of the way of
 // a plan; ok is false where there is none. The row is in shared memory instead of the ring's tokens.

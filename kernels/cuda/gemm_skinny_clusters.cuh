@@ -1,6 +1,7 @@
 // A tile of gemm_skinny.cu that a cluster has.
 #pragma once
 
+#include "gemm_fold.cuh"
 #include "gemm_skinny.cuh"
 
 namespace {
@@ -33,8 +34,8 @@ template <int From = 0, int To = 7> __device__ __forceinline__ void wait_but(int
 // asks for the weights, and the other for the tokens, so that the first tokens do not wait for
 // the last weights. A token that is normed is no copy: all lanes ask for weights.
 //
-// The CTAs end the groups of eight sums in turn. Each adds its warps', and sends them to the
-// one that ends the group, without a barrier of the cluster, which would wait for memory; that
+// The CTAs end the tokens in turn, in groups of eight sums. Each adds its warps', and sends them to the
+// one that ends the token, without a barrier of the cluster, which would wait for memory; that
 // adds them in order of k. Its barrier counts their bytes, so that it does not exit before.
 template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __forceinline__ void share(const GemmParams &p, const NormedParams *normed = nullptr) {
 	grid_trigger(); // what does not depend on this may begin where there is room
@@ -42,7 +43,7 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	constexpr int LANES = NORMED ? 32 : 16; // that ask for weights
 	using S = Skinny<BN, MT, STAGES, NORMED>;
 	constexpr int OF = BN / 8, TURN = WARPS * S::STAGE;          // groups of a token; bytes between a warp's stages
-	constexpr int SUMS = 128, HEAD = SUMS + (OF * MT + MOST) * 32; // before the ring: a barrier, and the sums of all CTAs for the groups that this one ends
+	constexpr int SUMS = 128, HEAD = SUMS + OF * (MT + MOST) * 32; // before the ring: a barrier, and the sums of all CTAs for the groups that this one ends
 	static_assert(S::ROUND == MT && OF * MT <= WARPS * 32, "a thread has a group at most");
 	extern __shared__ __align__(128) char memory[];
 	Over over;
@@ -51,17 +52,17 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	int begin = rank * less + min(rank, more), first = begin + warp, end = begin + less + (rank < more);
 	int before = HEAD + S::row(p.k), stages = (dynamic_shared() - before) / TURN; // before the ring
 	uint32_t received = shared_address(memory), ring = received + before + warp * S::STAGE;
-	int g = threadIdx.x, all = p.m * OF, of = over(g), to = g - of * ctas; // the group of the thread is the of-th that CTA `to` ends
-	int token = g / OF, column = tile * BN + g % OF * 8;
+	int g = threadIdx.x, all = p.m * OF, token = g / OF, turn = over(token), to = token - turn * ctas; // the CTA that ends the thread's group
+	int column = tile * BN + g % OF * 8;
 	bool ends = g < all && to == rank;
-	int most = pinned(over(all + ctas - 1) * 32);       // bytes of the groups that a CTA ends; sums are [CTA that sends][group]
-	uint32_t sums = pinned(received + SUMS + of * 32), mine = sums + rank * most, there = pinned(remote(mine, to)), barrier = pinned(remote(received, to));
+	int most = pinned(over.up(p.m) * OF * 32);          // bytes of the groups that a CTA ends; sums are [CTA that sends][group]
+	uint32_t sums = pinned(received + SUMS + (turn * OF + g % OF) * 32), mine = sums + rank * most, there = pinned(remote(mine, to)), barrier = pinned(remote(received, to));
 	uint32_t merged = pinned(received + before + S::merged(token, g % OF * 8) * 4);
 
 	if (threadIdx.x == 0) {
 		barrier_init(received, 1);
 		barriers_ready();
-		barrier_expect(received, (ctas - 1) * over(all - rank + ctas - 1) * 32);
+		barrier_expect(received, (ctas - 1) * over.up(p.m - rank) * OF * 32);
 	}
 	cluster_arrive_relaxed();
 
@@ -81,6 +82,8 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	float4 lo = {}, hi = {}, *residual = nullptr;
 	if (KIND == RESIDUAL) residual = reinterpret_cast<float4 *>(static_cast<float *>(p.e.out) + pinned(token * static_cast<int>(p.e.ld) + column));
 	bool adds = KIND == RESIDUAL && ends && column < p.e.cols;
+	Folded<OF> folded;
+	if (folds<KIND>(p.e) && adds) folded.request(p.e, column);
 	asm volatile("" : "+r"(ring), "+r"(first), "+r"(end)); // known here
 	S s;
 	cluster_wait(); // all have their barriers
@@ -115,17 +118,21 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	__syncwarp();
 	s.leave(received + before + warp * S::STAGE, 0);
 	__syncthreads();
-	if (g >= all) return;
+	bool together = folds<KIND>(p.e); // warps are
+	if (g >= all && !together) return;
 	float y[8] = {};
 #pragma unroll
 	for (int w = 0; w < WARPS; w++) add8(y, read_shared(merged + w * S::STAGE), read_shared(merged + w * S::STAGE + 16));
-	if (!ends) {
-		send(there, make_float4(y[0], y[1], y[2], y[3]), barrier);
-		send(there + 16, make_float4(y[4], y[5], y[6], y[7]), barrier);
-		return;
+	if (ends) {
+		write_shared(mine, make_float4(y[0], y[1], y[2], y[3]));
+		write_shared(mine + 16, make_float4(y[4], y[5], y[6], y[7]));
+	} else {
+		if (g < all) {
+			send(there, make_float4(y[0], y[1], y[2], y[3]), barrier);
+			send(there + 16, make_float4(y[4], y[5], y[6], y[7]), barrier);
+		}
+		if (!together) return;
 	}
-	write_shared(mine, make_float4(y[0], y[1], y[2], y[3]));
-	write_shared(mine + 16, make_float4(y[4], y[5], y[6], y[7]));
 	barrier_wait(received, 0);
 	float total[8] = {};
 #pragma unroll 1
@@ -144,6 +151,7 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	else if constexpr (KIND == RESIDUAL) {
 		add8(total, lo, hi);
 		if (adds) store8(reinterpret_cast<float *>(residual), total);
+		if (together) folded.leave(p.e, adds, token * static_cast<uint32_t>(p.e.ld) + column, tile * p.e.rows + token, total);
 	} else epilogue8<KIND>(p.e, token, column, total);
 }
 

@@ -34,9 +34,9 @@ func TestPlanGemmSkinnyClusters(t *testing.T) {
 				require.LessOrEqual(t, int(g.Cluster), runs, "each CTA has some of k: %s", name)
 				require.Less(t, runs, skinnyRuns, name)
 				longest := ceilDiv(ceilDiv(runs, int(g.Cluster)), 4) // share of a warp
-				head, stage := 128+(bn*mt/8+8)*32, 4*(4096+2*mt*2048/bn)
+				head, stage := 128+bn/8*(mt+8)*32, 4*(4096+2*mt*2048/bn)
 				require.Zero(t, head%128, name)
-				require.LessOrEqual(t, 128+ceilDiv(s.m*bn/8, int(g.Cluster))*int(g.Cluster)*32, head, "room for sums: %s", name)
+				require.LessOrEqual(t, 128+ceilDiv(s.m, int(g.Cluster))*int(g.Cluster)*bn/8*32, head, "room for sums: %s", name)
 				require.Zero(t, (int(g.Shared)-head)%stage, name)
 				stages := (int(g.Shared) - head) / stage
 				require.True(t, stages >= 1 && stages <= longest, "%d stages: %s", stages, name)
@@ -84,7 +84,7 @@ func TestNormedLaunch(t *testing.T) {
 					require.GreaterOrEqual(t, int(l.Shared), 2*width+(3+bn/16)*4*4096, "the row and the ring: %s", name)
 					continue
 				}
-				head := 128 + (bn+8)*32
+				head := 128 + bn/8*(8+8)*32
 				require.Zero(t, (int(l.Shared)-head-2*width)%(4*4096), name) // these widths are whole runs
 				require.Equal(t, (int(plan.Shared)-head)/(4*(4096+2*8*2048/bn)), (int(l.Shared)-head-2*width)/(4*4096), "stages: %s", name)
 			}

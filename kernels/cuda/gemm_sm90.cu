@@ -31,6 +31,7 @@
 // Measured (H100 80GB HBM3, 2026-11-26, of 989 TFLOP/s): gate_up of the 7B 75 % at 8,192 tokens, 70
 // at 1,024; down 71 and 77, o 69 and 63, qkv (2026-11-27) 70 and 69. From some hundred µs on the card's 700 W
 // decide, for cuBLASLt as well (68 to 79 %).
+#include "gemm_fold.cuh"
 #include "gemm_out.cuh"
 
 struct Sm90Params {
@@ -77,7 +78,7 @@ template <int N, int GROUPS> struct Ring {
 	static constexpr bool STAGED = Qkv<BN>::STAGED;
 	static_assert(!STAGED || Angles::BYTES <= STAGE);
 	static constexpr int OUT = OUT_BYTES * CONSUMERS * 4;
-	static constexpr int ROOM = (227 * 1024 - OUT - 128) / STAGE, STAGES = ROOM < 8 ? ROOM : 8;
+	static constexpr int ROOM = (227 * 1024 - OUT - 128 - BM * 4) / STAGE, STAGES = ROOM < 8 ? ROOM : 8;
 };
 
 // Place is a position in the ring, and the parity of its round.
@@ -148,11 +149,15 @@ template <class R, int KIND> __device__ __forceinline__ void produce(const Sm90P
 __device__ __forceinline__ void wait_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory"); }
 __device__ __forceinline__ void pass_turn(int group) { asm volatile("bar.arrive %0, 256;" ::"r"(1 + group) : "memory"); }
 
+// sync_scales is where consumers and the warps that make scales meet.
+template <class R> __device__ __forceinline__ void sync_scales() { asm volatile("bar.sync 4, %0;" ::"n"(R::CONSUMERS * 128 + 96) : "memory"); }
+
 template <class R, int KIND, bool TURNS> struct Consumer {
 	static constexpr int BN = R::BN;
 	static constexpr int SLABS = TURNS ? 2 : 1; // of 64 tokens
+	static constexpr bool SCALES = !TURNS && (KIND == SWIGLU || KIND == QKV && BN <= 144); // beyond that registers do not do
 	const Sm90Params &p;
-	uint32_t ring, full, empty;
+	uint32_t ring, full, empty, scales;
 	float *mine;
 	int group; // of consumers
 	float c[SLABS][BN / 2];
@@ -190,6 +195,12 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 				}
 			}
 		wgmma_commit();
+	}
+	// scale multiplies the sums by what a norm makes of their tokens.
+	__device__ __forceinline__ void scale(float (&c)[BN / 2], int row) const {
+		float by[2] = {read_shared_number(scales + row * 4), read_shared_number(scales + (row + 8) * 4)};
+#pragma unroll
+		for (int i = 0; i < BN / 2; i++) c[i] *= by[i / 2 % 2];
 	}
 	__device__ __forceinline__ int first_row(int row, int slab) const { return row * R::BM + slab * 64 + (int)threadIdx.x / 32 % 4 * 16; }
 	template <int I> __device__ __forceinline__ void end(Out<BN> out) {
@@ -234,6 +245,10 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 			if (KIND == QKV) qkv.turned(rows);
 			wgmma_wait<0>();
 			release(before, t.ctas);
+			if (SCALES && scaled<KIND>(p.g.e)) {
+				if (tile == 0) sync_scales<R>();
+				scale(c[0], row + threadIdx.x % 32 / 4);
+			}
 			if constexpr (KIND == QKV) qkv.end(c[0], rows, [&] { release(own, t.ctas); });
 			else end<0>(out);
 			if constexpr (TURNS) end<1>(out);
@@ -244,7 +259,7 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 template <class R, int KIND, bool TURNS = false> __device__ __forceinline__ void project(const Sm90Params &p) {
 	extern __shared__ __align__(1024) char memory[];
 	float *out = reinterpret_cast<float *>(memory + R::STAGES * R::STAGE);
-	uint32_t ring = shared_address(memory), full = shared_address(out) + R::OUT, empty = full + 8 * R::STAGES;
+	uint32_t ring = shared_address(memory), full = shared_address(out) + R::OUT, empty = full + 8 * R::STAGES, scales = empty + 8 * R::STAGES;
 	asm volatile("" : "+r"(ring), "+r"(full), "+r"(empty)); // or the compiler makes them again at every step
 	bool several = cluster_size() > 1;
 	if (threadIdx.x == 0) {
@@ -258,6 +273,11 @@ template <class R, int KIND, bool TURNS = false> __device__ __forceinline__ void
 	else __syncthreads();
 	if (threadIdx.x < 128) {
 		fewer_registers<40>();
+		if (Consumer<R, KIND, TURNS>::SCALES && scaled<KIND>(p.g.e) && threadIdx.x >= 32) { // of a step of one tile of tokens
+			grid_wait();
+			make_scales<2, 8>(p.g.e, 0, 1, p.g.m, scales, threadIdx.x - 32, 96);
+			sync_scales<R>();
+		}
 		if (R::STAGED || threadIdx.x == 0) produce<R, KIND>(p, ring, full, empty);
 		grid_wait();
 		grid_trigger();
@@ -265,7 +285,7 @@ template <class R, int KIND, bool TURNS = false> __device__ __forceinline__ void
 	} else {
 		more_registers<R::CONSUMERS == 2 ? 232 : 152>();
 		grid_wait();
-		Consumer<R, KIND, TURNS> s{p, ring, full, empty, out + (threadIdx.x / 32 - 4) * (OUT_BYTES / 4), (int)uniform(threadIdx.x / 128 - 1)};
+		Consumer<R, KIND, TURNS> s{p, ring, full, empty, scales, out + (threadIdx.x / 32 - 4) * (OUT_BYTES / 4), (int)uniform(threadIdx.x / 128 - 1)};
 		s.consume();
 	}
 	if (several) { // neither leaves while the other may write to it

@@ -16,16 +16,19 @@ type sm90Params struct {
 	x, w tensorMap
 	g    gemmParams
 	ring wideRing
-	_    [24]byte
+	_    [60]byte
 }
 
 var (
-	_ [512]byte = [unsafe.Sizeof(sm90Params{})]byte{}
+	_ [576]byte = [unsafe.Sizeof(sm90Params{})]byte{}
 	_ [256]byte = [unsafe.Offsetof(sm90Params{}.g)]byte{}
-	_ [472]byte = [unsafe.Offsetof(sm90Params{}.ring)]byte{}
+	_ [504]byte = [unsafe.Offsetof(sm90Params{}.ring)]byte{}
 )
 
-const sm90Step = 64 // columns of k of a step
+const (
+	sm90Step      = 64  // columns of k of a step
+	sm90ScaledQKV = 144 // columns of the widest tile of QKV that takes a norm's scales
+)
 
 // sm90Variant is a kernel of gemm_sm90.cu: tiles of so many tokens × bn outputs, of both (or all
 // three) warpgroups together or, of SwiGLU, of one by turns.
@@ -54,11 +57,11 @@ func (v sm90Variant) takes(kind epilogueKind) bool {
 	return kind == epilogueSwiGLU || !v.turns && (v.rows == 128 || kind == epilogueStore)
 }
 
-// shared is the ring, the outputs of each warp on their way, and the barriers.
+// shared is the ring, the outputs of each warp on their way, the barriers, and scales of tokens.
 func (v sm90Variant) shared() int {
 	const most, warp = 227 << 10, 16 * 36 * 4
 	out, stage := v.rows/16*warp, (v.rows+v.bn)*sm90Step*2
-	return min(8, (most-out-128)/stage)*(stage+16) + out
+	return min(8, (most-out-128-4*v.rows)/stage)*(stage+16) + out + 4*v.rows
 }
 
 // sm90Candidates are the ways of gemm_sm90.cu, for more than 64 tokens on Hopper: one CTA a

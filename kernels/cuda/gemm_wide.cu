@@ -19,7 +19,8 @@
 // of fewer than 64 tokens, what wgmma reads beyond are other bytes of the ring, and the sums
 // of those rows are not used. So a stage takes no more than its bytes, and the ring has as
 // many as there is room for: of gate_up of the 0.5B, all weights are on their way before the
-// kernel before has finished. A warp is the producer. (Fewer weights ahead of a CTA's first
+// kernel before has finished. A warp is the producer, and one makes what a norm before is still to be multiplied by
+// (gemm_fold.cuh). (Fewer weights ahead of a CTA's first
 // tokens, lest those wait behind them, cost 3 to 9 % of a step.)
 //
 // Bytes: 2·n·k of weights once; 2·m·k of tokens a tile, from L2. FLOPs: 2·m·n·k.
@@ -27,9 +28,12 @@
 // Measured by what leaving it out of a step of 64 tokens saves (BenchmarkWithout, H100 80GB HBM3,
 // 2026-11-26, weights in rows then, of 3.35 TB/s): 7B gate_up 90 µs, 90 %; down 50, 81 %; o 12, 63 %; qkv 17, 59 %; 1.5B gate_up 19 µs,
 // 86 %; down 12, 68 %; 0.5B gate_up 8.9 µs, 58 %; down 7.7, 34 %.
+#include "gemm_fold.cuh"
 #include "gemm_ring.cuh"
 
 namespace {
+
+constexpr int THREADS = CONSUMERS + 64;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -38,6 +42,13 @@ __device__ __forceinline__ float4 read_shared_if(bool wanted, uint32_t address) 
 	float4 v;
 	asm volatile("{.reg .pred p; setp.ne.b32 p, %5, 0; @p ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];}" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address), "r"((int)wanted) : "memory");
 	return v;
+}
+
+// power_of_two is the least that is not less.
+__host__ __device__ constexpr int power_of_two(int n) {
+	int p = 1;
+	while (p < n) p *= 2;
+	return p;
 }
 
 template <int BN, int MT> struct Wide : Ring {
@@ -51,6 +62,7 @@ template <int BN, int MT> struct Wide : Ring {
 	int panel, tokens, size;  // bytes of a panel of x, of a step's tokens and of a stage
 	int rank, ctas;           // of the cluster
 	uint32_t received, sums;  // barrier of the cluster's sums, and where they arrive
+	uint32_t scales;          // of the tokens that the CTA ends, in turn
 	uint32_t to[2], there[2]; // where sums of the thread's two tokens go, 0 of one that there is not; barriers of the CTAs that end them
 	float c[COLUMNS / 2];
 
@@ -60,7 +72,7 @@ template <int BN, int MT> struct Wide : Ring {
 		// wgmma reads 64 rows of the last panel, and at last the ring holds a tile's sums.
 		place(shared, max(max(count * size, count * size - panels * WEIGHTS - panel + 64 * BK * 2), p.box * TILE_LD * 4), count);
 		rank = cluster_rank(), ctas = cluster_size();
-		received = empty + 8 * count, sums = (received + 8 + 15) / 16 * 16;
+		received = empty + 8 * count, scales = received + 8, sums = (scales + MT * 4 + 15) / 16 * 16;
 		make_barriers(count);
 		if (threadIdx.x == 0) barrier_init(received, 1);
 		barriers_ready();
@@ -141,6 +153,20 @@ template <int BN, int MT> struct Wide : Ring {
 	}
 	__device__ __forceinline__ float sum(int group, int i) const { return c[4 * group + i]; }
 
+	// total adds the eight sums there of all CTAs of the cluster, `next` bytes apart, in order of k.
+	__device__ __forceinline__ void total(float (&y)[8], uint32_t at, int next) const {
+		if (ctas == 1) return add8(y, read_shared(at), read_shared(at + 16));
+		float4 lo[4], hi[4];
+#pragma unroll
+		for (int i = 0; i < 4; i++) lo[i] = read_shared_if(i < ctas, at + i * next), hi[i] = read_shared_if(i < ctas, at + i * next + 16);
+		add8(y, lo[0], hi[0]);
+#pragma unroll
+		for (int i = 1; i < 4; i++)
+			if (i < ctas) add8(y, lo[i], hi[i]);
+#pragma unroll 1
+		for (int i = 4; i < ctas; i++) add8(y, read_shared(at + i * next), read_shared(at + i * next + 16));
+	}
+
 	// each gives the sums, eight weights of a token at a time, to fn(token, weight, values): of
 	// every 32 weights, four threads turn their pairs into eight for each. One body for all of
 	// them: it is long.
@@ -180,33 +206,43 @@ template <int BN, int MT> struct Wide : Ring {
 	}
 };
 
+// sync_scales is where consumers and the warp that makes scales meet.
+__device__ __forceinline__ void sync_scales() { asm volatile("bar.sync 2, %0;" ::"n"(CONSUMERS + 32) : "memory"); }
+
 // End is what becomes of eight sums. Where they go is known once they have a place, QKV's what is read beside them, too.
 template <int KIND> struct End {
-	void *out = nullptr; // NULL: nothing is stored
-	int m, n;            // of STORE
-	float4 lo, hi;       // of RESIDUAL
+	void *out = nullptr;      // NULL: nothing is stored; of a residual see to
+	int m, n;                 // of STORE
+	uint32_t to = 0, squares; // of RESIDUAL, in elements: of the sums, plus one, or 0; of their squares' sum
+	float4 lo, hi;            // of RESIDUAL
 	QkvEnd qkv;
 
-	__device__ __forceinline__ void place(const Epilogue &e, int row, int column) {
+	__device__ __forceinline__ void place(const Epilogue &e, int row, int column, int tile) {
 		if constexpr (KIND == QKV) qkv.request(e, row, column), out = qkv.out;
+		else if constexpr (KIND == RESIDUAL) to = row < e.rows && column < e.cols ? row * static_cast<uint32_t>(e.ld) + column + 1 : 0, squares = tile * e.rows + row;
 		else if (row >= e.rows || column >= e.cols) out = nullptr;
 		else if constexpr (KIND == SWIGLU) out = static_cast<half *>(e.out) + row * e.ld + column / 2;
 		else out = static_cast<float *>(e.out) + row * e.ld + column, m = row, n = column;
 	}
+	__device__ __forceinline__ uint32_t known() const { return KIND == RESIDUAL ? to | squares : depends(out); }
+	__device__ __forceinline__ float *residual(const Epilogue &e) const { return static_cast<float *>(e.out) + (to - 1); }
 	// request asks for what the kernel before has written.
-	__device__ __forceinline__ void request() {
-		if (KIND == RESIDUAL && out) lo = static_cast<const float4 *>(out)[0], hi = static_cast<const float4 *>(out)[1];
+	__device__ __forceinline__ void request(const Epilogue &e) {
+		if (KIND == RESIDUAL && to) lo = reinterpret_cast<const float4 *>(residual(e))[0], hi = reinterpret_cast<const float4 *>(residual(e))[1];
 	}
 	__device__ __forceinline__ void end(const Epilogue &e, float (&y)[8]) const {
-		if constexpr (KIND == QKV) return qkv.end(e, y);
-		if (!out) return;
-		if constexpr (KIND == STORE) {
-			epilogue8<KIND>(e, m, n, y);
-		} else if constexpr (KIND == SWIGLU) {
-			*static_cast<uint2 *>(out) = gated8(y);
-		} else {
+		if constexpr (KIND == QKV) {
+			qkv.end(e, y);
+		} else if constexpr (KIND == RESIDUAL) {
+			if (!to) return;
 			add8(y, lo, hi);
-			store8(static_cast<float *>(out), y);
+			store8(residual(e), y);
+		} else if (!out) {
+			return;
+		} else if constexpr (KIND == STORE) {
+			epilogue8<KIND>(e, m, n, y);
+		} else {
+			*static_cast<uint2 *>(out) = gated8(y);
 		}
 	}
 };
@@ -216,59 +252,59 @@ template <int KIND> struct End {
 // What an output reads beside them is requested before they are made, QKV's before the kernel
 // before has ended: it is older than the layers. Behind the last product every instruction is
 // late: what needs no sum is made before the wait, and sums of up to four CTAs are read at a time. (Of tiles of more
-// than two rounds, what a round from the third on needs is made when the one before has ended.)
+// than two rounds, what a round from the third on needs is made when the one before has ended.) Of a residual, a
+// power of two of threads has a token, so that its squares are added by shuffles.
 template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const GemmParams &p, Wide<BN, MT> &s, const Part &t) {
-	constexpr int OF = BN / 8, ROUNDS = (MT * OF + CONSUMERS - 1) / CONSUMERS;
+	constexpr bool EVEN = KIND == RESIDUAL;
+	constexpr int OF = BN / 8, LANES = EVEN ? power_of_two(OF) : OF, ROUNDS = (MT * LANES + CONSUMERS - 1) / CONSUMERS;
 	Over over;
 	bool several = s.ctas > 1;
-	int rows = min(MT, p.m - t.row * MT), all = over.up(rows - s.rank) * OF; // groups of eight
-	int g = threadIdx.x, next = over.up(rows) * BN * 4, gap = several ? 0 : (Wide<BN, MT>::TILE_LD - BN) * 4; // bytes to another CTA's sums; between tokens
-	uint32_t at = g < all ? (several ? s.sums : s.ring) + g * 32 + g / OF * gap : 0; // 0: the thread ends nothing
+	int rows = min(MT, p.m - t.row * MT), mine = over.up(rows - s.rank), all = mine * LANES; // tokens that the CTA ends; groups of eight
+	int g = threadIdx.x, next = over.up(rows) * BN * 4, line = several ? BN * 4 : Wide<BN, MT>::TILE_LD * 4; // bytes to another CTA's sums; from token to token
+	auto ends = [&](int g) { return g < all && (LANES == OF || g % LANES < OF); };
+	uint32_t at = (several ? s.sums : s.ring) + (ends(g) ? g / LANES * line + g % LANES * 32 : 0);
 	End<KIND> end, second; // of two rounds
-	auto place = [&](End<KIND> &end, int g) { end.place(p.e, t.row * MT + g / OF * s.ctas + s.rank, t.column * BN + g % OF * 8); };
-	if (several && g == 0) barrier_expect(s.received, s.ctas * all * 32);
+	auto place = [&](End<KIND> &end, int g) { end.place(p.e, t.row * MT + g / LANES * s.ctas + s.rank, t.column * BN + g % LANES * 8, t.column); };
+	if (several && g == 0) barrier_expect(s.received, s.ctas * mine * OF * 32);
 	s.aim(rows);
-	if (at) place(end, g);
-	if (ROUNDS == 2 && g + CONSUMERS < all) place(second, g + CONSUMERS);
+	if (ends(g)) place(end, g);
+	if (ROUNDS == 2 && ends(g + CONSUMERS)) place(second, g + CONSUMERS);
+	Folded<EVEN ? LANES : 1> folded;
+	if (folds<KIND>(p.e) && end.to) folded.request(p.e, t.column * BN + g % LANES * 8); // of all rounds
 	if (several) cluster_wait(); // all have their barriers
-	grid_wait(s.known(), at, next, end.out, second.out);
-	end.request();
-	second.request();
+	grid_wait(s.known(), at, next, end.known(), second.known());
+	end.request(p.e);
+	second.request(p.e);
 	s.template multiply<false>(t.steps);
 	if (several) {
 		s.spread();
+		if (scaled<KIND>(p.e)) sync_scales();
 		barrier_wait(s.received, 0);
 	} else {
 		sync_consumers(); // all products with the ring are done
 		s.leave();
-		sync_consumers();
+		if (scaled<KIND>(p.e)) sync_scales();
+		else sync_consumers();
 	}
-	if (!at) return;
+	if (EVEN ? g / 32 * 32 >= all : !ends(g)) return;
 	for (;;) {
 		float y[8] = {};
-		float4 lo[4], hi[4];
-		if (several)
-#pragma unroll
-			for (int i = 0; i < 4; i++) lo[i] = read_shared_if(i < s.ctas, at + i * next), hi[i] = read_shared_if(i < s.ctas, at + i * next + 16);
-		else lo[0] = read_shared(at), hi[0] = read_shared(at + 16);
-		add8(y, lo[0], hi[0]);
-		if (several) {
-#pragma unroll
-			for (int i = 1; i < 4; i++)
-				if (i < s.ctas) add8(y, lo[i], hi[i]);
-#pragma unroll 1
-			for (int i = 4; i < s.ctas; i++) add8(y, read_shared(at + i * next), read_shared(at + i * next + 16));
+		s.total(y, at, next);
+		if (scaled<KIND>(p.e)) {
+			float scale = read_shared_number(s.scales + g / LANES * 4);
+			for (float &x : y) x *= scale;
 		}
 		end.end(p.e, y);
+		if (folds<KIND>(p.e)) folded.leave(p.e, end.to, end.to - 1, end.squares, y);
 		g += CONSUMERS;
-		if (ROUNDS == 1 || g >= all) return;
-		at += CONSUMERS * 32 + (g / OF - (g - CONSUMERS) / OF) * gap;
+		if (ROUNDS == 1 || (EVEN ? g - (int)threadIdx.x : g) >= all) return;
+		if (ends(g)) at += (g / LANES - (g - CONSUMERS) / LANES) * line + (g % LANES - (g - CONSUMERS) % LANES) * 32;
 		if (ROUNDS == 2) {
 			end = second;
-		} else {
+		} else if (ends(g)) {
 			place(end, g);
-			end.request();
-		}
+			end.request(p.e);
+		} else end.to = 0;
 	}
 }
 
@@ -283,6 +319,12 @@ template <int KIND, bool SEVERAL, int BN, int MT> __device__ __forceinline__ voi
 	if (threadIdx.x >= CONSUMERS) {
 		if (threadIdx.x == CONSUMERS) produce(p, s, parts);
 		grid_wait();
+		if constexpr (!SEVERAL)
+			if (scaled<KIND>(p.g.e) && threadIdx.x >= CONSUMERS + 32) {
+				int first = parts.shared.row * MT;
+				make_scales<2, 16>(p.g.e, first + s.rank, s.ctas, Over().up(min(MT, p.g.m - first) - s.rank), s.scales, threadIdx.x % 32, 32);
+				sync_scales();
+			}
 		__syncwarp();
 		if (!SEVERAL && s.ctas > 1) cluster_wait();
 		return;
@@ -306,8 +348,8 @@ template <int, bool, int, int> __device__ void project(const StreamParams &) {}
 } // namespace
 
 #define KERNEL(NAME, KIND, BN, MT) \
-	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_wide_##BN##_##MT##_##NAME(const __grid_constant__ StreamParams p) { project<KIND, false, BN, MT>(p); } \
-	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_wide_##BN##_##MT##_tiles_##NAME(const __grid_constant__ StreamParams p) { project<KIND, true, BN, MT>(p); }
+	PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_wide_##BN##_##MT##_##NAME(const __grid_constant__ StreamParams p) { project<KIND, false, BN, MT>(p); } \
+	PG_KERNEL void __launch_bounds__(THREADS, 1) gemm_wide_##BN##_##MT##_tiles_##NAME(const __grid_constant__ StreamParams p) { project<KIND, true, BN, MT>(p); }
 #define WIDE(BN, MT) EACH_KIND(KERNEL, BN, MT)
 
 WIDE(32, 64)

@@ -24,6 +24,7 @@ const (
 	wideMeasuredTokens = 512      // in ways of measured.tsv
 	wideStages         = 32       // at most: more would not make a difference
 	wideStep           = 40 << 10 // bytes of a stage of several panels at most
+	wideThreads        = 320
 )
 
 const tilesSuffix = "_tiles" // of the kernel of CTAs that have several
@@ -52,14 +53,14 @@ func (v wideVariant) wBox() int {
 func (v wideVariant) stage(box, panels int) int { return panels * (box + v.bn) * sm90Step * 2 }
 
 // shared is the ring, with room for what wgmma reads behind it and for a tile's sums, the
-// barriers, and the sums of the cluster for the tokens that a CTA ends.
+// barriers, scales of tokens, and the sums of the cluster for the tokens that a CTA ends.
 func (v wideVariant) shared(m int, r wideRing, cluster int) int {
 	box, panels, stages, ld := int(r.box), int(r.panels), int(r.stages), v.bn
 	if v.bn%16 == 0 {
 		ld += 8
 	}
 	ring := stages * v.stage(box, panels)
-	bytes := 1024 + max(ring, ring-(panels*v.bn+box-64)*sm90Step*2, box*ld*4) + 16*stages + 32
+	bytes := 1024 + max(ring, ring-(panels*v.bn+box-64)*sm90Step*2, box*ld*4) + 16*stages + 32 + 4*v.mt
 	if cluster > 1 {
 		bytes += ceilDiv(min(m, v.mt), cluster) * cluster * v.bn * 4
 	}
@@ -89,7 +90,7 @@ func wideCandidates(s gemmShape, a arch, measured bool) (all []candidate) {
 			continue
 		}
 		for _, d := range v.deals(s, a) {
-			g := gemmPlan{launch: grid("gemm_wide", v.kernel(), d.ctas, 1, 288), tiles: int32(ceilDiv(s.n, v.bn))}
+			g := gemmPlan{launch: grid("gemm_wide", v.kernel(), d.ctas, 1, wideThreads), tiles: int32(ceilDiv(s.n, v.bn))}
 			g.Shared, g.PDL, g.Cluster = uint32(v.shared(s.m, d.ring, d.cluster)), 1, uint32(d.cluster)
 			if d.ends > 1 {
 				g.per, g.kernel = 1, g.kernel+tilesSuffix

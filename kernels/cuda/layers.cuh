@@ -46,7 +46,7 @@ struct LayersParams {
 	uint32_t pace;                              // clocks from one copy of weights to the next, at least
 	float eps, scale, inverse;                  // scale: log2(e) / √d; inverse: 1 / width
 };
-static_assert(sizeof(LayersParams) == 376, "layers.go: layersParams");
+static_assert(sizeof(LayersParams) == 408, "layers.go: layersParams");
 
 // Words are where values are on their way, each with its epoch.
 struct Words {

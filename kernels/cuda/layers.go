@@ -38,7 +38,7 @@ type layersParams struct {
 
 var (
 	_ [layerWeightsBytes]byte = [unsafe.Sizeof(layerWeights{})]byte{}
-	_ [376]byte               = [unsafe.Sizeof(layersParams{})]byte{}
+	_ [408]byte               = [unsafe.Sizeof(layersParams{})]byte{}
 )
 
 const (

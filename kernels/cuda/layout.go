@@ -39,7 +39,9 @@ type epilogue struct {
 	bias, rope, positions, slots   ptr
 	kv                             pagedKV
 	whole                          ptr
-	sampleVocab, _                 int32
+	sampleVocab, pieces            int32
+	squares, normed, norm          ptr // see gemm_fold.cuh
+	inverse, eps                   float32
 }
 
 const splitIDs = 8192 // ids of a CTA of the sampler
@@ -47,7 +49,7 @@ const splitIDs = 8192 // ids of a CTA of the sampler
 var (
 	_ [56]byte                = [unsafe.Sizeof(pagedKV{})]byte{}
 	_ [88]byte                = [unsafe.Sizeof(batchPtrs{})]byte{}
-	_ [144]byte               = [unsafe.Sizeof(epilogue{})]byte{}
+	_ [176]byte               = [unsafe.Sizeof(epilogue{})]byte{}
 	_ [40]byte                = [unsafe.Offsetof(epilogue{}.bias)]byte{}
 	_ [72]byte                = [unsafe.Offsetof(epilogue{}.kv)]byte{}
 	_ [4 * rowParamWords]byte = [unsafe.Sizeof(rowParams{})]byte{}

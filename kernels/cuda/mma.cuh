@@ -46,6 +46,13 @@ __device__ __forceinline__ float4 read_shared(uint32_t address) {
 	return v;
 }
 
+// read_shared_number reads one.
+__device__ __forceinline__ float read_shared_number(uint32_t address) {
+	float v;
+	asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(address) : "memory");
+	return v;
+}
+
 // read_shared_now is not put off by the compiler to where its outcome is wanted.
 __device__ __forceinline__ float4 read_shared_now(uint32_t address) {
 	float4 v;

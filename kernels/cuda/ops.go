@@ -31,15 +31,20 @@ func (b *Backend) Embed(weight kernels.Weight) {
 	b.beginLayers()
 }
 
-// RMSNorm implements kernels.Backend. That of a single token is left to the product behind it: a
-// profile counts its time there, and its own record is empty.
+// RMSNorm implements kernels.Backend. That of a single token is left to the product behind it, and one between two products
+// that can is made by these: a profile counts its time there, and its own record is empty.
 func (b *Backend) RMSNorm(weight kernels.Weight) {
 	w := b.operand(kernels.OpRMSNorm, weight, weightNorm, b.shape.Hidden, 1)
 	if b.later(layerNorm, b.layerAt(), weight) {
 		return
 	}
+	folded := b.fold(w)
 	b.begin(kernels.OpRMSNorm)
 	b.run.spent = false
+	if folded {
+		b.finish(kernels.OpRMSNorm, kernels.Normed, 0, 0)
+		return
+	}
 	if b.run.tokens == 1 && b.tap == nil && !b.limits.BatchInvariant && b.omit != string(kernels.OpRMSNorm) {
 		b.run.norm = w
 		b.finish(kernels.OpRMSNorm, kernels.Normed, 0, 0)
@@ -147,12 +152,33 @@ func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
 	if b.later(op, b.layerAt(), weight) {
 		return
 	}
-	b.run.part = part
+	l := linear{w, x, part}
+	if b.folds(l) {
+		b.run.held = l
+		return
+	}
+	b.linear(l, nil)
+}
+
+// linear is a Linear: the part of a layer that it ends, for the profiler.
+type linear struct {
+	w    *weight
+	x    operandX
+	part string
+}
+
+// linear issues it; if norm is not nil, it leaves what that is made of.
+func (b *Backend) linear(l linear, norm *weight) {
+	b.run.part = l.part
 	b.begin(kernels.OpLinear)
-	b.gemm(kernels.OpLinear, epilogueResidual, x, b.run.tokens, w, epilogue{out: b.ws.hidden, ld: int64(stride(b.shape.Hidden))})
-	b.finishProduct(kernels.OpLinear, kernels.Hidden, b.run.tokens, w, 8*b.shape.Hidden)
+	e := epilogue{out: b.ws.hidden, ld: int64(stride(b.shape.Hidden))}
+	if norm != nil {
+		e.squares, e.pieces, e.normed, e.norm = b.ws.squares, b.run.pieces, b.ws.normed, norm.data
+	}
+	b.gemm(kernels.OpLinear, epilogueResidual, l.x, b.run.tokens, l.w, e)
+	b.finishProduct(kernels.OpLinear, kernels.Hidden, b.run.tokens, l.w, 8*b.shape.Hidden)
 	b.run.part = ""
-	if src == kernels.MLP {
+	if l.x.like == kernels.MLP {
 		b.run.layer++
 	}
 }
@@ -199,6 +225,10 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 	shape := gemmShape{m: m, n: w.rows, k: w.width, kind: kind, invariant: b.limits.BatchInvariant}
 	if b.run.spent && x.data == b.ws.normed {
 		panic(fmt.Sprintf("cuda: %s (layer %d) of a Normed of %d tokens that another product has read", op, b.run.layer, m))
+	}
+	if b.run.pieces > 0 && x.data == b.ws.normed {
+		e.squares, e.pieces, e.inverse, e.eps = b.ws.squares, b.run.pieces, 1/float32(b.shape.Hidden), b.shape.RMSEps
+		b.run.pieces, b.run.spent = 0, true
 	}
 	if plan, ok := b.planGemm(shape); ok {
 		p := plan.params(shape, b.ws.gemm)
@@ -342,6 +372,7 @@ func (b *Backend) begin(op kernels.Op) {
 	if op != kernels.OpQKV && op != kernels.OpGateUp {
 		b.makeNorm()
 	}
+	b.release()
 	b.ranges.Push(string(op))
 	b.profiler.begin(b)
 }

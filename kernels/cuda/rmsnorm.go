@@ -2,7 +2,12 @@
 
 package cuda
 
-import "unsafe"
+import (
+	"strings"
+	"unsafe"
+
+	"github.com/pagoda-engine/pagoda/kernels"
+)
 
 // rmsnormParams is RMSNormParams.
 type rmsnormParams struct {
@@ -28,4 +33,77 @@ func planRMSNorm(rows, hidden int) launch {
 		kernel = "rmsnorm_2"
 	}
 	return grid("rmsnorm", kernel, rows, 1, threads).overlapped()
+}
+
+// foldedTokens is the tokens of the largest step whose norms are folded into products (gemm_fold.cuh), leastColumns the fewest
+// outputs of a tile that leaves a sum of squares.
+const foldedTokens, leastColumns = 512, 16
+
+// leavesNorm says whether the kernel of a residual's way leaves what the norm behind it is made of.
+func (p *productPlan) leavesNorm() bool {
+	switch p.image {
+	case "gemm_wide":
+		return !strings.HasSuffix(p.kernel, tilesSuffix)
+	case "gemm_skinny":
+		return strings.HasSuffix(p.kernel, clustersSuffix)
+	}
+	return false
+}
+
+// takesNorm says whether the kernel of a way to make a product behind a norm, of m tokens, makes of that what is left to do:
+// those of gemm_sm90.cu that have registers for it, of one tile of tokens.
+func (p *productPlan) takesNorm(kind epilogueKind, m int) bool {
+	switch p.image {
+	case "gemm_wide":
+		return !strings.HasSuffix(p.kernel, tilesSuffix)
+	case "gemm_sm90":
+		columns, turns := 2*p.wBox, strings.HasPrefix(p.kernel, sm90Variant{turns: true, bn: 2 * p.wBox}.kernel())
+		return !turns && m <= p.xBox && (kind == epilogueSwiGLU || columns <= sm90ScaledQKV)
+	}
+	return false
+}
+
+// folds says whether a Linear waits for the norm behind it, whose work it shares with the product behind that.
+func (b *Backend) folds(l linear) bool {
+	s, m := &b.shape, b.run.tokens
+	if m < 2 || m > foldedTokens || b.tap != nil || b.cfg.unfolded || b.omit == string(kernels.OpRMSNorm) {
+		return false
+	}
+	next := gemmShape{m: m, n: 2 * s.Intermediate, k: stride(s.Hidden), kind: epilogueSwiGLU, invariant: b.limits.BatchInvariant}
+	if l.x.like == kernels.MLP {
+		if b.run.layer == s.Layers-1 {
+			return false // the head's norm is of other rows
+		}
+		next.n, next.kind = (s.Heads+2*s.KVHeads)*s.HeadDim, epilogueQKV
+	}
+	this, ok := b.planGemm(b.linearShape(l))
+	if !ok || !this.leavesNorm() {
+		return false
+	}
+	behind, ok := b.planGemm(next)
+	return ok && behind.takesNorm(next.kind, m)
+}
+
+func (b *Backend) linearShape(l linear) gemmShape {
+	return gemmShape{m: b.run.tokens, n: l.w.rows, k: l.w.width, kind: epilogueResidual, invariant: b.limits.BatchInvariant}
+}
+
+// fold issues the Linear that waits for the norm, if there is one.
+func (b *Backend) fold(norm *weight) bool {
+	l := b.run.held
+	if l.w == nil {
+		return false
+	}
+	plan, _ := b.planGemm(b.linearShape(l))
+	b.run.held, b.run.pieces = linear{}, plan.tiles
+	b.linear(l, norm)
+	return true
+}
+
+// release issues it where something else than a norm comes.
+func (b *Backend) release() {
+	if l := b.run.held; l.w != nil {
+		b.run.held = linear{}
+		b.linear(l, nil)
+	}
 }

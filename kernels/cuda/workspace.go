@@ -14,6 +14,7 @@ import (
 //	└ unit                └ unit              ░ addresses alone
 type workspace struct {
 	hidden, normed, query, attn, mlp, logits ptr
+	squares                                  ptr // that a product leaves for a norm: float32 [tiles of its outputs][tokens]
 	headIn                                   ptr // normed rows of the head, float16 [MaxLogitRows][stride(hidden)]
 	edited                                   ptr // logits after bias, masks and penalties, where they change
 	rope, invFreq                            ptr
@@ -90,6 +91,7 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) works
 	w.bias = take(seqs*maxBias, 8)
 	w.counts = take(seqs*countStride(s.Vocab), 2)
 	w.ids = take(l.MaxModelLen+1, 4)
+	w.squares = take(min(tokens, foldedTokens)*ceilDiv(s.Hidden, leastColumns), 4)
 
 	heads := shapeOfHeads(s)
 	var n int64

@@ -33,7 +33,7 @@ constexpr int SLOTS = 264, SHARED = 227 << 10;
 bool run_clusters(Projection &t, const Variant &v, int cluster, int stages, int c, cudaStream_t stream, bool pdl) {
 	GemmParams p = t.p;
 	int runs = (p.k + v.chunk() / 4 - 1) / (v.chunk() / 4), most = ((runs + cluster - 1) / cluster + 3) / 4;
-	int head = 128 + (v.bn * v.mt / 8 + 8) * 32, stage = 4 * (WEIGHT_BYTES + v.mt * 4096 / v.bn);
+	int head = 128 + v.bn / 8 * (v.mt + 8) * 32, stage = 4 * (WEIGHT_BYTES + v.mt * 4096 / v.bn);
 	if (p.m > v.mt || !v.clusters[t.kind] || cluster > runs) return false;
 	p.tiles = (p.n + v.bn - 1) / v.bn, p.per = 0;
 	int room = p.tiles * cluster * 100 > 85 * SLOTS / 2 ? (SHARED + 1024) / 2 - 1024 : SHARED; // as gemm_skinny.go has it
@@ -114,7 +114,7 @@ void check_normed(int n, int k, int kind, int head_dim) {
 			}
 		for (int cluster : {2, 3, 4, 6, 8})
 			for (int stages : {1, 2, 16}) {
-				int head = 128 + (bn + 8) * 32, longest = ((runs + cluster - 1) / cluster + 3) / 4;
+				int head = 128 + bn / 8 * (8 + 8) * 32, longest = ((runs + cluster - 1) / cluster + 3) / 4;
 				if (cluster <= runs) check(" cluster " + std::to_string(cluster), NORMED_KERNEL(_clusters), tiles * cluster, 0, head + row_bytes + std::min(stages, longest) * stage, cluster);
 			}
 #undef NORMED_KERNEL

@@ -14,8 +14,8 @@ struct Variant {
 	bool takes(int kind) const { return kernels[kind]; }
 	int stage() const { return (rows + bn) * 128; }
 	int out() const { return rows / 16 * OUT_BYTES; }
-	int stages() const { return std::min(8, (227 * 1024 - out() - 128) / stage()); }
-	size_t shared() const { return stages() * (stage() + 16) + out(); }
+	int stages() const { return std::min(8, (227 * 1024 - out() - 128 - 4 * rows) / stage()); }
+	size_t shared() const { return stages() * (stage() + 16) + out() + 4 * rows; }
 };
 
 #define PAIR(NAME, ROWS, BN, ...) {NAME, ROWS, BN, 1, __VA_ARGS__}, {NAME "x2", ROWS, BN, 2, __VA_ARGS__}

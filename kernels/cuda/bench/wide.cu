@@ -13,7 +13,7 @@ struct Variant {
 	size_t shared(int m, int box, int panels, int stages, int cluster) const {
 		int panel = box * 128, size = panels * (panel + bn * 128), tile = box * (bn % 16 ? bn : bn + 8) * 4;
 		int sums = cluster > 1 ? (std::min(m, mt) + cluster - 1) / cluster * cluster * bn * 4 : 0;
-		return 1024 + std::max({stages * size, stages * size - panels * bn * 128 - panel + 8192, tile}) + 16 * stages + 32 + sums;
+		return 1024 + std::max({stages * size, stages * size - panels * bn * 128 - panel + 8192, tile}) + 16 * stages + 32 + 4 * mt + sums;
 	}
 };
 
@@ -44,7 +44,7 @@ bool run(Projection &t, const Variant &v, int cluster, int panels, int c, cudaSt
 	if (p.stages < std::min(2, most)) return false;
 	p.x = tokens_map(t.p.x, up(t.p.m, 256), t.p.ldx, p.box, panels);
 	p.w = weights_map(t.p.w + c * t.weight_elems, up(t.p.n, 128), t.p.k, v.bn > 256 ? v.bn / 2 : v.bn, panels);
-	launch((cluster == 0 ? v.tiles : v.kernels)[t.kind], dim3(grid), 288, v.shared(p.g.m, p.box, panels, p.stages, cluster), p, stream, pdl, std::max(cluster, 1));
+	launch((cluster == 0 ? v.tiles : v.kernels)[t.kind], dim3(grid), 320, v.shared(p.g.m, p.box, panels, p.stages, cluster), p, stream, pdl, std::max(cluster, 1));
 	return true;
 }
 
