@@ -8,8 +8,8 @@
 
 namespace {
 
-// A row that is not divided by its norm yet is times UNIT, so that half holds up to 10⁶; elements under 10⁻³ lose bits: they
-// are within 5·10⁻⁷.
+// A row that is not divided by its norm yet is times UNIT: half holds up to 10⁶, and what is beyond becomes that; elements
+// under 10⁻³ are within 5·10⁻⁷. A NaN stays one; of an infinity the products are 0, and the head's norm makes NaNs.
 constexpr float UNIT = 1.0f / 16;
 
 // folds says whether the product's end leaves what a norm behind it is made of, scaled whether sums are to be multiplied by
@@ -19,6 +19,7 @@ template <int KIND> __device__ __forceinline__ bool scaled(const Epilogue &e) { 
 
 // Folded leaves eight outputs of a residual for the product behind the norm. LANES threads have a tile's outputs of a token.
 template <int LANES> struct Folded {
+	static_assert(LANES <= 32);
 	float4 lo, hi; // the norm's weights
 
 	// request goes before the wait: weights are older.

@@ -155,7 +155,7 @@ template <class R> __device__ __forceinline__ void sync_scales() { asm volatile(
 template <class R, int KIND, bool TURNS> struct Consumer {
 	static constexpr int BN = R::BN;
 	static constexpr int SLABS = TURNS ? 2 : 1; // of 64 tokens
-	static constexpr bool SCALES = !TURNS && (KIND == SWIGLU || KIND == QKV && BN <= 144); // beyond that registers do not do
+	static constexpr bool SCALES = !TURNS && (KIND == SWIGLU || KIND == QKV && BN <= 144); // beyond that registers do not do: gemm_sm90.go, sm90ScaledQKV
 	const Sm90Params &p;
 	uint32_t ring, full, empty, scales;
 	float *mine;

@@ -27,7 +27,7 @@ var (
 
 const (
 	sm90Step      = 64  // columns of k of a step
-	sm90ScaledQKV = 144 // columns of the widest tile of QKV that takes a norm's scales
+	sm90ScaledQKV = 144 // columns of the widest tile of QKV that takes a norm's scales: gemm_sm90.cu, SCALES
 )
 
 // sm90Variant is a kernel of gemm_sm90.cu: tiles of so many tokens × bn outputs, of both (or all

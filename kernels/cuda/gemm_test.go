@@ -172,7 +172,7 @@ func checkWidePlans(t *testing.T, a arch) {
 			require.True(t, g.wBox <= 256 && g.wBox%8 == 0, name)
 			require.LessOrEqual(t, int(g.Shared), a.shared, name)
 			panel := 2 * sm90Step
-			barriers := int(g.Shared) - 1024 - 16*int(r.stages) - 32
+			barriers := int(g.Shared) - 1024 - 16*int(r.stages) - 32 - 4*mt
 			if g.Cluster > 1 {
 				barriers -= ceilDiv(min(s.m, mt), int(g.Cluster)) * int(g.Cluster) * bn * 4
 			}

@@ -44,6 +44,9 @@ __device__ __forceinline__ float4 read_shared_if(bool wanted, uint32_t address) 
 	return v;
 }
 
+// foldable says whether a warp has all eights of a token of so many outputs: gemm_wide.go, too.
+__host__ __device__ constexpr bool foldable(int columns) { return columns <= 256; }
+
 // power_of_two is the least that is not less.
 __host__ __device__ constexpr int power_of_two(int n) {
 	int p = 1;
@@ -255,7 +258,7 @@ template <int KIND> struct End {
 // than two rounds, what a round from the third on needs is made when the one before has ended.) Of a residual, a
 // power of two of threads has a token, so that its squares are added by shuffles.
 template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const GemmParams &p, Wide<BN, MT> &s, const Part &t) {
-	constexpr bool EVEN = KIND == RESIDUAL;
+	constexpr bool EVEN = KIND == RESIDUAL && foldable(BN);
 	constexpr int OF = BN / 8, LANES = EVEN ? power_of_two(OF) : OF, ROUNDS = (MT * LANES + CONSUMERS - 1) / CONSUMERS;
 	Over over;
 	bool several = s.ctas > 1;
@@ -270,7 +273,7 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 	if (ends(g)) place(end, g);
 	if (ROUNDS == 2 && ends(g + CONSUMERS)) place(second, g + CONSUMERS);
 	Folded<EVEN ? LANES : 1> folded;
-	if (folds<KIND>(p.e) && end.to) folded.request(p.e, t.column * BN + g % LANES * 8); // of all rounds
+	if (EVEN && folds<KIND>(p.e) && end.to) folded.request(p.e, t.column * BN + g % LANES * 8); // of all rounds
 	if (several) cluster_wait(); // all have their barriers
 	grid_wait(s.known(), at, next, end.known(), second.known());
 	end.request(p.e);
@@ -295,7 +298,7 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 			for (float &x : y) x *= scale;
 		}
 		end.end(p.e, y);
-		if (folds<KIND>(p.e)) folded.leave(p.e, end.to, end.to - 1, end.squares, y);
+		if (EVEN && folds<KIND>(p.e)) folded.leave(p.e, end.to, end.to - 1, end.squares, y);
 		g += CONSUMERS;
 		if (ROUNDS == 1 || (EVEN ? g - (int)threadIdx.x : g) >= all) return;
 		if (ends(g)) at += (g / LANES - (g - CONSUMERS) / LANES) * line + (g % LANES - (g - CONSUMERS) % LANES) * 32;

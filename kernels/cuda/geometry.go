@@ -25,6 +25,13 @@ const (
 	rowUnit   = 256 // rows of activations
 )
 
+// Of steps of up to foldedTokens norms may be folded into products (gemm_fold.cuh), whose tiles, of leastColumns outputs and
+// more, leave a sum of squares a token.
+const (
+	foldedTokens = 512
+	leastColumns = 16
+)
+
 // stride is the row stride of a width, in elements.
 func stride(width int) int { return roundUp(width, widthUnit) }
 

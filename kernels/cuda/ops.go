@@ -16,6 +16,7 @@ import (
 func (b *Backend) Embed(weight kernels.Weight) {
 	w := b.operand(kernels.OpEmbed, weight, weightHead, b.shape.Vocab, b.shape.Hidden)
 	b.endLayers()
+	b.release()
 	b.run.layer = -1
 	b.begin(kernels.OpEmbed)
 	p := embedParams{
@@ -38,15 +39,11 @@ func (b *Backend) RMSNorm(weight kernels.Weight) {
 	if b.later(layerNorm, b.layerAt(), weight) {
 		return
 	}
-	folded := b.fold(w)
+	pieces := b.fold(w)
 	b.begin(kernels.OpRMSNorm)
 	b.run.spent = false
-	if folded {
-		b.finish(kernels.OpRMSNorm, kernels.Normed, 0, 0)
-		return
-	}
-	if b.run.tokens == 1 && b.tap == nil && !b.limits.BatchInvariant && b.omit != string(kernels.OpRMSNorm) {
-		b.run.norm = w
+	if pieces > 0 || b.run.tokens == 1 && b.tap == nil && !b.limits.BatchInvariant && b.omit != string(kernels.OpRMSNorm) {
+		b.run.norm, b.run.pieces = w, pieces
 		b.finish(kernels.OpRMSNorm, kernels.Normed, 0, 0)
 		return
 	}
@@ -58,7 +55,7 @@ func (b *Backend) RMSNorm(weight kernels.Weight) {
 // makeNorm makes the norm that was left to an operation that does not.
 func (b *Backend) makeNorm() {
 	if w := b.run.norm; w != nil {
-		b.run.norm = nil
+		b.run.norm, b.run.pieces = nil, 0
 		b.rmsnorm(kernels.OpRMSNorm, w, 0, b.ws.normed, b.run.tokens)
 	}
 }
@@ -135,6 +132,7 @@ func (b *Backend) setLayer(op kernels.Op, layer int) {
 	if layer < 0 || layer >= b.shape.Layers {
 		panic(fmt.Sprintf("cuda: %s: layer %d of %d", op, layer, b.shape.Layers))
 	}
+	b.release() // it counts layers
 	b.run.layer = layer
 }
 
@@ -157,7 +155,7 @@ func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
 		b.run.held = l
 		return
 	}
-	b.linear(l, nil)
+	b.linear(l, nil, 0)
 }
 
 // linear is a Linear: the part of a layer that it ends, for the profiler.
@@ -167,13 +165,13 @@ type linear struct {
 	part string
 }
 
-// linear issues it; if norm is not nil, it leaves what that is made of.
-func (b *Backend) linear(l linear, norm *weight) {
+// linear issues it; if norm is not nil, it leaves what that is made of, in sums of squares of so many pieces of a row.
+func (b *Backend) linear(l linear, norm *weight, pieces int32) {
 	b.run.part = l.part
 	b.begin(kernels.OpLinear)
 	e := epilogue{out: b.ws.hidden, ld: int64(stride(b.shape.Hidden))}
 	if norm != nil {
-		e.squares, e.pieces, e.normed, e.norm = b.ws.squares, b.run.pieces, b.ws.normed, norm.data
+		e.squares, e.pieces, e.normed, e.norm = b.ws.squares, pieces, b.ws.normed, norm.data
 	}
 	b.gemm(kernels.OpLinear, epilogueResidual, l.x, b.run.tokens, l.w, e)
 	b.finishProduct(kernels.OpLinear, kernels.Hidden, b.run.tokens, l.w, 8*b.shape.Hidden)
@@ -199,6 +197,7 @@ func (b *Backend) Head(norm, weight kernels.Weight) {
 	n := b.operand(kernels.OpHead, norm, weightNorm, b.shape.Hidden, 1)
 	w := b.operand(kernels.OpHead, weight, weightHead, b.shape.Vocab, b.shape.Hidden)
 	b.endLayers()
+	b.release()
 	b.run.layer = -1
 	b.begin(kernels.OpHead)
 	if b.run.logits > 0 {
@@ -226,14 +225,14 @@ func (b *Backend) gemm(op kernels.Op, kind epilogueKind, x operandX, m int, w *w
 	if b.run.spent && x.data == b.ws.normed {
 		panic(fmt.Sprintf("cuda: %s (layer %d) of a Normed of %d tokens that another product has read", op, b.run.layer, m))
 	}
-	if b.run.pieces > 0 && x.data == b.ws.normed {
-		e.squares, e.pieces, e.inverse, e.eps = b.ws.squares, b.run.pieces, 1/float32(b.shape.Hidden), b.shape.RMSEps
-		b.run.pieces, b.run.spent = 0, true
-	}
 	if plan, ok := b.planGemm(shape); ok {
 		p := plan.params(shape, b.ws.gemm)
 		if kind == epilogueStore && b.run.sampled {
 			e.whole, e.sampleVocab, b.run.tops = b.ws.whole, int32(b.shape.SampleVocab), plan.tops(shape)
+		}
+		if b.run.pieces > 0 && plan.takesNorm(kind, m) {
+			e.squares, e.pieces, e.inverse, e.eps = b.ws.squares, b.run.pieces, 1/float32(b.shape.Hidden), b.shape.RMSEps
+			b.run.norm, b.run.pieces, b.run.spent = nil, 0, true
 		}
 		p.x, p.w, p.ldX, p.panel, p.e = x.data, w.data, int64(ld), w.panel(), e
 		if norm := b.run.norm; norm != nil {

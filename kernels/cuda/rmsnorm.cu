@@ -1,8 +1,8 @@
 // out[i] = x / sqrt(mean(x²) + eps) · w with x = hidden[rows[i]], or hidden[i]
 // without rows; float32, rounded to half at the end (Zhang and Sennrich, 2019).
 // One CTA a row; the sum has one order whatever the batch. Bytes: 4 in, 2 out an element. A step of
-// one token makes its norms within gemm_skinny.cu's products, one of some hundreds those between two products that can
-// share the work (gemm_fold.cuh), but for the first and the last.
+// one token makes its norms within gemm_skinny.cu's products, one of 2 to 512 tokens those between two products that can
+// share the work (gemm_fold.cuh); none the last, of the head.
 //
 // Measured by what leaving all 57 of the 7B out of a step saves (BenchmarkWithout, H100 80GB HBM3,
 // 2026-11-26): 2.3 µs each with 64 tokens, 3.5 with 256, 1.6 TB/s from L2; latency, beside which the next

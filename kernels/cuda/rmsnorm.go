@@ -35,15 +35,11 @@ func planRMSNorm(rows, hidden int) launch {
 	return grid("rmsnorm", kernel, rows, 1, threads).overlapped()
 }
 
-// foldedTokens is the tokens of the largest step whose norms are folded into products (gemm_fold.cuh), leastColumns the fewest
-// outputs of a tile that leaves a sum of squares.
-const foldedTokens, leastColumns = 512, 16
-
 // leavesNorm says whether the kernel of a residual's way leaves what the norm behind it is made of.
 func (p *productPlan) leavesNorm() bool {
 	switch p.image {
 	case "gemm_wide":
-		return !strings.HasSuffix(p.kernel, tilesSuffix)
+		return !strings.HasSuffix(p.kernel, tilesSuffix) && !strings.HasPrefix(p.kernel, wideVariant{288, 64}.kernel()) // a warp has no token of so many outputs
 	case "gemm_skinny":
 		return strings.HasSuffix(p.kernel, clustersSuffix)
 	}
@@ -88,22 +84,22 @@ func (b *Backend) linearShape(l linear) gemmShape {
 	return gemmShape{m: b.run.tokens, n: l.w.rows, k: l.w.width, kind: epilogueResidual, invariant: b.limits.BatchInvariant}
 }
 
-// fold issues the Linear that waits for the norm, if there is one.
-func (b *Backend) fold(norm *weight) bool {
+// fold issues the Linear that waits for the norm, and says of how many pieces a row's sum of squares is then; 0 if none waits.
+func (b *Backend) fold(norm *weight) int32 {
 	l := b.run.held
 	if l.w == nil {
-		return false
+		return 0
 	}
 	plan, _ := b.planGemm(b.linearShape(l))
-	b.run.held, b.run.pieces = linear{}, plan.tiles
-	b.linear(l, norm)
-	return true
+	b.run.held = linear{}
+	b.linear(l, norm, plan.tiles)
+	return plan.tiles
 }
 
 // release issues it where something else than a norm comes.
 func (b *Backend) release() {
 	if l := b.run.held; l.w != nil {
 		b.run.held = linear{}
-		b.linear(l, nil)
+		b.linear(l, nil, 0)
 	}
 }

@@ -57,9 +57,9 @@ type runState struct {
 	sampled      bool    // its sample entries are there already
 	tops         int32   // that the head left of each plain row; 0 = all logits are there
 	kept         bool    // tokens are LogitRows'
-	held         linear  // waits for the norm behind it; w is nil if none does
-	pieces       int32   // sums of squares of a row that one left, and the product behind the norm has not yet read
 	norm         *weight // of an RMSNorm that the next operation makes, if it is a product that can
+	held         linear  // waits for the norm behind it; w is nil if none does
+	pieces       int32   // sums of squares of a row that such a norm is left in, 0 if the product has all of it to make
 	spent        bool    // Normed is not there: such a product made the norm for itself
 	first        bool    // nothing was launched behind prepare yet
 }
