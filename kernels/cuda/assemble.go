@@ -14,7 +14,8 @@ import (
 
 // assemble gives operations what the device ran for them: a link ties the call of
 // a correlation to its operation, and the call's activities have its correlation.
-// Operations for which nothing ran keep the time of their issue. clock is the
+// Operations for which nothing ran (a norm that products make) have the time of their issue, or, if that is later, of the one
+// before them on the compute stream, which the host is ahead of. clock is the
 // tracer's time at 0. The kernels of graphs, which have one correlation, are told apart
 // by their order; strange counts the graphs whose kernels are not those expected.
 func assemble(ops []kernels.OpRecord, graphs map[uint64][]graphKernel, records []cuda.Record, clock uint64) (out []kernels.OpRecord, strange int) {
@@ -58,19 +59,22 @@ func assemble(ops []kernels.OpRecord, graphs map[uint64][]graphKernel, records [
 		}
 	}
 	separate(out)
+	var before time.Duration
 	for i := range out {
 		op := &out[i]
 		slices.SortStableFunc(op.Activities, func(a, b kernels.Activity) int { return cmp.Compare(a.Start, b.Start) })
-		op.Start = op.Issued
-		if len(op.Activities) == 0 {
-			continue
+		op.Start = max(op.Issued, before)
+		if len(op.Activities) > 0 {
+			op.Start = op.Activities[0].Start
+			end := op.Start
+			for _, a := range op.Activities {
+				end = max(end, a.Start+a.Duration)
+			}
+			op.Duration = end - op.Start
 		}
-		op.Start = op.Activities[0].Start
-		end := op.Start
-		for _, a := range op.Activities {
-			end = max(end, a.Start+a.Duration)
+		if op.Op != kernels.OpCopy && op.Op != kernels.OpSwapOut && op.Op != kernels.OpSwapIn {
+			before = op.Start
 		}
-		op.Duration = end - op.Start
 	}
 	slices.SortStableFunc(out, func(a, b kernels.OpRecord) int { return cmp.Compare(a.Start, b.Start) })
 	return out, strange

@@ -38,15 +38,15 @@ func TestAssemble(t *testing.T) {
 	}, clock)
 	require.Len(t, got, 3)
 	require.Zero(t, strange)
-	require.Equal(t, kernels.OpHead, got[0].Op, "nothing ran for it: it has the time of its issue")
-	require.NotNil(t, got[0].Activities)
-	require.Empty(t, got[0].Activities)
-	require.EqualValues(t, 20, got[0].Start)
+	require.Equal(t, kernels.OpPrepare, got[0].Op)
+	require.EqualValues(t, 50, got[0].Start)
+	require.EqualValues(t, 3, got[0].Duration)
+	require.Equal(t, []kernels.Activity{{Kind: kernels.CopyActivity, Name: "HtoD", Start: 50, Duration: 3, Issued: 11, IssueTime: 4, Correlation: 11, Bytes: 64}}, got[0].Activities)
 
-	require.Equal(t, kernels.OpPrepare, got[1].Op)
-	require.EqualValues(t, 50, got[1].Start)
-	require.EqualValues(t, 3, got[1].Duration)
-	require.Equal(t, []kernels.Activity{{Kind: kernels.CopyActivity, Name: "HtoD", Start: 50, Duration: 3, Issued: 11, IssueTime: 4, Correlation: 11, Bytes: 64}}, got[1].Activities)
+	require.Equal(t, kernels.OpHead, got[1].Op)
+	require.NotNil(t, got[1].Activities)
+	require.Empty(t, got[1].Activities)
+	require.EqualValues(t, 50, got[1].Start, "nothing ran for it: it begins with the one before")
 
 	qkv := got[2]
 	require.EqualValues(t, 5, qkv.Step)
@@ -57,6 +57,34 @@ func TestAssemble(t *testing.T) {
 	require.EqualValues(t, 31, qkv.Activities[1].Issued)
 	require.Equal(t, 504, qkv.Activities[1].CTAs())
 	require.Equal(t, 128, qkv.Activities[1].Threads())
+}
+
+// TestAssembleInOrder: operations for which nothing ran, norms that products make, stay where they were issued among those of
+// the compute stream, on which the device is behind; swaps have a stream of their own.
+func TestAssembleInOrder(t *testing.T) {
+	var ops []kernels.OpRecord
+	var records []cuda.Record
+	want := []kernels.Op{kernels.OpRMSNorm, kernels.OpQKV, kernels.OpLinear, kernels.OpRMSNorm, kernels.OpGateUp}
+	add := func(op kernels.Op, start uint64) {
+		ops = append(ops, kernels.OpRecord{Op: op, Issued: time.Duration(len(ops))})
+		if id := uint32(len(ops)); start > 0 {
+			records = append(records, cuda.Record{Kind: cuda.LinkRecord, Correlation: id, External: uint64(id)},
+				cuda.Record{Kind: cuda.KernelRecord, Correlation: id, Start: start, End: start + 10})
+		}
+	}
+	add(want[0], 0)
+	add(want[1], 100)
+	add(want[2], 200)
+	add(kernels.OpSwapOut, 900)
+	add(want[3], 0)
+	add(want[4], 300)
+	got, _ := assemble(ops, nil, records, 0)
+	var have []kernels.Op
+	for _, op := range got {
+		have = append(have, op.Op)
+	}
+	require.Equal(t, append(want, kernels.OpSwapOut), have)
+	require.EqualValues(t, 200, got[3].Start)
 }
 
 // TestAssembleOverlapping: a kernel that was launched early counts from the end of the
