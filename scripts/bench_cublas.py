@@ -52,7 +52,7 @@ def measure(name, n, k, adds):
             w = weights[i % len(weights)].t()
             torch.addmm(out, x, w, torch.float32, out=out) if adds else torch.mm(x, w, out=out)
 
-        us = median_us(product, max(len(weights), 8) if m <= 4096 else 4, 0.02 if m >= 1024 else 0)
+        us = median_us(product, max(len(weights), 8) if m <= 4096 else 4, 0.02 if m >= 256 else 0)
         line += f" | {m}: {us:.1f} ({2 * m * n * k / us / 1e6:.0f})"
     print(line, flush=True)
 
