@@ -44,7 +44,7 @@ __device__ __forceinline__ float4 read_shared_if(bool wanted, uint32_t address) 
 	return v;
 }
 
-// foldable says whether a warp has all eights of a token of so many outputs: gemm_wide.go, too.
+// foldable says whether a warp has all eights of a token of so many outputs: rmsnorm.go, leavesNorm.
 __host__ __device__ constexpr bool foldable(int columns) { return columns <= 256; }
 
 // power_of_two is the least that is not less.

@@ -24,7 +24,7 @@ const (
 	wideMeasuredTokens = 512      // in ways of measured.tsv
 	wideStages         = 32       // at most: more would not make a difference
 	wideStep           = 40 << 10 // bytes of a stage of several panels at most
-	wideThreads        = 320
+	wideThreads        = 320      // THREADS of gemm_wide.cu
 )
 
 const tilesSuffix = "_tiles" // of the kernel of CTAs that have several

@@ -158,14 +158,14 @@ func (b *Backend) Linear(weight kernels.Weight, src kernels.Activation) {
 	b.linear(l, nil, 0)
 }
 
-// linear is a Linear: the part of a layer that it ends, for the profiler.
+// linear is the product of a Linear; part is what it ends of a layer, "attn" or "mlp", for the profiler.
 type linear struct {
 	w    *weight
 	x    operandX
 	part string
 }
 
-// linear issues it; if norm is not nil, it leaves what that is made of, in sums of squares of so many pieces of a row.
+// linear issues a Linear; if norm is not nil, its product leaves what that is made of, in sums of squares of so many pieces of a row.
 func (b *Backend) linear(l linear, norm *weight, pieces int32) {
 	b.run.part = l.part
 	b.begin(kernels.OpLinear)

@@ -96,7 +96,7 @@ func (b *Backend) fold(norm *weight) int32 {
 	return plan.tiles
 }
 
-// release issues it where something else than a norm comes.
+// release issues the Linear that waits for a norm, where something else comes.
 func (b *Backend) release() {
 	if l := b.run.held; l.w != nil {
 		b.run.held = linear{}

@@ -20,19 +20,8 @@ func TestFoldedNorms(t *testing.T) {
 	const most, context = 512, 5
 	for _, model := range trueShapes {
 		t.Run(model.name, func(t *testing.T) {
-			paths(t)
-			shape := model.full()
-			shape.Layers, shape.Vocab = 3, 1024
-			b := newBackend(t, Config{Path: *forcePath, Eager: true}) // a graph would be of whichever came first
-			defer func() { require.NoError(t, b.Close()) }()
-			if !b.arch.hopper {
-				t.Skip("no kernel of this path folds norms")
-			}
-			limits := kernels.Limits{MaxBatchedTokens: most, MaxSeqs: most, MaxModelLen: 16, MaxLogitRows: most, BlockSize: 16, MaxTopLogprobs: 1}
-			require.NoError(t, b.Setup(shape, limits, limits))
-			require.NoError(t, b.ResizePool(1+most, 0))
-			m := loadTrue(t, b, shape, model.tied)
-			m.resetRows(most, 1)
+			b, m := foldingModel(t, model, 3, most)
+			shape := m.shape
 			step := func(seqs, first, tokens int) []float32 {
 				batch, _ := m.spans(seqs, first, tokens)
 				b.Launch(batch, m.pass)
@@ -70,6 +59,24 @@ func TestFoldedNorms(t *testing.T) {
 	}
 }
 
+// foldingModel is a model of few layers, for up to `most` sequences of a block.
+func foldingModel(t *testing.T, model trueShape, layers, most int) (*Backend, *trueModel) {
+	paths(t)
+	shape := model.full()
+	shape.Layers, shape.Vocab = layers, 1024
+	b := newBackend(t, Config{Path: *forcePath, Eager: true}) // a graph would be of whichever came first
+	t.Cleanup(func() { require.NoError(t, b.Close()) })
+	if !b.arch.hopper {
+		t.Skip("no kernel of this path folds norms")
+	}
+	limits := kernels.Limits{MaxBatchedTokens: most, MaxSeqs: most, MaxModelLen: 16, MaxLogitRows: most, BlockSize: 16, MaxTopLogprobs: 1}
+	require.NoError(t, b.Setup(shape, limits, limits))
+	require.NoError(t, b.ResizePool(1+most, 0))
+	m := loadTrue(t, b, shape, model.tied)
+	m.resetRows(most, 1)
+	return b, m
+}
+
 // foldsOf says which norms of a decode are folded: behind attention, behind the MLP.
 func foldsOf(t *testing.T, a arch, s kernels.Shape, m int) (attn, mlp bool) {
 	plans := map[string]productPlan{}
@@ -87,20 +94,9 @@ func foldsOf(t *testing.T, a arch, s kernels.Shape, m int) (attn, mlp bool) {
 // TestFoldingKernels: every kernel, in every way, that leaves what a norm is made of, or makes of that what is left to do. Rows'
 // norms differ by factors, so that none may pass for another's, some columns weigh more than others, and a NaN stays in its row.
 func TestFoldingKernels(t *testing.T) {
-	paths(t)
 	const most, spoilt = 192, 1
-	shape := trueShapes[0].full()
-	shape.Layers, shape.Vocab = 2, 512
-	b := newBackend(t, Config{Path: *forcePath, Eager: true})
-	defer func() { require.NoError(t, b.Close()) }()
-	if !b.arch.hopper {
-		t.Skip("no kernel of this path folds norms")
-	}
-	limits := kernels.Limits{MaxBatchedTokens: most, MaxSeqs: most, MaxModelLen: 16, MaxLogitRows: most, BlockSize: 16, MaxTopLogprobs: 1}
-	require.NoError(t, b.Setup(shape, limits, limits))
-	require.NoError(t, b.ResizePool(1+most, 0))
-	m := loadTrue(t, b, shape, true)
-	m.resetRows(most, 1)
+	b, m := foldingModel(t, trueShapes[0], 2, most)
+	shape := m.shape
 	random := rand.New(rand.NewPCG(1, 2))
 	rows := func(width int, scale func(row, column int) float64) []float32 {
 		v := make([]float32, most*width)
@@ -123,17 +119,17 @@ func TestFoldingKernels(t *testing.T) {
 		kernels.MLP:    rows(shape.Intermediate, func(row, _ int) float64 { return math.Ldexp(0.25, row*5%9-4) }),
 	}
 	for _, c := range []struct {
-		src, out             kernels.Activation
+		out                  kernels.Activation
 		residual, behind     string
 		residualAt, behindAt int // in productsOf
 		forward              func()
 	}{
-		{kernels.Attn, kernels.MLP, "o", "gate_up", 1, 2, func() {
+		{kernels.MLP, "o", "gate_up", 1, 2, func() {
 			m.Linear(m.layers[0][1], kernels.Attn)
 			m.RMSNorm(m.norms[0][1])
 			m.GateUp(m.layers[0][2])
 		}},
-		{kernels.MLP, kernels.Query, "down", "qkv", 3, 0, func() {
+		{kernels.Query, "down", "qkv", 3, 0, func() {
 			m.Linear(m.layers[0][3], kernels.MLP)
 			m.RMSNorm(m.norms[1][0])
 			m.QKV(1, m.layers[1][0])
@@ -155,8 +151,8 @@ func TestFoldingKernels(t *testing.T) {
 			}
 			products := productsOf(&shape, n)
 			residual, behind := products[c.residualAt].shape, products[c.behindAt].shape
-			leaving := slices.DeleteFunc(candidates(residual, b.arch), func(c candidate) bool { return !c.leavesNorm() })
-			taking := slices.DeleteFunc(candidates(behind, b.arch), func(c candidate) bool { return !c.takesNorm(behind.kind, n) })
+			leaving := slices.DeleteFunc(candidates(residual, b.arch), func(way candidate) bool { return !way.leavesNorm() })
+			taking := slices.DeleteFunc(candidates(behind, b.arch), func(way candidate) bool { return !way.takesNorm(behind.kind, n) })
 			require.NotEmpty(t, leaving)
 			require.NotEmpty(t, taking)
 			check := func(left, taken candidate) {
