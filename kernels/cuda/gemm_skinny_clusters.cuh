@@ -57,6 +57,8 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	bool ends = g < all && to == rank;
 	int most = pinned(over.up(p.m) * OF * 32);          // bytes of the groups that a CTA ends; sums are [CTA that sends][group]
 	uint32_t sums = pinned(received + SUMS + (turn * OF + g % OF) * 32), mine = sums + rank * most, there = pinned(remote(mine, to)), barrier = pinned(remote(received, to));
+	int next = ends ? most : 0; // a thread that only goes along reads what nobody writes
+	sums = pinned(ends ? sums : received + SUMS / 2);
 	uint32_t merged = pinned(received + before + S::merged(token, g % OF * 8) * 4);
 
 	if (threadIdx.x == 0) {
@@ -87,7 +89,7 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 	asm volatile("" : "+r"(ring), "+r"(first), "+r"(end)); // known here
 	S s;
 	cluster_wait(); // all have their barriers
-	grid_wait(NORMED ? 0 : tokens.known(), s.known(), ring, residual, adds, first, end, most, sums, mine, there, barrier, merged);
+	grid_wait(NORMED ? 0 : tokens.known(), s.known(), ring, residual, adds, first, end, next, sums, mine, there, barrier, merged);
 	if constexpr (NORMED) {
 		norm.read(*normed);
 		norm.make(*normed, memory + HEAD, S::row(p.k));
@@ -106,10 +108,10 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 		__syncwarp();
 		s.multiply(at, received + HEAD + run * S::KS * 2);
 		__syncwarp();
-		int next = run + stages * WARPS;
-		if (next < end) {
-			S::copy_weights(p, tile, next * S::KS, at, policy);
-			if (!NORMED) typename S::template Tokens<>(p).copy(p, next * S::KS, at);
+		int ahead = run + stages * WARPS;
+		if (ahead < end) {
+			S::copy_weights(p, tile, ahead * S::KS, at, policy);
+			if (!NORMED) typename S::template Tokens<>(p).copy(p, ahead * S::KS, at);
 		}
 		copy_commit();
 		if (++stage == stages) stage = 0;
@@ -140,7 +142,7 @@ template <int KIND, int BN, int MT, int STAGES, int EACH = 0> __device__ __force
 		float4 lo[4], hi[4]; // all are asked for before the first is waited for
 #pragma unroll
 		for (int j = 0; j < 4; j++) {
-			uint32_t from = sums + min(base + j, ctas - 1) * most;
+			uint32_t from = sums + min(base + j, ctas - 1) * next;
 			lo[j] = read_shared_now(from), hi[j] = read_shared_now(from + 16);
 		}
 #pragma unroll
