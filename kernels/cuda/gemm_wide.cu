@@ -29,6 +29,7 @@
 // 2026-11-26, weights in rows then, of 3.35 TB/s): 7B gate_up 90 µs, 90 %; down 50, 81 %; o 12, 63 %; qkv 17, 59 %; 1.5B gate_up 19 µs,
 // 86 %; down 12, 68 %; 0.5B gate_up 8.9 µs, 58 %; down 7.7, 34 %.
 #include "gemm_fold.cuh"
+#include "gemm_out.cuh"
 #include "gemm_ring.cuh"
 
 namespace {
@@ -54,12 +55,17 @@ __host__ __device__ constexpr int power_of_two(int n) {
 	return p;
 }
 
+// sync_scales is where consumers and the warp that makes scales meet.
+__device__ __forceinline__ void sync_scales() { asm volatile("bar.sync 2, %0;" ::"n"(CONSUMERS + 32) : "memory"); }
+
 template <int BN, int MT> struct Wide : Ring {
 	static constexpr int WEIGHTS = BN * BK * 2, BOXES = BN > 256 ? 2 : 1;
 	static constexpr int COLUMNS = MT == 64 ? (BN / 2 + 7) / 8 * 8 : BN; // of a warpgroup
 	static constexpr int SECOND = MT == 64 ? BN - COLUMNS : 0;           // the first of the second one's
 	static constexpr int GROUPS = COLUMNS / 8;
 	static constexpr int TILE_LD = BN % 16 ? BN : BN + 8; // floats between tokens of a tile left in the ring: 8 more than a multiple of 16
+
+	static constexpr int GATED = CONSUMERS / 32 * OUT_BYTES;
 
 	int count, panels;        // stages; panels of each
 	int panel, tokens, size;  // bytes of a panel of x, of a step's tokens and of a stage
@@ -73,7 +79,7 @@ template <int BN, int MT> struct Wide : Ring {
 		count = p.stages, panels = p.panels;
 		panel = p.box * BK * 2, tokens = panels * panel, size = tokens + panels * WEIGHTS;
 		// wgmma reads 64 rows of the last panel, and at last the ring holds a tile's sums.
-		place(shared, max(max(count * size, count * size - panels * WEIGHTS - panel + 64 * BK * 2), p.box * TILE_LD * 4), count);
+		place(shared, max(max(count * size, count * size - panels * WEIGHTS - panel + 64 * BK * 2), max(p.box * TILE_LD * 4, GATED)), count);
 		rank = cluster_rank(), ctas = cluster_size();
 		received = empty + 8 * count, scales = received + 8, sums = (scales + MT * 4 + 15) / 16 * 16;
 		make_barriers(count);
@@ -156,12 +162,22 @@ template <int BN, int MT> struct Wide : Ring {
 	}
 	__device__ __forceinline__ float sum(int group, int i) const { return c[4 * group + i]; }
 
+	// gate ends sums of gate and up, each warp its own, by way of its part of the ring, which no product reads any more. They
+	// are multiplied by what is at `by` of the thread's two tokens, if that is a place.
+	__device__ __forceinline__ void gate(const Epilogue &e, int row, int column, uint32_t by) {
+		if (by) {
+			float scale[2] = {read_shared_number(by), read_shared_number(by + 32)};
+#pragma unroll
+			for (int i = 0; i < COLUMNS / 2; i++) c[i] *= scale[i / 2 % 2];
+		}
+		if (row < e.rows) Out<COLUMNS>{e, reinterpret_cast<float *>(memory + threadIdx.x / 32 * OUT_BYTES), row, column}.swiglu(c);
+	}
+
 	// total adds the eight sums there of all CTAs of the cluster, `next` bytes apart, in order of k.
 	__device__ __forceinline__ void total(float (&y)[8], uint32_t at, int next) const {
-		if (ctas == 1) return add8(y, read_shared(at), read_shared(at + 16));
-		float4 lo[4], hi[4];
+		float4 lo[4] = {read_shared_now(at)}, hi[4] = {read_shared_now(at + 16)};
 #pragma unroll
-		for (int i = 0; i < 4; i++) lo[i] = read_shared_if(i < ctas, at + i * next), hi[i] = read_shared_if(i < ctas, at + i * next + 16);
+		for (int i = 1; i < 4; i++) lo[i] = read_shared_if(i < ctas, at + i * next), hi[i] = read_shared_if(i < ctas, at + i * next + 16);
 		add8(y, lo[0], hi[0]);
 #pragma unroll
 		for (int i = 1; i < 4; i++)
@@ -208,9 +224,6 @@ template <int BN, int MT> struct Wide : Ring {
 					}
 	}
 };
-
-// sync_scales is where consumers and the warp that makes scales meet.
-__device__ __forceinline__ void sync_scales() { asm volatile("bar.sync 2, %0;" ::"n"(CONSUMERS + 32) : "memory"); }
 
 // End is what becomes of eight sums. Where they go is known once they have a place, QKV's what is read beside them, too.
 template <int KIND> struct End {
@@ -274,11 +287,24 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 	if (ROUNDS == 2 && ends(g + CONSUMERS)) place(second, g + CONSUMERS);
 	Folded<EVEN ? LANES : 1> folded;
 	if (EVEN && folds<KIND>(p.e) && end.to) folded.request(p.e, t.column * BN + g % LANES * 8); // of all rounds
+	bool gates = KIND == SWIGLU && !several && rows > 16; // a warp has 16 tokens: with more of them each ends what it has, with fewer all help
+	int first = 0, column = 0; // of the warp's sums, then
+	uint32_t by = 0;
+	if constexpr (KIND == SWIGLU) {
+		first = uniform(t.row * MT + s.row()), column = uniform(t.column * BN + s.column());
+		if (scaled<KIND>(p.e)) by = s.scales + s.row() * 4;
+	}
+	bool done = EVEN ? g / 32 * 32 >= all : !ends(g);
 	if (several) cluster_wait(); // all have their barriers
-	grid_wait(s.known(), at, next, end.known(), second.known());
+	grid_wait(done, s.known(), at, next, end.known(), second.known(), first, column, by);
 	end.request(p.e);
 	second.request(p.e);
 	s.template multiply<false>(t.steps);
+	if (KIND == SWIGLU && gates) {
+		if (by) sync_scales(); // and all products with the ring are done
+		else sync_consumers();
+		return s.gate(p.e, first, column, by);
+	}
 	if (several) {
 		s.spread();
 		if (scaled<KIND>(p.e)) sync_scales();
@@ -289,7 +315,7 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 		if (scaled<KIND>(p.e)) sync_scales();
 		else sync_consumers();
 	}
-	if (EVEN ? g / 32 * 32 >= all : !ends(g)) return;
+	if (done) return;
 	for (;;) {
 		float y[8] = {};
 		s.total(y, at, next);

@@ -25,6 +25,7 @@ const (
 	wideStages         = 32       // at most: more would not make a difference
 	wideStep           = 40 << 10 // bytes of a stage of several panels at most
 	wideThreads        = 320      // THREADS of gemm_wide.cu
+	wideGated          = 18 << 10 // bytes of its warps' parts of a tile of gate and up
 )
 
 const tilesSuffix = "_tiles" // of the kernel of CTAs that have several
@@ -60,7 +61,7 @@ func (v wideVariant) shared(m int, r wideRing, cluster int) int {
 		ld += 8
 	}
 	ring := stages * v.stage(box, panels)
-	bytes := 1024 + max(ring, ring-(panels*v.bn+box-64)*sm90Step*2, box*ld*4) + 16*stages + 32 + 4*v.mt
+	bytes := 1024 + max(ring, ring-(panels*v.bn+box-64)*sm90Step*2, box*ld*4, wideGated) + 16*stages + 32 + 4*v.mt
 	if cluster > 1 {
 		bytes += ceilDiv(min(m, v.mt), cluster) * cluster * v.bn * 4
 	}
