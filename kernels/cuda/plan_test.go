@@ -237,10 +237,14 @@ func TestPlans(t *testing.T) {
 		require.Contains(t, l.Grid[:], uint32(3))
 	}
 	require.EqualValues(t, 19, planSample(3, 151936, 132)[0].Grid[0])
-	for _, n := range []int{1, 27, 64, 512, 4096} {
-		draw := planSample(n, 151936, 132)[1]
-		require.LessOrEqual(t, n, 32*int(draw.Grid[1]), "a CTA has at most 32 rows")
-		require.True(t, draw.Grid[1] <= 27 || int(draw.Grid[1]) == ceilDiv(n, 32), "%d CTAs of 20 are what the device has at a time", draw.Grid[1])
+	for _, n := range []int{1, 13, 27, 28, 64, 100, 512, 4096} {
+		plan := planSample(n, 151936, 132)
+		for i, resident := range []int{editResident, drawResident} {
+			x, y := int(plan[i].Grid[0]), int(plan[i].Grid[1])
+			require.LessOrEqual(t, n, 32*y, "a CTA has at most 32 rows")
+			require.LessOrEqual(t, y, n)
+			require.True(t, x*y <= resident*132 || y == ceilDiv(n, 32), "%d × %d CTAs for %d rows are more than the device has at a time", x, y, n)
+		}
 	}
 	l = planLoad(151936, 896)
 	require.GreaterOrEqual(t, int(l.Grid[1]*l.Grid[2]), 151936)

@@ -2,16 +2,21 @@
 // which a check needs the first's NaN alone:
 //
 //   sample_edit    steps 1 to 3 of a row's 8,192 ids by one CTA: maxima, the raw
-//                  log-sum's part, NaN. Rows that nothing changes are not copied;
-//                  of those of which the head left Tops alone, the best of 1,024
+//                  log-sum's part, NaN. Rows that nothing changes are not copied
 //   sample_draw    Gumbel-max over the same ids; one more CTA for rows with
-//                  min_p, top_k or top_p, see sample_filter.cuh. Many rows share CTAs
-//   sample_finish  the row's token, its log probability and rank, the likeliest
-//                  ids, counts and last token; results go to mapped host memory
+//                  min_p, top_k or top_p, see sample_filter.cuh
+//   sample_finish  the row's token by one CTA, its log probability and rank, the
+//                  likeliest ids, counts and last token; results go to mapped host
+//                  memory. Of a row of which the head left Tops alone, all there is
+//                  to do: the best of them
+//
+// Of the first two many rows share CTAs, and each lets the next kernel begin before it waits: a CTA
+// all of whose rows have Tops knows by then that it has nothing to do, and sample_finish is there
+// when the head ends.
 //
 // Every number is summed in one order, or as integers, so that a row does not
 // depend on its neighbours nor on scheduling. Bytes: logits once or twice, edited
-// rows twice more, nearly all from L2; of a row with Tops alone, those.
+// rows twice more, nearly all from L2; of a row with Tops alone, those, 8 bytes each.
 //
 // Measured by what leaving it out of a step saves (BenchmarkWithout, H100 80GB HBM3, 2026-11-26), greedy
 // rows of 151,936 ids, all of whose logits are there: 35 µs with 64, 63 with 256, 2.5 TB/s, 74 % of 3.35.
@@ -67,7 +72,7 @@ static __device__ void raw_stats(Part &part, const float *z, int n, bool sum, fl
 }
 
 // plain_part is the part of a row that nothing changes and whose log probability nobody
-// asked for: read once, a thread's logits all at a time.
+// asked for: read once, a thread's logits all at a time. With branches the compiler asks for four of eight, then looks.
 static __device__ Part plain_part(const SampleParams &p, const float *z, int first, int n, Largest *shared) {
 	constexpr int EACH = SPLIT / 4 / 256;
 	float4 v[EACH];
@@ -77,6 +82,7 @@ static __device__ Part plain_part(const SampleParams &p, const float *z, int fir
 		if (at < n) v[i] = __ldcs(reinterpret_cast<const float4 *>(z + at));
 	}
 	Largest l = {-INFINITY, -1};
+	int drawn = min(n, p.sample_vocab - first); // may be negative
 	bool bad = false;
 #pragma unroll
 	for (int i = 0; i < EACH; i++) {
@@ -84,37 +90,14 @@ static __device__ Part plain_part(const SampleParams &p, const float *z, int fir
 #pragma unroll
 		for (int j = 0; j < 4; j++) {
 			int at = 4 * (threadIdx.x + 256 * i) + j;
-			if (at >= n) continue;
-			bad |= four[j] != four[j] || four[j] == INFINITY;
-			if (first + at < p.sample_vocab && four[j] > l.z) l = {four[j], first + at};
+			bad |= (at < n) & !(four[j] < INFINITY);
+			if ((at < drawn) & (four[j] > l.z)) l = {four[j], first + at};
 		}
 	}
 	Part part = {};
 	part.bad = __syncthreads_or(bad);
 	l = block_largest(l, shared);
 	part.max = l.z, part.raw_max = l.z, part.id = l.id;
-	return part;
-}
-
-// tops_part is the part of a row of which the head left Tops alone, of SPLIT_TOPS of them from first on, of which there
-// are some. All are asked for at once; where there are fewer, the last is seen again, which makes no difference.
-static __device__ Part tops_part(const SampleParams &p, const float *row, int first, Largest *shared) {
-	constexpr int EACH = SPLIT_TOPS / 256;
-	float2 top[EACH];
-#pragma unroll
-	for (int i = 0; i < EACH; i++) top[i] = reinterpret_cast<const float2 *>(row)[min(first + threadIdx.x + 256 * i, p.tops - 1)];
-	Largest l = {-INFINITY, -1};
-	bool bad = false;
-#pragma unroll
-	for (int i = 0; i < EACH; i++) { // by ascending ids
-		int id = __float_as_int(top[i].y);
-		bad |= id == TOP_BAD;
-		if (id >= 0 && top[i].x > l.z) l = {top[i].x, id};
-	}
-	Part part = {};
-	part.bad = __syncthreads_or(bad);
-	l = block_largest(l, shared);
-	part.max = l.z, part.id = l.id;
 	return part;
 }
 
@@ -129,10 +112,10 @@ struct Entry {
 		if (!there) return;
 		e = p.entries[i];
 		r = p.state[e.row].params;
+		asm volatile("" ::: "memory"); // asked for at once, not by each condition
 	}
-	// tops says whether the head left Tops alone, splits how many parts there are.
-	__device__ __forceinline__ bool tops(const SampleParams &p) const { return p.tops > 0 && plain(r, e); }
-	__device__ __forceinline__ int splits(const SampleParams &p) const { return tops(p) ? (p.tops + SPLIT_TOPS - 1) / SPLIT_TOPS : p.splits; }
+	// tops says whether the head left Tops alone: then there are no parts.
+	__device__ __forceinline__ bool tops(const SampleParams &p) const { return there && p.tops > 0 && plain(r, e); }
 	__device__ __forceinline__ bool draws() const { return there && r.temperature != 0 && e.mask != CHECK; }
 	// filters says of one that draws whether all of its ids are one CTA's work.
 	__device__ __forceinline__ bool filters(const SampleParams &p) const {
@@ -140,31 +123,17 @@ struct Entry {
 	}
 };
 
-PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ SampleParams p) {
-	Entry entry(p, blockIdx.y);
-	const SampleEntry &e = entry.e;
-	const RowParams &r = entry.r;
-	const float *row = p.logits + e.index * p.ld;
-	bool tops = entry.tops(p);
-	grid_wait(row, tops);
-	grid_trigger();
-	if (!entry.there) return;
+// split_part is the CTA's part of a row. Behind one row's the CTA may begin another's: what is in shared
+// memory is read before the last barrier, or written behind the next.
+static __device__ Part split_part(const SampleParams &p, const Entry &entry) {
 	__shared__ float z[SPLIT], shared[8];
 	__shared__ Largest best[8];
-	if (tops) {
-		if (blockIdx.x * SPLIT_TOPS >= p.tops) return;
-		Part part = tops_part(p, row, blockIdx.x * SPLIT_TOPS, best);
-		if (threadIdx.x == 0) p.parts[blockIdx.y * MAX_SPLITS + blockIdx.x] = part;
-		return;
-	}
+	const SampleEntry &e = entry.e;
+	const RowParams &r = entry.r;
 	int first = blockIdx.x * SPLIT, n = min(SPLIT, p.vocab - first);
-	const float *logits = row + first;
+	const float *logits = p.logits + e.index * p.ld + first;
 	bool edits = has_edits(r, e);
-	if (e.mask == CHECK || (!edits && r.logprobs < 0)) {
-		Part part = plain_part(p, logits, first, n, best);
-		if (threadIdx.x == 0) p.parts[blockIdx.y * MAX_SPLITS + blockIdx.x] = part;
-		return;
-	}
+	if (e.mask == CHECK || (!edits && r.logprobs < 0)) return plain_part(p, logits, first, n, best);
 	for (int i = threadIdx.x; i < n; i += blockDim.x) z[i] = logits[i];
 	__syncthreads();
 	Part part = {};
@@ -180,13 +149,26 @@ PG_KERNEL void __launch_bounds__(256) sample_edit(const __grid_constant__ Sample
 	l = block_largest(l, best);
 	part.max = l.z;
 	part.id = l.id;
-	if (threadIdx.x == 0) p.parts[blockIdx.y * MAX_SPLITS + blockIdx.x] = part;
+	return part;
+}
+
+// A CTA has every gridDim.y-th row, up to 32: a lane looks at one, before the kernel before has ended.
+PG_KERNEL void __launch_bounds__(256, 4) sample_edit(const __grid_constant__ SampleParams p) {
+	const Entry mine(p, blockIdx.y + threadIdx.x % 32 * gridDim.y);
+	uint32_t rows = __ballot_sync(~0u, mine.there && !mine.tops(p));
+	grid_trigger();
+	grid_wait(rows);
+	for (; rows; rows &= rows - 1) {
+		int entry = blockIdx.y + (__ffs(rows) - 1) * gridDim.y;
+		Part part = split_part(p, Entry(p, entry));
+		if (threadIdx.x == 0) p.parts[entry * MAX_SPLITS + blockIdx.x] = part;
+	}
 }
 
 // row_of combines a row's parts, in every warp: a lane asks for one or two.
-static __device__ Row row_of(const SampleParams &p, int splits, int entry) {
+static __device__ Row row_of(const SampleParams &p, int entry) {
 	Row row = {{-INFINITY, -1}, -INFINITY, false};
-	for (int i = threadIdx.x % 32; i < splits; i += 32) {
+	for (int i = threadIdx.x % 32; i < p.splits; i += 32) {
 		const Part part = p.parts[entry * MAX_SPLITS + i];
 		if (part.id >= 0 && part.max > row.first.z) row.first = {part.max, part.id};
 		row.raw_max = fmaxf(row.raw_max, part.raw_max);
@@ -204,7 +186,7 @@ static __device__ void draw(const SampleParams &p, int entry, bool whole) {
 	__shared__ Best shared[16];
 	const Entry of(p, entry);
 	const SampleEntry &e = of.e;
-	Row row = row_of(p, of.splits(p), entry);
+	Row row = row_of(p, entry);
 	if (row.bad) return;
 	Drawer drawer(of.r, e.position, row.first.z, row.first.id);
 	const float *z = (has_edits(of.r, e) ? p.edited : p.logits) + e.index * p.ld;
@@ -218,13 +200,13 @@ static __device__ void draw(const SampleParams &p, int entry, bool whole) {
 	if (threadIdx.x == 0) p.draws[entry * MAX_SPLITS + (whole ? 0 : blockIdx.x)] = best;
 }
 
-// A CTA has every gridDim.y-th row, up to 32: a lane looks at one, before the kernel before has ended.
+// Rows are dealt as those of sample_edit.
 PG_KERNEL void __launch_bounds__(512) sample_draw(const __grid_constant__ SampleParams p) {
 	bool whole = blockIdx.x == p.splits; // the CTA that filters
 	const Entry mine(p, blockIdx.y + threadIdx.x % 32 * gridDim.y);
 	uint32_t rows = __ballot_sync(~0u, mine.draws() && mine.filters(p) == whole);
-	grid_wait();
 	grid_trigger();
+	grid_wait(rows);
 	for (; rows; rows &= rows - 1) draw(p, blockIdx.y + (__ffs(rows) - 1) * gridDim.y, whole);
 }
 
@@ -242,32 +224,61 @@ static __device__ int drawn(const SampleParams &p, const Entry &of, const Row &r
 	return warp_best(best).id;
 }
 
+// row_of_tops finds the best of a row's Tops, by 512 threads: `mine` is a thread's first two, and it asks for
+// two of every 1,024, EACH times, before it looks at any. The row has room for one behind an odd last.
+static __device__ Row row_of_tops(const SampleParams &p, const float4 *mine) {
+	constexpr int EACH = 10; // two rounds for 19,000 Tops
+	__shared__ Largest shared[16];
+	Largest l = {-INFINITY, -1};
+	auto see = [&](float z, float bits) { // by ascending ids
+		int id = __float_as_int(bits);
+		if (id >= 0 && z > l.z) l = {z, id};
+		if (id == TOP_BAD) l = {INFINITY, 0}; // nothing is larger
+	};
+	for (int left = p.tops - 2 * threadIdx.x; left > 0; left -= EACH * 1024, mine += EACH * 512) {
+		float4 v[EACH];
+#pragma unroll
+		for (int i = 0; i < EACH; i++)
+			if (i * 1024 < left) v[i] = mine[i * 512];
+#pragma unroll
+		for (int i = 0; i < EACH; i++) {
+			if (i * 1024 >= left) break;
+			see(v[i].x, v[i].y);
+			if (i * 1024 + 1 < left) see(v[i].z, v[i].w);
+		}
+	}
+	l = block_largest(l, shared);
+	return {l, -INFINITY, l.id < 0 || l.z == INFINITY};
+}
+
 PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ SampleParams p) {
 	int entry = blockIdx.x;
 	const Entry of(p, entry);
-	int splits = of.splits(p), slot = p.header[RESULT_SLOT]; // older, too
-	grid_wait(splits, slot);
-	grid_trigger();
-	if (!of.there) return;
 	const SampleEntry &e = of.e;
 	const RowParams &r = of.r;
-	int32_t *out = p.results + (int64_t)slot * p.result_words;
+	bool tops = of.tops(p);
+	const float *z = p.logits + e.index * p.ld;
+	const float4 *mine = reinterpret_cast<const float4 *>(z) + threadIdx.x;
+	int32_t *last_token = &p.state[e.row].last_token;
+	int32_t *out = p.results + (int64_t)p.header[RESULT_SLOT] * p.result_words; // the slot is older, too
+	grid_wait(tops, mine, last_token, out);
+	grid_trigger();
+	if (!of.there) return;
 	if (e.mask == CHECK) {
 		bool bad = false;
 		for (int i = 0; i < p.splits; i++) bad |= p.parts[entry * MAX_SPLITS + i].bad;
 		if (threadIdx.x == 0) out[entry] = bad ? -1 : 0;
 		return;
 	}
-	Row row = row_of(p, splits, entry);
+	Row row = tops ? row_of_tops(p, mine) : row_of(p, entry);
 	int id = drawn(p, of, row, entry);
 	if (threadIdx.x == 0) {
-		p.state[e.row].last_token = id;
+		*last_token = id;
 		out[entry] = id;
 		uint16_t *count = p.counts + e.row * p.counts_stride + max(id, 0);
 		if (id >= 0 && r.penalties && (*count & (IN_PROMPT - 1)) < IN_PROMPT - 1) ++*count;
 	}
 	if (id < 0 || r.logprobs < 0) return;
-	const float *z = p.logits + e.index * p.ld;
 	double sum = 0;
 	for (int i = 0; i < p.splits; i++) {
 		const Part &part = p.parts[entry * MAX_SPLITS + i];

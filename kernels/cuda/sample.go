@@ -19,16 +19,22 @@ type sampleParams struct {
 var _ [152]byte = [unsafe.Sizeof(sampleParams{})]byte{}
 
 // planSample is the three kernels for n rows: edit, draw (with a CTA more for rows that
-// filter), finish. Rows of draw that do not fit on the device at a time share CTAs.
+// filter), finish. Rows of the first two that do not fit on the device at a time share CTAs.
 func planSample(n, vocab, sms int) [3]launch {
 	splits := ceilDiv(vocab, splitIDs)
-	draw := max(min(n, ceilDiv(drawResident*sms, splits+1)), ceilDiv(n, 32))
+	rows := func(x, resident int) int { // CTAs that share them, x times
+		each := ceilDiv(n, max(resident*sms/x, 1))
+		return ceilDiv(n, min(each, 32))
+	}
 	return [3]launch{
-		grid("sample", "sample_edit", splits, n, 256).overlapped(),
-		grid("sample", "sample_draw", splits+1, draw, 512).overlapped(),
+		grid("sample", "sample_edit", splits, rows(splits, editResident), 256).overlapped(),
+		grid("sample", "sample_draw", splits+1, rows(splits+1, drawResident), 512).overlapped(),
 		grid("sample", "sample_finish", n, 1, 512).overlapped(),
 	}
 }
 
-// drawResident is about the CTAs of sample_draw that a multiprocessor has at a time.
-const drawResident = 4
+// CTAs that a multiprocessor has at a time: their threads have up to 64 registers.
+const (
+	editResident = 4
+	drawResident = 2
+)

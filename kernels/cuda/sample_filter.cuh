@@ -86,11 +86,8 @@ static __device__ __forceinline__ Largest block_largest(Largest l, Largest *shar
 	__syncthreads();
 	if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = l;
 	__syncthreads();
-	l = shared[0];
-	for (int i = 1; i < blockDim.x / 32; i++)
-		if (larger(shared[i], l)) l = shared[i];
-	__syncthreads();
-	return l;
+	int lane = threadIdx.x % 32;
+	return warp_largest(lane < blockDim.x / 32 ? shared[lane] : Largest{-INFINITY, -1});
 }
 
 // key orders floats descending as unsigned integers ascending; both zeros are one.

@@ -8,7 +8,6 @@
 #define MAX_BIAS 1024
 #define MAX_SPLITS 64
 #define SPLIT 8192 // ids of a CTA
-#define SPLIT_TOPS (SPLIT / 8) // Tops of a CTA
 #define CHECK (-2) // a SampleEntry's mask: of kernels.SampleBatch.Checks
 
 // IN_PROMPT is set in a row's count of an id that its prompt has; the other bits
