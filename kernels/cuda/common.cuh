@@ -264,8 +264,8 @@ static __device__ __forceinline__ float norm_scale(float sum, float inverse, flo
 // positions and slots; in attention's plans the batch; in decode attention the plan, tables, and KV of
 // earlier steps; in layers.cu lengths, tables and its epoch; in sampling the header's count and slot,
 // the entries and their rows' parameters) must be older than the layers: embed waits and only then triggers. What else a
-// pass begins with, attention of decodes behind their plan, plans behind keep_logit_rows, and sampling behind a message
-// of its own are launched without the attribute.
+// pass begins with, attention of decodes behind their plan, plans behind keep_logit_rows, and the first kernel of sampling
+// behind a message of its own are launched without the attribute.
 // Nothing is written before a wait but attention's plans, which are read in the layers alone. Every
 // kernel of a step waits; what is launched between steps (counts, load) does not have the attribute.
 

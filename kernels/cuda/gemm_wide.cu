@@ -64,8 +64,7 @@ template <int BN, int MT> struct Wide : Ring {
 	static constexpr int SECOND = MT == 64 ? BN - COLUMNS : 0;           // the first of the second one's
 	static constexpr int GROUPS = COLUMNS / 8;
 	static constexpr int TILE_LD = BN % 16 ? BN : BN + 8; // floats between tokens of a tile left in the ring: 8 more than a multiple of 16
-
-	static constexpr int GATED = CONSUMERS / 32 * OUT_BYTES;
+	static constexpr int GATED = CONSUMERS / 32 * OUT_BYTES;                // bytes of the warps' parts, see gate
 
 	int count, panels;        // stages; panels of each
 	int panel, tokens, size;  // bytes of a panel of x, of a step's tokens and of a stage
@@ -163,14 +162,15 @@ template <int BN, int MT> struct Wide : Ring {
 	__device__ __forceinline__ float sum(int group, int i) const { return c[4 * group + i]; }
 
 	// gate ends sums of gate and up, each warp its own, by way of its part of the ring, which no product reads any more. They
-	// are multiplied by what is at `by` of the thread's two tokens, if that is a place.
-	__device__ __forceinline__ void gate(const Epilogue &e, int row, int column, uint32_t by) {
+	// are multiplied by what is at `by` of the thread's two tokens, if that is a place. Columns that both warpgroups have are
+	// stored twice, alike.
+	__device__ __forceinline__ void gate(const Epilogue &e, int first, int column, uint32_t by) {
 		if (by) {
 			float scale[2] = {read_shared_number(by), read_shared_number(by + 32)};
 #pragma unroll
 			for (int i = 0; i < COLUMNS / 2; i++) c[i] *= scale[i / 2 % 2];
 		}
-		if (row < e.rows) Out<COLUMNS>{e, reinterpret_cast<float *>(memory + threadIdx.x / 32 * OUT_BYTES), row, column}.swiglu(c);
+		if (first < e.rows) Out<COLUMNS>{e, reinterpret_cast<float *>(memory + threadIdx.x / 32 * OUT_BYTES), first, column}.swiglu(c);
 	}
 
 	// total adds the eight sums there of all CTAs of the cluster, `next` bytes apart, in order of k.
@@ -264,7 +264,8 @@ template <int KIND> struct End {
 };
 
 // one makes the CTA's tile, or its share of the cluster's: sums go to the ring, or each to
-// the CTA that ends its token, without a barrier of the cluster: that would wait for memory.
+// the CTA that ends its token, without a barrier of the cluster: that would wait for memory. Of gate and up of more than 16
+// tokens without a cluster each warp ends its own.
 // What an output reads beside them is requested before they are made, QKV's before the kernel
 // before has ended: it is older than the layers. Behind the last product every instruction is
 // late: what needs no sum is made before the wait, and sums of up to four CTAs are read at a time. (Of tiles of more
@@ -300,7 +301,7 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 	end.request(p.e);
 	second.request(p.e);
 	s.template multiply<false>(t.steps);
-	if (KIND == SWIGLU && gates) {
+	if (gates) {
 		if (by) sync_scales(); // and all products with the ring are done
 		else sync_consumers();
 		return s.gate(p.e, first, column, by);

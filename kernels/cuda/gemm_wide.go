@@ -53,7 +53,7 @@ func (v wideVariant) wBox() int {
 // stage is the bytes of a stage.
 func (v wideVariant) stage(box, panels int) int { return panels * (box + v.bn) * sm90Step * 2 }
 
-// shared is the ring, with room for what wgmma reads behind it and for a tile's sums, the
+// shared is the ring, with room for what wgmma reads behind it, for a tile's sums and for the warps' parts of one of gate and up, the
 // barriers, scales of tokens, and the sums of the cluster for the tokens that a CTA ends.
 func (v wideVariant) shared(m int, r wideRing, cluster int) int {
 	box, panels, stages, ld := int(r.box), int(r.panels), int(r.stages), v.bn

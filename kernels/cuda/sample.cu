@@ -19,7 +19,7 @@
 // rows twice more, nearly all from L2; of a row with Tops alone, those, 8 bytes each.
 //
 // Measured by what leaving it out of a step saves (BenchmarkWithout, H100 80GB HBM3, 2026-11-26), greedy
-// rows of 151,936 ids, all of whose logits are there: 35 µs with 64, 63 with 256, 2.5 TB/s, 74 % of 3.35.
+// rows of 151,936 ids, all of whose logits are there, each with CTAs of its own then: 35 µs with 64, 63 with 256, 2.5 TB/s, 74 % of 3.35.
 #include "sample_filter.cuh"
 
 // penalized is step 3 for an id with the count.
@@ -201,7 +201,7 @@ static __device__ void draw(const SampleParams &p, int entry, bool whole) {
 }
 
 // Rows are dealt as those of sample_edit.
-PG_KERNEL void __launch_bounds__(512) sample_draw(const __grid_constant__ SampleParams p) {
+PG_KERNEL void __launch_bounds__(512, 2) sample_draw(const __grid_constant__ SampleParams p) {
 	bool whole = blockIdx.x == p.splits; // the CTA that filters
 	const Entry mine(p, blockIdx.y + threadIdx.x % 32 * gridDim.y);
 	uint32_t rows = __ballot_sync(~0u, mine.draws() && mine.filters(p) == whole);

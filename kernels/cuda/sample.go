@@ -24,7 +24,7 @@ func planSample(n, vocab, sms int) [3]launch {
 	splits := ceilDiv(vocab, splitIDs)
 	rows := func(x, resident int) int { // CTAs that share them, x times
 		each := ceilDiv(n, max(resident*sms/x, 1))
-		return ceilDiv(n, min(each, 32))
+		return ceilDiv(n, max(min(each, 32), 1))
 	}
 	return [3]launch{
 		grid("sample", "sample_edit", splits, rows(splits, editResident), 256).overlapped(),
@@ -33,7 +33,7 @@ func planSample(n, vocab, sms int) [3]launch {
 	}
 }
 
-// CTAs that a multiprocessor has at a time: their threads have up to 64 registers.
+// CTAs that one of Hopper's multiprocessors has at a time: their threads have up to 64 registers.
 const (
 	editResident = 4
 	drawResident = 2

@@ -81,6 +81,7 @@ static __device__ __forceinline__ Largest warp_largest(Largest l) {
 	return l;
 }
 
+// block_largest leaves `shared` to be read: who writes there next needs a barrier before.
 static __device__ __forceinline__ Largest block_largest(Largest l, Largest *shared) {
 	l = warp_largest(l);
 	__syncthreads();

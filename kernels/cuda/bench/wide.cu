@@ -7,11 +7,13 @@ using namespace bench;
 
 namespace {
 
+constexpr int GATED = 18 << 10; // gemm_wide.go: wideGated
+
 struct Variant {
 	int bn, mt;
 	Kernels<StreamParams> kernels, tiles;
 	size_t shared(int m, int box, int panels, int stages, int cluster) const {
-		int panel = box * 128, size = panels * (panel + bn * 128), tile = std::max(box * (bn % 16 ? bn : bn + 8) * 4, 18 << 10);
+		int panel = box * 128, size = panels * (panel + bn * 128), tile = std::max(box * (bn % 16 ? bn : bn + 8) * 4, GATED);
 		int sums = cluster > 1 ? (std::min(m, mt) + cluster - 1) / cluster * cluster * bn * 4 : 0;
 		return 1024 + std::max({stages * size, stages * size - panels * bn * 128 - panel + 8192, tile}) + 16 * stages + 32 + 4 * mt + sums;
 	}
