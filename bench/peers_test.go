@@ -47,6 +47,9 @@ func TestPeerFloors(t *testing.T) {
 			require.Positive(t, shape.figure("decode", batch).Value)
 		}
 	}
+	small := planOf(t, "qwen2.5-1.5b")
+	require.InDelta(t, 1e3*c.decodeFloor(&small, 32, 1184)+141*1.9e-3+0.015, 1e3*c.coldKernels(&small, f.model(&small).Layers, 32, 1184), 0.002)
+	require.Zero(t, new(peerCeilings).coldKernels(&small, 28, 32, 1184), "not measured")
 	info := planOf(t, "qwen2.5-7b")
 	require.InDelta(t, 59e3, 64*1024/c.prefillFloor(&info, 64, 1024, 0), 500, "tok/s of 64 prompts of 1,024")
 	require.InDelta(t, 2.5, c.prefillFloor(&info, 1, 1024, 0)/c.prefillFloor(&info, 1, 410, 0), 0.1, "more than the weights' bytes")
@@ -89,7 +92,7 @@ func TestPeersTable(t *testing.T) {
 	add("decode", 512, 0, "skipped: too many")
 	add("prefix", 4096, 1, "", 6)
 	add("requests", 256, 0, "", 15000)
-	require.Equal(t, "host ≤ 100 µs, idle ≤ 2 %: met", p.stepTable("", p.rows[:1]).Rows[0][5])
+	require.Equal(t, "host ≤ 100 µs, idle ≤ 2 %: met", p.stepTable("", p.rows[:1]).Rows[0][6])
 	r := p.report(time.Minute)
 	var out bytes.Buffer
 	r.Print(&out)

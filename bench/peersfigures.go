@@ -36,6 +36,7 @@ type peerFigures struct {
 // peerModel has the figures of a shape.
 type peerModel struct {
 	Name               string       `json:"name"`
+	Layers             int          `json:"layers"`
 	LayerFLOPsPerToken int64        `json:"layer_flops_per_token"`
 	HeadFLOPs          int64        `json:"head_flops"`
 	KVBytesPerToken    int64        `json:"kv_bytes_per_token"`
@@ -61,6 +62,11 @@ type peerCeilings struct {
 	Read      float64 `json:"read_bytes_per_second"`
 	FLOPs     float64 `json:"flops_per_second"`           // of large products
 	Attention float64 `json:"attention_flops_per_second"` // of long prompts
+
+	// A kernel in a chain that reads bytes which are in no cache takes Kernel seconds and, for each byte, 1 / ColdRead;
+	// 0 = not measured.
+	Kernel   float64 `json:"kernel_seconds"`
+	ColdRead float64 `json:"cold_read_bytes_per_second"`
 }
 
 // vLLM's figures, which are in the binary.
@@ -140,6 +146,18 @@ func (c *peerCeilings) known() bool { return c.Read > 0 && c.FLOPs > 0 && c.Atte
 func (c *peerCeilings) decodeFloor(i *engine.Info, batch int, context float64) float64 {
 	linear := float64(batch) * float64(i.LayerFLOPsPerToken+i.HeadFLOPs)
 	return max(float64(i.StreamedWeightBytes)/c.Read, linear/c.FLOPs) + float64(batch)*context*float64(i.KVBytesPerToken)/c.Read
+}
+
+// coldKernels is the time of a decode step in seconds if it were a chain of five kernels a layer and the head, each of which reads
+// its weights cold, with KV read as fast as can be; 0 = not known. It is no floor: kernels may request weights ahead.
+func (c *peerCeilings) coldKernels(i *engine.Info, layers, batch int, context float64) float64 {
+	if c.Kernel == 0 || layers == 0 {
+		return 0
+	}
+	cold := *c
+	cold.Read = c.ColdRead
+	kv := float64(batch) * context * float64(i.KVBytesPerToken) / c.Read
+	return float64(5*layers+1)*c.Kernel + cold.decodeFloor(i, batch, 0) + kv
 }
 
 // prefillFloor is the least time in seconds of prompts of so many tokens each, whose

@@ -195,8 +195,8 @@ func inWords(asks []ask) string {
 
 // stepTable has what the engine counted beside the decode steps.
 func (p *peers) stepTable(model string, rows []*peerRow) Table {
-	return p.besideTable(model+", decode steps", rows, "decode", []string{"batch", "tok/s", "host µs a step", "idle between steps", "steps timed"},
-		map[string]string{"gpu_idle": "share"}, "output_throughput", "host_us", "gpu_idle", "steps")
+	return p.besideTable(model+", decode steps", rows, "decode", []string{"batch", "tok/s", "host µs a step", "idle between steps", "steps timed", "five cold kernels a layer, ms"},
+		map[string]string{"gpu_idle": "share"}, "output_throughput", "host_us", "gpu_idle", "steps", "cold_kernels_ms")
 }
 
 // swapTable has the rates of the copies each way, and what they cost decode.

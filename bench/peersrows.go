@@ -227,10 +227,16 @@ func (m *peerRun) decode(ctx context.Context, batch int, _ uint64) (map[string]f
 	}
 	wall := steps[n].Start.Sub(steps[0].Start)
 	step := wall.Seconds() / float64(steps[n].Step-steps[0].Step)
-	return map[string]float64{
+	metrics := map[string]float64{
 		"step_ms": 1e3 * step, "output_throughput": float64(batch) / step, "steps": float64(n), "host_us": median(hosts),
 		"gpu_idle": max(0, 1-busy.Seconds()/wall.Seconds()),
-	}, nil
+	}
+	if m.shape != nil {
+		if cold := m.ceilings.coldKernels(&m.info, m.shape.Layers, batch, float64(first+last)/2); cold > 0 {
+			metrics["cold_kernels_ms"] = 1e3 * cold
+		}
+	}
+	return metrics, nil
 }
 
 // lastStep is the number of the last step so far.
