@@ -245,6 +245,33 @@ func BenchmarkPrefill(b *testing.B) {
 	}
 }
 
+// BenchmarkDrawn is a decode step of the 0.5B, of which the sampler is the greatest part, by what is wanted of the logits.
+func BenchmarkDrawn(b *testing.B) {
+	const context = 1183
+	model := trueShapes[0]
+	for _, c := range []struct {
+		name     string
+		sampling kernels.Sampling
+	}{
+		{"greedy", kernels.Sampling{Logprobs: -1}},
+		{"temperature", kernels.Sampling{Temperature: 0.8, Logprobs: -1}},
+		{"top_p", kernels.Sampling{Temperature: 0.8, TopP: 0.9, Logprobs: -1}},
+		{"logprobs", kernels.Sampling{Logprobs: 5}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			m := newBenchModel(b, model, 256, context)
+			m.resetRowsTo(256, ceilDiv(context+512, 16), c.sampling)
+			for _, n := range []int{1, 16, 64, 256} {
+				b.Run(fmt.Sprint(n), func(b *testing.B) {
+					batch, sample := m.spans(n, context, 1)
+					m.run(b, batch, sample, 6) // captures the graph
+					m.report(b, batch, sample)
+				})
+			}
+		})
+	}
+}
+
 // BenchmarkCached is a step of short chunks whose context is in the prefix cache.
 func BenchmarkCached(b *testing.B) {
 	for _, model := range trueShapes {

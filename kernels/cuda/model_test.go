@@ -107,8 +107,14 @@ func (m *trueModel) forward() {
 
 // resetRows gives each row per blocks, which lie apart.
 func (m *trueModel) resetRows(rows, per int) {
+	m.resetRowsTo(rows, per, kernels.Sampling{Logprobs: -1})
+}
+
+// resetRowsTo is resetRows for rows that are sampled so, each with a seed of its own.
+func (m *trueModel) resetRowsTo(rows, per int, sampling kernels.Sampling) {
 	for row := range rows {
-		u := kernels.RowUpdate{Row: int32(row), Reset: true, Sampling: kernels.Sampling{Logprobs: -1}}
+		sampling.Seed = uint64(row)
+		u := kernels.RowUpdate{Row: int32(row), Reset: true, Sampling: sampling}
 		for i := range per {
 			u.Blocks = append(u.Blocks, int32(1+i*rows+row))
 		}
