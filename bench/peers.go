@@ -205,7 +205,7 @@ func (m *peerRun) settle(ctx context.Context, e PeersEngine) error {
 	var from string
 	m.ceilings, from = m.figures.ceilings(&m.info, probed)
 	if m.device == "" {
-		note := "Floors: " + from + ". Of a decode step: the weights' bytes or the products' FLOPs, whichever take longer, and the KV's bytes; of a prompt: products and attention, or the weights' bytes."
+		note := "Floors: " + from + ". Of a decode step: the weights' bytes or the products' FLOPs, whichever take longer, and the KV's bytes; of a prompt: products and attention, or the weights' bytes; of requests at once: all prompts, then the steps of those that are left."
 		if !m.ceilings.known() {
 			note = "There are no floors, for want of a ceiling: " + from + "."
 		}

@@ -70,6 +70,14 @@ func TestPeerRequests(t *testing.T) {
 	require.Equal(t, []int{142827, 133966}, []int{in, out})
 }
 
+// TestRequestsFloor: of requests that end one after the other, the prompts' products and attention, and each step of those left.
+func TestRequestsFloor(t *testing.T) {
+	info, c := planOf(t, "qwen2.5-7b"), readPeerFigures().Ceilings
+	prompts := 2*c.prefillFloor(&info, 1, 1000, 0) + c.prefillFloor(&info, 1, 4000, 0) // bound by products each
+	steps := c.decodeFloor(&info, 3, (1001+1001+4001)/3.0) + c.decodeFloor(&info, 2, (1002+4002)/2.0)
+	require.InEpsilon(t, prompts+steps, c.requestsFloor(&info, []int{1000, 1000, 4000}, []int{3, 2, 3}), 1e-9)
+}
+
 // TestPeersTable: each value beside the peer's, whichever way is better, with what is
 // wanted; a row that was skipped says why.
 func TestPeersTable(t *testing.T) {

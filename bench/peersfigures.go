@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/pagoda-engine/pagoda/engine"
 	"github.com/pagoda-engine/pagoda/kernels"
@@ -158,6 +159,25 @@ func (c *peerCeilings) coldKernels(i *engine.Info, layers, batch int, context fl
 	cold.Read = c.ColdRead
 	kv := float64(batch) * context * float64(i.KVBytesPerToken) / c.Read
 	return float64(5*layers+1)*c.Kernel + cold.decodeFloor(i, batch, 0) + kv
+}
+
+// requestsFloor is the least time in seconds of requests that come at once, of so many tokens in and out: all prompts, in
+// chunks that are wide enough for their weights' bytes not to count, and then steps in which those decode that are left.
+func (c *peerCeilings) requestsFloor(i *engine.Info, in, out []int) (seconds float64) {
+	for _, tokens := range in {
+		t := float64(tokens)
+		seconds += (t*float64(i.LayerFLOPsPerToken)+float64(i.HeadFLOPs))/c.FLOPs + t*(t+1)/2*float64(i.AttentionFLOPsPerPair)/c.Attention
+	}
+	for step := 1; step < slices.Max(out); step++ { // the first token comes with the prompt
+		batch, context := 0, 0
+		for at := range in {
+			if step < out[at] {
+				batch, context = batch+1, context+in[at]+step
+			}
+		}
+		seconds += c.decodeFloor(i, batch, float64(context)/float64(batch))
+	}
+	return seconds
 }
 
 // prefillFloor is the least time in seconds of prompts of so many tokens each, whose

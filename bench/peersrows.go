@@ -156,6 +156,14 @@ func peerThroughputs() []*peerPart {
 			measure: func(m *peerRun, ctx context.Context, at int, _ uint64) (map[string]float64, error) {
 				return m.throughput(ctx, m.mixed(at))
 			},
+			floor: func(m *peerRun, at int) float64 {
+				in, out := m.mixedLengths(at)
+				total := 0
+				for _, n := range out {
+					total += n
+				}
+				return float64(total) / m.ceilings.requestsFloor(&m.info, in, out)
+			},
 		},
 		{
 			name: "sweep", metric: "output_throughput", unit: "tokens/s", higher: true,
@@ -298,11 +306,21 @@ func (m *peerRun) prefill(ctx context.Context, tokens int, repeat uint64) (map[s
 
 // mixed is the first n of the peer's requests.
 func (m *peerRun) mixed(n int) Workload {
-	r, next := &m.figures.Requests, -1
-	return RandomWorkload(0, min(n, len(r.Prompt)), m.info.SampleVocab, 0, 0, func(*rand.Rand) (int, int) {
+	in, out := m.mixedLengths(n)
+	next := -1
+	return RandomWorkload(0, len(in), m.info.SampleVocab, 0, 0, func(*rand.Rand) (int, int) {
 		next++
-		return m.o.scaled(r.Prompt[next]), m.o.scaled(r.Output[next])
+		return in[next], out[next]
 	})
+}
+
+// mixedLengths are the tokens in and out of each.
+func (m *peerRun) mixedLengths(n int) (in, out []int) {
+	r := &m.figures.Requests
+	for i := range min(n, len(r.Prompt)) {
+		in, out = append(in, m.o.scaled(r.Prompt[i])), append(out, m.o.scaled(r.Output[i]))
+	}
+	return in, out
 }
 
 // sweep runs equal requests, so many of them at a time.
