@@ -157,10 +157,10 @@ func (d *deals) search() []choice {
 	for i := range found {
 		found[i].us = sums[i]
 	}
-	standing := found[0]
-	slices.SortStableFunc(found, byTime)
-	if found[0].us > standing.us*0.998 {
-		found[0] = standing
+	standing, others := found[0], found[1:]
+	slices.SortFunc(others, byTime)
+	if len(others) > 0 && others[0].us < standing.us*0.998 {
+		slices.SortFunc(found, byTime)
 	}
 	return found
 }

@@ -64,7 +64,8 @@ template <int BN, int MT> struct Wide : Ring {
 	static constexpr int SECOND = MT == 64 ? BN - COLUMNS : 0;           // the first of the second one's
 	static constexpr int GROUPS = COLUMNS / 8;
 	static constexpr int TILE_LD = BN % 16 ? BN : BN + 8; // floats between tokens of a tile left in the ring: 8 more than a multiple of 16
-	static constexpr int GATED = CONSUMERS / 32 * OUT_BYTES;                // bytes of the warps' parts, see gate
+	static constexpr int GATED = CONSUMERS / 32 * OUT_BYTES; // bytes of the warps' parts, see gate
+	static_assert(GATED == 18 << 10, "gemm_wide.go: wideGated");
 
 	int count, panels;        // stages; panels of each
 	int panel, tokens, size;  // bytes of a panel of x, of a step's tokens and of a stage
