@@ -255,13 +255,17 @@ func BenchmarkDrawn(b *testing.B) {
 	}{
 		{"greedy", kernels.Sampling{Logprobs: -1}},
 		{"temperature", kernels.Sampling{Temperature: 0.8, Logprobs: -1}},
+		{"min_p", kernels.Sampling{Temperature: 0.8, MinP: 0.05, Logprobs: -1}},
 		{"top_p", kernels.Sampling{Temperature: 0.8, TopP: 0.9, Logprobs: -1}},
+		{"top_k", kernels.Sampling{Temperature: 0.7, TopP: 0.8, TopK: 20, Logprobs: -1}}, // Qwen2.5's generation_config.json
+		{"top_k_2000", kernels.Sampling{Temperature: 0.7, TopP: 0.8, TopK: 2000, Logprobs: -1}},
+		{"penalties", kernels.Sampling{Temperature: 0.7, TopP: 0.8, TopK: 20, RepetitionPenalty: 1.05, Logprobs: -1}},
 		{"logprobs", kernels.Sampling{Logprobs: 5}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			m := newBenchModel(b, model, 256, context)
 			m.resetRowsTo(256, ceilDiv(context+512, 16), c.sampling)
-			for _, n := range []int{1, 16, 64, 256} {
+			for _, n := range []int{1, 16, 64, 128, 256} {
 				b.Run(fmt.Sprint(n), func(b *testing.B) {
 					batch, sample := m.spans(n, context, 1)
 					m.run(b, batch, sample, 6) // captures the graph

@@ -238,13 +238,11 @@ func TestPlans(t *testing.T) {
 	}
 	require.EqualValues(t, 19, planSample(3, 151936, 132)[0].Grid[0])
 	for _, n := range []int{1, 13, 27, 28, 64, 100, 512, 4096} {
-		plan := planSample(n, 151936, 132)
-		for i, resident := range []int{editResident, drawResident} {
-			x, y := int(plan[i].Grid[0]), int(plan[i].Grid[1])
-			require.LessOrEqual(t, n, 32*y, "a CTA has at most 32 rows")
-			require.LessOrEqual(t, y, n)
-			require.True(t, x*y <= resident*132 || y == ceilDiv(n, 32), "%d × %d CTAs for %d rows are more than the device has at a time", x, y, n)
-		}
+		split := planSample(n, 151936, 132)[0]
+		x, y := int(split.Grid[0]), int(split.Grid[1])
+		require.LessOrEqual(t, n, 32*y, "a CTA has at most 32 rows")
+		require.LessOrEqual(t, y, n)
+		require.True(t, x*y <= splitResident*132 || y == ceilDiv(n, 32), "%d × %d CTAs for %d rows are more than the device has at a time", x, y, n)
 	}
 	l = planLoad(151936, 896)
 	require.GreaterOrEqual(t, int(l.Grid[1]*l.Grid[2]), 151936)

@@ -1,16 +1,15 @@
-// Sampling in the order of kernels.Sampling, without sorting. Three kernels, of
+// Sampling in the order of kernels.Sampling, without sorting. Two kernels, of
 // which a check needs the first's NaN alone:
 //
-//   sample_edit    steps 1 to 3 of a row's 8,192 ids by one CTA: maxima, the raw
-//                  log-sum's part, NaN. Rows that nothing changes are not copied
-//   sample_draw    Gumbel-max over the same ids; one more CTA for rows with
-//                  min_p, top_k or top_p, see sample_filter.cuh
-//   sample_finish  the row's token by one CTA, its log probability and rank, the
-//                  likeliest ids, counts and last token; results go to mapped host
-//                  memory. Of a row of which the head left Tops alone, all there is
-//                  to do: the best of them
+//   sample_split   a row's 8,192 ids by one CTA: steps 1 to 3, maxima, the raw log-sum's
+//                  part, NaN, and, where the row draws, Gumbel-max. Logits are read once, a
+//                  thread's all at a time; rows that nothing changes are not copied
+//   sample_finish  the row's token by one CTA, what min_p, top_k and top_p leave of it
+//                  (sample_filter.cuh), its log probability and rank, the likeliest ids,
+//                  counts and last token; results go to mapped host memory. Of a row of
+//                  which the head left Tops alone, all there is to do: the best of them
 //
-// Of the first two many rows share CTAs, and each lets the next kernel begin before it waits: a CTA
+// Many rows share the first's CTAs, and it lets the second begin before it waits: a CTA
 // all of whose rows have Tops knows by then that it has nothing to do, and sample_finish is there
 // when the head ends.
 //
@@ -55,53 +54,7 @@ static __device__ void edit(const SampleParams &p, const RowParams &r, const Sam
 	__syncthreads();
 }
 
-// raw_stats sets the part's numbers of the raw logits.
-static __device__ void raw_stats(Part &part, const float *z, int n, bool sum, float *shared) {
-	float largest = -INFINITY, total = 0;
-	bool bad = false;
-	for (int i = threadIdx.x; i < n; i += blockDim.x) {
-		largest = fmaxf(largest, z[i]);
-		bad |= z[i] != z[i] || z[i] == INFINITY;
-	}
-	part.bad = __syncthreads_or(bad);
-	part.raw_max = block_max(largest, shared);
-	if (!sum) return;
-	if (part.raw_max > -INFINITY)
-		for (int i = threadIdx.x; i < n; i += blockDim.x) total += expf(z[i] - part.raw_max);
-	part.raw_sum = block_sum(total, shared);
-}
-
-// plain_part is the part of a row that nothing changes and whose log probability nobody
-// asked for: read once, a thread's logits all at a time. With branches the compiler asks for four of eight, then looks.
-static __device__ Part plain_part(const SampleParams &p, const float *z, int first, int n, Largest *shared) {
-	constexpr int EACH = SPLIT / 4 / 256;
-	float4 v[EACH];
-#pragma unroll
-	for (int i = 0; i < EACH; i++) {
-		int at = 4 * (threadIdx.x + 256 * i); // rows are padded to whole float4
-		if (at < n) v[i] = __ldcs(reinterpret_cast<const float4 *>(z + at));
-	}
-	Largest l = {-INFINITY, -1};
-	int drawn = min(n, p.sample_vocab - first); // may be negative
-	bool bad = false;
-#pragma unroll
-	for (int i = 0; i < EACH; i++) {
-		float four[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
-#pragma unroll
-		for (int j = 0; j < 4; j++) {
-			int at = 4 * (threadIdx.x + 256 * i) + j;
-			bad |= (at < n) & !(four[j] < INFINITY);
-			if ((at < drawn) & (four[j] > l.z)) l = {four[j], first + at};
-		}
-	}
-	Part part = {};
-	part.bad = __syncthreads_or(bad);
-	l = block_largest(l, shared);
-	part.max = l.z, part.raw_max = l.z, part.id = l.id;
-	return part;
-}
-
-// Entry is what the three kernels read of one before the kernel before has ended: prepare wrote it,
+// Entry is what both kernels read of one before the kernel before has ended: prepare wrote it,
 // before the layers began or behind the sampler's message.
 struct Entry {
 	SampleEntry e = {};
@@ -117,51 +70,88 @@ struct Entry {
 	// tops says whether the head left Tops alone: then there are no parts.
 	__device__ __forceinline__ bool tops(const SampleParams &p) const { return there && p.tops > 0 && plain(r, e); }
 	__device__ __forceinline__ bool draws() const { return there && r.temperature != 0 && e.mask != CHECK; }
-	// filters says of one that draws whether all of its ids are one CTA's work.
-	__device__ __forceinline__ bool filters(const SampleParams &p) const {
-		return r.min_p > 0 || (r.top_k > 0 && r.top_k < p.sample_vocab) || (r.top_p > 0 && r.top_p < 1);
-	}
 };
 
-// split_part is the CTA's part of a row. Behind one row's the CTA may begin another's: what is in shared
-// memory is read before the last barrier, or written behind the next.
-static __device__ Part split_part(const SampleParams &p, const Entry &entry) {
-	__shared__ float z[SPLIT], shared[8];
-	__shared__ Largest best[8];
+constexpr int SPLITTERS = 256; // threads of a CTA of sample_split
+
+// split_part is the CTA's part of a row, whose best id goes to `drawn` where the row draws. Behind one row's the CTA may begin
+// another's: what is in shared memory is read before the last barrier, or written behind the next.
+static __device__ Part split_part(const SampleParams &p, const Entry &entry, Best *drawn) {
+	constexpr int EACH = SPLIT / 4 / SPLITTERS;
+	__shared__ __align__(16) float edited[SPLIT];
+	__shared__ float shared[SPLITTERS / 32];
+	__shared__ Largest largest[SPLITTERS / 32];
+	__shared__ Best best[SPLITTERS / 32];
 	const SampleEntry &e = entry.e;
 	const RowParams &r = entry.r;
-	int first = blockIdx.x * SPLIT, n = min(SPLIT, p.vocab - first);
-	const float *logits = p.logits + e.index * p.ld + first;
-	bool edits = has_edits(r, e);
-	if (e.mask == CHECK || (!edits && r.logprobs < 0)) return plain_part(p, logits, first, n, best);
-	for (int i = threadIdx.x; i < n; i += blockDim.x) z[i] = logits[i];
-	__syncthreads();
+	int first = blockIdx.x * SPLIT, all = min(SPLIT, p.vocab - first), n = max(min(all, p.sample_vocab - first), 0); // ids; that can be drawn
+	const float *z = p.logits + e.index * p.ld + first;
+	auto at = [](int i) { return 4 * ((int)threadIdx.x + SPLITTERS * (i / 4)) + i % 4; }; // of v[i]
+	float v[4 * EACH];
+#pragma unroll
+	for (int i = 0; i < EACH; i++) // rows are padded to whole float4
+		if (at(4 * i) < all) *reinterpret_cast<float4 *>(v + 4 * i) = *reinterpret_cast<const float4 *>(z + at(4 * i));
 	Part part = {};
-	raw_stats(part, z, n, r.logprobs >= 0, shared);
-	n = min(n, p.sample_vocab - first); // may be negative
-	if (edits) edit(p, r, e, z, first, max(n, 0));
-	Largest l = {-INFINITY, -1};
-	float *out = p.edited + e.index * p.ld + first;
-	for (int i = threadIdx.x; i < n; i += blockDim.x) {
-		if (z[i] > l.z) l = {z[i], first + i};
-		if (edits) out[i] = z[i];
+	bool bad = false;
+#pragma unroll
+	for (int i = 0; i < 4 * EACH; i++) bad |= (at(i) < all) & !(v[i] < INFINITY);
+	part.bad = __syncthreads_or(bad);
+	if (e.mask == CHECK) return part;
+	if (r.logprobs >= 0) {
+		float most = -INFINITY, sum = 0;
+#pragma unroll
+		for (int i = 0; i < 4 * EACH; i++)
+			if (at(i) < all) most = fmaxf(most, v[i]);
+		part.raw_max = most = block_max(most, shared);
+#pragma unroll
+		for (int i = 0; i < 4 * EACH; i++)
+			if (at(i) < all && most > -INFINITY) sum += expf(v[i] - most);
+		part.raw_sum = block_sum(sum, shared);
 	}
-	l = block_largest(l, best);
-	part.max = l.z;
-	part.id = l.id;
+	if (has_edits(r, e)) {
+#pragma unroll
+		for (int i = 0; i < EACH; i++) *reinterpret_cast<float4 *>(edited + at(4 * i)) = *reinterpret_cast<float4 *>(v + 4 * i);
+		__syncthreads();
+		edit(p, r, e, edited, first, n);
+		z = edited;
+#pragma unroll
+		for (int i = 0; i < EACH; i++) {
+			if (at(4 * i) >= n) continue;
+			float4 four = *reinterpret_cast<float4 *>(edited + at(4 * i));
+			*reinterpret_cast<float4 *>(v + 4 * i) = *reinterpret_cast<float4 *>(p.edited + e.index * p.ld + first + at(4 * i)) = four;
+		}
+	}
+	Largest l = {-INFINITY, -1};
+#pragma unroll
+	for (int i = 0; i < 4 * EACH; i++)
+		if ((at(i) < n) & (v[i] > l.z)) l = {v[i], first + at(i)};
+	l = block_largest(l, largest);
+	part.max = l.z, part.id = l.id;
+	if (r.temperature == 0 || takes_top_k(r, p.sample_vocab)) return part;
+	Drawer d(r, e.position, l.z, l.id);
+	uint32_t may = 0; // one body for what few come to: it is long
+#pragma unroll
+	for (int i = 0; i < 4 * EACH; i++)
+		if (at(i) < n && d.may(v[i])) may |= 1u << i;
+	for (; may && l.id >= 0; may &= may - 1) {
+		int i = at(__ffs(may) - 1);
+		d.see(z[i], first + i);
+	}
+	Best b = block_best(d.exact(block_max(d.best, shared)), best);
+	if (threadIdx.x == 0) *drawn = l.id < 0 ? Best{-INFINITY, -1} : b;
 	return part;
 }
 
 // A CTA has every gridDim.y-th row, up to 32: a lane looks at one, before the kernel before has ended.
-PG_KERNEL void __launch_bounds__(256, 4) sample_edit(const __grid_constant__ SampleParams p) {
+PG_KERNEL void __launch_bounds__(SPLITTERS, 3) sample_split(const __grid_constant__ SampleParams p) {
 	const Entry mine(p, blockIdx.y + threadIdx.x % 32 * gridDim.y);
 	uint32_t rows = __ballot_sync(~0u, mine.there && !mine.tops(p));
 	grid_trigger();
 	grid_wait(rows);
 	for (; rows; rows &= rows - 1) {
-		int entry = blockIdx.y + (__ffs(rows) - 1) * gridDim.y;
-		Part part = split_part(p, Entry(p, entry));
-		if (threadIdx.x == 0) p.parts[entry * MAX_SPLITS + blockIdx.x] = part;
+		int entry = blockIdx.y + (__ffs(rows) - 1) * gridDim.y, at = entry * MAX_SPLITS + blockIdx.x;
+		Part part = split_part(p, Entry(p, entry), p.draws + at);
+		if (threadIdx.x == 0) p.parts[at] = part;
 	}
 }
 
@@ -181,47 +171,20 @@ static __device__ Row row_of(const SampleParams &p, int entry) {
 	return row;
 }
 
-// draw finds a row's best id of SPLIT, or, whole, of all that its filters leave.
-static __device__ void draw(const SampleParams &p, int entry, bool whole) {
-	__shared__ Best shared[16];
-	const Entry of(p, entry);
-	const SampleEntry &e = of.e;
-	Row row = row_of(p, entry);
-	if (row.bad) return;
-	Drawer drawer(of.r, e.position, row.first.z, row.first.id);
-	const float *z = (has_edits(of.r, e) ? p.edited : p.logits) + e.index * p.ld;
-	if (whole) {
-		draw_filtered(drawer, z, p.sample_vocab);
-	} else {
-		int first = blockIdx.x * SPLIT, end = min(first + SPLIT, p.sample_vocab);
-		for (int id = first + threadIdx.x; id < end; id += blockDim.x) drawer.see(z[id], id);
-	}
-	Best best = block_best(drawer.best, shared);
-	if (threadIdx.x == 0) p.draws[entry * MAX_SPLITS + (whole ? 0 : blockIdx.x)] = best;
-}
-
-// Rows are dealt as those of sample_edit.
-PG_KERNEL void __launch_bounds__(512, 2) sample_draw(const __grid_constant__ SampleParams p) {
-	bool whole = blockIdx.x == p.splits; // the CTA that filters
-	const Entry mine(p, blockIdx.y + threadIdx.x % 32 * gridDim.y);
-	uint32_t rows = __ballot_sync(~0u, mine.draws() && mine.filters(p) == whole);
-	grid_trigger();
-	grid_wait(rows);
-	for (; rows; rows &= rows - 1) draw(p, blockIdx.y + (__ffs(rows) - 1) * gridDim.y, whole);
-}
-
 // drawn is the row's token.
-static __device__ int drawn(const SampleParams &p, const Entry &of, const Row &row, int entry) {
+static __device__ int drawn(const SampleParams &p, const Entry &of, const Row &row, int entry, FilterShared &shared) {
+	const RowParams &r = p.state[of.e.row].params; // read again: its registers are wanted
 	if (row.bad) return -1;
-	if (of.r.temperature == 0) return row.first.id;
-	if (of.filters(p)) return p.draws[entry * MAX_SPLITS].id;
+	if (r.temperature == 0) return row.first.id;
 	Best best = {-INFINITY, -1};
-	int used = (p.sample_vocab + SPLIT - 1) / SPLIT;
+	int used = takes_top_k(r, p.sample_vocab) ? 0 : (p.sample_vocab + SPLIT - 1) / SPLIT;
 	for (int i = threadIdx.x % 32; i < used; i += 32) {
 		Best other = p.draws[entry * MAX_SPLITS + i];
 		if (other.id >= 0 && better(other.score, other.id, best)) best = other;
 	}
-	return warp_best(best).id;
+	best = warp_best(best);
+	const float *z = (has_edits(r, of.e) ? p.edited : p.logits) + of.e.index * p.ld;
+	return Filter{z, p.sample_vocab, r, of.e.position, row.first, 1 / r.temperature, shared}.draw(best.id);
 }
 
 // row_of_tops finds the best of a row's Tops, by 512 threads: `mine` is a thread's first two, and it asks for
@@ -251,7 +214,8 @@ static __device__ Row row_of_tops(const SampleParams &p, const float4 *mine) {
 	return {l, -INFINITY, l.id < 0 || l.z == INFINITY};
 }
 
-PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ SampleParams p) {
+PG_KERNEL void __launch_bounds__(FINISHERS, 2) sample_finish(const __grid_constant__ SampleParams p) {
+	__shared__ FilterShared shared;
 	int entry = blockIdx.x;
 	const Entry of(p, entry);
 	const SampleEntry &e = of.e;
@@ -271,7 +235,7 @@ PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ Samp
 		return;
 	}
 	Row row = tops ? row_of_tops(p, mine) : row_of(p, entry);
-	int id = drawn(p, of, row, entry);
+	int id = drawn(p, of, row, entry, shared);
 	if (threadIdx.x == 0) {
 		*last_token = id;
 		out[entry] = id;
@@ -280,22 +244,25 @@ PG_KERNEL void __launch_bounds__(512) sample_finish(const __grid_constant__ Samp
 	}
 	if (id < 0 || r.logprobs < 0) return;
 	double sum = 0;
-	for (int i = 0; i < p.splits; i++) {
+	for (int i = threadIdx.x % 32; i < p.splits; i += 32) {
 		const Part &part = p.parts[entry * MAX_SPLITS + i];
 		if (part.raw_max > -INFINITY) sum += part.raw_sum * exp((double)part.raw_max - row.raw_max);
 	}
+	for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(~0u, sum, i);
 	double log_sum = row.raw_max + log(sum);
 	int larger = 0;
-	for (int i = threadIdx.x; i < p.vocab; i += blockDim.x) larger += z[i] > z[id];
+	float chosen = z[id], own = -INFINITY;
+	each(z, p.vocab, [&](float z, int) { larger += z > chosen, own = fmaxf(own, z); });
+	for (int i = 16; i > 0; i /= 2) larger += __shfl_xor_sync(~0u, larger, i);
 	__shared__ int total;
 	if (threadIdx.x == 0) total = 0;
 	__syncthreads();
-	atomicAdd(&total, larger);
+	if (threadIdx.x % 32 == 0) atomicAdd(&total, larger);
 	__syncthreads();
 	if (threadIdx.x == 0) {
-		reinterpret_cast<float *>(out)[p.capacity + entry] = (float)(z[id] - log_sum);
+		reinterpret_cast<float *>(out)[p.capacity + entry] = (float)(chosen - log_sum);
 		out[2 * p.capacity + entry] = 1 + total;
 	}
 	int at = 3 * p.capacity + entry * p.max_top;
-	likeliest(z, p.vocab, min(r.logprobs, p.max_top), out + at, reinterpret_cast<float *>(out) + at + p.capacity * p.max_top, log_sum);
+	likeliest(shared, z, p.vocab, own, min(r.logprobs, p.max_top), out + at, reinterpret_cast<float *>(out) + at + p.capacity * p.max_top, log_sum);
 }

@@ -18,23 +18,14 @@ type sampleParams struct {
 
 var _ [152]byte = [unsafe.Sizeof(sampleParams{})]byte{}
 
-// planSample is the three kernels for n rows: edit, draw (with a CTA more for rows that
-// filter), finish. Rows of the first two that do not fit on the device at a time share CTAs.
-func planSample(n, vocab, sms int) [3]launch {
+// planSample is the two kernels for n rows. Rows of the first that do not fit on the device at a time share CTAs.
+func planSample(n, vocab, sms int) [2]launch {
 	splits := ceilDiv(vocab, splitIDs)
-	rows := func(x, resident int) int { // CTAs that share them, x times
-		each := ceilDiv(n, max(resident*sms/x, 1))
-		return ceilDiv(n, max(min(each, 32), 1))
-	}
-	return [3]launch{
-		grid("sample", "sample_edit", splits, rows(splits, editResident), 256).overlapped(),
-		grid("sample", "sample_draw", splits+1, rows(splits+1, drawResident), 512).overlapped(),
+	each := ceilDiv(n, max(splitResident*sms/splits, 1)) // rows of a CTA
+	return [2]launch{
+		grid("sample", "sample_split", splits, ceilDiv(n, max(min(each, 32), 1)), 256).overlapped(),
 		grid("sample", "sample_finish", n, 1, 512).overlapped(),
 	}
 }
 
-// CTAs that one of Hopper's multiprocessors has at a time: their threads have up to 64 registers.
-const (
-	editResident = 4
-	drawResident = 2
-)
+const splitResident = 3 // CTAs of sample_split that one of Hopper's multiprocessors has at a time, by their registers

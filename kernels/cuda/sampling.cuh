@@ -48,31 +48,48 @@ static __device__ __forceinline__ bool plain(const RowParams &p, const SampleEnt
 	return e.mask != CHECK && p.temperature == 0 && p.logprobs < 0 && !has_edits(p, e);
 }
 
-// gumbel_word is word 0 of kernels.Philox(seed, {id, position, choice, 0}).
-static __device__ __forceinline__ uint32_t gumbel_word(const RowParams &p, uint32_t id, uint32_t position) {
-	uint32_t k0 = p.seed[0], k1 = p.seed[1], c0 = id, c1 = position, c2 = p.choice, c3 = 0;
+// Noise is what kernels.Gumbel takes beside an id.
+struct Noise {
+	uint32_t seed[2];
+	int32_t choice, position;
+
+	// word is word 0 of kernels.Philox(seed, {id, position, choice, 0}).
+	__device__ __forceinline__ uint32_t word(uint32_t id) const {
+		uint32_t k0 = seed[0], k1 = seed[1], c0 = id, c1 = position, c2 = choice, c3 = 0;
 #pragma unroll
-	for (int round = 0; round < 10; round++) {
-		uint32_t h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0;
-		uint32_t h1 = __umulhi(0xCD9E8D57u, c2), l1 = 0xCD9E8D57u * c2;
-		c0 = h1 ^ c1 ^ k0;
-		c1 = l1;
-		c2 = h0 ^ c3 ^ k1;
-		c3 = l0;
-		k0 += 0x9E3779B9u;
-		k1 += 0xBB67AE85u;
+		for (int round = 0; round < 10; round++) {
+			uint32_t h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0;
+			uint32_t h1 = __umulhi(0xCD9E8D57u, c2), l1 = 0xCD9E8D57u * c2;
+			c0 = h1 ^ c1 ^ k0;
+			c1 = l1;
+			c2 = h0 ^ c3 ^ k1;
+			c3 = l0;
+			k0 += 0x9E3779B9u;
+			k1 += 0xBB67AE85u;
+		}
+		return c0;
 	}
-	return c0;
+};
+
+// score_of is z/temperature + kernels.Gumbel, as Go computes it.
+static __device__ __noinline__ double score_of(Noise noise, float temperature, float z, int32_t id) {
+	double u = ((noise.word(id) >> 8) + 0.5) / (1 << 24);
+	return (double)z / temperature + (double)(float)-log(-log(u));
 }
 
-// score is z/temperature + kernels.Gumbel, as Go computes it.
-static __device__ __forceinline__ double score_of(const RowParams &p, float z, uint32_t word) {
-	double u = ((word >> 8) + 0.5) / (1 << 24);
-	return (double)z / p.temperature + (double)(float)-log(-log(u));
+// noise_of is kernels.Gumbel to 10⁻⁵, by the quick logarithm; of u near 1, where that has few digits of −log u, by its series.
+static __device__ __forceinline__ float noise_of(uint32_t word) {
+	constexpr uint32_t HALF = 1u << 23;
+	uint32_t m = word >> 8;
+	bool low = m < HALF;
+	float t = ((float)(low ? m : 2 * HALF - 1 - m) + 0.5f) * 0x1p-24f; // u, or 1 − u
+	float series = t * (1 + t * (0.5f + t * (0.3333333f + t * (0.25f + t * 0.2f))));
+	return -__logf(!low && t < 0.1f ? series : -__logf(low ? t : 1 - t));
 }
 
-// GUMBEL_MAX is above the largest noise, −log(−log(1 − 2⁻²⁵)).
+// GUMBEL_MAX is above the largest noise, −log(−log(1 − 2⁻²⁵)). Scores within SLACK of each other are compared exactly.
 #define GUMBEL_MAX 17.4f
+#define SLACK 1e-3f
 
 // Best is the larger score, ties to the lower id; id −1 is nothing.
 struct Best { double score; int32_t id; };
@@ -81,31 +98,40 @@ static __device__ __forceinline__ bool better(double score, int32_t id, const Be
 	return than.id < 0 || score > than.score || (score == than.score && id < than.id);
 }
 
-// Drawer looks for the largest score among candidates, one thread's share. With
-// u = 1 − x, −log u ≥ x, so that the noise is at most −log x and an id can beat the
-// best score only if x ≤ exp(gap − best): few need their exact score.
+// Drawer looks for the largest score among candidates, one thread's share: exact ones are two logarithms and a division in
+// double precision, so they are made only of what comes near the best.
 struct Drawer {
-	RowParams p;
-	int32_t position;
-	float first;   // z of the likeliest
-	double origin; // its z/temperature
-	Best best;
+	Noise noise;
+	float temperature, scale; // and 1/temperature
+	float origin;             // z that scores are relative to here
+	float best = -INFINITY;   // score
+	float z = 0;              // of the candidate that has it
+	int32_t id = -1;
 
-	__device__ Drawer(const RowParams &params, int32_t position, float z, int32_t id)
-	    : p(params), position(position), first(z), origin((double)z / params.temperature),
-	      best{score_of(params, z, gumbel_word(params, id, position)), id} {}
-
+	// z, of the id, is the likeliest: the best score is hardly less than its own.
+	__device__ __forceinline__ Drawer(const RowParams &p, int32_t position, float z, int32_t id)
+	    : noise{{p.seed[0], p.seed[1]}, p.choice, position}, temperature(p.temperature), scale(fminf(1 / p.temperature, 3e38f)), origin(z) {
+		see(z, id);
+	}
+	__device__ __forceinline__ float gap(float z) const { return (z - origin) * scale; }
+	// may says whether a candidate has a chance: most have none, whatever their noise.
+	__device__ __forceinline__ bool may(float z) const { return gap(z) >= best - (GUMBEL_MAX + SLACK); }
 	__device__ __forceinline__ void see(float z, int32_t id) {
-		float need = (float)(best.score - origin) - 1e-3f; // slack covers the rounding
-		float gap = (z - first) / p.temperature - need;
-		if (!(gap >= -GUMBEL_MAX)) return;
-		uint32_t word = gumbel_word(p, id, position);
-		float x = ((float)((1u << 24) - (word >> 8)) - 0.5f) * 0x1p-24f;
-		if (x > __expf(gap) * 1.001f) return;
-		double score = score_of(p, z, word);
-		if (better(score, id, best)) best = {score, id};
+		float score = gap(z) + noise_of(noise.word(id));
+		if (score < best - SLACK || id == this->id) return;
+		if (score < best + SLACK && !better(exactly(z, id).score, id, exactly(this->z, this->id))) return;
+		best = score, this->z = z, this->id = id;
+	}
+	__device__ __forceinline__ Best exactly(float z, int32_t id) const { return {score_of(noise, temperature, z, id), id}; }
+	// exact is the thread's Best if it comes near the largest of all threads' scores, else nothing.
+	__device__ __forceinline__ Best exact(float largest) const {
+		if (id < 0 || best < largest - SLACK) return {-INFINITY, -1};
+		return exactly(z, id);
 	}
 };
+
+// takes_top_k says whether top_k leaves out any of n ids.
+static __device__ __forceinline__ bool takes_top_k(const RowParams &p, int n) { return p.top_k > 0 && p.top_k < n; }
 
 // warp_best reduces over a warp, block_best over the CTA; every thread gets the result. shared: one
 // Best a warp.
