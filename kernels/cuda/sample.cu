@@ -59,9 +59,10 @@ static __device__ void edit(const SampleParams &p, const RowParams &r, const Sam
 struct Entry {
 	SampleEntry e = {};
 	RowParams r = {};
+	int number;
 	bool there;
 
-	__device__ __forceinline__ Entry(const SampleParams &p, int i) : there(i < p.header[H_SAMPLES]) {
+	__device__ __forceinline__ Entry(const SampleParams &p, int i) : number(i), there(i < p.header[H_SAMPLES]) {
 		if (!there) return;
 		e = p.entries[i];
 		r = p.state[e.row].params;
@@ -71,8 +72,6 @@ struct Entry {
 	__device__ __forceinline__ bool tops(const SampleParams &p) const { return there && p.tops > 0 && plain(r, e); }
 	__device__ __forceinline__ bool draws() const { return there && r.temperature != 0 && e.mask != CHECK; }
 };
-
-constexpr int SPLITTERS = 256; // threads of a CTA of sample_split
 
 // split_part is the CTA's part of a row, whose best id goes to `drawn` where the row draws. Behind one row's the CTA may begin
 // another's: what is in shared memory is read before the last barrier, or written behind the next.
@@ -91,6 +90,11 @@ static __device__ Part split_part(const SampleParams &p, const Entry &entry, Bes
 #pragma unroll
 	for (int i = 0; i < EACH; i++) // rows are padded to whole float4
 		if (at(4 * i) < all) *reinterpret_cast<float4 *>(v + 4 * i) = *reinterpret_cast<const float4 *>(z + at(4 * i));
+	float *maxima = p.maxima + entry.number * 2 * MAX_GROUPS + blockIdx.x * GROUPS + threadIdx.x / 16;
+	auto leave = [&](float *to, float most) {
+		for (int i = 8; i > 0; i /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, i));
+		if (threadIdx.x % 16 == 0) *to = most;
+	};
 	Part part = {};
 	bool bad = false;
 #pragma unroll
@@ -102,6 +106,7 @@ static __device__ Part split_part(const SampleParams &p, const Entry &entry, Bes
 #pragma unroll
 		for (int i = 0; i < 4 * EACH; i++)
 			if (at(i) < all) most = fmaxf(most, v[i]);
+		leave(maxima + MAX_GROUPS, most);
 		part.raw_max = most = block_max(most, shared);
 #pragma unroll
 		for (int i = 0; i < 4 * EACH; i++)
@@ -125,10 +130,18 @@ static __device__ Part split_part(const SampleParams &p, const Entry &entry, Bes
 #pragma unroll
 	for (int i = 0; i < 4 * EACH; i++)
 		if ((at(i) < n) & (v[i] > l.z)) l = {v[i], first + at(i)};
+	if (r.temperature != 0) leave(maxima, l.z);
 	l = block_largest(l, largest);
 	part.max = l.z, part.id = l.id;
 	if (r.temperature == 0 || takes_top_k(r, p.sample_vocab)) return part;
 	Drawer d(r, e.position, l.z, l.id);
+	if (r.top_p > 0 && r.top_p < 1) {
+		float sum = 0;
+#pragma unroll
+		for (int i = 0; i < 4 * EACH; i++)
+			if (at(i) < n && l.id >= 0) sum += __expf(d.gap(v[i]));
+		part.mass = block_sum(sum, shared);
+	}
 	uint32_t may = 0; // one body for what few come to: it is long
 #pragma unroll
 	for (int i = 0; i < 4 * EACH; i++)
@@ -172,19 +185,24 @@ static __device__ Row row_of(const SampleParams &p, int entry) {
 }
 
 // drawn is the row's token.
-static __device__ int drawn(const SampleParams &p, const Entry &of, const Row &row, int entry, FilterShared &shared) {
+static __device__ int drawn(const SampleParams &p, const Entry &of, const Row &row, FilterShared &shared) {
 	const RowParams &r = p.state[of.e.row].params; // read again: its registers are wanted
 	if (row.bad) return -1;
 	if (r.temperature == 0) return row.first.id;
 	Best best = {-INFINITY, -1};
-	int used = takes_top_k(r, p.sample_vocab) ? 0 : (p.sample_vocab + SPLIT - 1) / SPLIT;
+	double mass = 0;
+	int used = takes_top_k(r, p.sample_vocab) ? 0 : (p.sample_vocab + SPLIT - 1) / SPLIT, at = of.number * MAX_SPLITS;
 	for (int i = threadIdx.x % 32; i < used; i += 32) {
-		Best other = p.draws[entry * MAX_SPLITS + i];
-		if (other.id >= 0 && better(other.score, other.id, best)) best = other;
+		const Best other = p.draws[at + i];
+		if (other.id < 0) continue;
+		if (better(other.score, other.id, best)) best = other;
+		const Part &part = p.parts[at + i];
+		mass += part.mass * __expf((part.max - row.first.z) / r.temperature);
 	}
-	best = warp_best(best);
+	for (int i = 16; i > 0; i /= 2) mass += __shfl_xor_sync(~0u, mass, i);
 	const float *z = (has_edits(r, of.e) ? p.edited : p.logits) + of.e.index * p.ld;
-	return Filter{z, p.sample_vocab, r, of.e.position, row.first, 1 / r.temperature, shared}.draw(best.id);
+	const Logits logits(z, p.sample_vocab, p.maxima + of.number * 2 * MAX_GROUPS, shared);
+	return Filter{logits, r, of.e.position, row.first, fminf(1 / r.temperature, 3e38f)}.draw(warp_best(best).id, mass);
 }
 
 // row_of_tops finds the best of a row's Tops, by 512 threads: `mine` is a thread's first two, and it asks for
@@ -235,7 +253,7 @@ PG_KERNEL void __launch_bounds__(FINISHERS, 2) sample_finish(const __grid_consta
 		return;
 	}
 	Row row = tops ? row_of_tops(p, mine) : row_of(p, entry);
-	int id = drawn(p, of, row, entry, shared);
+	int id = drawn(p, of, row, shared);
 	if (threadIdx.x == 0) {
 		*last_token = id;
 		out[entry] = id;
@@ -250,9 +268,10 @@ PG_KERNEL void __launch_bounds__(FINISHERS, 2) sample_finish(const __grid_consta
 	}
 	for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(~0u, sum, i);
 	double log_sum = row.raw_max + log(sum);
+	const Logits logits(z, p.vocab, p.maxima + (entry * 2 + 1) * MAX_GROUPS, shared);
 	int larger = 0;
-	float chosen = z[id], own = -INFINITY;
-	each(z, p.vocab, [&](float z, int) { larger += z > chosen, own = fmaxf(own, z); });
+	float chosen = z[id];
+	logits.each(chosen, [&](float z, int) { larger += z > chosen; });
 	for (int i = 16; i > 0; i /= 2) larger += __shfl_xor_sync(~0u, larger, i);
 	__shared__ int total;
 	if (threadIdx.x == 0) total = 0;
@@ -264,5 +283,5 @@ PG_KERNEL void __launch_bounds__(FINISHERS, 2) sample_finish(const __grid_consta
 		out[2 * p.capacity + entry] = 1 + total;
 	}
 	int at = 3 * p.capacity + entry * p.max_top;
-	likeliest(shared, z, p.vocab, own, min(r.logprobs, p.max_top), out + at, reinterpret_cast<float *>(out) + at + p.capacity * p.max_top, log_sum);
+	likeliest(logits, min(r.logprobs, p.max_top), out + at, reinterpret_cast<float *>(out) + at + p.capacity * p.max_top, log_sum);
 }

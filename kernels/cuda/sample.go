@@ -10,13 +10,13 @@ type sampleParams struct {
 	ld                                                      int64
 	state, stopIDs, bias, counts                            ptr
 	countsStride                                            int64
-	entries, masks, header, parts, draws, results           ptr
+	entries, masks, header, parts, draws, maxima, results   ptr
 	resultWords                                             int64
 	maskWords, vocab, sampleVocab, splits, capacity, maxTop int32
 	tops, _                                                 int32
 }
 
-var _ [152]byte = [unsafe.Sizeof(sampleParams{})]byte{}
+var _ [160]byte = [unsafe.Sizeof(sampleParams{})]byte{}
 
 // planSample is the two kernels for n rows. Rows of the first that do not fit on the device at a time share CTAs.
 func planSample(n, vocab, sms int) [2]launch {

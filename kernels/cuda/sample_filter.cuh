@@ -1,20 +1,23 @@
 // One CTA's work on a row of logits: what min_p, top_k and top_p leave of it, and the likeliest ids.
 //
-// Every filter keeps a prefix of the ids in descending order, ties by ascending id: what is within a Cut. A row is read
-// as often as it takes and nothing is sorted but what fits into a list:
+// Every filter keeps a prefix of the ids in descending order, ties by ascending id: what is within a Cut. Nothing is
+// sorted but what fits into a list, and of the row are read again the groups of 512 ids alone whose largest, as
+// sample_split has left it, is not below what is looked for: with real logits a few of 300.
 //
-//   top_k   what is not below the k-th largest of the threads' own maxima is hardly more than k ids: a list, which is
+//   top_k   what is not below the k-th largest of the groups' is hardly more than k ids: a list, which is
 //           sorted, cut and drawn from. Where k is large, or equals are many, the cut is found by counts of 2,048
 //           buckets, 11 bits of the keys at a time (radix selection)
 //   top_p   the id with the largest score of all is drawn if the sum before it is less than top_p. If not, it is cut
 //           off with all behind it, and the next is the best of those before it: a prefix has the draw if its end has not
-//           been kept, so nothing needs to know where top_p cuts (the pivots of FlashInfer's rejection sampling, 2025).
-//           With real logits one look is mostly enough
+//           been kept, so nothing needs to know where top_p cuts (the pivots of FlashInfer's rejection sampling, 2025)
 #pragma once
 
 #include "sampling.cuh"
 
-constexpr int FINISHERS = 512; // threads of a CTA of sample_finish
+constexpr int SPLITTERS = 256, FINISHERS = 512; // threads of a CTA of sample_split, sample_finish
+
+// A group is what half a warp of sample_split has of its ids: 16 threads' quadruples, 4·SPLITTERS apart.
+constexpr int GROUPS = SPLITTERS / 16, MAX_GROUPS = GROUPS * MAX_SPLITS;
 
 enum { RESULT_SLOT = 13 }; // of the header: prepare.cu, M_SLOT
 
@@ -23,8 +26,10 @@ struct Part {
 	float max; // after steps 1 to 3
 	int32_t id;
 	float raw_max, raw_sum; // Σ exp(z − raw_max), where log probabilities are wanted
+	float mass;             // Σ exp((z − max)/temperature), where top_p wants it
 	int32_t bad;            // a NaN or +inf among the raw logits
 };
+static_assert(sizeof(Part) == 24, "workspace.go: partBytes");
 
 struct SampleParams {
 	const float *logits;
@@ -40,13 +45,14 @@ struct SampleParams {
 	const int32_t *header;
 	Part *parts;      // [entries][MAX_SPLITS]
 	Best *draws;      // [entries][MAX_SPLITS], of rows that draw without top_k
+	float *maxima;    // [entries][2][MAX_GROUPS]: of groups' ids that can be drawn, of rows that draw, and of raw logits, for log probabilities
 	int32_t *results; // ring of result_words: tokens, logprobs, ranks [capacity], top ids and logprobs [capacity][max_top]
 	int64_t result_words;
 	int32_t mask_words, vocab, sample_vocab, splits, capacity, max_top;
 	int32_t tops; // that the head left of each plain row; 0: all logits are there
 	int32_t pad;
 };
-static_assert(sizeof(SampleParams) == 152, "sample.go");
+static_assert(sizeof(SampleParams) == 160, "sample.go");
 
 struct Largest { float z; int32_t id; };
 
@@ -104,6 +110,9 @@ static __device__ __forceinline__ uint32_t key_of(float z) {
 	return u >> 31 ? u : ~(u | 0x80000000u);
 }
 
+// mask_below has the bits below one.
+static __device__ __forceinline__ uint32_t mask_below(int bit) { return (1u << bit) - 1; }
+
 static __device__ __forceinline__ float unkey(uint32_t key) {
 	return __uint_as_float(key >> 31 ? key : ~key & 0x7fffffffu);
 }
@@ -119,34 +128,6 @@ struct Cut {
 static __device__ __forceinline__ Cut possible() { return {-INFINITY, -1}; }
 static __device__ __forceinline__ Cut all_of() { return {-INFINITY, INT32_MAX}; }
 
-// rounds gives fn(v, id) a row's ids by rounds, 4·EACH of them to a thread at a time, all asked for before it looks at any:
-// v[4·i + j] is of id + 4·FINISHERS·i + j. What is not a row's is −inf, which no cut keeps.
-constexpr int EACH = 4;
-template <class F> static __device__ __forceinline__ void rounds(const float *row, int n, F fn) {
-	for (int id = 4 * threadIdx.x; id < n; id += 4 * EACH * FINISHERS) {
-		float v[4 * EACH];
-#pragma unroll
-		for (int i = 0; i < EACH; i++) {
-			int at = id + 4 * FINISHERS * i;
-			float4 four = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-			if (at < n) four = *reinterpret_cast<const float4 *>(row + at); // rows are padded to whole float4
-			v[4 * i] = four.x, v[4 * i + 1] = four.y, v[4 * i + 2] = four.z, v[4 * i + 3] = four.w;
-#pragma unroll
-			for (int j = 1; j < 4; j++)
-				if (at + j >= n) v[4 * i + j] = -INFINITY;
-		}
-		fn(v, id);
-	}
-}
-
-// each gives fn(z, id) all of a row, and −inf for some ids behind its end.
-template <class F> static __device__ __forceinline__ void each(const float *row, int n, F fn) {
-	rounds(row, n, [&](const float (&v)[4 * EACH], int id) {
-#pragma unroll
-		for (int i = 0; i < 4 * EACH; i++) fn(v[i], id + i / 4 * 4 * FINISHERS + i % 4);
-	});
-}
-
 enum { BUCKETS = 2048, LIST = FINISHERS };
 
 struct FilterShared {
@@ -155,29 +136,120 @@ struct FilterShared {
 		struct { Largest list[LIST], sorted[LIST]; };
 	};
 	uint32_t warps[FINISHERS / 32], before, equal;
-	double sums[2][FINISHERS / 32];
+	double sums[FINISHERS / 32];
 	float largest[FINISHERS / 32];
 	Best best[FINISHERS / 32];
 	int32_t bucket, cut_id, n;
+	uint16_t chosen[MAX_GROUPS];
 };
 
 // kth_largest is the k-th largest of the threads' numbers, of which there are as many, bit by bit.
 static __device__ float kth_largest(float x, int k) {
 	uint32_t key = ~key_of(x), found = 0;
+#pragma unroll 1
 	for (uint32_t bit = 1u << 31; bit; bit >>= 1)
 		if (__syncthreads_count(key >= (found | bit)) >= k) found |= bit;
 	return unkey(~found);
 }
 
-// gather lists the ids of a cut that are not below the k-th largest of the threads' own largest of it, in order: the first k, and few more;
-// or all, if there are not as many. It says whether the list holds them. s.n is how many.
-static __device__ bool gather(FilterShared &s, const float *row, int n, const Cut &cut, float own, int k) {
-	if (k > LIST) return false;
-	float bound = kth_largest(own, k);
-	if (threadIdx.x == 0) s.n = 0;
+// sum_before is the sum of the threads' numbers before one's own, and of all in `total`.
+template <class T> static __device__ __forceinline__ T sum_before(T own, T *warps, T &total) {
+	int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+	auto scan = [&](T up) {
+		for (int i = 1; i < 32; i *= 2) {
+			T other = __shfl_up_sync(~0u, up, i);
+			if (lane >= i) up += other;
+		}
+		return up;
+	};
+	T up = scan(own);
 	__syncthreads();
-	each(row, n, [&](float z, int id) {
-		if (z < bound || id >= n || !cut.keeps(z, id)) return;
+	if (lane == 31) warps[warp] = up;
+	__syncthreads();
+	T earlier = scan(lane < FINISHERS / 32 ? warps[lane] : 0);
+	total = __shfl_sync(~0u, earlier, 31);
+	earlier = __shfl_sync(~0u, earlier, max(warp - 1, 0));
+	return (warp > 0 ? earlier : 0) + up - own;
+}
+
+// choose lists the groups whose largest, of which a thread has two, is not below `least`, in order, and returns how many they are.
+static __device__ __noinline__ int choose(FilterShared &s, int groups, float first, float second, float least) {
+	uint32_t chosen = 0, some;
+	for (int g = threadIdx.x; g - (int)threadIdx.x < groups; g += FINISHERS, first = second) {
+		bool in = g < groups && first >= least;
+		uint32_t at = chosen + sum_before<uint32_t>(in, s.warps, some);
+		if (in) s.chosen[at] = g; // behind barriers: whoever used the last list is done
+		chosen += some;
+	}
+	__syncthreads();
+	return chosen;
+}
+
+// Logits are a row of n ids, in groups.
+struct Logits {
+	static constexpr int EACH = 4, OWN = MAX_GROUPS / FINISHERS;
+	static_assert(OWN == 2, "choose");
+	const float *row;
+	int n;
+	FilterShared &s;
+	float own[OWN]; // the largest of the thread's groups
+
+	__device__ __forceinline__ Logits(const float *row, int n, const float *maxima, FilterShared &s) : row(row), n(n), s(s) {
+		int groups = (n + SPLIT - 1) / SPLIT * GROUPS;
+#pragma unroll
+		for (int i = 0; i < OWN; i++) {
+			int g = threadIdx.x + FINISHERS * i;
+			own[i] = -INFINITY;
+			if (g < groups) own[i] = maxima[g];
+		}
+	}
+
+	// at is the id of v[i] of some whose first is.
+	static __device__ __forceinline__ int at(int id, int i) { return id + i / 4 * (2 * 4 * SPLITTERS) + i % 4; }
+	// rounds gives fn(v, id) ids and their logits, 4·EACH to a thread at a time: all that are not below `least`, others that are
+	// near them, and −inf behind the end of the row. A warp has a group.
+	template <class F> __device__ __forceinline__ void rounds(float least, F fn) const {
+		int chosen = choose(s, (n + SPLIT - 1) / SPLIT * GROUPS, own[0], own[1], least);
+#pragma unroll 1
+		for (int i = threadIdx.x / 32; i < chosen; i += FINISHERS / 32) {
+			int group = s.chosen[i], lane = threadIdx.x % 32, id = group / GROUPS * SPLIT + 4 * (group % GROUPS * 16 + lane % 16 + SPLITTERS * (lane / 16));
+			float v[4 * EACH];
+#pragma unroll
+			for (int j = 0; j < EACH; j++) {
+				float4 four = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+				if (at(id, 4 * j) < n) four = *reinterpret_cast<const float4 *>(row + at(id, 4 * j)); // rows are padded to whole float4
+				v[4 * j] = four.x, v[4 * j + 1] = four.y, v[4 * j + 2] = four.z, v[4 * j + 3] = four.w;
+#pragma unroll
+				for (int k = 1; k < 4; k++)
+					if (at(id, 4 * j + k) >= n) v[4 * j + k] = -INFINITY;
+			}
+			fn(v, id);
+		}
+	}
+	// each gives fn(z, id) the same one by one.
+	template <class F> __device__ __forceinline__ void each(float least, F fn) const {
+		rounds(least, [&](const float (&v)[4 * EACH], int id) {
+#pragma unroll
+			for (int i = 0; i < 4 * EACH; i++) fn(v[i], at(id, i));
+		});
+	}
+
+	// bound is not above the k-th largest within a cut of values, and hardly below it: the k-th largest of the threads' groups.
+	__device__ __forceinline__ float bound(const Cut &cut, int k) const {
+		float x = -INFINITY;
+#pragma unroll
+		for (int i = 0; i < OWN; i++)
+			if (own[i] >= cut.z) x = fmaxf(x, own[i]);
+		return kth_largest(x, k);
+	}
+};
+
+// gather lists what is within the cut and not below the bound, in order, s.n of them. It says whether the list holds them.
+static __device__ __noinline__ bool gather(const Logits of, Cut cut, float bound) {
+	FilterShared &s = of.s;
+	if (threadIdx.x == 0) s.n = 0;
+	of.each(bound, [&](float z, int id) {
+		if (z < bound || id >= of.n || !cut.keeps(z, id)) return;
 		if (int i = atomicAdd(&s.n, 1); i < LIST) s.list[i] = {z, id};
 	});
 	__syncthreads();
@@ -192,15 +264,12 @@ static __device__ bool gather(FilterShared &s, const float *row, int n, const Cu
 	return true;
 }
 
-// Filter draws from a row of n ids.
-struct Filter {
-	const float *row;
-	int n;
+// Filter draws from a row.
+struct Filter : Logits {
 	const RowParams &p;
 	int32_t position;
 	Largest first; // the likeliest
 	float scale;   // 1/temperature
-	FilterShared &s;
 
 	__device__ __forceinline__ Drawer drawer() const { return {p, position, first.z, first.id}; }
 	__device__ __forceinline__ float weight(float z) const { return __expf((z - first.z) * scale); }
@@ -212,14 +281,14 @@ struct Filter {
 	// best_of is the id with the largest score within the cut, which has the likeliest.
 	__device__ int32_t best_of(const Cut &cut) const {
 		Drawer d = drawer();
-		rounds(row, n, [&](const float (&v)[4 * EACH], int id) {
+		rounds(cut.z, [&](const float (&v)[4 * EACH], int id) {
 			uint32_t may = 0; // one body for what few come to: it is long
 #pragma unroll
 			for (int i = 0; i < 4 * EACH; i++)
-				if (cut.keeps(v[i], id + i / 4 * 4 * FINISHERS + i % 4) && d.may(v[i])) may |= 1u << i;
+				if (cut.keeps(v[i], at(id, i)) && d.may(v[i])) may |= 1u << i;
 			for (; may; may &= may - 1) {
-				int i = __ffs(may) - 1, at = id + i / 4 * 4 * FINISHERS + i % 4;
-				d.see(row[at], at);
+				int candidate = at(id, __ffs(may) - 1);
+				d.see(row[candidate], candidate);
 			}
 		});
 		return best(d);
@@ -230,19 +299,7 @@ struct Filter {
 		Largest mine = s.sorted[threadIdx.x];
 		bool kept = threadIdx.x < min(k, s.n);
 		if (cuts_mass()) {
-			int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-			double own = kept ? weight(mine.z) : 0, up = own, total = 0;
-			for (int i = 1; i < 32; i *= 2) {
-				double other = __shfl_up_sync(~0u, up, i);
-				if (lane >= i) up += other;
-			}
-			if (lane == 31) s.sums[0][warp] = up;
-			__syncthreads();
-			double before = up - own;
-			for (int i = 0; i < FINISHERS / 32; i++) {
-				if (i < warp) before += s.sums[0][i];
-				total += s.sums[0][i];
-			}
+			double total, before = sum_before<double>(kept ? weight(mine.z) : 0, s.sums, total);
 			kept = kept && before < p.top_p * total;
 		}
 		Drawer d = drawer();
@@ -250,8 +307,8 @@ struct Filter {
 		return best(d);
 	}
 
-	// kth is the cut behind the k-th id of one, or that itself if it has no more.
-	__device__ Cut kth(const Cut &cut, uint32_t k) const {
+	// kth is the cut behind the k-th id of one, which is not below `least`, or that itself if it has no more.
+	__device__ Cut kth(const Cut &cut, uint32_t k, float least) const {
 		uint32_t prefix = 0;
 		const int above[] = {32, 21, 10}, shift[] = {21, 10, 0};
 #pragma unroll 1
@@ -259,14 +316,15 @@ struct Filter {
 			__syncthreads();
 			for (int i = threadIdx.x; i < BUCKETS; i += FINISHERS) s.buckets[i] = 0;
 			__syncthreads();
-			uint32_t mask = (1u << (above[level] - shift[level])) - 1;
-			each(row, n, [&](float z, int id) {
+			uint32_t mask = mask_below(above[level] - shift[level]);
+			each(least, [&](float z, int id) {
 				uint32_t key = key_of(z);
-				if (cut.keeps(z, id) && (level == 0 || key >> above[level] == prefix)) atomicAdd(&s.buckets[key >> shift[level] & mask], 1);
+				if (z >= least && cut.keeps(z, id) && (level == 0 || key >> above[level] == prefix)) atomicAdd(&s.buckets[key >> shift[level] & mask], 1);
 			});
 			if (find(k) < k) return cut;
 			prefix = prefix << (above[level] - shift[level]) | s.bucket;
 			k -= s.before;
+			least = fmaxf(least, unkey(prefix << shift[level] | mask_below(shift[level])));
 		}
 		float z = unkey(prefix);
 		return {z, k < s.equal ? tie(cut, z, k) : INT32_MAX};
@@ -277,21 +335,9 @@ struct Filter {
 	__device__ uint32_t find(uint32_t k) const {
 		constexpr int PER = BUCKETS / FINISHERS;
 		__syncthreads();
-		int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-		uint32_t own = 0, total = 0;
+		uint32_t own = 0, total;
 		for (int i = 0; i < PER; i++) own += s.buckets[threadIdx.x * PER + i];
-		uint32_t up = own;
-		for (int i = 1; i < 32; i *= 2) {
-			uint32_t other = __shfl_up_sync(~0u, up, i);
-			if (lane >= i) up += other;
-		}
-		if (lane == 31) s.warps[warp] = up;
-		__syncthreads();
-		uint32_t before = up - own;
-		for (int i = 0; i < FINISHERS / 32; i++) {
-			if (i < warp) before += s.warps[i];
-			total += s.warps[i];
-		}
+		uint32_t before = sum_before(own, s.warps, total);
 		for (int i = 0; i < PER; i++) {
 			uint32_t b = s.buckets[threadIdx.x * PER + i];
 			if (before < k && before + b >= k) s.bucket = threadIdx.x * PER + i, s.before = before, s.equal = b;
@@ -323,72 +369,62 @@ struct Filter {
 		return s.cut_id;
 	}
 
-	// keeps says whether top_p keeps an id that is within the cut: whether the weights before it are less than that share of the cut's.
-	__device__ bool keeps(const Cut &cut, float z, int32_t id) const {
-		double sums[2] = {}; // before it, and all
-		const Cut behind = {z, id - 1};
-		rounds(row, n, [&](const float (&v)[4 * EACH], int id) {
+	// mass is the sum of the weights of what is within the cut.
+	static __device__ __noinline__ double mass(const Filter f, Cut cut) {
+		FilterShared &s = f.s;
+		double sum = 0;
+		f.rounds(cut.z, [&](const float (&v)[4 * EACH], int id) {
+			float some = 0; // in single precision: what that loses is less than what weights do
 #pragma unroll
-			for (int i = 0; i < 4 * EACH; i += 4) { // four in single precision: what that loses is less than what weights do
-				float before = 0, all = 0;
-#pragma unroll
-				for (int j = 0; j < 4; j++) {
-					int at = id + i * FINISHERS + j;
-					float w = cut.keeps(v[i + j], at) ? weight(v[i + j]) : 0;
-					all += w;
-					if (behind.keeps(v[i + j], at)) before += w;
-				}
-				sums[0] += before, sums[1] += all;
-			}
+			for (int i = 0; i < 4 * EACH; i++) some += cut.keeps(v[i], at(id, i)) ? f.weight(v[i]) : 0;
+			sum += some;
 		});
+		for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(~0u, sum, i);
 		__syncthreads();
-#pragma unroll
-		for (int h = 0; h < 2; h++) {
-			for (int i = 16; i > 0; i /= 2) sums[h] += __shfl_xor_sync(~0u, sums[h], i);
-			if (threadIdx.x % 32 == 0) s.sums[h][threadIdx.x / 32] = sums[h];
-		}
+		if (threadIdx.x % 32 == 0) s.sums[threadIdx.x / 32] = sum;
 		__syncthreads();
-		sums[0] = sums[1] = 0;
-		for (int i = 0; i < FINISHERS / 32; i++) sums[0] += s.sums[0][i], sums[1] += s.sums[1][i];
-		return sums[0] < p.top_p * sums[1];
+		sum = 0;
+		for (int i = 0; i < FINISHERS / 32; i++) sum += s.sums[i];
+		return sum;
 	}
 
-	// draw applies steps 6 to 9. drawn is the id with the largest score of all, unless there is a top_k.
-	__device__ int32_t draw(int32_t drawn) const {
+	// draw applies steps 6 to 9. drawn is the id with the largest score of all, unless there is a top_k, and `all` the mass of all.
+	__device__ int32_t draw(int32_t drawn, double all) const {
 		Cut cut = possible();
 		if (p.min_p > 0) cut = {(float)(first.z + p.temperature * log((double)fminf(p.min_p, 1))), INT32_MAX};
+		bool whole = p.min_p <= 0;
 		if (takes_top_k(p, n)) {
-			float own = -INFINITY;
-			each(row, n, [&](float z, int id) {
-				if (cut.keeps(z, id)) own = fmaxf(own, z);
-			});
-			if (gather(s, row, n, cut, own, p.top_k)) return listed(p.top_k);
-			cut = kth(cut, p.top_k);
-			drawn = -1;
+			float least = p.top_k <= LIST ? bound(cut, p.top_k) : -INFINITY;
+			if (p.top_k <= LIST && gather(*this, cut, least)) return listed(p.top_k);
+			cut = kth(cut, p.top_k, least);
+			drawn = -1, whole = false;
 		} else if (!cut.keeps(row[drawn], drawn)) drawn = -1;
-		for (Cut left = cut;; left = {row[drawn], drawn - 1}, drawn = -1) {
+		if (cuts_mass() && !whole) all = mass(*this, cut);
+		for (Cut left = cut;; drawn = -1) {
 			if (drawn < 0) drawn = best_of(left);
-			if (!cuts_mass() || keeps(cut, row[drawn], drawn)) return drawn;
+			left = {row[drawn], drawn - 1};
+			if (!cuts_mass() || drawn == first.id || mass(*this, left) < p.top_p * all) return drawn;
 		}
 	}
 };
 
-// likeliest writes the k ids with the largest z, descending, ties by id, and z − log_sum; own is the thread's largest.
-static __device__ void likeliest(FilterShared &s, const float *row, int n, float own, int k, int32_t *ids, float *logprobs, double log_sum) {
+// likeliest writes the k ids with the largest z, descending, ties by id, and z − log_sum.
+static __device__ void likeliest(const Logits &of, int k, int32_t *ids, float *logprobs, double log_sum) {
 	if (k <= 0) return;
-	if (gather(s, row, n, all_of(), own, k)) {
-		if (threadIdx.x >= min(k, s.n)) return;
-		ids[threadIdx.x] = s.sorted[threadIdx.x].id;
-		logprobs[threadIdx.x] = (float)(s.sorted[threadIdx.x].z - log_sum);
+	if (gather(of, all_of(), of.bound(all_of(), k))) {
+		if (threadIdx.x >= min(k, of.s.n)) return;
+		const Largest &mine = of.s.sorted[threadIdx.x];
+		ids[threadIdx.x] = mine.id;
+		logprobs[threadIdx.x] = (float)(mine.z - log_sum);
 		return;
 	}
 	Largest last = {INFINITY, -1};
 	for (int found = 0; found < k; found++) { // equals are many: one maximum after the other
 		Largest l = {-INFINITY, -1};
-		for (int id = threadIdx.x; id < n; id += FINISHERS)
-			if (Largest c = {row[id], id}; larger(last, c) || last.id < 0)
+		for (int id = threadIdx.x; id < of.n; id += FINISHERS)
+			if (Largest c = {of.row[id], id}; larger(last, c) || last.id < 0)
 				if (larger(c, l)) l = c;
-		last = block_largest(l, s.list);
+		last = block_largest(l, of.s.list);
 		if (threadIdx.x == 0) {
 			ids[found] = last.id;
 			logprobs[found] = (float)(last.z - log_sum);

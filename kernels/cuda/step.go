@@ -331,7 +331,7 @@ func (b *Backend) runSample(n int, before bool) {
 	p := sampleParams{
 		logits: b.ws.logits, edited: b.ws.edited, ld: int64(stride(b.shape.Vocab)),
 		state: b.ws.state, stopIDs: b.ws.stopIDs, bias: b.ws.bias, counts: b.ws.counts, countsStride: int64(countStride(b.shape.Vocab)),
-		entries: b.ws.entries, masks: b.ws.masks, header: b.ws.batch.header, parts: b.ws.parts, draws: b.ws.draws,
+		entries: b.ws.entries, masks: b.ws.masks, header: b.ws.batch.header, parts: b.ws.parts, draws: b.ws.draws, maxima: b.ws.maxima,
 		results: ptr(uintptr(unsafe.Pointer(&b.steps[0].results[0]))), resultWords: int64(b.resultWords()),
 		maskWords: int32(maskWords(b.shape.Vocab)), vocab: int32(b.shape.Vocab), sampleVocab: int32(b.shape.SampleVocab),
 		splits: int32(ceilDiv(b.shape.Vocab, splitIDs)), capacity: int32(b.limits.MaxLogitRows), maxTop: int32(b.limits.MaxTopLogprobs),

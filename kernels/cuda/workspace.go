@@ -27,6 +27,7 @@ type workspace struct {
 	masks   ptr // [MaxLogitRows][mask words]
 	parts   ptr // [MaxLogitRows][maxSplits] Part
 	draws   ptr // [MaxLogitRows][maxSplits] Best
+	maxima  ptr // [MaxLogitRows][2][maxSplits·splitGroups]f32
 
 	state, stopIDs, bias, counts ptr // by row
 	ids                          ptr // of a row whose penalty state is made
@@ -41,7 +42,7 @@ type workspace struct {
 }
 
 const (
-	partBytes = 20 // Part
+	partBytes = 24 // Part
 	bestBytes = 16 // Best
 )
 
@@ -85,6 +86,7 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) works
 	w.masks = take(logits*maskWords(s.Vocab), 4)
 	w.parts = take(logits*maxSplits, partBytes)
 	w.draws = take(logits*maxSplits, bestBytes)
+	w.maxima = take(logits*2*maxSplits*splitGroups, 4)
 
 	w.state = take(seqs, rowStateBytes)
 	w.stopIDs = take(seqs*maxStopIDs, 4)
