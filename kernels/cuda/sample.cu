@@ -73,14 +73,18 @@ struct Entry {
 	__device__ __forceinline__ bool draws() const { return there && r.temperature != 0 && e.mask != CHECK; }
 };
 
-// split_part is the CTA's part of a row, whose best id goes to `drawn` where the row draws. Behind one row's the CTA may begin
-// another's: what is in shared memory is read before the last barrier, or written behind the next.
-static __device__ Part split_part(const SampleParams &p, const Entry &entry, Best *drawn) {
+static __device__ __forceinline__ float half_max(float x) {
+	for (int i = 8; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
+	return x;
+}
+
+// split_part is the CTA's part of a row. Behind one row's the CTA may begin another's: what is in shared memory is written
+// behind the first barrier.
+static __device__ Part split_part(const SampleParams &p, const Entry &entry) {
 	constexpr int EACH = SPLIT / 4 / SPLITTERS;
 	__shared__ __align__(16) float edited[SPLIT];
 	__shared__ float shared[SPLITTERS / 32];
 	__shared__ Largest largest[SPLITTERS / 32];
-	__shared__ Best best[SPLITTERS / 32];
 	const SampleEntry &e = entry.e;
 	const RowParams &r = entry.r;
 	int first = blockIdx.x * SPLIT, all = min(SPLIT, p.vocab - first), n = max(min(all, p.sample_vocab - first), 0); // ids; that can be drawn
@@ -90,9 +94,10 @@ static __device__ Part split_part(const SampleParams &p, const Entry &entry, Bes
 #pragma unroll
 	for (int i = 0; i < EACH; i++) // rows are padded to whole float4
 		if (at(4 * i) < all) *reinterpret_cast<float4 *>(v + 4 * i) = *reinterpret_cast<const float4 *>(z + at(4 * i));
-	float *maxima = p.maxima + entry.number * 2 * MAX_GROUPS + blockIdx.x * GROUPS + threadIdx.x / 16;
+	int group = blockIdx.x * GROUPS + threadIdx.x / 16;
+	float *maxima = p.maxima + entry.number * 2 * MAX_GROUPS + group;
 	auto leave = [&](float *to, float most) {
-		for (int i = 8; i > 0; i /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, i));
+		most = half_max(most);
 		if (threadIdx.x % 16 == 0) *to = most;
 	};
 	Part part = {};
@@ -133,25 +138,39 @@ static __device__ Part split_part(const SampleParams &p, const Entry &entry, Bes
 	if (r.temperature != 0) leave(maxima, l.z);
 	l = block_largest(l, largest);
 	part.max = l.z, part.id = l.id;
-	if (r.temperature == 0 || takes_top_k(r, p.sample_vocab)) return part;
+	if (r.temperature == 0 || takes_top_k(r, p.sample_vocab) || l.id < 0) return part;
 	Drawer d(r, e.position, l.z, l.id);
 	if (r.top_p > 0 && r.top_p < 1) {
 		float sum = 0;
 #pragma unroll
 		for (int i = 0; i < 4 * EACH; i++)
-			if (at(i) < n && l.id >= 0) sum += __expf(d.gap(v[i]));
+			if (at(i) < n) sum += __expf(d.gap(v[i]));
 		part.mass = block_sum(sum, shared);
 	}
 	uint32_t may = 0; // one body for what few come to: it is long
 #pragma unroll
 	for (int i = 0; i < 4 * EACH; i++)
 		if (at(i) < n && d.may(v[i])) may |= 1u << i;
-	for (; may && l.id >= 0; may &= may - 1) {
+	for (; may; may &= may - 1) {
 		int i = at(__ffs(may) - 1);
 		d.see(z[i], first + i);
 	}
-	Best b = block_best(d.exact(block_max(d.best, shared)), best);
-	if (threadIdx.x == 0) *drawn = l.id < 0 ? Best{-INFINITY, -1} : b;
+	float most = half_max(d.best);
+	uint32_t near = __ballot_sync(~0u, d.near(most)) & 0xFFFFu << threadIdx.x % 32 / 16 * 16;
+	int32_t best = __shfl_sync(~0u, d.id, max(__ffs(near) - 1, 0));
+	if (near == 0) best = -1; // the part's likeliest is better than all of them
+	if (__any_sync(~0u, near & (near - 1))) {
+		Best b = d.exact(most);
+		for (int i = 8; i > 0; i /= 2) {
+			double score = __shfl_xor_sync(~0u, b.score, i);
+			int32_t id = __shfl_xor_sync(~0u, b.id, i);
+			if (id >= 0 && better(score, id, b)) b = {score, id};
+		}
+		best = b.id;
+	}
+	Drawn *drawn = p.draws + entry.number * MAX_GROUPS + group;
+	if (best >= 0 && d.id == best) *drawn = d.drawn();
+	if (best < 0 && threadIdx.x % 16 == 0) *drawn = {0, -1};
 	return part;
 }
 
@@ -163,7 +182,7 @@ PG_KERNEL void __launch_bounds__(SPLITTERS, 3) sample_split(const __grid_constan
 	grid_wait(rows);
 	for (; rows; rows &= rows - 1) {
 		int entry = blockIdx.y + (__ffs(rows) - 1) * gridDim.y, at = entry * MAX_SPLITS + blockIdx.x;
-		Part part = split_part(p, Entry(p, entry), p.draws + at);
+		Part part = split_part(p, Entry(p, entry));
 		if (threadIdx.x == 0) p.parts[at] = part;
 	}
 }
@@ -189,20 +208,17 @@ static __device__ int drawn(const SampleParams &p, const Entry &of, const Row &r
 	const RowParams &r = p.state[of.e.row].params; // read again: its registers are wanted
 	if (row.bad) return -1;
 	if (r.temperature == 0) return row.first.id;
-	Best best = {-INFINITY, -1};
+	float scale = fminf(1 / r.temperature, 3e38f);
 	double mass = 0;
-	int used = takes_top_k(r, p.sample_vocab) ? 0 : (p.sample_vocab + SPLIT - 1) / SPLIT, at = of.number * MAX_SPLITS;
-	for (int i = threadIdx.x % 32; i < used; i += 32) {
-		const Best other = p.draws[at + i];
-		if (other.id < 0) continue;
-		if (better(other.score, other.id, best)) best = other;
-		const Part &part = p.parts[at + i];
-		mass += part.mass * __expf((part.max - row.first.z) / r.temperature);
+	for (int i = threadIdx.x % 32; i < p.splits; i += 32) {
+		const Part &part = p.parts[of.number * MAX_SPLITS + i];
+		mass += part.mass * __expf((part.max - row.first.z) * scale);
 	}
 	for (int i = 16; i > 0; i /= 2) mass += __shfl_xor_sync(~0u, mass, i);
 	const float *z = (has_edits(r, of.e) ? p.edited : p.logits) + of.e.index * p.ld;
 	const Logits logits(z, p.sample_vocab, p.maxima + of.number * 2 * MAX_GROUPS, shared);
-	return Filter{logits, r, of.e.position, row.first, fminf(1 / r.temperature, 3e38f)}.draw(warp_best(best).id, mass);
+	const Drawn *draws = takes_top_k(r, p.sample_vocab) ? nullptr : p.draws + of.number * MAX_GROUPS;
+	return Filter{logits, r, of.e.position, row.first, scale, p.parts + of.number * MAX_SPLITS, draws}.draw(mass);
 }
 
 // row_of_tops finds the best of a row's Tops, by 512 threads: `mine` is a thread's first two, and it asks for

@@ -44,7 +44,7 @@ struct SampleParams {
 	const uint32_t *masks; // [·][mask_words]
 	const int32_t *header;
 	Part *parts;      // [entries][MAX_SPLITS]
-	Best *draws;      // [entries][MAX_SPLITS], of rows that draw without top_k
+	Drawn *draws;     // [entries][MAX_GROUPS], of rows that draw without top_k: the best of a group, or none where the part's likeliest is better than all of it
 	float *maxima;    // [entries][2][MAX_GROUPS]: of groups' ids that can be drawn, of rows that draw, and of raw logits, for log probabilities
 	int32_t *results; // ring of result_words: tokens, logprobs, ranks [capacity], top ids and logprobs [capacity][max_top]
 	int64_t result_words;
@@ -172,11 +172,11 @@ template <class T> static __device__ __forceinline__ T sum_before(T own, T *warp
 	return (warp > 0 ? earlier : 0) + up - own;
 }
 
-// choose lists the groups whose largest, of which a thread has two, is not below `least`, in order, and returns how many they are.
-static __device__ __noinline__ int choose(FilterShared &s, int groups, float first, float second, float least) {
+// choose lists the groups, of which a thread has two, that are wanted, in order, and returns how many they are.
+static __device__ __noinline__ int choose(FilterShared &s, int groups, bool first, bool second) {
 	uint32_t chosen = 0, some;
 	for (int g = threadIdx.x; g - (int)threadIdx.x < groups; g += FINISHERS, first = second) {
-		bool in = g < groups && first >= least;
+		bool in = g < groups && first;
 		uint32_t at = chosen + sum_before<uint32_t>(in, s.warps, some);
 		if (in) s.chosen[at] = g; // behind barriers: whoever used the last list is done
 		chosen += some;
@@ -195,21 +195,22 @@ struct Logits {
 	float own[OWN]; // the largest of the thread's groups
 
 	__device__ __forceinline__ Logits(const float *row, int n, const float *maxima, FilterShared &s) : row(row), n(n), s(s) {
-		int groups = (n + SPLIT - 1) / SPLIT * GROUPS;
 #pragma unroll
 		for (int i = 0; i < OWN; i++) {
 			int g = threadIdx.x + FINISHERS * i;
 			own[i] = -INFINITY;
-			if (g < groups) own[i] = maxima[g];
+			if (g < groups()) own[i] = maxima[g];
 		}
 	}
 
+	__device__ __forceinline__ int groups() const { return (n + SPLIT - 1) / SPLIT * GROUPS; }
+	__device__ __forceinline__ int not_below(float least) const { return choose(s, groups(), own[0] >= least, own[1] >= least); }
+
 	// at is the id of v[i] of some whose first is.
 	static __device__ __forceinline__ int at(int id, int i) { return id + i / 4 * (2 * 4 * SPLITTERS) + i % 4; }
-	// rounds gives fn(v, id) ids and their logits, 4·EACH to a thread at a time: all that are not below `least`, others that are
-	// near them, and −inf behind the end of the row. A warp has a group.
-	template <class F> __device__ __forceinline__ void rounds(float least, F fn) const {
-		int chosen = choose(s, (n + SPLIT - 1) / SPLIT * GROUPS, own[0], own[1], least);
+	// rounds gives fn(v, id) the chosen groups' ids and logits, 4·EACH to a thread at a time, and −inf behind the end of the row.
+	// A warp has a group.
+	template <class F> __device__ __forceinline__ void rounds(int chosen, F fn) const {
 #pragma unroll 1
 		for (int i = threadIdx.x / 32; i < chosen; i += FINISHERS / 32) {
 			int group = s.chosen[i], lane = threadIdx.x % 32, id = group / GROUPS * SPLIT + 4 * (group % GROUPS * 16 + lane % 16 + SPLITTERS * (lane / 16));
@@ -226,9 +227,9 @@ struct Logits {
 			fn(v, id);
 		}
 	}
-	// each gives fn(z, id) the same one by one.
+	// each gives fn(z, id) all that are not below `least`, others that are in their groups, and −inf behind the end.
 	template <class F> __device__ __forceinline__ void each(float least, F fn) const {
-		rounds(least, [&](const float (&v)[4 * EACH], int id) {
+		rounds(not_below(least), [&](const float (&v)[4 * EACH], int id) {
 #pragma unroll
 			for (int i = 0; i < 4 * EACH; i++) fn(v[i], at(id, i));
 		});
@@ -268,29 +269,46 @@ static __device__ __noinline__ bool gather(const Logits of, Cut cut, float bound
 struct Filter : Logits {
 	const RowParams &p;
 	int32_t position;
-	Largest first; // the likeliest
-	float scale;   // 1/temperature
+	Largest first;      // the likeliest
+	float scale;        // 1/temperature
+	const Part *parts;
+	const Drawn *draws; // of the groups, or NULL
 
 	__device__ __forceinline__ Drawer drawer() const { return {p, position, first.z, first.id}; }
 	__device__ __forceinline__ float weight(float z) const { return __expf((z - first.z) * scale); }
 	__device__ __forceinline__ bool cuts_mass() const { return p.top_p > 0 && p.top_p < 1; }
 
-	// best is the id with the largest score of all threads' drawers.
-	__device__ int32_t best(const Drawer &d) const { return block_best(d.exact(block_max(d.best, s.largest)), s.best).id; }
+	// best is the id with the largest score of what all threads' drawers have.
+	__device__ __forceinline__ int32_t best(const Drawer &d) const { return block_best(d.exact(block_max(d.best, s.largest)), s.best).id; }
 
-	// best_of is the id with the largest score within the cut, which has the likeliest.
+	// best_of is the id with the largest score within the cut, which has the likeliest: of groups whose best is within it
+	// that, of others that have some within it, the best of those.
 	__device__ int32_t best_of(const Cut &cut) const {
 		Drawer d = drawer();
-		rounds(cut.z, [&](const float (&v)[4 * EACH], int id) {
-			uint32_t may = 0; // one body for what few come to: it is long
+		bool again[OWN];
 #pragma unroll
-			for (int i = 0; i < 4 * EACH; i++)
-				if (cut.keeps(v[i], at(id, i)) && d.may(v[i])) may |= 1u << i;
-			for (; may; may &= may - 1) {
-				int candidate = at(id, __ffs(may) - 1);
-				d.see(row[candidate], candidate);
-			}
-		});
+		for (int i = 0; i < OWN; i++) {
+			again[i] = own[i] > -INFINITY && own[i] >= cut.z;
+			if (!again[i] || !draws) continue;
+			int g = threadIdx.x + FINISHERS * i;
+			const Drawn drawn = draws[g];
+			int32_t id = drawn.id < 0 ? parts[g / GROUPS].id : drawn.id;
+			float z = row[id];
+			if (!cut.keeps(z, id)) continue;
+			again[i] = false;
+			if (drawn.id >= 0) d.take(z, drawn);
+		}
+		if (__syncthreads_or(again[0] | again[1]))
+			rounds(choose(s, groups(), again[0], again[1]), [&](const float (&v)[4 * EACH], int id) {
+				uint32_t may = 0; // one body for what few come to: it is long
+#pragma unroll
+				for (int i = 0; i < 4 * EACH; i++)
+					if (cut.keeps(v[i], at(id, i)) && d.may(v[i])) may |= 1u << i;
+				for (; may; may &= may - 1) {
+					int candidate = at(id, __ffs(may) - 1);
+					d.see(row[candidate], candidate);
+				}
+			});
 		return best(d);
 	}
 
@@ -373,7 +391,7 @@ struct Filter : Logits {
 	static __device__ __noinline__ double mass(const Filter f, Cut cut) {
 		FilterShared &s = f.s;
 		double sum = 0;
-		f.rounds(cut.z, [&](const float (&v)[4 * EACH], int id) {
+		f.rounds(f.not_below(cut.z), [&](const float (&v)[4 * EACH], int id) {
 			float some = 0; // in single precision: what that loses is less than what weights do
 #pragma unroll
 			for (int i = 0; i < 4 * EACH; i++) some += cut.keeps(v[i], at(id, i)) ? f.weight(v[i]) : 0;
@@ -388,22 +406,25 @@ struct Filter : Logits {
 		return sum;
 	}
 
-	// draw applies steps 6 to 9. drawn is the id with the largest score of all, unless there is a top_k, and `all` the mass of all.
-	__device__ int32_t draw(int32_t drawn, double all) const {
+	// draw applies steps 6 to 9. `all` is the mass of the row.
+	__device__ int32_t draw(double all) const {
 		Cut cut = possible();
 		if (p.min_p > 0) cut = {(float)(first.z + p.temperature * log((double)fminf(p.min_p, 1))), INT32_MAX};
 		bool whole = p.min_p <= 0;
 		if (takes_top_k(p, n)) {
-			float least = p.top_k <= LIST ? bound(cut, p.top_k) : -INFINITY;
-			if (p.top_k <= LIST && gather(*this, cut, least)) return listed(p.top_k);
+			float least = -INFINITY;
+			if (p.top_k <= LIST) {
+				least = bound(cut, p.top_k);
+				if (gather(*this, cut, least)) return listed(p.top_k);
+			}
 			cut = kth(cut, p.top_k, least);
-			drawn = -1, whole = false;
-		} else if (!cut.keeps(row[drawn], drawn)) drawn = -1;
+			whole = false;
+		}
 		if (cuts_mass() && !whole) all = mass(*this, cut);
-		for (Cut left = cut;; drawn = -1) {
-			if (drawn < 0) drawn = best_of(left);
-			left = {row[drawn], drawn - 1};
-			if (!cuts_mass() || drawn == first.id || mass(*this, left) < p.top_p * all) return drawn;
+		for (Cut left = cut;;) {
+			int32_t id = best_of(left);
+			left = {row[id], id - 1};
+			if (!cuts_mass() || id == first.id || mass(*this, left) < p.top_p * all) return id;
 		}
 	}
 };

@@ -56,6 +56,7 @@ struct Noise {
 	// word is word 0 of kernels.Philox(seed, {id, position, choice, 0}).
 	__device__ __forceinline__ uint32_t word(uint32_t id) const {
 		uint32_t k0 = seed[0], k1 = seed[1], c0 = id, c1 = position, c2 = choice, c3 = 0;
+		asm volatile("" : "+r"(k0), "+r"(k1)); // or the compiler keeps the keys of all rounds, and spills them
 #pragma unroll
 		for (int round = 0; round < 10; round++) {
 			uint32_t h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0;
@@ -89,7 +90,7 @@ static __device__ __forceinline__ float noise_of(uint32_t word) {
 
 // GUMBEL_MAX is above the largest noise, −log(−log(1 − 2⁻²⁵)). Scores within SLACK of each other are compared exactly.
 #define GUMBEL_MAX 17.4f
-#define SLACK 1e-3f
+#define SLACK 1e-4f
 
 // Best is the larger score, ties to the lower id; id −1 is nothing.
 struct Best { double score; int32_t id; };
@@ -98,43 +99,47 @@ static __device__ __forceinline__ bool better(double score, int32_t id, const Be
 	return than.id < 0 || score > than.score || (score == than.score && id < than.id);
 }
 
-// Drawer looks for the largest score among candidates, one thread's share: exact ones are two logarithms and a division in
-// double precision, so they are made only of what comes near the best.
+// Drawn is a candidate, or none with id −1: what its score has beside z/temperature.
+struct Drawn { float noise; int32_t id; };
+
+// Drawer looks for the largest score among candidates, one thread's share, by scores that are right to 10⁻⁵; exact ones are two
+// logarithms and a division in double precision, and made where two are within SLACK.
 struct Drawer {
 	Noise noise;
 	float temperature, scale; // and 1/temperature
 	float origin;             // z that scores are relative to here
-	float best = -INFINITY;   // score
+	float best;               // score
 	float z = 0;              // of the candidate that has it
 	int32_t id = -1;
 
-	// z, of the id, is the likeliest: the best score is hardly less than its own.
+	// z, of the id, is the likeliest: some thread will see it, and none has to look at what cannot be better.
 	__device__ __forceinline__ Drawer(const RowParams &p, int32_t position, float z, int32_t id)
 	    : noise{{p.seed[0], p.seed[1]}, p.choice, position}, temperature(p.temperature), scale(fminf(1 / p.temperature, 3e38f)), origin(z) {
-		see(z, id);
+		best = noise_of(noise.word(id));
 	}
 	__device__ __forceinline__ float gap(float z) const { return (z - origin) * scale; }
 	// may says whether a candidate has a chance: most have none, whatever their noise.
 	__device__ __forceinline__ bool may(float z) const { return gap(z) >= best - (GUMBEL_MAX + SLACK); }
-	__device__ __forceinline__ void see(float z, int32_t id) {
-		float score = gap(z) + noise_of(noise.word(id));
-		if (score < best - SLACK || id == this->id) return;
-		if (score < best + SLACK && !better(exactly(z, id).score, id, exactly(this->z, this->id))) return;
-		best = score, this->z = z, this->id = id;
+	__device__ __forceinline__ void see(float z, int32_t id) { take(z, {noise_of(noise.word(id)), id}); }
+	__device__ __forceinline__ void take(float z, const Drawn &d) {
+		float score = gap(z) + d.noise;
+		if (score < best - SLACK || d.id == id) return;
+		if (id >= 0 && score < best + SLACK && !better(exactly(z, d.id).score, d.id, exactly(this->z, id))) return;
+		best = score, this->z = z, id = d.id;
 	}
 	__device__ __forceinline__ Best exactly(float z, int32_t id) const { return {score_of(noise, temperature, z, id), id}; }
-	// exact is the thread's Best if it comes near the largest of all threads' scores, else nothing.
+	// near says whether the thread's best may be that of several, of whose scores one is given.
+	__device__ __forceinline__ bool near(float largest) const { return id >= 0 && best >= largest - SLACK; }
+	// exact is the thread's Best if it may be that of several, else nothing.
 	__device__ __forceinline__ Best exact(float largest) const {
-		if (id < 0 || best < largest - SLACK) return {-INFINITY, -1};
-		return exactly(z, id);
+		if (near(largest)) return exactly(z, id);
+		return {-INFINITY, -1};
 	}
+	__device__ __forceinline__ Drawn drawn() const { return {best - gap(z), id}; }
 };
 
 // takes_top_k says whether top_k leaves out any of n ids.
 static __device__ __forceinline__ bool takes_top_k(const RowParams &p, int n) { return p.top_k > 0 && p.top_k < n; }
-
-// warp_best reduces over a warp, block_best over the CTA; every thread gets the result. shared: one
-// Best a warp.
 static __device__ __forceinline__ Best warp_best(Best b) {
 	for (int i = 16; i > 0; i /= 2) {
 		double score = __shfl_xor_sync(~0u, b.score, i);
@@ -143,6 +148,7 @@ static __device__ __forceinline__ Best warp_best(Best b) {
 	}
 	return b;
 }
+// block_best reduces over the CTA; every thread gets the result. shared: one Best a warp.
 static __device__ __forceinline__ Best block_best(Best b, Best *shared) {
 	b = warp_best(b);
 	__syncthreads();

@@ -26,7 +26,7 @@ type workspace struct {
 	whole   ptr // [MaxLogitRows] bytes: rows of which more than the likeliest id is wanted
 	masks   ptr // [MaxLogitRows][mask words]
 	parts   ptr // [MaxLogitRows][maxSplits] Part
-	draws   ptr // [MaxLogitRows][maxSplits] Best
+	draws   ptr // [MaxLogitRows][maxSplits·splitGroups] Drawn
 	maxima  ptr // [MaxLogitRows][2][maxSplits·splitGroups]f32
 
 	state, stopIDs, bias, counts ptr // by row
@@ -42,8 +42,8 @@ type workspace struct {
 }
 
 const (
-	partBytes = 24 // Part
-	bestBytes = 16 // Best
+	partBytes  = 24 // Part
+	drawnBytes = 8  // Drawn
 )
 
 // maskWords is the length of a mask.
@@ -85,7 +85,7 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) works
 	w.whole = take(logits, 1)
 	w.masks = take(logits*maskWords(s.Vocab), 4)
 	w.parts = take(logits*maxSplits, partBytes)
-	w.draws = take(logits*maxSplits, bestBytes)
+	w.draws = take(logits*maxSplits*splitGroups, drawnBytes)
 	w.maxima = take(logits*2*maxSplits*splitGroups, 4)
 
 	w.state = take(seqs, rowStateBytes)

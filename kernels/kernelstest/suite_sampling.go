@@ -131,6 +131,9 @@ func (s *suite) filterTies(t *testing.T) {
 				c.TopP = float32(0.05 + 0.9*p.rng.Float64())
 			case 2:
 				c.TopK, c.TopP = int32(2+p.rng.IntN(60)), 0.7
+				if len(cases)%8 == 6 {
+					c.TopK = int32(300 + p.rng.IntN(vocab))
+				}
 			case 3: // flat, zeros of both signs: the first ids are kept
 				for i := range c.logits {
 					c.logits[i] = float32(math.Copysign(0, p.rng.Float64()-0.5))
@@ -265,10 +268,11 @@ func (s *suite) logprobs(t *testing.T) {
 // largeVocabulary is Qwen2.5's, whose length is not that of a mask word.
 func (s *suite) largeVocabulary(t *testing.T) {
 	const vocab = 151936 - 7
-	p := s.samplerPair(t, vocab, vocab-250, 6)
-	cases := make([]drawCase, 6)
+	temperatures := []float32{0, 0.7, 1, 1, 1, 2, 2, 2, 1.5, 1.5}
+	p := s.samplerPair(t, vocab, vocab-250, len(temperatures))
+	cases := make([]drawCase, len(temperatures))
 	for i := range cases {
-		c := newCase(p.rng, vocab, []float32{0, 0.7, 1, 1, 1, 2}[i])
+		c := newCase(p.rng, vocab, temperatures[i])
 		c.Logprobs = 20
 		switch i {
 		case 1:
@@ -279,13 +283,22 @@ func (s *suite) largeVocabulary(t *testing.T) {
 			c.MinP, c.TopK = 0.001, 3000
 		case 4:
 			options[7].apply(&c, p.rng)
+		case 6: // leaves out most of what is likeliest to be drawn
+			c.TopP = 0.1
+		case 7:
+			c.TopP, c.TopK = 0.5, 2000
+		case 8:
+			c.TopP, c.MinP = 0.6, 0.01
+		case 9:
+			c.TopP = 0.3
+			options[7].apply(&c, p.rng)
 		}
 		c.decided(p.rng, vocab-250, c.history())
 		cases[i] = c
 	}
 	p.reset(cases)
-	got, want := p.draw(cases, everyRow(6))
-	p.equalDraws(cases, everyRow(6), got, want)
+	got, want := p.draw(cases, everyRow(len(cases)))
+	p.equalDraws(cases, everyRow(len(cases)), got, want)
 }
 
 // manyRows are more than a device works on at a time, greedy, with filters and without, in any order.
