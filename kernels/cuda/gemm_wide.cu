@@ -72,7 +72,7 @@ template <int BN, int MT> struct Wide : Ring {
 	int rank, ctas;           // of the cluster
 	uint32_t received, sums;  // barrier of the cluster's sums, and where they arrive
 	uint32_t scales;          // of the tokens that the CTA ends, in turn
-	uint32_t to[2], there[2]; // where sums of the thread's two tokens go, 0 of one that there is not; barriers of the CTAs that end them
+	uint32_t to[2], there[2]; // where sums of the thread's two tokens go, 0 of one that there is not; barriers of the CTAs that end them, 0 of this one
 	float c[COLUMNS / 2];
 
 	__device__ __forceinline__ explicit Wide(const StreamParams &p, char *shared) {
@@ -138,23 +138,24 @@ template <int BN, int MT> struct Wide : Ring {
 #pragma unroll
 		for (int h = 0; h < 2; h++) {
 			int token = row() + 8 * h, at = column() + threadIdx.x % 4 * 2, turn = over(token), cta = token - turn * ctas;
-			to[h] = ctas > 1 ? remote(sums + ((rank * each + turn) * BN + at) * 4, cta) : ring + (token * TILE_LD + at) * 4;
+			to[h] = ctas > 1 ? sums + ((rank * each + turn) * BN + at) * 4 : ring + (token * TILE_LD + at) * 4;
+			there[h] = 0;
+			if (cta != rank) to[h] = remote(to[h], cta), there[h] = remote(received, cta);
 			if (token >= rows) to[h] = 0;
-			there[h] = remote(received, cta);
 		}
 	}
 	__device__ __forceinline__ uint32_t known() const { return to[0] | to[1] | there[0] | there[1]; }
-	// leave writes them to the ring, spread sends them to the cluster.
-	__device__ __forceinline__ void leave() const {
-		deliver([&](int h, int g) { write_shared(to[h] + 32 * g, sum(g, 2 * h), sum(g, 2 * h + 1)); });
-	}
+	// spread sends them to the other CTAs of the cluster, which takes a clock for 10 bytes: first; leave writes what stays.
 	__device__ __forceinline__ void spread() const {
-		deliver([&](int h, int g) { send(to[h] + 32 * g, sum(g, 2 * h), sum(g, 2 * h + 1), there[h]); });
+		deliver([&](int h) { return there[h] != 0; }, [&](int h, int g) { send(to[h] + 32 * g, sum(g, 2 * h), sum(g, 2 * h + 1), there[h]); });
 	}
-	template <class F> __device__ __forceinline__ void deliver(F fn) const {
+	__device__ __forceinline__ void leave() const {
+		deliver([&](int h) { return there[h] == 0; }, [&](int h, int g) { write_shared(to[h] + 32 * g, sum(g, 2 * h), sum(g, 2 * h + 1)); });
+	}
+	template <class P, class F> __device__ __forceinline__ void deliver(P goes, F fn) const {
 #pragma unroll
 		for (int h = 0; h < 2; h++) {
-			if (!to[h]) break;
+			if (!to[h] || !goes(h)) continue;
 #pragma unroll
 			for (int g = GROUPS - 1; g >= 0; g--) // whether the first is the thread's takes a while to know
 				if (mine(g)) fn(h, g);
@@ -283,7 +284,7 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 	uint32_t at = (several ? s.sums : s.ring) + (ends(g) ? g / LANES * line + g % LANES * 32 : 0);
 	End<KIND> end, second; // of two rounds
 	auto place = [&](End<KIND> &end, int g) { end.place(p.e, t.row * MT + g / LANES * s.ctas + s.rank, t.column * BN + g % LANES * 8, t.column); };
-	if (several && g == 0) barrier_expect(s.received, s.ctas * mine * OF * 32);
+	if (several && g == 0) barrier_expect(s.received, (s.ctas - 1) * mine * OF * 32);
 	s.aim(rows);
 	if (ends(g)) place(end, g);
 	if (ROUNDS == 2 && ends(g + CONSUMERS)) place(second, g + CONSUMERS);
@@ -307,16 +308,12 @@ template <int KIND, int BN, int MT> __device__ __forceinline__ void one(const Ge
 		else sync_consumers();
 		return s.gate(p.e, first, column, by);
 	}
-	if (several) {
-		s.spread();
-		if (scaled<KIND>(p.e)) sync_scales();
-		barrier_wait(s.received, 0);
-	} else {
-		sync_consumers(); // all products with the ring are done
-		s.leave();
-		if (scaled<KIND>(p.e)) sync_scales();
-		else sync_consumers();
-	}
+	if (several) s.spread();
+	else sync_consumers(); // all products with the ring are done
+	s.leave();
+	if (scaled<KIND>(p.e)) sync_scales();
+	else sync_consumers();
+	if (several) barrier_wait(s.received, 0);
 	if (done) return;
 	for (;;) {
 		float y[8] = {};
