@@ -44,10 +44,7 @@ type epilogue struct {
 	inverse, eps                   float32
 }
 
-const (
-	splitIDs    = 8192 // ids of a CTA of the sampler
-	splitGroups = 16   // of them, whose largest it leaves: GROUPS of sample_filter.cuh
-)
+const splitIDs = 8192 // ids of a CTA of the sampler
 
 var (
 	_ [56]byte                = [unsafe.Sizeof(pagedKV{})]byte{}
