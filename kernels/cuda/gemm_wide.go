@@ -12,7 +12,7 @@ type wideVariant struct{ bn, mt int }
 
 var wideVariants = []wideVariant{
 	{32, 64}, {56, 64}, {64, 64}, {72, 64}, {80, 64}, {112, 64}, {136, 64}, {288, 64},
-	{56, 128}, {64, 128}, {72, 128}, {80, 128}, {112, 128}, {120, 128}, {136, 128},
+	{56, 128}, {64, 128}, {72, 128}, {112, 128}, {120, 128}, {136, 128},
 }
 
 // wideRing is what StreamParams says of gemm_wide.cu's ring: its stages, the panels of 64

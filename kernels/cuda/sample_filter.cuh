@@ -227,13 +227,18 @@ struct Logits {
 			fn(v, id);
 		}
 	}
-	// each gives fn(z, id) all that are not below `least`, others that are in their groups, and −inf behind the end.
-	template <class F> __device__ __forceinline__ void each(float least, F fn) const {
-		rounds(not_below(least), [&](const float (&v)[4 * EACH], int id) {
+	// each gives fn(z, id) what is not below `least` of the chosen groups, one by one: a body for what few come to.
+	template <class F> __device__ __forceinline__ void each(int chosen, float least, F fn) const {
+		rounds(chosen, [&](const float (&v)[4 * EACH], int id) {
+			uint32_t these = 0;
 #pragma unroll
-			for (int i = 0; i < 4 * EACH; i++) fn(v[i], at(id, i));
+			for (int i = 0; i < 4 * EACH; i++)
+				if (v[i] >= least) these |= 1u << i;
+			for (; these; these &= these - 1)
+				if (int one = at(id, __ffs(these) - 1); one < n) fn(row[one], one);
 		});
 	}
+	template <class F> __device__ __forceinline__ void each(float least, F fn) const { each(not_below(least), least, fn); }
 
 	// bound is not above the k-th largest within a cut of values, and hardly below it: the k-th largest of the threads' groups.
 	__device__ __forceinline__ float bound(const Cut &cut, int k) const {
@@ -250,7 +255,7 @@ static __device__ __noinline__ bool gather(const Logits of, Cut cut, float bound
 	FilterShared &s = of.s;
 	if (threadIdx.x == 0) s.n = 0;
 	of.each(bound, [&](float z, int id) {
-		if (z < bound || id >= of.n || !cut.keeps(z, id)) return;
+		if (!cut.keeps(z, id)) return;
 		if (int i = atomicAdd(&s.n, 1); i < LIST) s.list[i] = {z, id};
 	});
 	__syncthreads();
@@ -299,15 +304,8 @@ struct Filter : Logits {
 			if (drawn.id >= 0) d.take(z, drawn);
 		}
 		if (__syncthreads_or(again[0] | again[1]))
-			rounds(choose(s, groups(), again[0], again[1]), [&](const float (&v)[4 * EACH], int id) {
-				uint32_t may = 0; // one body for what few come to: it is long
-#pragma unroll
-				for (int i = 0; i < 4 * EACH; i++)
-					if (cut.keeps(v[i], at(id, i)) && d.may(v[i])) may |= 1u << i;
-				for (; may; may &= may - 1) {
-					int candidate = at(id, __ffs(may) - 1);
-					d.see(row[candidate], candidate);
-				}
+			each(choose(s, groups(), again[0], again[1]), cut.z, [&](float z, int32_t id) {
+				if (cut.keeps(z, id) && d.may(z)) d.see(z, id);
 			});
 		return best(d);
 	}
@@ -337,7 +335,7 @@ struct Filter : Logits {
 			uint32_t mask = mask_below(above[level] - shift[level]);
 			each(least, [&](float z, int id) {
 				uint32_t key = key_of(z);
-				if (z >= least && cut.keeps(z, id) && (level == 0 || key >> above[level] == prefix)) atomicAdd(&s.buckets[key >> shift[level] & mask], 1);
+				if (cut.keeps(z, id) && (level == 0 || key >> above[level] == prefix)) atomicAdd(&s.buckets[key >> shift[level] & mask], 1);
 			});
 			if (find(k) < k) return cut;
 			prefix = prefix << (above[level] - shift[level]) | s.bucket;

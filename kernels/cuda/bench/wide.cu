@@ -21,7 +21,7 @@ struct Variant {
 
 #define VARIANT(BN, MT) {BN, MT, KERNELS_OF(gemm_wide_##BN##_##MT), KERNELS_OF(gemm_wide_##BN##_##MT##_tiles)}
 #define VARIANTS(BN) VARIANT(BN, 64), VARIANT(BN, 128)
-const Variant variants[] = {VARIANT(32, 64), VARIANTS(56), VARIANTS(64), VARIANTS(72), VARIANTS(80), VARIANTS(112), VARIANT(120, 128), VARIANTS(136), VARIANT(288, 64)};
+const Variant variants[] = {VARIANT(32, 64), VARIANTS(56), VARIANTS(64), VARIANTS(72), VARIANT(80, 64), VARIANTS(112), VARIANT(120, 128), VARIANTS(136), VARIANT(288, 64)};
 
 constexpr int SMS = 132, SHARED = 227 << 10;
 
