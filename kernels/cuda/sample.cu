@@ -17,8 +17,9 @@
 // depend on its neighbours nor on scheduling. Bytes: logits once or twice, edited
 // rows twice more, nearly all from L2; of a row with Tops alone, those, 8 bytes each.
 //
-// Measured by what leaving it out of a step saves (BenchmarkWithout, H100 80GB HBM3, 2026-11-26), greedy
-// rows of 151,936 ids, all of whose logits are there, each with CTAs of its own then: 35 µs with 64, 63 with 256, 2.5 TB/s, 74 % of 3.35.
+// Measured (BenchmarkDrawn, 0.5B, H200, 2026-11-28) as what a step takes longer than a greedy one, which leaves Tops, of rows of
+// 151,936 ids, the head's stores of their logits included: temperature, top_k and top_p, log probabilities with 64 rows 116, 48 and
+// 57 µs, with 256 335, 114 and 140, where 156 MB are written and read once, 68 µs at 4.6 TB/s.
 #include "sample_filter.cuh"
 
 // penalized is step 3 for an id with the count.
@@ -54,7 +55,7 @@ static __device__ void edit(const SampleParams &p, const RowParams &r, const Sam
 	__syncthreads();
 }
 
-// Entry is what both kernels read of one before the kernel before has ended: prepare wrote it,
+// Entry is what both kernels read of one, before the kernel before has ended: prepare wrote it,
 // before the layers began or behind the sampler's message.
 struct Entry {
 	SampleEntry e = {};
@@ -70,12 +71,22 @@ struct Entry {
 	}
 	// tops says whether the head left Tops alone: then there are no parts.
 	__device__ __forceinline__ bool tops(const SampleParams &p) const { return there && p.tops > 0 && plain(r, e); }
-	__device__ __forceinline__ bool draws() const { return there && r.temperature != 0 && e.mask != CHECK; }
 };
 
 static __device__ __forceinline__ float half_max(float x) {
 	for (int i = 8; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
 	return x;
+}
+
+// leave_best leaves the best of a group, which half a warp has, or none where the part's likeliest is better than all of it.
+static __device__ __forceinline__ void leave_best(const Drawer &d, Drawn *to) {
+	float most = half_max(d.best);
+	uint32_t near = __ballot_sync(~0u, d.near(most)) & 0xFFFFu << threadIdx.x % 32 / 16 * 16;
+	int32_t best = __shfl_sync(~0u, d.id, max(__ffs(near) - 1, 0));
+	if (near == 0) best = -1;
+	if (__any_sync(~0u, near & (near - 1))) best = warp_best<16>(d.exact(most)).id;
+	if (best >= 0 && d.id == best) *to = d.drawn();
+	if (best < 0 && threadIdx.x % 16 == 0) *to = {0, -1};
 }
 
 // split_part is the CTA's part of a row. Behind one row's the CTA may begin another's: what is in shared memory is written
@@ -128,7 +139,8 @@ static __device__ Part split_part(const SampleParams &p, const Entry &entry) {
 		for (int i = 0; i < EACH; i++) {
 			if (at(4 * i) >= n) continue;
 			float4 four = *reinterpret_cast<float4 *>(edited + at(4 * i));
-			*reinterpret_cast<float4 *>(v + 4 * i) = *reinterpret_cast<float4 *>(p.edited + e.index * p.ld + first + at(4 * i)) = four;
+			*reinterpret_cast<float4 *>(v + 4 * i) = four;
+			if (r.temperature != 0) *reinterpret_cast<float4 *>(p.edited + e.index * p.ld + first + at(4 * i)) = four;
 		}
 	}
 	Largest l = {-INFINITY, -1};
@@ -147,30 +159,15 @@ static __device__ Part split_part(const SampleParams &p, const Entry &entry) {
 			if (at(i) < n) sum += __expf(d.gap(v[i]));
 		part.mass = block_sum(sum, shared);
 	}
-	uint32_t may = 0; // one body for what few come to: it is long
+	uint32_t may = 0;
 #pragma unroll
 	for (int i = 0; i < 4 * EACH; i++)
 		if (at(i) < n && d.may(v[i])) may |= 1u << i;
-	for (; may; may &= may - 1) {
+	for (; may; may &= may - 1) { // one body for what few come to: it is long
 		int i = at(__ffs(may) - 1);
 		d.see(z[i], first + i);
 	}
-	float most = half_max(d.best);
-	uint32_t near = __ballot_sync(~0u, d.near(most)) & 0xFFFFu << threadIdx.x % 32 / 16 * 16;
-	int32_t best = __shfl_sync(~0u, d.id, max(__ffs(near) - 1, 0));
-	if (near == 0) best = -1; // the part's likeliest is better than all of them
-	if (__any_sync(~0u, near & (near - 1))) {
-		Best b = d.exact(most);
-		for (int i = 8; i > 0; i /= 2) {
-			double score = __shfl_xor_sync(~0u, b.score, i);
-			int32_t id = __shfl_xor_sync(~0u, b.id, i);
-			if (id >= 0 && better(score, id, b)) b = {score, id};
-		}
-		best = b.id;
-	}
-	Drawn *drawn = p.draws + entry.number * MAX_GROUPS + group;
-	if (best >= 0 && d.id == best) *drawn = d.drawn();
-	if (best < 0 && threadIdx.x % 16 == 0) *drawn = {0, -1};
+	leave_best(d, p.draws + entry.number * MAX_GROUPS + group);
 	return part;
 }
 

@@ -101,6 +101,7 @@ static __device__ __forceinline__ bool better(double score, int32_t id, const Be
 
 // Drawn is a candidate, or none with id −1: what its score has beside z/temperature.
 struct Drawn { float noise; int32_t id; };
+static_assert(sizeof(Drawn) == 8, "workspace.go: drawnBytes");
 
 // Drawer looks for the largest score among candidates, one thread's share, by scores that are right to 10⁻⁵; exact ones are two
 // logarithms and a division in double precision, and made where two are within SLACK.
@@ -123,7 +124,7 @@ struct Drawer {
 	__device__ __forceinline__ void see(float z, int32_t id) { take(z, {noise_of(noise.word(id)), id}); }
 	__device__ __forceinline__ void take(float z, const Drawn &d) {
 		float score = gap(z) + d.noise;
-		if (score < best - SLACK || d.id == id) return;
+		if (score < best - SLACK) return;
 		if (id >= 0 && score < best + SLACK && !better(exactly(z, d.id).score, d.id, exactly(this->z, id))) return;
 		best = score, this->z = z, id = d.id;
 	}
@@ -140,14 +141,17 @@ struct Drawer {
 
 // takes_top_k says whether top_k leaves out any of n ids.
 static __device__ __forceinline__ bool takes_top_k(const RowParams &p, int n) { return p.top_k > 0 && p.top_k < n; }
-static __device__ __forceinline__ Best warp_best(Best b) {
-	for (int i = 16; i > 0; i /= 2) {
+
+// warp_best reduces over LANES of a warp, which get the result.
+template <int LANES = 32> static __device__ __forceinline__ Best warp_best(Best b) {
+	for (int i = LANES / 2; i > 0; i /= 2) {
 		double score = __shfl_xor_sync(~0u, b.score, i);
 		int32_t id = __shfl_xor_sync(~0u, b.id, i);
 		if (id >= 0 && better(score, id, b)) b = {score, id};
 	}
 	return b;
 }
+
 // block_best reduces over the CTA; every thread gets the result. shared: one Best a warp.
 static __device__ __forceinline__ Best block_best(Best b, Best *shared) {
 	b = warp_best(b);

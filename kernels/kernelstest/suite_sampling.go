@@ -24,6 +24,7 @@ func (s *suite) sampling(t *testing.T) {
 	t.Run("extremes", s.extremes)
 	t.Run("sample_vocab", s.sampleVocab)
 	t.Run("logprobs", s.logprobs)
+	t.Run("many_logprobs", s.manyLogprobs)
 	t.Run("neighbours", s.neighbours)
 	t.Run("not_a_number", s.notANumber)
 	t.Run("checks", s.checks)
@@ -116,7 +117,7 @@ func (s *suite) greedyTies(t *testing.T) {
 
 // filterTies draws from integer logits, where filters must cut between equals.
 func (s *suite) filterTies(t *testing.T) {
-	for _, vocab := range []int{257, 1000} {
+	for _, vocab := range []int{257, 1000, 20_001} {
 		p := s.samplerPair(t, vocab, 0, 48)
 		var cases []drawCase
 		for len(cases) < 48 {
@@ -131,8 +132,8 @@ func (s *suite) filterTies(t *testing.T) {
 				c.TopP = float32(0.05 + 0.9*p.rng.Float64())
 			case 2:
 				c.TopK, c.TopP = int32(2+p.rng.IntN(60)), 0.7
-				if len(cases)%8 == 6 {
-					c.TopK = int32(300 + p.rng.IntN(vocab))
+				if len(cases)%8 == 6 && vocab > 300 {
+					c.TopK = int32(300 + p.rng.IntN(vocab-300))
 				}
 			case 3: // flat, zeros of both signs: the first ids are kept
 				for i := range c.logits {
@@ -265,10 +266,25 @@ func (s *suite) logprobs(t *testing.T) {
 	p.equalDraws(cases, everyRow(21), got, want)
 }
 
+// manyLogprobs are as many as an engine allows.
+func (s *suite) manyLogprobs(t *testing.T) {
+	shape, limits := tiny.shape(), limitsFor(3, 3, 16, 16)
+	shape.Vocab, limits.MaxTopLogprobs = 2000, 1024
+	p := s.newPair(t, shape, limits, 3)
+	cases := make([]drawCase, 3)
+	for i := range cases {
+		cases[i] = newCase(p.rng, 2000, 0)
+		cases[i].Logprobs = []int32{300, 600, 1024}[i]
+	}
+	p.reset(cases)
+	got, want := p.draw(cases, everyRow(3))
+	p.equalDraws(cases, everyRow(3), got, want)
+}
+
 // largeVocabulary is Qwen2.5's, whose length is not that of a mask word.
 func (s *suite) largeVocabulary(t *testing.T) {
 	const vocab = 151936 - 7
-	temperatures := []float32{0, 0.7, 1, 1, 1, 2, 2, 2, 1.5, 1.5}
+	temperatures := []float32{0, 0.7, 1, 1, 1, 2, 2, 2, 1.5, 1.5, 1}
 	p := s.samplerPair(t, vocab, vocab-250, len(temperatures))
 	cases := make([]drawCase, len(temperatures))
 	for i := range cases {
@@ -292,6 +308,8 @@ func (s *suite) largeVocabulary(t *testing.T) {
 		case 9:
 			c.TopP = 0.3
 			options[7].apply(&c, p.rng)
+		case 10:
+			c.TopK, c.MinP = 400, 1e-4
 		}
 		c.decided(p.rng, vocab-250, c.history())
 		cases[i] = c
@@ -301,15 +319,19 @@ func (s *suite) largeVocabulary(t *testing.T) {
 	p.equalDraws(cases, everyRow(len(cases)), got, want)
 }
 
-// manyRows are more than a device works on at a time, greedy, with filters and without, in any order.
+// manyRows are more than a device works on at a time, greedy and not, with each option and without, some with log
+// probabilities, in any order.
 func (s *suite) manyRows(t *testing.T) {
 	const rows = 700
 	p := s.samplerPair(t, 257, 0, rows)
 	cases := make([]drawCase, rows)
 	for i := range cases {
 		cases[i] = newCase(p.rng, 257, []float32{0.8, 0, 1.4}[i%3])
-		if i%4 > 0 {
-			options[i%4-1].apply(&cases[i], p.rng) // top_k, top_p or min_p
+		if option := i % (len(options) + 1); option > 0 {
+			options[option-1].apply(&cases[i], p.rng)
+		}
+		if i%7 == 0 {
+			cases[i].Logprobs = 4
 		}
 	}
 	s.drawThrice(p, cases)
