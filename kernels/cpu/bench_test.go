@@ -80,7 +80,7 @@ func (m *bench) forward() {
 }
 
 // batch is seqs sequences of query tokens each, after context tokens.
-func (m *bench) batch(seqs, query, context int) (*kernels.Batch, *kernels.SampleBatch) {
+func (m *bench) batch(seqs, query, context int, sampling kernels.Sampling) (*kernels.Batch, *kernels.SampleBatch) {
 	batch, sample := &kernels.Batch{QueryStart: []int32{0}}, &kernels.SampleBatch{}
 	for i := range seqs {
 		table := make([]int32, (context+query+15)/16)
@@ -88,7 +88,7 @@ func (m *bench) batch(seqs, query, context int) (*kernels.Batch, *kernels.Sample
 			table[j] = int32(1 + i*64 + j)
 		}
 		row := int32(i)
-		m.UpdateRows([]kernels.RowUpdate{{Row: row, Reset: true, Sampling: kernels.Sampling{Logprobs: -1}, Blocks: table}})
+		m.UpdateRows([]kernels.RowUpdate{{Row: row, Reset: true, Sampling: sampling, Blocks: table}})
 		for t := range query {
 			batch.Tokens = append(batch.Tokens, int32(1000*i+t))
 		}
@@ -130,7 +130,7 @@ func benchmarkSteps(b *testing.B, cfg Config) {
 		seqs, query, context int
 	}{{"decode_1", 1, 1, 200}, {"decode_8", 8, 1, 200}, {"decode_16", 16, 1, 200}, {"prefill_512", 1, 512, 0}} {
 		b.Run(c.name, func(b *testing.B) {
-			batch, sample := m.batch(c.seqs, c.query, c.context)
+			batch, sample := m.batch(c.seqs, c.query, c.context, kernels.Sampling{Logprobs: -1})
 			var bytes, flops, total int64
 			spent, perOp := map[kernels.Op]float64{}, map[kernels.Op]float64{}
 			m.SetProfiler(func(r kernels.OpRecord) {
@@ -162,6 +162,49 @@ func benchmarkSteps(b *testing.B, cfg Config) {
 			}
 			b.ReportMetric(peak/1e9, "probe_"+unit)
 			b.ReportMetric(100*rate/peak, "%peak")
+		})
+	}
+}
+
+// BenchmarkDrawn prints what the sampler takes of decode steps of Qwen2.5-0.5B, by what is wanted of the logits: milliseconds of
+// its own, on all cores together, and its share of the step.
+func BenchmarkDrawn(b *testing.B) {
+	for _, path := range paths()[1:] {
+		b.Run(path, func(b *testing.B) {
+			m := newBench(b, Config{ISA: path}, 512)
+			for _, c := range []struct {
+				name     string
+				sampling kernels.Sampling
+			}{
+				{"greedy", kernels.Sampling{Logprobs: -1}},
+				{"temperature", kernels.Sampling{Temperature: 0.8, Seed: 7, Logprobs: -1}},
+				{"top_p", kernels.Sampling{Temperature: 0.8, TopP: 0.9, Seed: 7, Logprobs: -1}},
+				{"top_k", kernels.Sampling{Temperature: 0.7, TopP: 0.8, TopK: 20, Seed: 7, Logprobs: -1}}, // Qwen2.5's generation_config.json
+			} {
+				for _, seqs := range []int{1, 8} {
+					b.Run(fmt.Sprintf("%s_%d", c.name, seqs), func(b *testing.B) {
+						batch, sample := m.batch(seqs, 1, 200, c.sampling)
+						var own, all float64
+						m.SetProfiler(func(r kernels.OpRecord) {
+							all += r.Duration.Seconds()
+							if r.Op == kernels.OpSample {
+								own += r.Duration.Seconds()
+							}
+						})
+						defer m.SetProfiler(nil)
+						for b.Loop() {
+							m.Launch(batch, m.forward)
+							_, err := m.Wait(m.Sample(sample))
+							require.NoError(b, err)
+							for i := range sample.Positions { // another draw
+								sample.Positions[i]++
+							}
+						}
+						b.ReportMetric(1e3*own/float64(b.N), "sample_ms")
+						b.ReportMetric(100*own/all, "sample_%time")
+					})
+				}
+			}
 		})
 	}
 }

@@ -1,12 +1,13 @@
 // Sampling in the order of kernels.Sampling, one row a task, without sorting.
 //
 // Every filter keeps a prefix of the candidates in descending order. MinP's cut
-// is a value; those of TopK and TopP are found by radix selection on the bits of
-// z, adding up counts or weights of 2,048 buckets a level, and ties at the cut
+// is a value; that of TopK is found by radix selection on the bits of
+// z, counting 2,048 buckets a level, and ties at the cut
 // are kept by lowest id. Candidates stay in ascending order of id throughout.
 //
 // The draw is Gumbel-max: ids too far below the likeliest cannot win, whatever
-// their noise, and are skipped (pg_draw in the passes).
+// their noise, and are skipped (draw in the passes). What TopP keeps is asked of
+// one candidate at a time, the best of all first: see draw_top_p.
 #include <math.h>
 #include <string.h>
 
@@ -23,11 +24,11 @@ static const struct pg_sample_passes *passes_of(const struct pg_device *d) {
 
 static int64_t padded(int64_t vocab) { return (vocab + 15) / 16 * 16 + 16; }
 
-// A worker's scratch: candidates' z and ids, their weights, and a histogram.
+// A worker's scratch: candidates' z and ids, maxima of groups of them, and a histogram.
 struct scratch {
 	float *z;
 	int32_t *ids;
-	float *w;
+	float *maxima;
 	struct pg_buckets *buckets;
 };
 
@@ -49,49 +50,24 @@ struct cut {
 	int64_t ties;
 };
 
-// sum_buckets adds up the copies into the first and returns the total.
-static double sum_buckets(struct pg_buckets *b) {
-	double total = 0;
-	for (int i = 0; i < PG_BUCKETS; i++) {
-		for (int c = 1; c < PG_COPIES; c++) b->copy[0][i] += b->copy[c][i];
-		total += b->copy[0][i];
-	}
-	return total;
-}
-
-// pg_select finds the cut at which an element is kept while the weight before it
-// is less than target: of the total with w, of the count without. n > 0.
-static struct cut pg_select(const struct pg_sample_passes *k, struct pg_buckets *b,
-                            const float *z, const float *w, int32_t n, double target) {
+// pg_select finds the cut behind the top-th largest. There are as many.
+static struct cut pg_select(const struct pg_sample_passes *k, struct pg_buckets *b, const float *z, int32_t n, int64_t top) {
 	static const struct { int above, shift; } levels[] = {{32, 21}, {21, 10}, {10, 0}};
 	uint32_t prefix = 0;
-	double before = 0, weight = 0;
 	for (int level = 0; level < 3; level++) {
 		int above = levels[level].above, shift = levels[level].shift;
 		memset(b, 0, sizeof *b);
-		k->histogram(b, z, w, n, above, prefix, shift);
-		double total = sum_buckets(b);
-		if (level == 0 && w) target *= total;
-		int i = 0, last = -1; // last: the last bucket that has something
+		k->histogram(b, z, n, above, prefix, shift);
+		uint32_t i = 0;
 		for (;; i++) {
-			if (i == 1 << (above - shift)) { // only by rounding: the rest is below the last
-				i = last;
-				before -= b->copy[0][i];
-				break;
-			}
-			if (b->copy[0][i] == 0) continue;
-			if (before + b->copy[0][i] >= target) break;
-			before += b->copy[0][i];
-			last = i;
+			uint32_t count = 0;
+			for (int c = 0; c < PG_COPIES; c++) count += b->copy[c][i];
+			if (count >= top) break;
+			top -= count;
 		}
-		weight = b->copy[0][i];
-		prefix = prefix << (above - shift) | (uint32_t)i;
+		prefix = prefix << (above - shift) | i;
 	}
-	struct cut c = {pg_unkey(prefix), 0};
-	int64_t equal = 0;
-	for (int32_t i = 0; i < n; i++) equal += z[i] == c.z;
-	for (; c.ties < equal && before + weight * c.ties / equal < target; c.ties++) {}
-	return c;
+	return (struct cut){pg_unkey(prefix), top};
 }
 
 // candidates are the ids that may still be drawn; without ids: 0 … n−1.
@@ -120,15 +96,43 @@ static void keep_cut(const struct pg_sample_passes *k, const struct scratch *s, 
 static void top_k(const struct pg_sample_passes *k, const struct scratch *s, struct candidates *c, int32_t top) {
 	// The top-th largest of group maxima is not above the top-th largest element:
 	// a cheap bound that leaves few to select from.
-	int32_t groups = top < c->n / 64 ? k->group_maxima(c->z, c->n, s->w) : 0;
+	int32_t groups = top < c->n / 64 ? k->group_maxima(c->z, c->n, s->maxima) : 0;
 	if (groups >= top)
-		keep(k, s, c, pg_select(k, s->buckets, s->w, NULL, groups, top).z);
-	if (top < c->n) keep_cut(k, s, c, pg_select(k, s->buckets, c->z, NULL, c->n, top));
+		keep(k, s, c, pg_select(k, s->buckets, s->maxima, groups, top).z);
+	if (top < c->n) keep_cut(k, s, c, pg_select(k, s->buckets, c->z, c->n, top));
 }
 
-static void top_p(const struct pg_sample_passes *k, const struct scratch *s, struct candidates *c, float p, float max, float scale) {
-	k->exponentials(s->w, c->z, c->n, max, scale);
-	keep_cut(k, s, c, pg_select(k, s->buckets, c->z, s->w, c->n, p));
+// z_of is the value of a candidate.
+static float z_of(const struct candidates *c, int32_t id) {
+	if (!c->ids) return c->z[id];
+	int32_t low = 0, high = c->n - 1;
+	while (low < high) {
+		int32_t middle = low + (high - low) / 2;
+		if (c->ids[middle] < id) low = middle + 1;
+		else high = middle;
+	}
+	return c->z[low];
+}
+
+// draw_top_p is a draw from what TopP leaves. TopP keeps a prefix: so the candidate with the largest score of all is drawn if
+// the weight before it is less than p, and else it is out, with all behind it, and the best of the others is asked the same
+// (the pivots of FlashInfer's rejection sampling, 2025). Where TopP cuts nobody needs to know.
+static int32_t draw_top_p(const struct pg_sample_passes *k, const struct scratch *s, struct candidates c, struct pg_draw draw, float p) {
+	float scale = 1 / draw.temperature;
+	double all = k->exponentials(NULL, c.z, c.n, draw.first.z, scale);
+	for (;;) {
+		draw.z = c.z, draw.ids = c.ids, draw.n = c.n;
+		int32_t id = k->draw(&draw);
+		if (id == draw.first.id) return id; // nothing is before it
+		float z = z_of(&c, id);
+		keep(k, s, &c, z);
+		int64_t ties = 0, behind = 0; // before it, and at it and behind
+		for (int32_t i = 0; i < c.n; i++)
+			if (c.z[i] == z) *(c.ids[i] < id ? &ties : &behind) += 1;
+		double before = k->exponentials(NULL, c.z, c.n, draw.first.z, scale) - behind * expf((z - draw.first.z) * scale);
+		if (before < p * all) return id;
+		keep_cut(k, s, &c, (struct cut){z, ties});
+	}
 }
 
 // penalize applies step 3 to the ids that have a count.
@@ -178,8 +182,9 @@ static int32_t draw_row(const struct pg_device *d, const struct pg_row *row, con
 
 	if (p->min_p > 0) keep(k, s, &c, (float)(first.z + p->temperature * log(fminf(p->min_p, 1))));
 	if (p->top_k > 0 && p->top_k < c.n) top_k(k, s, &c, p->top_k);
-	if (p->top_p > 0 && p->top_p < 1 && c.n > 1) top_p(k, s, &c, p->top_p, first.z, 1 / p->temperature);
-	return k->draw(&(struct pg_draw){c.z, c.ids, c.n, p->temperature, first, p->seed, p->choice, position});
+	struct pg_draw draw = {c.z, c.ids, c.n, p->temperature, first, p->seed, p->choice, position};
+	if (p->top_p > 0 && p->top_p < 1) return draw_top_p(k, s, c, draw, p->top_p);
+	return k->draw(&draw);
 }
 
 // top_ids fills the n likeliest ids, descending, ties by id, and their z.

@@ -16,7 +16,7 @@ struct pg_largest {
 // other's addition.
 #define PG_BUCKETS 2048
 #define PG_COPIES 4
-struct pg_buckets { double copy[PG_COPIES][PG_BUCKETS]; };
+struct pg_buckets { uint32_t copy[PG_COPIES][PG_BUCKETS]; };
 
 // A draw by Gumbel-max from candidates: ids[i], or i itself without ids.
 struct pg_draw {
@@ -46,9 +46,8 @@ struct pg_sample_passes {
 	// group_maxima sets out to the maxima of disjoint groups of up to 16 and
 	// returns the number of groups. What is left over at the end is in none.
 	int32_t (*group_maxima)(const float *z, int32_t n, float *out);
-	// histogram adds w[i] (or 1) to the bucket key >> shift & (PG_BUCKETS − 1) for
-	// each i with key >> above == prefix; above 32 means all.
-	void (*histogram)(struct pg_buckets *b, const float *z, const float *w, int32_t n, int above, uint32_t prefix, int shift);
+	// histogram counts the bucket key >> shift & (PG_BUCKETS − 1) of each z with key >> above == prefix; above 32 means all.
+	void (*histogram)(struct pg_buckets *b, const float *z, int32_t n, int above, uint32_t prefix, int shift);
 	// draw returns the candidate's id with the largest z/temperature + Gumbel.
 	int32_t (*draw)(const struct pg_draw *d);
 };
@@ -57,10 +56,8 @@ extern const struct pg_sample_passes pg_sample_plain;
 // Those of the plain passes that others share.
 int32_t pg_plain_count_larger(const float *z, int32_t n, float than);
 void pg_plain_forbid(float *z, const uint32_t *mask, int32_t n);
-int32_t pg_plain_keep(const float *z, const int32_t *ids, int32_t n, float least, float *out, int32_t *out_ids);
 int32_t pg_plain_group_maxima(const float *z, int32_t n, float *out);
-void pg_plain_histogram(struct pg_buckets *b, const float *z, const float *w, int32_t n, int above, uint32_t prefix, int shift);
-int32_t pg_plain_draw(const struct pg_draw *d);
+void pg_plain_histogram(struct pg_buckets *b, const float *z, int32_t n, int above, uint32_t prefix, int shift);
 #ifdef __x86_64__
 extern const struct pg_sample_passes pg_sample_avx2, pg_sample_avx512;
 #endif

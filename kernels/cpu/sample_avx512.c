@@ -103,7 +103,7 @@ PG_INLINE __m512i keys(__m512 z) {
 	return _mm512_mask_xor_epi32(u, ~negative, u, _mm512_set1_epi32(0x7fffffff));
 }
 
-PG_AVX512 static void histogram(struct pg_buckets *b, const float *z, const float *w, int32_t n, int above, uint32_t prefix, int shift) {
+PG_AVX512 static void histogram(struct pg_buckets *b, const float *z, int32_t n, int above, uint32_t prefix, int shift) {
 	const __m512i mask = _mm512_set1_epi32((1 << (above - shift)) - 1);
 	for (int32_t i = 0; i < n; i += 16) {
 		__mmask16 m = tail(i, n);
@@ -115,7 +115,7 @@ PG_AVX512 static void histogram(struct pg_buckets *b, const float *z, const floa
 		_mm512_storeu_si512(at, _mm512_and_si512(_mm512_srli_epi32(key, shift), mask));
 		for (uint32_t left = m; left; left &= left - 1) {
 			int j = __builtin_ctz(left);
-			b->copy[j % PG_COPIES][at[j]] += w ? w[i + j] : 1;
+			b->copy[j % PG_COPIES][at[j]]++;
 		}
 	}
 }
@@ -145,13 +145,7 @@ PG_INLINE __m512i philox(const struct pg_draw *d, __m512i id) {
 	return c0;
 }
 
-// draw computes exact scores only for the few ids that an upper bound lets
-// through. With u = 1 − x, −log u ≥ x, so the noise is at most −log x, and an id
-// can beat the best score so far, best, only if
-//
-//     d − log x ≥ best, that is x ≤ exp(d − best),   d = (z − z of the likeliest) / temperature
-//
-// Scores are relative to the likeliest's z here; slack covers the rounding.
+// draw is plain_draw of sample_plain.c, by whose bound few ids get an exact score.
 PG_AVX512 static int32_t draw(const struct pg_draw *d) {
 	int32_t best = d->first.id;
 	double origin = (double)d->first.z / d->temperature, score = pg_score(d, d->first.z, best);

@@ -59,7 +59,7 @@ void pg_plain_forbid(float *z, const uint32_t *mask, int32_t n) {
 		if (!(mask[i / 32] >> (i % 32) & 1)) z[i] = -INFINITY;
 }
 
-int32_t pg_plain_keep(const float *z, const int32_t *ids, int32_t n, float least, float *out, int32_t *out_ids) {
+static int32_t keep(const float *z, const int32_t *ids, int32_t n, float least, float *out, int32_t *out_ids) {
 	int32_t kept = 0;
 	for (int32_t i = 0; i < n; i++) {
 		if (!(z[i] >= least) || z[i] == -INFINITY) continue;
@@ -78,28 +78,42 @@ int32_t pg_plain_group_maxima(const float *z, int32_t n, float *out) {
 	return n / 16;
 }
 
-void pg_plain_histogram(struct pg_buckets *b, const float *z, const float *w, int32_t n, int above, uint32_t prefix, int shift) {
+void pg_plain_histogram(struct pg_buckets *b, const float *z, int32_t n, int above, uint32_t prefix, int shift) {
 	uint32_t mask = (1u << (above - shift)) - 1;
 	for (int32_t i = 0; i < n; i++) {
 		uint32_t key = pg_key(z[i]);
 		if (above < 32 && key >> above != prefix) continue;
-		b->copy[i % PG_COPIES][key >> shift & mask] += w ? w[i] : 1;
+		b->copy[i % PG_COPIES][key >> shift & mask]++;
 	}
 }
 
-int32_t pg_plain_draw(const struct pg_draw *d) {
+// plain_draw computes exact scores only for the few ids that an upper bound lets through. With u = 1 − x, −log u ≥ x, so the
+// noise is at most −log x, and an id can beat the best score so far, best, only if
+//
+//     d − log x ≥ best, that is x ≤ exp(d − best),   d = (z − z of the likeliest) / temperature
+//
+// Scores are relative to the likeliest's z here; slack covers the rounding.
+static int32_t plain_draw(const struct pg_draw *d) {
 	int32_t best = d->first.id;
-	double score = pg_score(d, d->first.z, best);
+	double origin = (double)d->first.z / d->temperature, score = pg_score(d, d->first.z, best);
+	const float slack = 1e-3f, scale = 1 / d->temperature;
+	float needed = (float)(score - origin) - slack;
 	for (int32_t i = 0; i < d->n; i++) {
-		if (d->z[i] == -INFINITY || (double)d->z[i] / d->temperature + PG_GUMBEL_MAX < score) continue;
+		float gap = (d->z[i] - d->first.z) * scale - needed;
+		if (!(gap >= -PG_GUMBEL_MAX)) continue;
 		int32_t id = d->ids ? d->ids[i] : i;
+		float x = ((float)((1 << 24) - (philox(d->seed, id, d->position, d->choice) >> 8)) - .5f) * 0x1p-24f;
+		if (x > expf(gap)) continue;
 		double other = pg_score(d, d->z[i], id);
-		if (other > score || (other == score && id < best)) score = other, best = id;
+		if (other > score || (other == score && id < best)) {
+			score = other, best = id;
+			needed = (float)(score - origin) - slack;
+		}
 	}
 	return best;
 }
 
 const struct pg_sample_passes pg_sample_plain = {
-	largest, next_larger, pg_plain_count_larger, exponentials, pg_plain_forbid, pg_plain_keep, pg_plain_group_maxima,
-	pg_plain_histogram, pg_plain_draw,
+	largest, next_larger, pg_plain_count_larger, exponentials, pg_plain_forbid, keep, pg_plain_group_maxima,
+	pg_plain_histogram, plain_draw,
 };
