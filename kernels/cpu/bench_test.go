@@ -166,8 +166,8 @@ func benchmarkSteps(b *testing.B, cfg Config) {
 	}
 }
 
-// BenchmarkDrawn prints what the sampler takes of decode steps of Qwen2.5-0.5B, by what is wanted of the logits: milliseconds of
-// its own, on all cores together, and its share of the step.
+// BenchmarkDrawn prints what the sampler takes of decode steps of Qwen2.5-0.5B, by what is wanted of the logits: milliseconds, and
+// its share of the step. A row is one core's.
 func BenchmarkDrawn(b *testing.B) {
 	for _, path := range paths()[1:] {
 		b.Run(path, func(b *testing.B) {

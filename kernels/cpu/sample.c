@@ -1,9 +1,9 @@
 // Sampling in the order of kernels.Sampling, one row a task, without sorting.
 //
 // Every filter keeps a prefix of the candidates in descending order. MinP's cut
-// is a value; that of TopK is found by radix selection on the bits of
-// z, counting 2,048 buckets a level, and ties at the cut
-// are kept by lowest id. Candidates stay in ascending order of id throughout.
+// is a value; that of TopK is found by radix selection on the bits of z, counting
+// 2,048 buckets a level, and ties at the cut are kept by lowest id. Candidates
+// stay in ascending order of id throughout.
 //
 // The draw is Gumbel-max: ids too far below the likeliest cannot win, whatever
 // their noise, and are skipped (draw in the passes). What TopP keeps is asked of
@@ -34,13 +34,13 @@ struct scratch {
 
 int64_t pg_sample_scratch_bytes(const struct pg_shape *m, const struct pg_limits *l) {
 	(void)l;
-	return 3 * padded(m->vocab) * 4 + sizeof(struct pg_buckets);
+	return (2 * padded(m->vocab) + padded(m->vocab) / 16) * 4 + sizeof(struct pg_buckets); // groups are of 16
 }
 
 static struct scratch scratch_of(const struct pg_device *d, int worker) {
 	int64_t n = padded(d->shape.vocab);
 	float *z = pg_scratch(d, worker);
-	return (struct scratch){z, (int32_t *)(z + n), z + 2 * n, (struct pg_buckets *)(z + 3 * n)};
+	return (struct scratch){z, (int32_t *)(z + n), z + 2 * n, (struct pg_buckets *)(z + 2 * n + n / 16)};
 }
 
 // cut is where a filter ends: values above z are kept, and the first ties of
@@ -50,7 +50,7 @@ struct cut {
 	int64_t ties;
 };
 
-// pg_select finds the cut behind the top-th largest. There are as many.
+// pg_select finds the cut behind the top-th largest, n ≥ top ≥ 1.
 static struct cut pg_select(const struct pg_sample_passes *k, struct pg_buckets *b, const float *z, int32_t n, int64_t top) {
 	static const struct { int above, shift; } levels[] = {{32, 21}, {21, 10}, {10, 0}};
 	uint32_t prefix = 0;
@@ -119,19 +119,17 @@ static float z_of(const struct candidates *c, int32_t id) {
 // (the pivots of FlashInfer's rejection sampling, 2025). Where TopP cuts nobody needs to know.
 static int32_t draw_top_p(const struct pg_sample_passes *k, const struct scratch *s, struct candidates c, struct pg_draw draw, float p) {
 	float scale = 1 / draw.temperature;
-	double all = k->exponentials(NULL, c.z, c.n, draw.first.z, scale);
+	double all = k->sum_exp(c.z, c.n, draw.first.z, scale);
+	if (p * all <= 1) return draw.first.id; // which weighs that
 	for (;;) {
 		draw.z = c.z, draw.ids = c.ids, draw.n = c.n;
 		int32_t id = k->draw(&draw);
 		if (id == draw.first.id) return id; // nothing is before it
-		float z = z_of(&c, id);
-		keep(k, s, &c, z);
-		int64_t ties = 0, behind = 0; // before it, and at it and behind
-		for (int32_t i = 0; i < c.n; i++)
-			if (c.z[i] == z) *(c.ids[i] < id ? &ties : &behind) += 1;
-		double before = k->exponentials(NULL, c.z, c.n, draw.first.z, scale) - behind * expf((z - draw.first.z) * scale);
-		if (before < p * all) return id;
-		keep_cut(k, s, &c, (struct cut){z, ties});
+		struct cut before = {z_of(&c, id), 0};
+		keep(k, s, &c, before.z);
+		for (int32_t i = 0; i < c.n; i++) before.ties += c.z[i] == before.z && c.ids[i] < id;
+		keep_cut(k, s, &c, before);
+		if (k->sum_exp(c.z, c.n, draw.first.z, scale) < p * all) return id;
 	}
 }
 
@@ -209,7 +207,7 @@ static void top_ids(const struct pg_sample_passes *k, const float *z, int32_t vo
 static void logprobs(const struct pg_device *d, struct pg_step *s, int i, const float *z, float max, int wanted) {
 	const struct pg_sample_passes *k = passes_of(d);
 	int32_t vocab = d->shape.vocab, id = s->out_tokens[i];
-	double log_sum = max + log(k->exponentials(NULL, z, vocab, max, 1));
+	double log_sum = max + log(k->sum_exp(z, vocab, max, 1));
 	s->out_logprobs[i] = (float)(z[id] - log_sum);
 	s->out_ranks[i] = 1 + k->count_larger(z, vocab, z[id]);
 	if (wanted == 0) return;

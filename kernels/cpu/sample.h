@@ -34,9 +34,8 @@ struct pg_sample_passes {
 	// next_larger is the first index ≥ from whose z > than, or n.
 	int32_t (*next_larger)(const float *z, int32_t from, int32_t n, float than);
 	int32_t (*count_larger)(const float *z, int32_t n, float than);
-	// exponentials sets w[i] = exp((z[i] − max) · scale), unless w is NULL, and
-	// returns their sum.
-	double (*exponentials)(float *w, const float *z, int32_t n, float max, float scale);
+	// sum_exp returns the sum of exp((z[i] − max) · scale).
+	double (*sum_exp)(const float *z, int32_t n, float max, float scale);
 	// forbid sets z to −inf where the mask has a 0.
 	void (*forbid)(float *z, const uint32_t *mask, int32_t n);
 	// keep moves the candidates with z ≥ least > −inf to the front of out and
@@ -46,7 +45,7 @@ struct pg_sample_passes {
 	// group_maxima sets out to the maxima of disjoint groups of up to 16 and
 	// returns the number of groups. What is left over at the end is in none.
 	int32_t (*group_maxima)(const float *z, int32_t n, float *out);
-	// histogram counts the bucket key >> shift & (PG_BUCKETS − 1) of each z with key >> above == prefix; above 32 means all.
+	// histogram counts, of each z with key >> above == prefix, the bits of its key from shift to above; above 32 means all.
 	void (*histogram)(struct pg_buckets *b, const float *z, int32_t n, int above, uint32_t prefix, int shift);
 	// draw returns the candidate's id with the largest z/temperature + Gumbel.
 	int32_t (*draw)(const struct pg_draw *d);

@@ -1,5 +1,4 @@
-// The passes of sample.c over all ids, 8 at a time; the others, which see few
-// candidates or rows, are the plain ones.
+// The passes of sample.c that take longest, 8 ids at a time; the others are the plain ones.
 #ifdef __x86_64__
 
 #include <math.h>
@@ -32,23 +31,16 @@ PG_AVX2 static struct pg_largest largest(const float *z, int32_t n) {
 	return m;
 }
 
-PG_AVX2 static double exponentials(float *w, const float *z, int32_t n, float max, float scale) {
+PG_AVX2 static double sum_exp(const float *z, int32_t n, float max, float scale) {
 	__m256d lo = _mm256_setzero_pd(), hi = lo;
 	for (int32_t i = 0; i < n; i += 8) {
-		float in[8] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY}, out[8];
-		int32_t left = n - i < 8 ? n - i : 8;
+		float rest[8] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
 		const float *from = z + i;
-		if (left < 8) {
-			for (int c = 0; c < left; c++) in[c] = z[i + c];
-			from = in;
+		if (n - i < 8) {
+			for (int c = 0; c < n - i; c++) rest[c] = z[i + c];
+			from = rest;
 		}
-		__m256 e = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(from), _mm256_set1_ps(max)), _mm256_set1_ps(scale));
-		e = pg_exp256(e);
-		if (w && left == 8) _mm256_storeu_ps(w + i, e);
-		if (w && left < 8) {
-			_mm256_storeu_ps(out, e);
-			for (int c = 0; c < left; c++) w[i + c] = out[c];
-		}
+		__m256 e = pg_exp256(_mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(from), _mm256_set1_ps(max)), _mm256_set1_ps(scale)));
 		lo = _mm256_add_pd(lo, _mm256_cvtps_pd(_mm256_castps256_ps128(e)));
 		hi = _mm256_add_pd(hi, _mm256_cvtps_pd(_mm256_extractf128_ps(e, 1)));
 	}
@@ -84,14 +76,14 @@ PG_AVX2 static int32_t keep(const float *z, const int32_t *ids, int32_t n, float
 }
 
 // product sets hi and lo to the halves of 8 products c · factor.
-PG_AVX2 static inline void product(__m256i c, __m256i factor, __m256i *hi, __m256i *lo) {
+PG_INLINE_AVX2 void product(__m256i c, __m256i factor, __m256i *hi, __m256i *lo) {
 	__m256i even = _mm256_mul_epu32(c, factor), odd = _mm256_mul_epu32(_mm256_srli_epi64(c, 32), factor);
 	*hi = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
 	*lo = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
 }
 
 // philox is word 0 of kernels.Philox for 8 ids.
-PG_AVX2 static inline __m256i philox(const struct pg_draw *d, __m256i id) {
+PG_INLINE_AVX2 __m256i philox(const struct pg_draw *d, __m256i id) {
 	__m256i c0 = id, c1 = _mm256_set1_epi32(d->position), c2 = _mm256_set1_epi32(d->choice), c3 = _mm256_setzero_si256();
 	uint32_t k0 = (uint32_t)d->seed, k1 = (uint32_t)(d->seed >> 32);
 	for (int round = 0; round < 10; round++) {
@@ -143,7 +135,7 @@ PG_AVX2 static int32_t draw(const struct pg_draw *d) {
 }
 
 const struct pg_sample_passes pg_sample_avx2 = {
-	largest, next_larger, pg_plain_count_larger, exponentials, pg_plain_forbid, keep, pg_plain_group_maxima,
+	largest, next_larger, pg_plain_count_larger, sum_exp, pg_plain_forbid, keep, pg_plain_group_maxima,
 	pg_plain_histogram, draw,
 };
 

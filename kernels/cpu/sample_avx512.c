@@ -45,13 +45,12 @@ PG_AVX512 static int32_t count_larger(const float *z, int32_t n, float than) {
 	return count;
 }
 
-PG_AVX512 static double exponentials(float *w, const float *z, int32_t n, float max, float scale) {
+PG_AVX512 static double sum_exp(const float *z, int32_t n, float max, float scale) {
 	__m512d lo = _mm512_setzero_pd(), hi = lo;
 	for (int32_t i = 0; i < n; i += 16) {
 		__mmask16 m = tail(i, n);
 		__m512 e = _mm512_mul_ps(_mm512_sub_ps(load(z + i, m), _mm512_set1_ps(max)), _mm512_set1_ps(scale));
 		e = pg_exp512(e);
-		if (w) _mm512_mask_storeu_ps(w + i, m, e);
 		lo = _mm512_add_pd(lo, _mm512_cvtps_pd(_mm512_castps512_ps256(e)));
 		hi = _mm512_add_pd(hi, _mm512_cvtps_pd(_mm512_extractf32x8_ps(e, 1)));
 	}
@@ -175,7 +174,7 @@ PG_AVX512 static int32_t draw(const struct pg_draw *d) {
 }
 
 const struct pg_sample_passes pg_sample_avx512 = {
-	largest, next_larger, count_larger, exponentials, forbid, keep, group_maxima, histogram, draw,
+	largest, next_larger, count_larger, sum_exp, forbid, keep, group_maxima, histogram, draw,
 };
 
 #endif

@@ -44,13 +44,9 @@ int32_t pg_plain_count_larger(const float *z, int32_t n, float than) {
 	return count;
 }
 
-static double exponentials(float *w, const float *z, int32_t n, float max, float scale) {
+static double sum_exp(const float *z, int32_t n, float max, float scale) {
 	double sum = 0;
-	for (int32_t i = 0; i < n; i++) {
-		float e = expf((z[i] - max) * scale);
-		if (w) w[i] = e;
-		sum += e;
-	}
+	for (int32_t i = 0; i < n; i++) sum += expf((z[i] - max) * scale);
 	return sum;
 }
 
@@ -92,7 +88,7 @@ void pg_plain_histogram(struct pg_buckets *b, const float *z, int32_t n, int abo
 //
 //     d − log x ≥ best, that is x ≤ exp(d − best),   d = (z − z of the likeliest) / temperature
 //
-// Scores are relative to the likeliest's z here; slack covers the rounding.
+// Scores are relative to the likeliest's z here; slack covers the rounding. (An engine's temperatures are 1e-5 and more.)
 static int32_t plain_draw(const struct pg_draw *d) {
 	int32_t best = d->first.id;
 	double origin = (double)d->first.z / d->temperature, score = pg_score(d, d->first.z, best);
@@ -114,6 +110,6 @@ static int32_t plain_draw(const struct pg_draw *d) {
 }
 
 const struct pg_sample_passes pg_sample_plain = {
-	largest, next_larger, pg_plain_count_larger, exponentials, pg_plain_forbid, keep, pg_plain_group_maxima,
+	largest, next_larger, pg_plain_count_larger, sum_exp, pg_plain_forbid, keep, pg_plain_group_maxima,
 	pg_plain_histogram, plain_draw,
 };
