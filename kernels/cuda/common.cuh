@@ -292,7 +292,7 @@ static __device__ __forceinline__ void grid_trigger() {
 
 // --- Reductions in a fixed order.
 
-static __device__ __forceinline__ float warp_sum(float x) {
+template <class T> static __device__ __forceinline__ T warp_sum(T x) {
 	for (int i = 16; i > 0; i /= 2) x += __shfl_xor_sync(~0u, x, i);
 	return x;
 }

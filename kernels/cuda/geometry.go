@@ -49,7 +49,7 @@ const (
 	maxStopIDs    = 256
 	maxBias       = 1024
 	maxSplits     = 64 // CTAs of the sampler for a row
-	splitGroups   = 16 // of the ids of one, whose largest it leaves: GROUPS of sample_filter.cuh
+	splitGroups   = 16 // of the ids of one, whose largest it leaves: GROUPS of sample_groups.cuh
 )
 
 // updateWords is the length of the row updates that a message has room for.

@@ -55,7 +55,7 @@ static __device__ void edit(const SampleParams &p, const RowParams &r, const Sam
 	__syncthreads();
 }
 
-// Entry is what both kernels read of one, before the kernel before has ended: prepare wrote it,
+// Entry is what both kernels read of one, which may be before the kernel before has ended: prepare wrote it,
 // before the layers began or behind the sampler's message.
 struct Entry {
 	SampleEntry e = {};
@@ -211,7 +211,7 @@ static __device__ int drawn(const SampleParams &p, const Entry &of, const Row &r
 		const Part &part = p.parts[of.number * MAX_SPLITS + i];
 		mass += part.mass * __expf((part.max - row.first.z) * scale);
 	}
-	for (int i = 16; i > 0; i /= 2) mass += __shfl_xor_sync(~0u, mass, i);
+	mass = warp_sum(mass);
 	const float *z = (has_edits(r, of.e) ? p.edited : p.logits) + of.e.index * p.ld;
 	const Logits logits(z, p.sample_vocab, p.maxima + of.number * 2 * MAX_GROUPS, shared);
 	const Drawn *draws = takes_top_k(r, p.sample_vocab) ? nullptr : p.draws + of.number * MAX_GROUPS;
@@ -279,13 +279,12 @@ PG_KERNEL void __launch_bounds__(FINISHERS, 2) sample_finish(const __grid_consta
 		const Part &part = p.parts[entry * MAX_SPLITS + i];
 		if (part.raw_max > -INFINITY) sum += part.raw_sum * exp((double)part.raw_max - row.raw_max);
 	}
-	for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(~0u, sum, i);
-	double log_sum = row.raw_max + log(sum);
+	double log_sum = row.raw_max + log(warp_sum(sum));
 	const Logits logits(z, p.vocab, p.maxima + (entry * 2 + 1) * MAX_GROUPS, shared);
 	int larger = 0;
 	float chosen = z[id];
 	logits.each(chosen, [&](float z, int) { larger += z > chosen; });
-	for (int i = 16; i > 0; i /= 2) larger += __shfl_xor_sync(~0u, larger, i);
+	larger = warp_sum(larger);
 	__shared__ int total;
 	if (threadIdx.x == 0) total = 0;
 	__syncthreads();

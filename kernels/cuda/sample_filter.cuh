@@ -1,4 +1,4 @@
-// One CTA's work on a row of logits: what min_p, top_k and top_p leave of it, and the likeliest ids.
+// One CTA's work on a row of logits: a draw from what min_p, top_k and top_p leave of it.
 //
 // Every filter keeps a prefix of the ids in descending order, ties by ascending id: what is within a Cut. Nothing is
 // sorted but what fits into a list, and of the row are read again the groups of 512 ids whose largest, as
@@ -139,7 +139,7 @@ struct Filter : Logits {
 			for (int i = 0; i < 4 * EACH; i++) some += cut.keeps(v[i], at(id, i)) ? f.weight(v[i]) : 0;
 			sum += some;
 		});
-		for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(~0u, sum, i);
+		sum = warp_sum(sum);
 		__syncthreads();
 		if (threadIdx.x % 32 == 0) s.sums[threadIdx.x / 32] = sum;
 		__syncthreads();

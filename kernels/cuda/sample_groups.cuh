@@ -1,4 +1,4 @@
-// A row of logits as sample_finish reads it: by groups, of which few matter.
+// A row of logits as sample_finish reads it: by groups, of which few matter; and its likeliest ids.
 #pragma once
 
 #include "sampling.cuh"

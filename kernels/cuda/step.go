@@ -30,7 +30,7 @@ type step struct {
 	message message // the step, of the ring: see prepare.cu
 	sample  message // its sample entries, where they go apart
 	masks   []uint32
-	results []int32 // of the ring: see sample_filter.cuh
+	results []int32 // of the ring: see SampleParams of sample_groups.cuh
 	start   cuda.Event
 	end     cuda.Event
 	began   *cuda.Event // start, or the end of the step before if that was under way when this was launched
