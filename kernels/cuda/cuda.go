@@ -44,6 +44,8 @@ type Config struct {
 	apart bool
 	// unfolded gives norms between products kernels of their own: for tests.
 	unfolded bool
+	// splitters is how many multiprocessors share the parts of rows that are drawn from, 0 = all: for tests.
+	splitters int
 }
 
 // The code paths.

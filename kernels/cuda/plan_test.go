@@ -233,16 +233,14 @@ func TestPlans(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, each == 4 || 4*each*int(l.CTA[0]) >= hidden, "%s has no loop for width %d", l.kernel, hidden)
 	}
-	for _, l := range planSample(3, 151936, 132) {
-		require.Contains(t, l.Grid[:], uint32(3))
-	}
-	require.EqualValues(t, 19, planSample(3, 151936, 132)[0].Grid[0])
-	for _, n := range []int{1, 13, 27, 28, 64, 100, 512, 4096} {
-		split := planSample(n, 151936, 132)[0]
-		x, y := int(split.Grid[0]), int(split.Grid[1])
-		require.LessOrEqual(t, n, 32*y, "a CTA has at most 32 rows")
-		require.LessOrEqual(t, y, n)
-		require.True(t, x*y <= splitResident*132 || y == ceilDiv(n, 32), "%d × %d CTAs for %d rows are more than the device has at a time", x, y, n)
+	for _, n := range []int{1, 13, 20, 21, 64, 512, 4096} {
+		for _, vocab := range []int{257, 151936} {
+			for _, sms := range []int{16, 78, 132} {
+				plan := planSample(n, vocab, sms)
+				require.Equal(t, [3]uint32{uint32(min(n*ceilDiv(vocab, splitIDs), splitResident*sms)), 1, 1}, plan[0].Grid, "no more than the device has at a time")
+				require.Equal(t, [3]uint32{uint32(n), 1, 1}, plan[1].Grid)
+			}
+		}
 	}
 	l = planLoad(151936, 896)
 	require.GreaterOrEqual(t, int(l.Grid[1]*l.Grid[2]), 151936)

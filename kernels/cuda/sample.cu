@@ -9,9 +9,9 @@
 //                  counts and last token; results go to mapped host memory. Of a row of
 //                  which the head left Tops alone, all there is to do: the best of them
 //
-// Many rows share the first's CTAs, and it lets the second begin before it waits: a CTA
-// all of whose rows have Tops knows by then that it has nothing to do, and sample_finish is there
-// when the head ends.
+// Many rows' parts share the first's CTAs, and it lets the second begin before it waits: a CTA
+// whose first parts are all of rows with Tops knows by then that it has nothing to do with them, and
+// sample_finish is there when the head ends.
 //
 // Every number is summed in one order, or as integers, so that a row does not
 // depend on its neighbours nor on scheduling. Bytes: logits once or twice, edited
@@ -91,21 +91,21 @@ static __device__ __forceinline__ void leave_best(const Drawer &d, Drawn *to) {
 
 // split_part is the CTA's part of a row. Behind one row's the CTA may begin another's: what is in shared memory is written
 // behind the first barrier.
-static __device__ Part split_part(const SampleParams &p, const Entry &entry) {
+static __device__ Part split_part(const SampleParams &p, const Entry &entry, int split) {
 	constexpr int EACH = SPLIT / 4 / SPLITTERS;
 	__shared__ __align__(16) float edited[SPLIT];
 	__shared__ float shared[SPLITTERS / 32];
 	__shared__ Largest largest[SPLITTERS / 32];
 	const SampleEntry &e = entry.e;
 	const RowParams &r = entry.r;
-	int first = blockIdx.x * SPLIT, all = min(SPLIT, p.vocab - first), n = max(min(all, p.sample_vocab - first), 0); // ids; that can be drawn
+	int first = split * SPLIT, all = min(SPLIT, p.vocab - first), n = max(min(all, p.sample_vocab - first), 0); // ids; that can be drawn
 	const float *z = p.logits + e.index * p.ld + first;
 	auto at = [](int i) { return 4 * ((int)threadIdx.x + SPLITTERS * (i / 4)) + i % 4; }; // of v[i]
 	float v[4 * EACH];
 #pragma unroll
 	for (int i = 0; i < EACH; i++) // rows are padded to whole float4
 		if (at(4 * i) < all) *reinterpret_cast<float4 *>(v + 4 * i) = *reinterpret_cast<const float4 *>(z + at(4 * i));
-	int group = blockIdx.x * GROUPS + threadIdx.x / 16;
+	int group = split * GROUPS + threadIdx.x / 16;
 	float *maxima = p.maxima + entry.number * 2 * MAX_GROUPS + group;
 	auto leave = [&](float *to, float most) {
 		most = half_max(most);
@@ -171,16 +171,21 @@ static __device__ Part split_part(const SampleParams &p, const Entry &entry) {
 	return part;
 }
 
-// A CTA has every gridDim.y-th row, up to 32: a lane looks at one, before the kernel before has ended.
+// A CTA has every gridDim.x-th part of all rows. A lane looks at one, the first 32 before the kernel before has ended.
 PG_KERNEL void __launch_bounds__(SPLITTERS, 3) sample_split(const __grid_constant__ SampleParams p) {
-	const Entry mine(p, blockIdx.y + threadIdx.x % 32 * gridDim.y);
-	uint32_t rows = __ballot_sync(~0u, mine.there && !mine.tops(p));
-	grid_trigger();
-	grid_wait(rows);
-	for (; rows; rows &= rows - 1) {
-		int entry = blockIdx.y + (__ffs(rows) - 1) * gridDim.y, at = entry * MAX_SPLITS + blockIdx.x;
-		Part part = split_part(p, Entry(p, entry));
-		if (threadIdx.x == 0) p.parts[at] = part;
+	int all = p.header[H_SAMPLES] * p.splits;
+	for (int first = blockIdx.x; first == blockIdx.x || first < all; first += 32 * gridDim.x) {
+		const Entry mine(p, (first + threadIdx.x % 32 * gridDim.x) / p.splits);
+		uint32_t parts = __ballot_sync(~0u, mine.there && !mine.tops(p));
+		if (first == blockIdx.x) {
+			grid_trigger();
+			grid_wait(parts);
+		}
+		for (; parts; parts &= parts - 1) {
+			int at = first + (__ffs(parts) - 1) * gridDim.x, entry = at / p.splits, split = at - entry * p.splits;
+			Part part = split_part(p, Entry(p, entry), split);
+			if (threadIdx.x == 0) p.parts[entry * MAX_SPLITS + split] = part;
+		}
 	}
 }
 

@@ -18,12 +18,10 @@ type sampleParams struct {
 
 var _ [160]byte = [unsafe.Sizeof(sampleParams{})]byte{}
 
-// planSample is the two kernels for n rows. Rows of the first that do not fit on the device at a time share CTAs.
+// planSample is the two kernels for n rows. Parts of rows that do not fit on the device at a time share CTAs.
 func planSample(n, vocab, sms int) [2]launch {
-	splits := ceilDiv(vocab, splitIDs)
-	each := ceilDiv(n, max(splitResident*sms/splits, 1)) // rows of a CTA
 	return [2]launch{
-		grid("sample", "sample_split", splits, ceilDiv(n, max(min(each, 32), 1)), 256).overlapped(),
+		grid("sample", "sample_split", min(n*ceilDiv(vocab, splitIDs), splitResident*sms), 1, 256).overlapped(),
 		grid("sample", "sample_finish", n, 1, 512).overlapped(),
 	}
 }

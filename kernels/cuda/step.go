@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -337,7 +338,7 @@ func (b *Backend) runSample(n int, before bool) {
 		splits: int32(ceilDiv(b.shape.Vocab, splitIDs)), capacity: int32(b.limits.MaxLogitRows), maxTop: int32(b.limits.MaxTopLogprobs),
 		tops: b.run.tops,
 	}
-	plan := planSample(n, b.shape.Vocab, b.arch.sms)
+	plan := planSample(n, b.shape.Vocab, cmp.Or(b.cfg.splitters, b.arch.sms))
 	if !before {
 		plan[0].PDL = 0 // it reads them without waiting
 	}
