@@ -2,18 +2,23 @@
 """Times cuBLASLt (torch, float16) on the products of Qwen2.5, to compare with `kernels-test time
 sm90`: graphs of products with weights in turn, so that no cache holds them. A line for outputs in
 float16, and, of o and down, one for what the engine has there: sums added to float32. Prints µs
-and TFLOP/s for each number of tokens. Arguments choose lines by how they begin."""
+and TFLOP/s for each number of tokens, and, of a model all of whose products were timed, what a
+decode step of these alone would take, without norms, sampling and what lies between two kernels:
+all layers' products, the head's, and keys and values of 1,184 tokens a sequence at 4.60 TB/s.
+Arguments choose lines by how they begin."""
 import sys
 import time
 
 import torch
 
 SHAPES = {
-    "7B qkv": (4608, 3584), "7B o": (3584, 3584), "7B gate_up": (37888, 3584), "7B down": (3584, 18944),
-    "1.5B qkv": (2048, 1536), "1.5B o": (1536, 1536), "1.5B gate_up": (17920, 1536), "1.5B down": (1536, 8960),
-    "0.5B qkv": (1152, 896), "0.5B o": (896, 896), "0.5B gate_up": (9728, 896), "0.5B down": (896, 4864),
+    "7B qkv": (4608, 3584), "7B o": (3584, 3584), "7B gate_up": (37888, 3584), "7B down": (3584, 18944), "7B head": (152064, 3584),
+    "1.5B qkv": (2048, 1536), "1.5B o": (1536, 1536), "1.5B gate_up": (17920, 1536), "1.5B down": (1536, 8960), "1.5B head": (151936, 1536),
+    "0.5B qkv": (1152, 896), "0.5B o": (896, 896), "0.5B gate_up": (9728, 896), "0.5B down": (896, 4864), "0.5B head": (151936, 896),
 }
-TOKENS = (128, 256, 512, 1024, 2048, 8192)
+MODELS = {"7B": (28, 2048), "1.5B": (28, 1024), "0.5B": (24, 512)}  # layers; bytes of a token's keys and values in each
+TOKENS = (32, 64, 128, 256, 512, 1024, 2048, 8192)
+DECODES, CONTEXT, READS = 512, 1184, 4.60e12  # tokens of a step, and of the head, at most; of context; bytes that an H200 reads a second
 
 
 def noise(rows, cols, scale=1.0):
@@ -44,8 +49,10 @@ def median_us(product, count, rest, replays=5):
 
 def measure(name, n, k, adds):
     weights = [noise(n, k, (3 / k) ** 0.5) for _ in range(max(2, min(16, int(400e6 / (2 * n * k)) + 1)))]
-    line = f"{name:14}"
+    line, times = f"{name:14}", {}
     for m in TOKENS:
+        if name.endswith("head") and m > DECODES:
+            break
         x, out = noise(m, k), torch.zeros(m, n, device="cuda", dtype=torch.float32 if adds else torch.float16)
 
         def product(i):
@@ -53,18 +60,34 @@ def measure(name, n, k, adds):
             torch.addmm(out, x, w, torch.float32, out=out) if adds else torch.mm(x, w, out=out)
 
         us = median_us(product, max(len(weights), 8) if m <= 4096 else 4, 0.02 if m >= 256 else 0)
+        times[m] = us
         line += f" | {m}: {us:.1f} ({2 * m * n * k / us / 1e6:.0f})"
+    print(line, flush=True)
+    return times
+
+
+def print_steps(model, times):
+    layers, kv = MODELS[model]
+    line = f"{model:4} step, KV at {READS / 1e12:.2f} TB/s, ms"
+    for m in TOKENS:
+        if m <= DECODES:
+            products = layers * sum(times[f"{model} {name}"][m] for name in ("qkv", "o +=", "gate_up", "down +=")) + times[model + " head"][m]
+            line += f" | {m}: {products / 1e3 + layers * m * CONTEXT * kv / READS * 1e3:.3f}"
     print(line, flush=True)
 
 
 def main():
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
+    times = {}
     for name, (n, k) in SHAPES.items():
-        if not any(name.startswith(model) for model in sys.argv[1:] or [""]):
+        if not any(name.startswith(chosen) for chosen in sys.argv[1:] or [""]):
             continue
-        measure(name, n, k, False)
+        times[name] = measure(name, n, k, False)
         if name.endswith((" o", " down")):
-            measure(name + " +=", n, k, True)
+            times[name + " +="] = measure(name + " +=", n, k, True)
+    for model in MODELS:
+        if all(name in times for name in SHAPES if name.startswith(model + " ")):
+            print_steps(model, times)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@
 // through shared memory to reach memory in wide stores; the producer is filling the next tile's
 // ring meanwhile. What QKV's end reads it asks for before the tile's last steps of products, and
 // RESIDUAL's end reads nothing: L2 adds. Weights do not depend on the kernel before: they are
-// requested before it has finished.
+// requested before it has finished. The producer's other warps make what a norm before is still to
+// be multiplied by (gemm_fold.cuh), of the tokens that all of a CTA's tiles have.
 //
 // RoPE's angles, for which tiles of 288 columns leave no registers, are in the ring behind such a
 // tile's last step (STAGED), a stage for each warpgroup's tokens: asked for three and two steps
@@ -52,7 +53,7 @@ constexpr int BK = 64;
 // Tiles deals the tiles out to the clusters, a column's tiles one above the other to the CTAs
 // of one: the same to producer and consumers. row and column are the one under way.
 struct Tiles {
-	static constexpr int GROUP = 8;
+	static constexpr int GROUP = 8; // gemm_sm90.go: sm90Group
 	int rows, columns, group, ctas, rank, at, row, column; // rows and group: of the cluster's tiles
 
 	__device__ __forceinline__ Tiles(const GemmParams &p, int bm) {
@@ -78,7 +79,10 @@ template <int N, int GROUPS> struct Ring {
 	static constexpr bool STAGED = Qkv<BN>::STAGED;
 	static_assert(!STAGED || Angles::BYTES <= STAGE);
 	static constexpr int OUT = OUT_BYTES * CONSUMERS * 4;
-	static constexpr int ROOM = (227 * 1024 - OUT - 128 - BM * 4) / STAGE, STAGES = ROOM < 8 ? ROOM : 8;
+	static constexpr int MOST = 8;       // stages
+	static constexpr int SCALES_AT = 16; // where the tokens' scales lie behind the barrier of theirs
+	static constexpr int REST = OUT + MOST * 16 + SCALES_AT + BM * 4; // outputs, barriers, scales
+	static constexpr int ROOM = (227 * 1024 - REST) / STAGE, STAGES = ROOM < MOST ? ROOM : MOST;
 };
 
 // Place is a position in the ring, and the parity of its round.
@@ -149,15 +153,14 @@ template <class R, int KIND> __device__ __forceinline__ void produce(const Sm90P
 __device__ __forceinline__ void wait_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory"); }
 __device__ __forceinline__ void pass_turn(int group) { asm volatile("bar.arrive %0, 256;" ::"r"(1 + group) : "memory"); }
 
-// sync_scales is where consumers and the warps that make scales meet.
-template <class R> __device__ __forceinline__ void sync_scales() { asm volatile("bar.sync 4, %0;" ::"n"(R::CONSUMERS * 128 + 96) : "memory"); }
+constexpr int SCALERS = 96; // threads of the producer's that make scales
 
 template <class R, int KIND, bool TURNS> struct Consumer {
 	static constexpr int BN = R::BN;
 	static constexpr int SLABS = TURNS ? 2 : 1; // of 64 tokens
-	static constexpr bool SCALES = !TURNS && (KIND == SWIGLU || KIND == QKV && BN <= 144); // beyond that registers do not do: gemm_sm90.go, sm90ScaledQKV
+	static constexpr bool SCALES = KIND == SWIGLU || KIND == QKV && BN <= 144; // beyond that registers do not do: gemm_sm90.go, sm90ScaledQKV
 	const Sm90Params &p;
-	uint32_t ring, full, empty, scales;
+	uint32_t ring, full, empty, made;
 	float *mine;
 	int group; // of consumers
 	float c[SLABS][BN / 2];
@@ -196,11 +199,12 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 			}
 		wgmma_commit();
 	}
-	// scale multiplies the sums by what a norm makes of their tokens.
-	__device__ __forceinline__ void scale(float (&c)[BN / 2], int row) const {
-		float by[2] = {read_shared_number(scales + row * 4), read_shared_number(scales + (row + 8) * 4)};
+	// scale multiplies a slab's sums by what a norm makes of their tokens.
+	__device__ __forceinline__ void scale(int slab) {
+		uint32_t at = made + R::SCALES_AT + (first_row(0, TURNS ? slab : group) + threadIdx.x % 32 / 4) * 4;
+		float by[2] = {read_shared_number(at), read_shared_number(at + 8 * 4)};
 #pragma unroll
-		for (int i = 0; i < BN / 2; i++) c[i] *= by[i / 2 % 2];
+		for (int i = 0; i < BN / 2; i++) c[slab][i] *= by[i / 2 % 2];
 	}
 	__device__ __forceinline__ int first_row(int row, int slab) const { return row * R::BM + slab * 64 + (int)threadIdx.x / 32 % 4 * 16; }
 	template <int I> __device__ __forceinline__ void end(Out<BN> out) {
@@ -246,8 +250,9 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 			wgmma_wait<0>();
 			release(before, t.ctas);
 			if (SCALES && scaled<KIND>(p.g.e)) {
-				if (tile == 0) sync_scales<R>();
-				scale(c[0], row + threadIdx.x % 32 / 4);
+				barrier_wait(made, 0);
+#pragma unroll
+				for (int i = 0; i < SLABS; i++) scale(i);
 			}
 			if constexpr (KIND == QKV) qkv.end(c[0], rows, [&] { release(own, t.ctas); });
 			else end<0>(out);
@@ -259,7 +264,7 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 template <class R, int KIND, bool TURNS = false> __device__ __forceinline__ void project(const Sm90Params &p) {
 	extern __shared__ __align__(1024) char memory[];
 	float *out = reinterpret_cast<float *>(memory + R::STAGES * R::STAGE);
-	uint32_t ring = shared_address(memory), full = shared_address(out) + R::OUT, empty = full + 8 * R::STAGES, scales = empty + 8 * R::STAGES;
+	uint32_t ring = shared_address(memory), full = shared_address(out) + R::OUT, empty = full + 8 * R::STAGES, made = empty + 8 * R::STAGES;
 	asm volatile("" : "+r"(ring), "+r"(full), "+r"(empty)); // or the compiler makes them again at every step
 	bool several = cluster_size() > 1;
 	if (threadIdx.x == 0) {
@@ -267,16 +272,18 @@ template <class R, int KIND, bool TURNS = false> __device__ __forceinline__ void
 			barrier_init(full + 8 * i, 1);
 			barrier_init(empty + 8 * i, (TURNS ? 4 : R::CONSUMERS * 4) * cluster_size());
 		}
+		barrier_init(made, SCALERS);
 		barriers_ready();
 	}
 	if (several) cluster_sync();
 	else __syncthreads();
 	if (threadIdx.x < 128) {
 		fewer_registers<40>();
-		if (Consumer<R, KIND, TURNS>::SCALES && scaled<KIND>(p.g.e) && threadIdx.x >= 32) { // of a step of one tile of tokens
+		if (Consumer<R, KIND, TURNS>::SCALES && scaled<KIND>(p.g.e) && threadIdx.x >= 128 - SCALERS) {
+			Tiles t(p.g, R::BM); // all of the CTA's are of the same tokens: gemm_sm90.go, sameTokens
 			grid_wait();
-			make_scales<2, 8>(p.g.e, 0, 1, p.g.m, scales, threadIdx.x - 32, 96);
-			sync_scales<R>();
+			if (t.next()) make_scales<2, 8>(p.g.e, t.row * R::BM, 1, min(p.g.m - t.row * R::BM, R::BM), made + R::SCALES_AT, threadIdx.x - (128 - SCALERS), SCALERS);
+			barrier_arrive(made);
 		}
 		if (R::STAGED || threadIdx.x == 0) produce<R, KIND>(p, ring, full, empty);
 		grid_wait();
@@ -285,7 +292,7 @@ template <class R, int KIND, bool TURNS = false> __device__ __forceinline__ void
 	} else {
 		more_registers<R::CONSUMERS == 2 ? 232 : 152>();
 		grid_wait();
-		Consumer<R, KIND, TURNS> s{p, ring, full, empty, scales, out + (threadIdx.x / 32 - 4) * (OUT_BYTES / 4), (int)uniform(threadIdx.x / 128 - 1)};
+		Consumer<R, KIND, TURNS> s{p, ring, full, empty, made, out + (threadIdx.x / 32 - 4) * (OUT_BYTES / 4), (int)uniform(threadIdx.x / 128 - 1)};
 		s.consume();
 	}
 	if (several) { // neither leaves while the other may write to it
@@ -303,19 +310,25 @@ template <class R, int KIND, bool TURNS = false> __device__ void project(const S
 
 } // namespace
 
+// Which ends a width is of use for: gemm_sm90.go, sm90Variants.
 #define KERNEL(NAME, KIND, BN) \
 	PG_KERNEL void __launch_bounds__(threads(2), 1) gemm_sm90_##BN##_##NAME(const __grid_constant__ Sm90Params p) { project<Ring<BN, 2>, KIND>(p); }
+#define LAYERS(BN) KERNEL(residual, RESIDUAL, BN) KERNEL(swiglu, SWIGLU, BN) KERNEL(qkv, QKV, BN)
 // Of 192 tokens; the other ends need more registers.
 #define THREE(NAME, KIND, BN) \
 	PG_KERNEL void __launch_bounds__(threads(3), 1) gemm_sm90_##BN##_192_##NAME(const __grid_constant__ Sm90Params p) { project<Ring<BN, 3>, KIND>(p); }
 
-EACH_KIND(KERNEL, 64)
-EACH_KIND(KERNEL, 96)
-EACH_KIND(KERNEL, 112)
-EACH_KIND(KERNEL, 128)
+LAYERS(64)
+LAYERS(96)
+KERNEL(residual, RESIDUAL, 112)
+KERNEL(qkv, QKV, 112)
+KERNEL(store, STORE, 128)
+KERNEL(residual, RESIDUAL, 128)
+KERNEL(qkv, QKV, 128)
 EACH_KIND(KERNEL, 144)
+KERNEL(swiglu, SWIGLU, 160)
 EACH_KIND(KERNEL, 192)
-EACH_KIND(KERNEL, 224)
+LAYERS(224)
 EACH_KIND(KERNEL, 256)
 EACH_KIND(KERNEL, 288)
 THREE(store, STORE, 96)

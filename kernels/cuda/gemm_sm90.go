@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 )
 
@@ -27,20 +28,28 @@ var (
 
 const (
 	sm90Step      = 64  // columns of k of a step
+	sm90Group     = 8   // tiles of tokens of which columns are walked together: gemm_sm90.cu, Tiles
 	sm90ScaledQKV = 144 // columns of the widest tile of QKV that takes a norm's scales: gemm_sm90.cu, SCALES
 )
 
 // sm90Variant is a kernel of gemm_sm90.cu: tiles of so many tokens × bn outputs, of both (or all
-// three) warpgroups together or, of SwiGLU, of one by turns.
+// three) warpgroups together or, of SwiGLU, of one by turns; with the ends that it is of use for.
 type sm90Variant struct {
 	rows, bn int
 	turns    bool
+	ends     []epilogueKind
 }
 
-var sm90Variants = []sm90Variant{
-	{128, 64, false}, {128, 96, false}, {128, 112, false}, {128, 128, false}, {128, 144, false}, {128, 192, false}, {128, 224, false}, {128, 256, false}, {128, 288, false},
-	{128, 128, true}, {192, 96, false}, {192, 144, false},
-}
+var sm90Variants = func() []sm90Variant {
+	const store, residual, swiglu, qkv = epilogueStore, epilogueResidual, epilogueSwiGLU, epilogueQKV
+	all, layers, wide := []epilogueKind{store, residual, swiglu, qkv}, []epilogueKind{residual, swiglu, qkv}, []epilogueKind{store, swiglu}
+	return []sm90Variant{
+		{128, 64, false, layers}, {128, 96, false, layers}, {128, 112, false, []epilogueKind{residual, qkv}},
+		{128, 128, false, []epilogueKind{store, residual, qkv}}, {128, 128, true, []epilogueKind{swiglu}}, {128, 144, false, all},
+		{128, 160, false, []epilogueKind{swiglu}}, {128, 192, false, all}, {128, 224, false, layers}, {128, 256, false, all},
+		{128, 288, false, all}, {192, 96, false, wide}, {192, 144, false, wide},
+	}
+}()
 
 func (v sm90Variant) kernel() string {
 	switch {
@@ -52,16 +61,11 @@ func (v sm90Variant) kernel() string {
 	return fmt.Sprintf("gemm_sm90_%d", v.bn)
 }
 
-// takes says whether the kernel has the product's end.
-func (v sm90Variant) takes(kind epilogueKind) bool {
-	return kind == epilogueSwiGLU || !v.turns && (v.rows == 128 || kind == epilogueStore)
-}
-
 // shared is the ring, the outputs of each warp on their way, the barriers, and scales of tokens.
 func (v sm90Variant) shared() int {
-	const most, warp = 227 << 10, 16 * 36 * 4
-	out, stage := v.rows/16*warp, (v.rows+v.bn)*sm90Step*2
-	return min(8, (most-out-128-4*v.rows)/stage)*(stage+16) + out + 4*v.rows
+	const most, warp, barriers = 227 << 10, 16 * 36 * 4, (2*8 + 2) * 8
+	rest, stage := v.rows/16*warp+barriers+4*v.rows, (v.rows+v.bn)*sm90Step*2
+	return min(8, (most-rest)/stage)*stage + rest
 }
 
 // sm90Candidates are the ways of gemm_sm90.cu, for more than 64 tokens on Hopper: one CTA a
@@ -71,7 +75,7 @@ func sm90Candidates(s gemmShape, a arch) (all []candidate) {
 		return nil
 	}
 	for _, v := range sm90Variants {
-		if v.shared() > a.shared || !v.takes(s.kind) {
+		if v.shared() > a.shared || !slices.Contains(v.ends, s.kind) {
 			continue
 		}
 		for cluster := 1; cluster <= 2 && cluster <= ceilDiv(s.m, v.rows); cluster++ {
@@ -84,6 +88,14 @@ func sm90Candidates(s gemmShape, a arch) (all []candidate) {
 		}
 	}
 	return all
+}
+
+// sameTokens says of a way of gemm_sm90.cu whether each CTA's tiles are of the same tokens: of c clusters, one has every c-th tile,
+// and a column's tiles follow one another.
+func (p *productPlan) sameTokens(m int) bool {
+	cluster := max(1, int(p.launch.Cluster))
+	rows, clusters := ceilDiv(ceilDiv(m, p.xBox), cluster), int(p.launch.Grid[0])/cluster
+	return rows*cluster <= sm90Group && (clusters%rows == 0 || rows*int(p.tiles) <= clusters)
 }
 
 // cost is the time in µs, fitted to kernels-test's table of an H100 (1.7 % slower on average than

@@ -78,23 +78,8 @@ func TestPlanGemm(t *testing.T) {
 func TestPlanGemmSM90(t *testing.T) {
 	for _, a := range hoppers {
 		for _, s := range gemmShapes() {
-			all := sm90Candidates(s, a)
-			require.Equal(t, s.m > 64, len(all) > 0, "%+v", s)
-			for _, g := range all {
-				name := fmt.Sprintf("%+v %s", s, g)
-				var bn int
-				_, err := fmt.Sscanf(strings.Replace(g.kernel, "_turns", "", 1), "gemm_sm90_%d", &bn)
-				require.NoError(t, err, name)
-				require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
-				require.Equal(t, bn, 2*g.wBox, name)
-				require.Zero(t, g.wBox%8, name)
-				require.Contains(t, []uint32{1, 2}, g.Cluster, name)
-				require.Zero(t, g.Grid[0]%g.Cluster, name)
-				require.Positive(t, g.us, name)
-				require.LessOrEqual(t, int(g.Shared), a.shared, name)
-				rows := roundUp(ceilDiv(s.m, g.xBox), int(g.Cluster))
-				require.EqualValues(t, 2*g.xBox+128, g.CTA[0], name)
-				require.EqualValues(t, min(a.sms, rows*int(g.tiles)), g.Grid[0], name)
+			for _, s.kind = range []epilogueKind{epilogueStore, epilogueResidual, epilogueSwiGLU, epilogueQKV} {
+				checkSM90Plans(t, s, a)
 			}
 		}
 	}
@@ -102,6 +87,46 @@ func TestPlanGemmSM90(t *testing.T) {
 		require.Empty(t, sm90Candidates(s, archs[0]), "%+v", s)
 	}
 	require.Empty(t, sm90Candidates(gemmShape{m: 128, n: 256, k: 64}, archs[1]), "not on an A100")
+}
+
+func checkSM90Plans(t *testing.T, s gemmShape, a arch) {
+	all := sm90Candidates(s, a)
+	require.Equal(t, s.m > 64, len(all) > 0, "%+v", s)
+	for _, g := range all {
+		name := fmt.Sprintf("%+v %s", s, g)
+		var bn int
+		_, err := fmt.Sscanf(strings.Replace(g.kernel, "_turns", "", 1), "gemm_sm90_%d", &bn)
+		require.NoError(t, err, name)
+		require.EqualValues(t, ceilDiv(s.n, bn), g.tiles, name)
+		require.Equal(t, bn, 2*g.wBox, name)
+		require.Zero(t, g.wBox%8, name)
+		require.Contains(t, []uint32{1, 2}, g.Cluster, name)
+		require.Zero(t, g.Grid[0]%g.Cluster, name)
+		require.Positive(t, g.us, name)
+		require.LessOrEqual(t, int(g.Shared), a.shared, name)
+		rows := roundUp(ceilDiv(s.m, g.xBox), int(g.Cluster))
+		require.EqualValues(t, 2*g.xBox+128, g.CTA[0], name)
+		require.EqualValues(t, min(a.sms, rows*int(g.tiles)), g.Grid[0], name)
+		if s.m <= foldedTokens {
+			require.Equal(t, sameTokens(rows/int(g.Cluster), int(g.tiles), int(g.Grid[0]/g.Cluster), sm90Group/int(g.Cluster)), g.sameTokens(s.m), name)
+		}
+	}
+}
+
+// sameTokens deals tiles out as Tiles of gemm_sm90.cu does: whether each cluster has those of the same tokens.
+func sameTokens(rows, columns, clusters, group int) bool {
+	row := func(at int) int {
+		above := at / (group * columns) * group
+		return above + (at-above*columns)%min(group, rows-above)
+	}
+	for cluster := range clusters {
+		for at := cluster; at < rows*columns; at += clusters {
+			if row(at) != row(cluster) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // TestPlanGemmStream: a cluster a tile, each of its CTAs with some of k; or whole tiles
@@ -290,6 +315,11 @@ func TestVariantsAreChosen(t *testing.T) {
 	for _, v := range wideVariants {
 		left[v.kernel()] = true
 	}
+	for _, v := range sm90Variants {
+		for _, end := range v.ends {
+			left[v.kernel()+" "+string(end)] = true
+		}
+	}
 	models := []kernels.Shape{ // 3B, 14B, 32B
 		{Hidden: 2048, Intermediate: 11008, Heads: 16, KVHeads: 2, HeadDim: 128, Vocab: 151936},
 		{Hidden: 5120, Intermediate: 13824, Heads: 40, KVHeads: 8, HeadDim: 128, Vocab: 152064},
@@ -303,12 +333,17 @@ func TestVariantsAreChosen(t *testing.T) {
 	for _, a := range []arch{archs[0], h200, archs[1]} {
 		for i := range models {
 			for _, p := range productsOf(&models[i], 1) {
-				for s := p.shape; s.m <= streamTokens; s.m++ {
+				for s := p.shape; s.m <= 8192; {
 					plan, ok := planProduct(s, a)
 					require.True(t, ok, "%+v", s)
 					delete(left, plan.kernel)
+					delete(left, plan.kernel+" "+string(s.kind))
 					if plan.image != "gemm_skinny" { // a tile that is worth its while in one deal has the other, too
 						delete(left, strings.TrimSuffix(strings.TrimSuffix(plan.kernel, clustersSuffix), tilesSuffix))
+					}
+					s.m++
+					if s.m > streamTokens { // prompts
+						s.m = roundUp(s.m, 64)
 					}
 				}
 			}

@@ -47,14 +47,13 @@ func (p *productPlan) leavesNorm() bool {
 }
 
 // takesNorm says whether the kernel of a way to make a product behind a norm, of m tokens, makes of that what is left to do:
-// those of gemm_sm90.cu that have registers for it, of one tile of tokens.
+// those of gemm_sm90.cu that have registers for it, where each CTA's tiles are of the same tokens.
 func (p *productPlan) takesNorm(kind epilogueKind, m int) bool {
 	switch p.image {
 	case "gemm_wide":
 		return !strings.HasSuffix(p.kernel, tilesSuffix)
 	case "gemm_sm90":
-		columns, turns := 2*p.wBox, strings.HasPrefix(p.kernel, sm90Variant{turns: true, bn: 2 * p.wBox}.kernel())
-		return !turns && m <= p.xBox && (kind == epilogueSwiGLU || columns <= sm90ScaledQKV)
+		return p.sameTokens(m) && (kind == epilogueSwiGLU || 2*p.wBox <= sm90ScaledQKV)
 	}
 	return false
 }

@@ -94,7 +94,7 @@ func foldsOf(t *testing.T, a arch, s kernels.Shape, m int) (attn, mlp bool) {
 // TestFoldingKernels: every kernel, in every way, that leaves what a norm is made of, or makes of that what is left to do. Rows'
 // norms differ by factors, so that none may pass for another's, some columns weigh more than others, and a NaN stays in its row.
 func TestFoldingKernels(t *testing.T) {
-	const most, spoilt = 192, 1
+	const most, spoilt = foldedTokens, 1
 	b, m := foldingModel(t, trueShapes[0], 2, most)
 	shape := m.shape
 	random := rand.New(rand.NewPCG(1, 2))
@@ -135,7 +135,7 @@ func TestFoldingKernels(t *testing.T) {
 			m.QKV(1, m.layers[1][0])
 		}},
 	} {
-		for _, n := range []int{2, 7, 16, 31, 64, 100, 128, most} {
+		for _, n := range []int{2, 7, 16, 31, 64, 100, 128, 192, 256, 300, most} {
 			width := shape.Width(c.out)
 			run := func() []float32 {
 				for a, v := range inputs {
@@ -155,6 +155,11 @@ func TestFoldingKernels(t *testing.T) {
 			taking := slices.DeleteFunc(candidates(behind, b.arch), func(way candidate) bool { return !way.takesNorm(behind.kind, n) })
 			require.NotEmpty(t, leaving)
 			require.NotEmpty(t, taking)
+			if behind.kind == epilogueSwiGLU && n > 128 && b.arch.sms == measuredSMs {
+				for _, way := range []string{"sm90_160 c1 k1", "sm90_288 c2 k1", "sm90_turns_128 c1 k1"} { // of several tiles of tokens
+					require.True(t, slices.ContainsFunc(taking, func(c candidate) bool { return c.String() == way }), way)
+				}
+			}
 			check := func(left, taken candidate) {
 				b.products[residual], b.products[behind] = left.productPlan, taken.productPlan
 				b.cfg.unfolded = true
@@ -192,7 +197,7 @@ func TestFolds(t *testing.T) {
 		for _, m := range measuredTokens {
 			attn, mlp := foldsOf(t, h200, model.full(), m)
 			name := fmt.Sprintf("%s, %d", model.name, m)
-			if m >= 32 && m <= 128 {
+			if m >= 32 && m <= 128 || i == 0 && m == 512 || i < 2 && m == 256 {
 				require.True(t, attn, name)
 				require.True(t, mlp || i == 2 || m <= 32, name)
 			}

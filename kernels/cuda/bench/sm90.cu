@@ -13,16 +13,30 @@ struct Variant {
 	Kernels<Sm90Params> kernels;
 	bool takes(int kind) const { return kernels[kind]; }
 	int stage() const { return (rows + bn) * 128; }
-	int out() const { return rows / 16 * OUT_BYTES; }
-	int stages() const { return std::min(8, (227 * 1024 - out() - 128 - 4 * rows) / stage()); }
-	size_t shared() const { return stages() * (stage() + 16) + out() + 4 * rows; }
+	int rest() const { return rows / 16 * OUT_BYTES + (2 * 8 + 2) * 8 + 4 * rows; } // outputs, barriers, scales
+	int stages() const { return std::min(8, (227 * 1024 - rest()) / stage()); }
+	size_t shared() const { return stages() * stage() + rest(); }
 };
 
 #define PAIR(NAME, ROWS, BN, ...) {NAME, ROWS, BN, 1, __VA_ARGS__}, {NAME "x2", ROWS, BN, 2, __VA_ARGS__}
 #define VARIANT(BN) PAIR(#BN, 128, BN, KERNELS_OF(gemm_sm90_##BN))
+#define LAYERS_OF(BN) PAIR(#BN, 128, BN, {nullptr, gemm_sm90_##BN##_residual, gemm_sm90_##BN##_swiglu, gemm_sm90_##BN##_qkv})
 #define OF_192(BN) PAIR(#BN "_192", 192, BN, {gemm_sm90_##BN##_192_store, nullptr, gemm_sm90_##BN##_192_swiglu})
-const Variant variants[] = {VARIANT(64), VARIANT(96), VARIANT(112), VARIANT(128), VARIANT(144), VARIANT(192), VARIANT(224), VARIANT(256), VARIANT(288),
-                            PAIR("turns_128", 128, 128, {nullptr, nullptr, gemm_sm90_turns_128_swiglu}), OF_192(96), OF_192(144)};
+const Variant variants[] = {
+	LAYERS_OF(64),
+	LAYERS_OF(96),
+	PAIR("112", 128, 112, {nullptr, gemm_sm90_112_residual, nullptr, gemm_sm90_112_qkv}),
+	PAIR("128", 128, 128, {gemm_sm90_128_store, gemm_sm90_128_residual, nullptr, gemm_sm90_128_qkv}),
+	VARIANT(144),
+	PAIR("160", 128, 160, {nullptr, nullptr, gemm_sm90_160_swiglu}),
+	VARIANT(192),
+	LAYERS_OF(224),
+	VARIANT(256),
+	VARIANT(288),
+	PAIR("turns_128", 128, 128, {nullptr, nullptr, gemm_sm90_turns_128_swiglu}),
+	OF_192(96),
+	OF_192(144),
+};
 
 void run(Projection &t, const Variant &v, int sms, int c, cudaStream_t stream, bool pdl) {
 	Sm90Params p{};
