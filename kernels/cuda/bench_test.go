@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -78,13 +79,23 @@ func (m *benchModel) report(b *testing.B, batch *kernels.Batch, sample *kernels.
 	return wall
 }
 
+// Steps of numbers in between are what a workload has most of, whose sequences end one by one (performance.md, "Where a step's time goes").
+var between = flag.Bool("between", false, "BenchmarkDecode: every eighth number of sequences up to 256, instead of those that ways were timed for")
+
 // BenchmarkDecode is a decode step at 1,184 tokens of context, greedy.
 func BenchmarkDecode(b *testing.B) {
 	const context = 1183
+	batches := measuredTokens
+	if *between {
+		batches = nil
+		for n := 8; n <= 256; n += 8 {
+			batches = append(batches, n)
+		}
+	}
 	for _, model := range trueShapes {
 		b.Run(model.name, func(b *testing.B) {
 			m := newBenchModel(b, model, 512, context)
-			for _, n := range measuredTokens {
+			for _, n := range batches {
 				b.Run(fmt.Sprint(n), func(b *testing.B) {
 					batch, sample := m.spans(n, context, 1)
 					m.run(b, batch, sample, 6) // captures the graph

@@ -75,4 +75,11 @@ template <int EACH, int PIECES> __device__ __forceinline__ void make_scales(cons
 	__syncwarp();
 }
 
+// multiply_scales multiplies a thread's sums of wgmma by its two tokens' scales: the first one's lies at `at`.
+template <int SUMS> __device__ __forceinline__ void multiply_scales(float (&c)[SUMS], uint32_t at) {
+	float scale[2] = {read_shared_number(at), read_shared_number(at + 8 * 4)};
+#pragma unroll
+	for (int i = 0; i < SUMS; i++) c[i] *= scale[i / 2 % 2];
+}
+
 } // namespace

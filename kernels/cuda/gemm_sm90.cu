@@ -199,13 +199,6 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 			}
 		wgmma_commit();
 	}
-	// scale multiplies a slab's sums by what a norm makes of their tokens.
-	__device__ __forceinline__ void scale(int slab) {
-		uint32_t at = made + R::SCALES_AT + (first_row(0, TURNS ? slab : group) + threadIdx.x % 32 / 4) * 4;
-		float by[2] = {read_shared_number(at), read_shared_number(at + 8 * 4)};
-#pragma unroll
-		for (int i = 0; i < BN / 2; i++) c[slab][i] *= by[i / 2 % 2];
-	}
 	__device__ __forceinline__ int first_row(int row, int slab) const { return row * R::BM + slab * 64 + (int)threadIdx.x / 32 % 4 * 16; }
 	template <int I> __device__ __forceinline__ void end(Out<BN> out) {
 		static_assert(I == 0 || KIND != RESIDUAL, "aim is of the first rows");
@@ -252,7 +245,7 @@ template <class R, int KIND, bool TURNS> struct Consumer {
 			if (SCALES && scaled<KIND>(p.g.e)) {
 				barrier_wait(made, 0);
 #pragma unroll
-				for (int i = 0; i < SLABS; i++) scale(i);
+				for (int i = 0; i < SLABS; i++) multiply_scales(c[i], made + R::SCALES_AT + (first_row(0, TURNS ? i : group) + threadIdx.x % 32 / 4) * 4);
 			}
 			if constexpr (KIND == QKV) qkv.end(c[0], rows, [&] { release(own, t.ctas); });
 			else end<0>(out);

@@ -167,11 +167,7 @@ template <int BN, int MT> struct Wide : Ring {
 	// are multiplied by what is at `by` of the thread's two tokens, if that is a place. Columns that both warpgroups have are
 	// stored twice, alike.
 	__device__ __forceinline__ void gate(const Epilogue &e, int first, int column, uint32_t by) {
-		if (by) {
-			float scale[2] = {read_shared_number(by), read_shared_number(by + 32)};
-#pragma unroll
-			for (int i = 0; i < COLUMNS / 2; i++) c[i] *= scale[i / 2 % 2];
-		}
+		if (by) multiply_scales(c, by);
 		if (first < e.rows) Out<COLUMNS>{e, reinterpret_cast<float *>(memory + threadIdx.x / 32 * OUT_BYTES), first, column}.swiglu(c);
 	}
 
