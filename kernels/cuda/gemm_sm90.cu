@@ -53,7 +53,7 @@ constexpr int BK = 64;
 // Tiles deals the tiles out to the clusters, a column's tiles one above the other to the CTAs
 // of one: the same to producer and consumers. row and column are the one under way.
 struct Tiles {
-	static constexpr int GROUP = 8; // gemm_sm90.go: sm90Group
+	static constexpr int GROUP = 8; // at least the tiles of foldedTokens: gemm_sm90.go, sameTokens
 	int rows, columns, group, ctas, rank, at, row, column; // rows and group: of the cluster's tiles
 
 	__device__ __forceinline__ Tiles(const GemmParams &p, int bm) {

@@ -28,7 +28,6 @@ var (
 
 const (
 	sm90Step      = 64  // columns of k of a step
-	sm90Group     = 8   // tiles of tokens of which columns are walked together: gemm_sm90.cu, Tiles
 	sm90ScaledQKV = 144 // columns of the widest tile of QKV that takes a norm's scales: gemm_sm90.cu, SCALES
 )
 
@@ -42,12 +41,12 @@ type sm90Variant struct {
 
 var sm90Variants = func() []sm90Variant {
 	const store, residual, swiglu, qkv = epilogueStore, epilogueResidual, epilogueSwiGLU, epilogueQKV
-	all, layers, wide := []epilogueKind{store, residual, swiglu, qkv}, []epilogueKind{residual, swiglu, qkv}, []epilogueKind{store, swiglu}
+	all, layers := []epilogueKind{store, residual, swiglu, qkv}, []epilogueKind{residual, swiglu, qkv}
 	return []sm90Variant{
 		{128, 64, false, layers}, {128, 96, false, layers}, {128, 112, false, []epilogueKind{residual, qkv}},
 		{128, 128, false, []epilogueKind{store, residual, qkv}}, {128, 128, true, []epilogueKind{swiglu}}, {128, 144, false, all},
 		{128, 160, false, []epilogueKind{swiglu}}, {128, 192, false, all}, {128, 224, false, layers}, {128, 256, false, all},
-		{128, 288, false, all}, {192, 96, false, wide}, {192, 144, false, wide},
+		{128, 288, false, all}, {192, 96, false, []epilogueKind{store, swiglu}}, {192, 144, false, []epilogueKind{store, swiglu}},
 	}
 }()
 
@@ -90,12 +89,12 @@ func sm90Candidates(s gemmShape, a arch) (all []candidate) {
 	return all
 }
 
-// sameTokens says of a way of gemm_sm90.cu whether each CTA's tiles are of the same tokens: of c clusters, one has every c-th tile,
-// and a column's tiles follow one another.
+// sameTokens says of a way of gemm_sm90.cu, for up to foldedTokens, whether each CTA's tiles are of the same tokens: of c clusters,
+// one has every c-th tile, and a column's tiles, of which so many tokens have one group (Tiles), follow one another.
 func (p *productPlan) sameTokens(m int) bool {
 	cluster := max(1, int(p.launch.Cluster))
 	rows, clusters := ceilDiv(ceilDiv(m, p.xBox), cluster), int(p.launch.Grid[0])/cluster
-	return rows*cluster <= sm90Group && (clusters%rows == 0 || rows*int(p.tiles) <= clusters)
+	return clusters%rows == 0 || rows*int(p.tiles) <= clusters
 }
 
 // cost is the time in µs, fitted to kernels-test's table of an H100 (1.7 % slower on average than

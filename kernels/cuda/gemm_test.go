@@ -108,12 +108,12 @@ func checkSM90Plans(t *testing.T, s gemmShape, a arch) {
 		require.EqualValues(t, 2*g.xBox+128, g.CTA[0], name)
 		require.EqualValues(t, min(a.sms, rows*int(g.tiles)), g.Grid[0], name)
 		if s.m <= foldedTokens {
-			require.Equal(t, sameTokens(rows/int(g.Cluster), int(g.tiles), int(g.Grid[0]/g.Cluster), sm90Group/int(g.Cluster)), g.sameTokens(s.m), name)
+			require.Equal(t, sameTokens(rows/int(g.Cluster), int(g.tiles), int(g.Grid[0]/g.Cluster), 8/int(g.Cluster)), g.sameTokens(s.m), name)
 		}
 	}
 }
 
-// sameTokens deals tiles out as Tiles of gemm_sm90.cu does: whether each cluster has those of the same tokens.
+// sameTokens deals tiles out as Tiles of gemm_sm90.cu does, in groups of so many tiles of tokens: whether each cluster has those of the same tokens.
 func sameTokens(rows, columns, clusters, group int) bool {
 	row := func(at int) int {
 		above := at / (group * columns) * group

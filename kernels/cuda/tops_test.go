@@ -149,8 +149,8 @@ func TestTops(t *testing.T) {
 			name := fmt.Sprintf("%s/%d_of_%d", path, size.n, size.graph)
 			t.Run(name, func(t *testing.T) { compare(t, truth, path, size.n, size.graph, func(*Backend) {}) })
 			t.Run(name+"/few_splitters", func(t *testing.T) { // a CTA has more parts than a warp looks at at a time, of rows with and without Tops
-				all, few := Config{Path: path, GraphSizes: []int{size.graph}}, Config{Path: path, GraphSizes: []int{size.graph}, splitters: 1}
-				want, got := run(t, truth, all, func(*Backend) {}, size.n, -1), run(t, truth, few, func(*Backend) {}, size.n, -1)
+				spread, crowded := Config{Path: path, GraphSizes: []int{size.graph}}, Config{Path: path, GraphSizes: []int{size.graph}, splitters: 1}
+				want, got := run(t, truth, spread, func(*Backend) {}, size.n, -1), run(t, truth, crowded, func(*Backend) {}, size.n, -1)
 				for step := range want {
 					require.Equal(t, want[step].Tokens, got[step].Tokens, "step %d", step)
 					require.Equal(t, want[step].Logprobs, got[step].Logprobs, "step %d", step)
