@@ -52,8 +52,8 @@ test: $(TOKENIZERS) $(CUDA) test-model
 	$(GO) vet $(TEST_TAGS) ./...
 	$(GO) test $(TEST_TAGS) $(TIMEOUT) ./...
 
-## conformance: the kernels' conformance suite whole (make test takes every fourth of its many shapes but on the
-## processor's best path, make race every eighth)
+## conformance: the kernels' conformance suite whole (make test takes every eighth of its many shapes but on the
+## processor's best path, make race every sixteenth)
 conformance:
 	$(GO) test $(TIMEOUT) -count=1 ./kernels/cpu ./kernels/kernelstest -run 'Conformance|Oracle' -args -every 1
 

@@ -354,7 +354,11 @@ func (w *world) run() {
 func TestTokenIDSimulation(t *testing.T) {
 	var states rareStates
 	seed := uint64(0)
-	for ; states.steps < *simSteps; seed++ {
+	steps := *simSteps
+	if testing.Short() {
+		steps /= 3
+	}
+	for ; states.steps < steps; seed++ {
 		w := newWorld(t, seed, &states)
 		if !t.Run("", func(t *testing.T) { w.t = t; w.run() }) {
 			t.Fatalf("seed %d", seed)
@@ -362,7 +366,7 @@ func TestTokenIDSimulation(t *testing.T) {
 	}
 	t.Logf("%d seeds: %+v", seed, states)
 	want := int64(1)
-	if *simSteps >= 100_000 {
+	if steps >= 100_000 {
 		want = 100
 	}
 	for name, count := range map[string]int64{

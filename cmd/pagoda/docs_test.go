@@ -17,6 +17,9 @@ var rewrite = flag.Bool("rewrite", false, "write the outputs of the commands int
 // TestDocs runs the commands of docs/paged-attention.md, the lines that begin with
 // "$ " in its console blocks, and compares what they print with what is there.
 func TestDocs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("all that the commands do other tests do, too, for the race detector to see")
+	}
 	page := filepath.Join("..", "..", "docs", "paged-attention.md")
 	text, err := os.ReadFile(page)
 	require.NoError(t, err)

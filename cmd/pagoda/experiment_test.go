@@ -20,6 +20,9 @@ var tiny = []string{"--quiet", "--device", "cpu", "--requests", "4", "--prompt-t
 // verdict and leaves a folder that compare reads.
 func TestExperimentsOnTheDemo(t *testing.T) {
 	skipWithoutDemo(t)
+	if testing.Short() {
+		t.Skip("TestTuneOnTheDemo runs experiments, too, for the race detector to see")
+	}
 	t.Chdir(t.TempDir())
 	for _, c := range []struct {
 		name  string

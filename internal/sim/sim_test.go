@@ -50,7 +50,8 @@ func reader(trace []byte) *scheduler.TraceReader {
 	return scheduler.NewTraceReader(bytes.NewReader(trace))
 }
 
-// configs are the corners that every property is tested in.
+// configs are the corners that every property is tested in; one of them in short mode, which is for the
+// race detector: a simulation is one goroutine.
 func configs() map[string]Config {
 	out := map[string]Config{"swap": small(600, 600), "small swap": small(600, 60), "recompute": small(600, 600), "roomy": small(9000, 0)}
 	c := out["recompute"]
@@ -61,6 +62,9 @@ func configs() map[string]Config {
 	out["priority"] = c
 	c.Overlapped = true
 	out["overlapped"] = c
+	if testing.Short() {
+		return map[string]Config{"overlapped": c}
+	}
 	return out
 }
 

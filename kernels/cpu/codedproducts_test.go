@@ -245,6 +245,9 @@ func TestCodedProducts(t *testing.T) {
 		{oneLayer(130, 70, 2, 2, 48, 97), 1, bf16File, many},
 		{oneLayer(72, 100, 2, 1, 32, 160), 2, fp32, many},
 	} {
+		if c.threads == 1 && testing.Short() {
+			continue // nothing for the race detector
+		}
 		for _, path := range codingPaths(t) {
 			s := c.shape
 			t.Run(fmt.Sprintf("%s, %d, %d, %d, %s, %s exceptions", path, s.Hidden, s.Intermediate, s.Vocab, c.from.name, c.exceptions), func(t *testing.T) {

@@ -42,7 +42,7 @@ func newBackend(t testing.TB, cfg Config) *Backend {
 	return b
 }
 
-var every = flag.Int("every", 4, "of conformance but with coded weights on the best path, every n-th of the suite's many cases (make conformance: 1)")
+var every = flag.Int("every", 8, "of conformance but with coded weights on the best path, every n-th of the suite's many cases (make conformance: 1)")
 
 func TestConformance(t *testing.T) {
 	best := newBackend(t, Config{})
@@ -54,7 +54,7 @@ func TestConformance(t *testing.T) {
 			n := *every
 			switch {
 			case testing.Short():
-				n = 8
+				n = 16
 			case path == best.Info().Path:
 				n = 1
 			}

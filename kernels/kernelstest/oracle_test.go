@@ -24,7 +24,7 @@ func TestOracle(t *testing.T) {
 	})
 }
 
-var every = flag.Int("every", 4, "TestOracle: of the suite's many cases, every n-th (make conformance: 1)")
+var every = flag.Int("every", 8, "TestOracle: of the suite's many cases, every n-th (make conformance: 1)")
 
 // TestNormedIsReadOnce: a model that has two products read one norm is told so by the Oracle, for
 // Backends may make a norm within the product.
