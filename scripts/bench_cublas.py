@@ -5,7 +5,14 @@ float16, and, of o and down, one for what the engine has there: sums added to fl
 and TFLOP/s for each number of tokens, and, of a model all of whose products were timed, what a
 decode step of these alone would take, without norms, sampling and what lies between two kernels:
 all layers' products, the head's, and keys and values of 1,184 tokens a sequence at 4.60 TB/s.
-Arguments choose lines by how they begin."""
+Arguments choose lines by how they begin.
+
+With --requests it runs a model's steps instead (7B unless another is named), each for long enough that the card's power
+decides: its products in order, and between qkv and o a read of as many bytes as the keys and values are,
+with 8, 16 … 256 of the 256 requests of `pagoda bench peers` left. Printed are ms, of which reads are
+counted at 4.60 TB/s, what all requests' prompts would take in pieces of 8,192 tokens without attention, and tokens a second."""
+import json
+import pathlib
 import sys
 import time
 
@@ -76,8 +83,94 @@ def print_steps(model, times):
     print(line, flush=True)
 
 
+def sustained_ms(graph, seconds):
+    """The mean time of a replay in the second half of so many seconds."""
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    began, count = time.monotonic(), 0
+    while time.monotonic() < began + seconds / 2:
+        graph.replay()
+        torch.cuda.synchronize()
+        count += 1
+    start.record()
+    for _ in range(count):
+        graph.replay()
+    stop.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(stop) / count
+
+
+def capture(step):
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        step()
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            step()
+    torch.cuda.synchronize()
+    return graph
+
+
+class Steps:
+    """A model's products, with weights of their own in each layer."""
+
+    def __init__(self, model, most):
+        (self.layers, self.kv), shapes = MODELS[model], {name.split()[1]: size for name, size in SHAPES.items() if name.startswith(model + " ")}
+        self.weights = [{name: noise(n, k, (3 / k) ** 0.5) for name, (n, k) in shapes.items() if name != "head"} for _ in range(self.layers)]
+        self.head = noise(*shapes["head"], (3 / shapes["head"][1]) ** 0.5)
+        self.x = {name: noise(8192, k) for name, (n, k) in shapes.items()}
+        self.out = {name: torch.zeros(8192 * n, device="cuda", dtype=torch.half) for name, (n, k) in shapes.items() if name in ("qkv", "gate_up")}
+        self.logits = torch.zeros(256 * shapes["head"][0], device="cuda", dtype=torch.half)
+        self.sums = torch.zeros(8192, shapes["o"][0], device="cuda")
+        self.cache = torch.empty(self.layers, most // 4, device="cuda", dtype=torch.int32).random_()
+
+    def products(self, m, head, kv_bytes):
+        for layer, weights in enumerate(self.weights):
+            for name, w in weights.items():
+                if name == "o" and kv_bytes > 0:
+                    self.read(layer, kv_bytes)
+                x = self.x[name][:m]
+                if name in self.out:
+                    torch.mm(x, w.t(), out=self.out[name][: m * w.shape[0]].view(m, -1))
+                else:
+                    torch.addmm(self.sums[:m], x, w.t(), torch.float32, out=self.sums[:m])
+        if head:
+            torch.mm(self.x["head"][:m], self.head.t(), out=self.logits[: m * self.head.shape[0]].view(m, -1))
+
+    def read(self, layer, kv_bytes):
+        torch.amax(self.cache[layer, : kv_bytes // 4].view(64, -1), 1)
+
+
+def requests(model):
+    lengths = json.loads((pathlib.Path(__file__).parent.parent / "bench" / "peers.json").read_text())["requests"]
+    work = list(zip(lengths["prompt"], lengths["output"]))
+    alive = [[tokens + step for tokens, out in work if step < out] for step in range(1, max(lengths["output"]))]  # the first token comes with the prompt
+    context = {len(tokens): sum(tokens) / len(tokens) for tokens in alive}
+    layers, kv = MODELS[model]
+    steps, ms = Steps(model, 256 * 1024 * kv), {}
+    for m in range(8, 257, 8):
+        near = min(context, key=lambda n: abs(n - m))
+        kv_bytes = int(m * context[near]) * kv // 256 * 256
+        whole = sustained_ms(capture(lambda: steps.products(m, True, kv_bytes)), 0.6)
+        reads = sustained_ms(capture(lambda: [steps.read(layer, kv_bytes) for layer in range(layers)]), 0.2)
+        ms[m] = whole - reads + layers * kv_bytes / READS * 1e3
+        print(f"{model} {m:4}: {whole:.3f} ms, reads {reads:.3f} ({layers * kv_bytes / reads / 1e9:.2f} TB/s), at {READS / 1e12:.2f} {ms[m]:.3f}", flush=True)
+    chunk = sustained_ms(capture(lambda: steps.products(8192, False, 0)), 2)
+    prompts = sum(lengths["prompt"]) / 8192 * chunk / 1e3
+    decodes = 0.0
+    for tokens in alive:
+        n = len(tokens)
+        low, high = max(8, n // 8 * 8), max(8, -(-n // 8) * 8)
+        decodes += (ms[low] + (ms[high] - ms[low]) * max(0, n - low) / 8) / 1e3
+    print(f"{model} 8192: {chunk:.1f} ms", flush=True)
+    print(f"{model} {len(work)} requests at once: prompts {prompts:.2f} s, steps {decodes:.2f} s, {sum(lengths['output']) / (prompts + decodes):,.0f} tok/s", flush=True)
+
+
 def main():
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
+    if "--requests" in sys.argv:
+        requests(next((model for model in MODELS if model in sys.argv), "7B"))
+        return
     times = {}
     for name, (n, k) in SHAPES.items():
         if not any(name.startswith(chosen) for chosen in sys.argv[1:] or [""]):

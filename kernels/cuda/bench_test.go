@@ -80,7 +80,7 @@ func (m *benchModel) report(b *testing.B, batch *kernels.Batch, sample *kernels.
 }
 
 // Steps of numbers in between are what a workload has most of, whose sequences end one by one (performance.md, "Where a step's time goes").
-var between = flag.Bool("between", false, "BenchmarkDecode: every eighth number of sequences up to 256, instead of those that ways were timed for")
+var between = flag.Bool("between", false, "BenchmarkDecode: every eighth number of sequences from 256 down, as requests leave them, instead of those that ways were timed for")
 
 // BenchmarkDecode is a decode step at 1,184 tokens of context, greedy.
 func BenchmarkDecode(b *testing.B) {
@@ -88,7 +88,7 @@ func BenchmarkDecode(b *testing.B) {
 	batches := measuredTokens
 	if *between {
 		batches = nil
-		for n := 8; n <= 256; n += 8 {
+		for n := 256; n > 0; n -= 8 {
 			batches = append(batches, n)
 		}
 	}

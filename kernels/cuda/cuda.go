@@ -70,6 +70,7 @@ type Backend struct {
 	swapAfter     cuda.Event // orders swaps behind the compute stream
 	kernels       map[string]*cuda.Kernel
 	modules       map[string]cuda.Module
+	written       int // rows of activations that the last step wrote, at most foldedTokens
 
 	place  *cuda.Range // of the workspace; nil before Setup
 	ws     workspace

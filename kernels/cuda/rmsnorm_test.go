@@ -211,3 +211,29 @@ func TestFolds(t *testing.T) {
 		}
 	}
 }
+
+// TestRowsBehindASmallStep: a step leaves nothing of a larger one's in the rows that its tiles multiply as well.
+func TestRowsBehindASmallStep(t *testing.T) {
+	const most, few = 100, 40
+	b, m := foldingModel(t, trueShapes[0], 1, most)
+	activations := []kernels.Activation{kernels.Normed, kernels.Attn, kernels.MLP}
+	step := func(n int) {
+		batch, sample := m.spans(n, 0, 1)
+		b.Launch(batch, m.forward)
+		_, err := b.Wait(b.Sample(sample))
+		require.NoError(t, err)
+	}
+	step(most)
+	left := map[kernels.Activation][]float32{}
+	for _, a := range activations {
+		left[a] = b.ReadActivation(a, most)
+	}
+	step(few)
+	for _, a := range activations {
+		width := m.shape.Width(a)
+		require.NotZero(t, slices.Max(left[a][few*width:]), "%v: what would be left", a)
+		for _, v := range b.ReadActivation(a, most)[few*width:] {
+			require.Zero(t, v, "%v", a)
+		}
+	}
+}

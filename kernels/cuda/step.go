@@ -126,6 +126,7 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 	if g := b.graphs.find(b, batch, forward); g != nil {
 		tokens, seqs, s.graph, s.forward = g.size, g.size, g, forward
 	}
+	b.clearRows(tokens)
 	s.message.start()
 	s.message.set(mStep, int(int32(s.ticket-1)))
 	b.updates.take(&s.message)
@@ -133,6 +134,21 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 	if s.graph == nil {
 		b.runForward(s, batch.QueryStart, batch.SeqLens, batch.NumDecodes, forward)
 	}
+}
+
+// clearRows makes zeros of what a larger step left in the rows behind those of this one: tiles of small steps multiply them, too,
+// and a card at its power limit is the slower the more bits that turns over.
+func (b *Backend) clearRows(tokens int) {
+	clear := func(a kernels.Activation, data ptr, rows int) {
+		if left, row := min(b.written, rows)-tokens, b.acts[a].rowBytes(); left > 0 {
+			b.fail("launch", b.compute.Clear(data+ptr(tokens*row), int64(left*row)))
+		}
+	}
+	for _, a := range []kernels.Activation{kernels.Normed, kernels.Attn, kernels.MLP} {
+		clear(a, b.acts[a].data, b.now.MaxBatchedTokens) // beyond there may be no memory
+	}
+	clear(kernels.Normed, b.ws.headIn, b.now.MaxLogitRows)
+	b.written = min(tokens, foldedTokens)
 }
 
 // runForward issues the step op by op.

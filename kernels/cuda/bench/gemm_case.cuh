@@ -144,14 +144,22 @@ static const Shape shapes[] = {
 	{"0.5B down", 896, 4864, RESIDUAL, 0}, {"0.5B head", 151936, 896, STORE, 0},
 };
 
-// chosen says whether the command's words ask for the shape and number of tokens.
-inline bool chosen(const Shape &s, int m) {
-	bool any_name = false, name = false, any_tokens = false, tokens = false;
-	for (const std::string &w : words) {
-		if (w.find_first_not_of("0123456789") == std::string::npos) any_tokens = true, tokens |= std::to_string(m) == w;
-		else any_name = true, name |= std::string(s.name).rfind(w, 0) == 0;
-	}
-	return (name || !any_name) && (tokens || !any_tokens);
+inline bool is_number(const std::string &w) { return w.find_first_not_of("0123456789") == std::string::npos; }
+
+// chosen says whether the command's words ask for the shape.
+inline bool chosen(const Shape &s) {
+	bool any = false, asked = false;
+	for (const std::string &w : words)
+		if (!is_number(w)) any = true, asked |= std::string(s.name).rfind(w, 0) == 0;
+	return asked || !any;
+}
+
+// tokens_or are the numbers of tokens that the command's words ask for, or the usual ones.
+inline std::vector<int> tokens_or(std::vector<int> usual) {
+	std::vector<int> asked;
+	for (const std::string &w : words)
+		if (is_number(w)) asked.push_back(std::stoi(w));
+	return asked.empty() ? usual : asked;
 }
 
 // Copies of the weights that together leave the L2 cache behind.

@@ -2,8 +2,8 @@
 //
 //   kernels-test [check] [time] [skinny] [mma] [stream] [wide] [sm90] [decode] [prefill] [copies] [chain] [code] [WORD ...]
 //
-// Without a mode both, without a name all. Other words choose the products that are timed: a
-// number that of tokens, the rest how a shape's name begins ("7B qkv"). Ends with the number of
+// Without a mode both, without a name all. Other words choose the products that are timed:
+// numbers are of tokens, the rest how a shape's name begins ("7B qkv"). Ends with the number of
 // failures.
 #include "bench.cuh"
 

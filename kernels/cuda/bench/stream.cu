@@ -85,8 +85,8 @@ void bench_stream(bool check, bool times) {
 	if (!times) return;
 	printf("stream: µs with dependent launch, by tile and size of cluster\n");
 	for (const Shape &s : shapes)
-		for (int m : {16, 32, 64, 128, 256, 512}) {
-			if (!chosen(s, m)) continue;
+		for (int m : tokens_or({16, 32, 64, 128, 256, 512})) {
+			if (!chosen(s)) continue;
 			int copies = rotation(s.n, s.k), n = std::max(copies, 8);
 			Projection t(m, s.n, s.k, s.kind, s.head_dim, copies);
 			t.room((size_t)SMS * 256 * 128, 1 << 14);
