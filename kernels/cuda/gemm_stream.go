@@ -8,7 +8,7 @@ import "fmt"
 // ring of stages.
 type streamVariant struct{ bn, mt, stages int }
 
-var streamVariants = []streamVariant{{128, 16, 11}, {128, 64, 8}, {128, 128, 6}, {128, 192, 5}, {256, 64, 5}}
+var streamVariants = []streamVariant{{128, 16, 11}, {128, 64, 8}, {128, 128, 6}, {128, 160, 5}, {128, 192, 5}}
 
 func (v streamVariant) kernel() string { return fmt.Sprintf("gemm_stream_%d_%d", v.bn, v.mt) }
 
@@ -101,9 +101,6 @@ func (d streamDeal) cost(s gemmShape, a arch) float64 {
 		us += 3.1 + 0.08*float64(d.pieces)*end
 	case d.ends == 1: // tiles for some of the multiprocessors, each with all of k
 		us *= 1.15
-	}
-	if d.bn > 128 {
-		us *= 1.04
 	}
 	return us
 }

@@ -15,7 +15,7 @@ struct Variant {
 
 #define VARIANT(BN, MT, STAGES) {BN, MT, STAGES, KERNELS_OF(gemm_stream_##BN##_##MT), KERNELS_OF(gemm_stream_##BN##_##MT##_clusters)}
 const Variant variants[] = {
-	VARIANT(128, 16, 11), VARIANT(128, 64, 8), VARIANT(128, 128, 6), VARIANT(128, 192, 5), VARIANT(256, 64, 5),
+	VARIANT(128, 16, 11), VARIANT(128, 64, 8), VARIANT(128, 128, 6), VARIANT(128, 160, 5), VARIANT(128, 192, 5),
 };
 
 constexpr int SMS = 132;
