@@ -7,10 +7,11 @@ decode step of these alone would take, without norms, sampling and what lies bet
 all layers' products, the head's, and keys and values of 1,184 tokens a sequence at 4.60 TB/s.
 Arguments choose lines by how they begin.
 
-With --requests it runs a model's steps instead (7B unless another is named), each for long enough that the card's power
-decides: its products in order, and between qkv and o a read of as many bytes as the keys and values are,
-with 8, 16 … 256 of the 256 requests of `pagoda bench peers` left. Printed are ms, of which reads are
-counted at 4.60 TB/s, what all requests' prompts would take in pieces of 8,192 tokens without attention, and tokens a second."""
+With --sustained it runs steps of a model instead (7B unless another is named), each for long enough that the card's
+power decides: its products in order, and between qkv and o a read of as many bytes as the keys and values
+are. Printed are ms, in which reads are counted at 4.60 TB/s: behind 1,184 tokens, and with 8, 16 … 256
+of the 256 requests of `pagoda bench peers` left; what all their prompts would take in pieces of 8,192 tokens,
+without attention; and what tokens a second that makes."""
 import json
 import pathlib
 import sys
@@ -114,15 +115,15 @@ def capture(step):
 class Steps:
     """A model's products, with weights of their own in each layer."""
 
-    def __init__(self, model, most):
+    def __init__(self, model):
         (self.layers, self.kv), shapes = MODELS[model], {name.split()[1]: size for name, size in SHAPES.items() if name.startswith(model + " ")}
         self.weights = [{name: noise(n, k, (3 / k) ** 0.5) for name, (n, k) in shapes.items() if name != "head"} for _ in range(self.layers)]
         self.head = noise(*shapes["head"], (3 / shapes["head"][1]) ** 0.5)
         self.x = {name: noise(8192, k) for name, (n, k) in shapes.items()}
         self.out = {name: torch.zeros(8192 * n, device="cuda", dtype=torch.half) for name, (n, k) in shapes.items() if name in ("qkv", "gate_up")}
-        self.logits = torch.zeros(256 * shapes["head"][0], device="cuda", dtype=torch.half)
+        self.logits = torch.zeros(DECODES * shapes["head"][0], device="cuda", dtype=torch.half)
         self.sums = torch.zeros(8192, shapes["o"][0], device="cuda")
-        self.cache = torch.empty(self.layers, most // 4, device="cuda", dtype=torch.int32).random_()
+        self.cache = torch.empty(self.layers, DECODES * CONTEXT * self.kv // 4, device="cuda", dtype=torch.int32).random_()
 
     def products(self, m, head, kv_bytes):
         for layer, weights in enumerate(self.weights):
@@ -141,20 +142,25 @@ class Steps:
         torch.amax(self.cache[layer, : kv_bytes // 4].view(64, -1), 1)
 
 
-def requests(model):
+def step_ms(steps, m, context):
+    kv_bytes = int(m * context) * steps.kv // 256 * 256
+    whole = sustained_ms(capture(lambda: steps.products(m, True, kv_bytes)), 0.6)
+    reads = sustained_ms(capture(lambda: [steps.read(layer, kv_bytes) for layer in range(steps.layers)]), 0.2)
+    ms = whole - reads + steps.layers * kv_bytes / READS * 1e3
+    print(f"{m:4} behind {context:.0f}: {whole:.3f} ms, reads {reads:.3f} ({steps.layers * kv_bytes / reads / 1e9:.2f} TB/s), at {READS / 1e12:.2f} {ms:.3f}", flush=True)
+    return ms
+
+
+def sustained(model):
     lengths = json.loads((pathlib.Path(__file__).parent.parent / "bench" / "peers.json").read_text())["requests"]
     work = list(zip(lengths["prompt"], lengths["output"]))
     alive = [[tokens + step for tokens, out in work if step < out] for step in range(1, max(lengths["output"]))]  # the first token comes with the prompt
     context = {len(tokens): sum(tokens) / len(tokens) for tokens in alive}
-    layers, kv = MODELS[model]
-    steps, ms = Steps(model, 256 * 1024 * kv), {}
-    for m in range(8, 257, 8):
-        near = min(context, key=lambda n: abs(n - m))
-        kv_bytes = int(m * context[near]) * kv // 256 * 256
-        whole = sustained_ms(capture(lambda: steps.products(m, True, kv_bytes)), 0.6)
-        reads = sustained_ms(capture(lambda: [steps.read(layer, kv_bytes) for layer in range(layers)]), 0.2)
-        ms[m] = whole - reads + layers * kv_bytes / READS * 1e3
-        print(f"{model} {m:4}: {whole:.3f} ms, reads {reads:.3f} ({layers * kv_bytes / reads / 1e9:.2f} TB/s), at {READS / 1e12:.2f} {ms[m]:.3f}", flush=True)
+    steps = Steps(model)
+    for m in TOKENS:
+        if m <= DECODES:
+            step_ms(steps, m, CONTEXT)
+    ms = {m: step_ms(steps, m, context[min(context, key=lambda n: abs(n - m))]) for m in range(8, 257, 8)}
     chunk = sustained_ms(capture(lambda: steps.products(8192, False, 0)), 2)
     prompts = sum(lengths["prompt"]) / 8192 * chunk / 1e3
     decodes = 0.0
@@ -168,8 +174,8 @@ def requests(model):
 
 def main():
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
-    if "--requests" in sys.argv:
-        requests(next((model for model in MODELS if model in sys.argv), "7B"))
+    if "--sustained" in sys.argv:
+        sustained(next((model for model in MODELS if model in sys.argv), "7B"))
         return
     times = {}
     for name, (n, k) in SHAPES.items():
