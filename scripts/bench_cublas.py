@@ -175,7 +175,12 @@ def sustained(model):
 def main():
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     if "--sustained" in sys.argv:
-        sustained(next((model for model in MODELS if model in sys.argv), "7B"))
+        models = [word for word in sys.argv[1:] if word != "--sustained"] or ["7B"]
+        for model in models:
+            if model not in MODELS:
+                sys.exit(f"{model}: want {', '.join(MODELS)}")
+        for model in models:
+            sustained(model)
         return
     times = {}
     for name, (n, k) in SHAPES.items():

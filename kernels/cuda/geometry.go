@@ -26,7 +26,7 @@ const (
 )
 
 // Of steps of up to foldedTokens norms may be folded into products (gemm_fold.cuh), whose tiles, of leastColumns outputs and
-// more, leave a sum of squares a token.
+// more, leave a sum of squares a token; and of so many rows at most a smaller step finds zeros behind its own (clearRows).
 const (
 	foldedTokens = 512
 	leastColumns = 16

@@ -137,7 +137,8 @@ func (b *Backend) Launch(batch *kernels.Batch, forward func()) {
 }
 
 // clearRows makes zeros of what a larger step left in the rows behind those of this one: tiles of small steps multiply them, too,
-// and a card at its power limit is the slower the more bits that turns over.
+// and a card at its power limit is the slower the more bits that turns over. (Of rows up to foldedTokens; and the head's are cleared
+// by tokens, so that behind a step with prompts a few may stay: they cost power, no more.)
 func (b *Backend) clearRows(tokens int) {
 	clear := func(a kernels.Activation, data ptr, rows int) {
 		if left, row := min(b.written, rows)-tokens, b.acts[a].rowBytes(); left > 0 {
