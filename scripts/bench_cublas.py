@@ -33,25 +33,29 @@ def noise(rows, cols, scale=1.0):
     return ((torch.rand(rows, cols, device="cuda") * 2 - 1) * scale).half()
 
 
-def median_us(product, count, rest, replays=5):
+def capture(step):
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        for i in range(count):
-            product(i)
+        step()
         stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
-            for i in range(count):
-                product(i)
-        times = []
-        time.sleep(rest)  # where the card's power decides, what ran before counts
-        for _ in range(replays + 2):
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record(stream)
-            graph.replay()
-            stop.record(stream)
-            stop.synchronize()
-            times.append(start.elapsed_time(stop) * 1e3 / count)
+            step()
+    torch.cuda.synchronize()
+    return graph
+
+
+def median_us(product, count, rest, replays=5):
+    graph = capture(lambda: [product(i) for i in range(count)])
+    times = []
+    time.sleep(rest)  # where the card's power decides, what ran before counts
+    for _ in range(replays + 2):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        stop.record()
+        stop.synchronize()
+        times.append(start.elapsed_time(stop) * 1e3 / count)
     return sorted(times[2:])[replays // 2]
 
 
@@ -98,18 +102,6 @@ def sustained_ms(graph, seconds):
     stop.record()
     torch.cuda.synchronize()
     return start.elapsed_time(stop) / count
-
-
-def capture(step):
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        step()
-        stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            step()
-    torch.cuda.synchronize()
-    return graph
 
 
 class Steps:

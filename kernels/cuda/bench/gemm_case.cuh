@@ -154,12 +154,13 @@ inline bool chosen(const Shape &s) {
 	return asked || !any;
 }
 
-// tokens_or are the numbers of tokens that the command's words ask for, or the usual ones.
-inline std::vector<int> tokens_or(std::vector<int> usual) {
+// tokens_or are the numbers of tokens that the command's words ask for, of those that a kernel takes, or the usual ones.
+inline std::vector<int> tokens_or(std::vector<int> usual, int most) {
 	std::vector<int> asked;
+	bool any = false;
 	for (const std::string &w : words)
-		if (is_number(w)) asked.push_back(std::stoi(w));
-	return asked.empty() ? usual : asked;
+		if (is_number(w) && (any = true) && std::stoi(w) <= most) asked.push_back(std::stoi(w));
+	return any ? asked : usual;
 }
 
 // Copies of the weights that together leave the L2 cache behind.

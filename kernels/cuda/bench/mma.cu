@@ -59,7 +59,7 @@ void bench_mma(bool check, bool times) {
 	printf("mma: µs (TFLOP/s)\n");
 	for (const Shape &s : shapes) {
 		if (s.kind == STORE) continue;
-		for (int m : tokens_or({1, 128, 256, 1024, 4096})) {
+		for (int m : tokens_or({1, 128, 256, 1024, 4096}, 8192)) {
 			if (!chosen(s)) continue;
 			int copies = m > 512 ? 2 : rotation(s.n, s.k), n = m > 512 ? 3 : std::max(copies, 8);
 			Projection t(m, s.n, s.k, s.kind, s.head_dim, copies);

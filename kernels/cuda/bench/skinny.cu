@@ -147,7 +147,7 @@ void bench_skinny(bool check, bool times) {
 	printf("skinny: µs (%% of bytes / 4.60 TB/s); p = programmatic dependent launch\n");
 	for (const Shape &s : shapes) {
 		int copies = rotation(s.n, s.k), n = std::max(copies, 8);
-		for (int m : tokens_or({1, 8, 16, 32, 64})) {
+		for (int m : tokens_or({1, 8, 16, 32, 64}, 64)) {
 			if (!chosen(s)) continue;
 			Projection t(m, s.n, s.k, s.kind, s.head_dim, copies);
 			t.poison();

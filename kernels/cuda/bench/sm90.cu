@@ -99,7 +99,7 @@ void bench_sm90(bool check, bool times) {
 	if (!times) return;
 	printf("sm90: µs (TFLOP/s) by columns of a tile, x2 in clusters of two\n");
 	for (const Shape &s : shapes)
-		for (int m : tokens_or({256, 512, 1024, 2048, 8192})) {
+		for (int m : tokens_or({256, 512, 1024, 2048, 8192}, 8192)) {
 			if (s.kind == STORE || !chosen(s)) continue;
 			int copies = std::min(rotation(s.n, s.k), m > 4096 ? 4 : 16), n = m > 4096 ? 4 : std::max(copies, 8);
 			Projection t(m, s.n, s.k, s.kind, s.head_dim, copies);

@@ -85,7 +85,7 @@ void bench_stream(bool check, bool times) {
 	if (!times) return;
 	printf("stream: µs with dependent launch, by tile and size of cluster\n");
 	for (const Shape &s : shapes)
-		for (int m : tokens_or({16, 32, 64, 128, 256, 512})) {
+		for (int m : tokens_or({16, 32, 64, 128, 256, 512}, 512)) {
 			if (!chosen(s)) continue;
 			int copies = rotation(s.n, s.k), n = std::max(copies, 8);
 			Projection t(m, s.n, s.k, s.kind, s.head_dim, copies);

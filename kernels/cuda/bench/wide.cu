@@ -91,7 +91,7 @@ void bench_wide(bool check, bool times) {
 	if (!times) return;
 	printf("wide: µs with dependent launch, the fastest of gemm_stream.cu, then by tile: size of cluster, panels of a step\n");
 	for (const Shape &s : shapes)
-		for (int m : tokens_or({16, 32, 64, 128})) {
+		for (int m : tokens_or({16, 32, 64, 128}, 512)) {
 			if (!chosen(s)) continue;
 			int copies = rotation(s.n, s.k), n = std::max(copies, 8);
 			Projection t(m, s.n, s.k, s.kind, s.head_dim, copies);
