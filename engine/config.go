@@ -94,7 +94,7 @@ type Config struct {
 	// AsyncScheduling is "auto" (default: on where it pays), "on" or "off": the
 	// overlapped loop, which schedules a step ahead of the last one's results.
 	AsyncScheduling string
-	// MaxLogprobs is the most top_logprobs a request may ask for; default 20.
+	// MaxLogprobs is the most top_logprobs a request may ask for; default 20, negative = none.
 	MaxLogprobs int
 
 	// Trace receives the decision trace, as JSON lines: every input of the

@@ -111,7 +111,7 @@ func (l *loop) judge(s *step, result *kernels.Result) {
 			s.ends, keep = append(s.ends, ending{i, v}), v.keep
 		}
 		if keep && q.logprobs {
-			lo := drawn * l.e.cfg.MaxLogprobs
+			lo := drawn * l.e.cfg.maxLogprobs()
 			hi := lo + q.stream.top
 			q.stream.putLogprobs(n-1, result.Logprobs[drawn], result.Ranks[drawn], result.TopIDs[lo:hi], result.TopLogprobs[lo:hi])
 		}
@@ -146,7 +146,7 @@ func (l *loop) stop(cause error) {
 	}
 	l.guides.stop()
 	for _, j := range l.jobs {
-		j.drop()
+		j.drop(cause)
 	}
 	if l.profile != nil {
 		l.endProfile(EndedEngine)

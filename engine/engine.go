@@ -241,9 +241,12 @@ func (e *Engine) enter(state int32) {
 }
 
 // closedError is ErrClosed with what is known of the reason.
-func (e *Engine) closedError() error {
-	if err := e.Err(); err != nil {
-		return fmt.Errorf("%w: %w", ErrClosed, err)
+func (e *Engine) closedError() error { return closedBy(e.Err()) }
+
+// closedBy is ErrClosed with its cause, if that is an error.
+func closedBy(cause error) error {
+	if cause != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, cause)
 	}
 	return ErrClosed
 }

@@ -88,7 +88,7 @@ func (e *Engine) teacherForced(ctx context.Context, ids []int32, chunk int, tap 
 // PromptLogprob is what the model made of a prompt's token, given those before it.
 type PromptLogprob struct {
 	Logprob float32
-	Rank    int32 // 1 = the likeliest
+	Rank    int32 // 1 = the likeliest, of equal ones the lowest id
 	// The likeliest ids and their log probabilities, best first.
 	TopIDs      []int32
 	TopLogprobs []float32
@@ -102,8 +102,8 @@ const promptChunk = 32
 // is zero, its log probability and the top likeliest ids in its place. Like
 // Logits it reads no cached prefix, and everything else waits until it is done.
 func (e *Engine) PromptLogprobs(ctx context.Context, ids []int32, top int) ([]PromptLogprob, error) {
-	if top < 0 || top > e.cfg.MaxLogprobs {
-		return nil, invalid("prompt_logprobs", "is %d, want 0 to %d", top, e.cfg.MaxLogprobs)
+	if most := e.cfg.maxLogprobs(); top < 0 || top > most {
+		return nil, invalid("prompt_logprobs", "is %d, want 0 to %d", top, most)
 	}
 	out := make([]PromptLogprob, len(ids))
 	vocab := e.info.Vocab
@@ -191,7 +191,7 @@ func (e *Engine) alone(ctx context.Context, fn func(*loop) (done bool)) error {
 				result <- nil
 				return true
 			},
-			drop: func() { result <- e.closedError() },
+			drop: func(cause error) { result <- closedBy(cause) },
 		})
 	})
 	if err != nil {
@@ -243,7 +243,7 @@ func (l *loop) logits(ctx context.Context, ids []int32, chunk int, visit func(st
 	}
 	l.backend.UpdateRows([]kernels.RowUpdate{{Row: row, Reset: true, Sampling: Sampling{Logprobs: -1}, Blocks: blocks}})
 	c := &l.e.effective.Load().cfg
-	chunk = min(chunk, c.MaxNumBatchedTokens, c.MaxNumSeqs) // the most rows of logits
+	chunk = max(1, min(chunk, c.MaxNumBatchedTokens, c.MaxNumSeqs)) // the most rows of logits
 	for start := 0; start < len(ids); start += chunk {
 		if err := ctx.Err(); err != nil {
 			return true, err

@@ -33,6 +33,11 @@ func TestLogits(t *testing.T) {
 		got, _ := readAll(t, s)
 		want, _ := expect(&r, 800, 0)
 		require.Equal(t, want, got)
+		for _, chunk := range []int{0, -5} { // as good as 1
+			n := 0
+			require.NoError(t, e.EachLogits(context.Background(), ids[:5], chunk, func(int, []float32) { n++ }))
+			require.Equal(t, 5, n)
+		}
 		_, err = e.Logits(context.Background(), nil)
 		require.ErrorIs(t, err, ErrInvalid)
 		_, err = e.Logits(context.Background(), prompt(1, 64*16+1))
@@ -89,6 +94,47 @@ func TestLogitsWhileAllRun(t *testing.T) {
 			require.Equal(t, float32(extend(h, 7)>>40), row[7], "position %d", i)
 		}
 	})
+}
+
+// TestDrainLogits: what waits for blocks when the engine is to end gets them, as a request does; when the device fails
+// it learns why.
+func TestDrainLogits(t *testing.T) {
+	for _, failAt := range []int64{0, 12} {
+		loops(t, func(t *testing.T, c Config) {
+			c.NumGPUBlocksOverride = 20
+			f := &fake{failAt: failAt}
+			var e *Engine
+			result, asked, began := make(chan error, 1), false, make(chan struct{})
+			f.onStep = func() { // on the engine's goroutine
+				<-began
+				if asked || f.step < 10 {
+					return
+				}
+				asked = true
+				e.loop.jobs = append(e.loop.jobs, job{run: func(l *loop) bool {
+					done, err := l.logits(t.Context(), prompt(2, 16*18), 8, func(int, []float32) {})
+					if done {
+						result <- err
+					}
+					return done
+				}, drop: func(cause error) { result <- closedBy(cause) }})
+				e.enter(stateDraining)
+			}
+			e = startFake(t, f, c)
+			s, err := e.Submit(t.Context(), Request{Prompt: prompt(1, 100), MaxTokens: 60, IgnoreEOS: true})
+			require.NoError(t, err)
+			close(began)
+			_, last := readAll(t, s)
+			if failAt == 0 {
+				require.Equal(t, FinishLength, last.Finish)
+				require.NoError(t, <-result)
+				return
+			}
+			err = <-result
+			require.ErrorIs(t, err, ErrClosed)
+			require.ErrorIs(t, err, ErrDevice)
+		})
+	}
 }
 
 // TestLogitsOfAFullPool: where requests wait for blocks all the time, a computation that

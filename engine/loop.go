@@ -61,7 +61,7 @@ type loop struct {
 // when it lacks blocks, to be tried again after a step.
 type job struct {
 	run  func(*loop) (done bool)
-	drop func() // called instead of run when the engine stops
+	drop func(cause error) // called instead of run when the engine stops; cause is what stop has
 }
 
 // run serves until the engine is closed or its device fails.

@@ -230,7 +230,7 @@ func measure(c *Config, src *source, device kernels.Info, workspaceBytes func(ke
 // model's. Of the weights a step streams all but those gathered.
 func (i *Info) describe(c *Config, device kernels.Info, sz *sizes, weightBytes, gathered int64) {
 	i.Device, i.WeightBytes, i.StreamedWeightBytes = device, weightBytes, weightBytes-gathered
-	i.BlockSize, i.BlockBytes, i.MaxLogprobs, i.MaxQueued = c.BlockSize, sz.block, c.MaxLogprobs, c.MaxQueuedReqs
+	i.BlockSize, i.BlockBytes, i.MaxLogprobs, i.MaxQueued = c.BlockSize, sz.block, c.maxLogprobs(), c.MaxQueuedReqs
 	i.Priority = c.SchedulingPolicy == string(scheduler.Priority)
 	i.Overlapped = c.AsyncScheduling == "on" || c.AsyncScheduling == "auto" && device.Overlap
 }
@@ -358,6 +358,6 @@ func settings(c *Config, i *Info, p *memoryPlan, total int64, totalFrom string) 
 		{"batch-invariant", strconv.FormatBool(c.BatchInvariant), reason(!c.BatchInvariant)},
 		{"scheduling-policy", c.SchedulingPolicy, reason(!i.Priority)},
 		{"async-scheduling", loop, loopReason},
-		{"max-logprobs", strconv.Itoa(c.MaxLogprobs), reason(c.MaxLogprobs == defaultMaxLogprobs)},
+		{"max-logprobs", strconv.Itoa(c.maxLogprobs()), reason(c.MaxLogprobs == defaultMaxLogprobs)},
 	}
 }

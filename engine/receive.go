@@ -20,7 +20,7 @@ func (l *loop) receive() bool {
 	case stateClosed:
 		return false
 	case stateDraining:
-		return l.fault == nil && len(l.requests)+len(l.e.inbox)+len(l.transfers) > 0
+		return l.fault == nil && len(l.requests)+len(l.e.inbox)+len(l.transfers)+len(l.jobs) > 0
 	}
 	return l.fault == nil
 }

@@ -94,6 +94,20 @@ func TestLimitsComeBack(t *testing.T) {
 	require.Equal(t, settings, values())
 }
 
+// TestNoLogprobs: none is a number, too, and does not become the default when limits change.
+func TestNoLogprobs(t *testing.T) {
+	f := &fake{}
+	e := startFake(t, f, Config{NumGPUBlocksOverride: 40, MaxNumSeqs: 4, MaxLogprobs: -1})
+	require.Contains(t, e.Settings(), Setting{"max-logprobs", "0", "given"})
+	require.NoError(t, e.Reconfigure(t.Context(), Limits{MaxNumSeqs: 3}))
+	require.NoError(t, e.Reconfigure(t.Context(), Limits{MaxNumSeqs: 4}))
+	require.Contains(t, e.Settings(), Setting{"max-logprobs", "0", "given"})
+	require.Zero(t, f.now.MaxTopLogprobs)
+	require.Zero(t, e.Info().MaxLogprobs)
+	_, err := e.Submit(t.Context(), Request{Prompt: prompt(1, 1), MaxTokens: 1, Sampling: Sampling{Logprobs: 1}})
+	require.ErrorIs(t, err, ErrInvalid)
+}
+
 // TestReconfigureRefuses: what cannot be is refused with the arithmetic, and
 // nothing has changed.
 func TestReconfigureRefuses(t *testing.T) {
@@ -218,7 +232,7 @@ func TestReconfigureOutlivesItsCaller(t *testing.T) {
 				close(began)
 				cancel()
 				return true
-			}, drop: func() {}})
+			}, drop: func(error) {}})
 		}))
 		<-began
 		require.ErrorIs(t, e.Reconfigure(ctx, Limits{NumGPUBlocksOverride: 30}), context.Canceled)

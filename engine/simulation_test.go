@@ -186,7 +186,7 @@ func (w *world) reconfigure() {
 			w.states.reconfigured++
 		}
 		return true
-	}, drop: func() {}})
+	}, drop: func(error) {}})
 }
 
 // abort cancels as the end of a Submit context would.

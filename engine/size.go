@@ -198,7 +198,7 @@ func workspaceLimits(c *Config, modelMaxLen int) kernels.Limits {
 		MaxModelLen:      length,
 		MaxLogitRows:     c.MaxNumSeqs,
 		BlockSize:        c.BlockSize,
-		MaxTopLogprobs:   c.MaxLogprobs,
+		MaxTopLogprobs:   c.maxLogprobs(),
 		BatchInvariant:   c.BatchInvariant,
 	}
 }

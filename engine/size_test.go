@@ -111,7 +111,7 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, 0.9, c.GPUMemoryUtilization)
 	require.Equal(t, 256, c.MaxNumSeqs)
 	require.Equal(t, 16, c.BlockSize)
-	require.Zero(t, c.MaxLogprobs)
+	require.Zero(t, c.maxLogprobs())
 	cuda := c
 	cuda.resolve(deviceCUDA)
 	require.Equal(t, 8192, cuda.MaxNumBatchedTokens)

@@ -287,8 +287,8 @@ func (e *Engine) checkSampling(r *Request, maxTokens int) error {
 		return invalid("top_k", "is %d, want at least 1, or 0 or -1 for off", s.TopK)
 	case s.MinTokens < 0 || int(s.MinTokens) > maxTokens:
 		return invalid("min_tokens", "is %d, want 0 to %d, the most that this request can generate", s.MinTokens, maxTokens)
-	case s.Logprobs < -1 || int(s.Logprobs) > e.cfg.MaxLogprobs:
-		return invalid("top_logprobs", "is %d, want at most %d", s.Logprobs, e.cfg.MaxLogprobs)
+	case s.Logprobs < -1 || int(s.Logprobs) > e.cfg.maxLogprobs():
+		return invalid("top_logprobs", "is %d, want at most %d", s.Logprobs, e.cfg.maxLogprobs())
 	case s.Choice < 0:
 		return invalid("n", "choice %d is negative", s.Choice)
 	}

@@ -78,9 +78,7 @@ func (c *Config) validate() error {
 		c.Watermark = scheduler.DefaultWatermark
 	}
 	p.check(c.Watermark < 1, "--watermark %g: want a share of the KV pool, 0 or more and below 1", c.Watermark)
-	if c.MaxLogprobs < 0 {
-		c.MaxLogprobs = 0
-	} else {
+	if c.MaxLogprobs >= 0 { // else none
 		inRange(&p, "max-logprobs", &c.MaxLogprobs, defaultMaxLogprobs, 1, MaxTopLogprobs)
 	}
 	if c.Log == nil {
@@ -91,6 +89,9 @@ func (c *Config) validate() error {
 	}
 	return p.orNil()
 }
+
+// maxLogprobs is MaxLogprobs, of which none may be spelled by any number below 0.
+func (c *Config) maxLogprobs() int { return max(c.MaxLogprobs, 0) }
 
 // resolve fills in the defaults that depend on the device.
 func (c *Config) resolve(backend string) {

@@ -34,8 +34,8 @@ type BlockInfo struct {
 // nothing. Without it all times are 0.
 func (m *Manager) Tick(now time.Duration) { m.now = now }
 
-// NumIDs is one more than the highest id of a block that is in use or may be
-// handed out.
+// NumIDs is one more than the highest id that a block ever had: those that a smaller
+// pool has given up count.
 func (m *Manager) NumIDs() int { return len(m.blocks) }
 
 // Block fills in what is known of a block other than 0. It takes constant time and

@@ -16,7 +16,7 @@ func (s *Scheduler) admit(out *Output, budget int) int {
 		}
 		admission, ok := s.place(out, q)
 		if !ok {
-			s.refused, s.refusedChanges = q, s.kv.Changes()
+			s.refused, s.refusedChanges = q.ID, s.kv.Changes()
 			out.WaitReason = WaitBlocks
 			break
 		}
@@ -58,7 +58,7 @@ func (s *Scheduler) whyWait(out *Output, q *Sequence, budget int) WaitReason {
 		return WaitPending
 	case q.transfer != 0:
 		return WaitCopyOut
-	case s.refused == q && s.refusedChanges == s.kv.Changes():
+	case s.refused == q.ID && s.refusedChanges == s.kv.Changes():
 		return WaitBlocks
 	}
 	return WaitNone

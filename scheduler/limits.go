@@ -13,7 +13,7 @@ func (s *Scheduler) SetLimits(l Limits, blocks, host int) error {
 	s.cfg.Limits = l
 	s.kv.SetLimits(blocks, host)
 	s.lowered, s.shrinking = true, s.kv.Excess() > 0
-	s.refused = nil
+	s.refused = 0
 	s.reserveOutputs()
 	return nil
 }

@@ -139,26 +139,6 @@ type Output struct {
 // the same.
 func (o *Output) Empty() bool { return len(o.Scheduled) == 0 }
 
-// HitTokens is the number of tokens that the admitted sequences need not compute.
-func (o *Output) HitTokens() int {
-	n := 0
-	for i := range o.Admitted {
-		n += o.Admitted[i].HitTokens
-	}
-	return n
-}
-
-// NumPreempted is the number of sequences that lost their blocks in this step.
-func (o *Output) NumPreempted() int {
-	n := 0
-	for i := range o.Decisions {
-		if o.Decisions[i].Means != ByWaiting {
-			n++
-		}
-	}
-	return n
-}
-
 // shortage says that a sequence lost its blocks because another needed them, and
 // not for a limit's sake.
 func (o *Output) shortage() bool {
@@ -170,7 +150,12 @@ func (o *Output) shortage() bool {
 	return false
 }
 
+// reset empties o but for its memory, in which no sequence stays behind: it would keep all that belongs
+// to its request.
 func (o *Output) reset(step int64) {
+	clear(o.Scheduled)
+	clear(o.Decisions)
+	clear(o.Admitted)
 	*o = Output{
 		Step: step, Scheduled: o.Scheduled[:0], Decisions: o.Decisions[:0], Admitted: o.Admitted[:0],
 		Copies: o.Copies[:0], Evicted: o.Evicted[:0],

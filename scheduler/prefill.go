@@ -36,7 +36,7 @@ func (s *Scheduler) timedBudget(out *Output, budget int) int {
 	for lo < hi {
 		mid := (lo + hi + 1) / 2
 		with := out.Load // of the decodes
-		with.add(start, mid, false)
+		with.addPrefill(start, mid)
 		if s.model.Predict(with) <= s.cfg.TargetITL {
 			lo = mid
 		} else {

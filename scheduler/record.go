@@ -154,15 +154,6 @@ func (r *Record) Concerns(id SequenceID) bool {
 		slices.ContainsFunc(r.Decisions, func(d RecordDecision) bool { return d.Seq == id || d.For == id })
 }
 
-// HitTokens is the number of tokens that the admitted sequences need not compute.
-func (r *Record) HitTokens() int {
-	n := 0
-	for i := range r.Admitted {
-		n += r.Admitted[i].Hit
-	}
-	return n
-}
-
 // Preempted is the number of sequences that lost their blocks by the means.
 func (r *Record) Preempted(means Means) int {
 	n := 0

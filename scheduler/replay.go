@@ -110,11 +110,14 @@ func (p *replayer) play(l *TraceLine) error {
 	return nil
 }
 
-// maxReplaySlots bounds the pool that a trace may ask for: blocks × block size.
-const maxReplaySlots = 1 << 31
+// What a trace may ask for at most.
+const (
+	maxReplaySlots = 1 << 31 // of the pool: blocks × block size
+	maxReplaySeqs  = 1 << 20 // at a time: a step has an entry for each
+)
 
 func (p *replayer) configure(c *TraceConfig) error {
-	if c.BlockSize < 1 || c.Blocks < 2 || c.HostBlocks < 0 || c.MaxNumSeqs > maxReplaySlots ||
+	if c.BlockSize < 1 || c.Blocks < 2 || c.HostBlocks < 0 || c.MaxNumSeqs > maxReplaySeqs ||
 		c.Blocks > maxReplaySlots/c.BlockSize || c.HostBlocks > maxReplaySlots {
 		return fmt.Errorf("a pool of %d blocks of %d tokens, %d on the host, for %d sequences", c.Blocks, c.BlockSize, c.HostBlocks, c.MaxNumSeqs)
 	}
@@ -173,6 +176,9 @@ func (p *replayer) submit(t *TraceSubmit) error {
 func (p *replayer) limits(l *TraceLimits) error {
 	if need := p.s.LargestNeed(); l.Blocks < 2 || l.HostBlocks < 0 || l.Blocks-1 < need || l.Blocks > maxReplaySlots/p.kv.BlockSize() || l.HostBlocks > maxReplaySlots {
 		return fmt.Errorf("limits of %d blocks and %d on the host, where a sequence can need %d", l.Blocks, l.HostBlocks, need)
+	}
+	if l.MaxNumSeqs > maxReplaySeqs {
+		return fmt.Errorf("limits of %d sequences at once, want at most %d", l.MaxNumSeqs, maxReplaySeqs)
 	}
 	return p.s.SetLimits(l.given(), l.Blocks, l.HostBlocks)
 }

@@ -26,7 +26,7 @@ type Scheduler struct {
 
 	// The head of the waiting queue did not fit at that count of changes of the
 	// cache: it is not tried again until the count or the head changes.
-	refused        *Sequence
+	refused        SequenceID
 	refusedChanges uint64
 
 	transfers    []transfer // swap copies under way
@@ -241,6 +241,8 @@ func (s *Scheduler) Schedule() *Output {
 	if !out.Empty() {
 		s.inFlight++
 		out.inFlight = true
+	} else {
+		s.forget(out)
 	}
 	s.traceRecord(out)
 	return out
@@ -258,13 +260,23 @@ func (s *Scheduler) nextOutput() *Output {
 	return &s.outputs[next]
 }
 
+// forget empties the outputs of earlier steps when there is no work: the next step may be long in coming, and
+// the sequences that have finished meanwhile are not to wait for it.
+func (s *Scheduler) forget(but *Output) {
+	for i := range s.outputs {
+		if o := &s.outputs[i]; o != but && !o.inFlight && !o.Empty() { // an empty one may still be looked at
+			o.reset(o.Step)
+		}
+	}
+}
+
 // explain fills in what the step's record wants to know.
 func (s *Scheduler) explain(out *Output) {
 	out.NumTokens = out.NumDecodes
 	for i := out.NumDecodes; i < len(out.Scheduled); i++ {
 		e := &out.Scheduled[i]
 		out.NumTokens += e.NumTokens
-		out.Load.add(e.Start, e.NumTokens, false)
+		out.Load.addPrefill(e.Start, e.NumTokens)
 	}
 	out.Predicted = s.model.Predict(out.Load)
 	out.Waiting = s.NumWaiting()

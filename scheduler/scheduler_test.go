@@ -3,9 +3,11 @@ package scheduler
 import (
 	"cmp"
 	"math"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -169,7 +171,9 @@ func TestLookupsAreOfFirstAdmissions(t *testing.T) {
 		for step := 0; s.NumRunning()+s.NumWaiting() > 0; step++ {
 			require.Less(t, step, 10_000, mode)
 			out := s.Schedule()
-			preempted += out.NumPreempted()
+			for i := range out.Decisions {
+				preempted += b2i(out.Decisions[i].Means != ByWaiting)
+			}
 			results := make([]Result, len(out.Scheduled))
 			for i := range results {
 				q := out.Scheduled[i].Seq
@@ -187,6 +191,48 @@ func TestLookupsAreOfFirstAdmissions(t *testing.T) {
 		st := kv.Stats()
 		require.EqualValues(t, []int64{5 * 40, int64(found)}, []int64{st.Queries, st.Hits}, mode)
 		require.Positive(t, st.Hits, mode)
+	}
+}
+
+// TestFinishedSequencesAreForgotten: the memory of steps that is used again keeps none alive, neither behind a shorter
+// step nor when there is no more work; to a sequence belongs all that its request has.
+func TestFinishedSequencesAreForgotten(t *testing.T) {
+	kv, err := kvcache.NewManager(kvcache.Config{NumBlocks: 60, BlockSize: 16})
+	require.NoError(t, err)
+	s, err := New(Config{Limits: Limits{MaxNumSeqs: 32, MaxBatchedTokens: 512}}, kv)
+	require.NoError(t, err)
+	var gone []weak.Pointer[Sequence]
+	add := func(i, length int) {
+		q := &Sequence{Tokens: promptOf(i, 20), MaxLen: 20 + length}
+		s.Add(q)
+		gone = append(gone, weak.Make(q))
+	}
+	for i := range 32 {
+		add(i, 10)
+	}
+	add(32, 40) // goes on alone
+	for s.NumRunning()+s.NumWaiting() > 0 {
+		out := s.Schedule()
+		results := make([]Result, len(out.Scheduled))
+		for i := range results {
+			q := out.Scheduled[i].Seq
+			results[i] = Result{Token: 1, Finish: len(q.Tokens) == q.MaxLen-1}
+		}
+		s.Update(out, results, time.Millisecond)
+		if s.NumRunning() == 1 && out.Step > 20 {
+			requireGone(t, gone[:32], "while another runs")
+		}
+	}
+	require.True(t, s.Schedule().Empty())
+	requireGone(t, gone, "without work")
+	runtime.KeepAlive(s)
+}
+
+func requireGone(t *testing.T, sequences []weak.Pointer[Sequence], when string) {
+	t.Helper()
+	runtime.GC()
+	for i, q := range sequences {
+		require.Nil(t, q.Value(), "sequence %d is still there %s", i, when)
 	}
 }
 

@@ -14,13 +14,8 @@ type Load struct {
 	Context       int64 `json:"context,omitempty"` // Σ of the lengths that decodes attend to
 }
 
-// add counts n tokens of one sequence from position start on.
-func (l *Load) add(start, n int, decode bool) {
-	if decode {
-		l.Decodes++
-		l.Context += int64(start + n)
-		return
-	}
+// addPrefill counts n tokens of one prompt from position start on.
+func (l *Load) addPrefill(start, n int) {
 	l.PrefillTokens += n
 	l.PrefillPairs += pairs(start, n)
 }

@@ -22,10 +22,11 @@ func (l *law) time(load *Load, r *rand.Rand) time.Duration {
 func randomLoad(r *rand.Rand) Load {
 	var l Load
 	for range r.IntN(65) {
-		l.add(r.IntN(4000), 1, true)
+		l.Decodes++
+		l.Context += int64(1 + r.IntN(4000))
 	}
 	if r.IntN(2) == 0 || l.Decodes == 0 {
-		l.add(r.IntN(2000), 1+r.IntN(1000), false)
+		l.addPrefill(r.IntN(2000), 1+r.IntN(1000))
 	}
 	return l
 }
@@ -111,7 +112,9 @@ func TestStepModelIsMonotone(t *testing.T) {
 			}
 			l := randomLoad(r)
 			more := l
-			more.add(r.IntN(1000), 1+r.IntN(500), r.IntN(2) == 0)
+			more.addPrefill(r.IntN(1000), 1+r.IntN(500))
+			more.Decodes++
+			more.Context += int64(r.IntN(1000))
 			require.GreaterOrEqual(t, m.Predict(more), m.Predict(l))
 		}
 	}

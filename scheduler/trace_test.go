@@ -229,6 +229,8 @@ func TestTraceReader(t *testing.T) {
 		"two values": {string(first) + `{"abort":3}{"abort":4}` + "\n", "more than one value"},
 		"cut":        {string(trace[:len(trace)-9]), "is cut off: unexpected EOF"},
 		"dead":       {string(first) + `{"abort":9}` + "\n", "abort of sequence 9, which is not alive"},
+		"limits":     {string(first) + `{"limits":{"blocks":100,"max_num_seqs":2000000000,"max_num_batched_tokens":2000000000}}` + "\n", "trace line 2: limits of 2000000000 sequences"},
+		"seqs":       {`{"config":{"version":2,"block_size":16,"blocks":100,"max_num_seqs":2000000000,"max_num_batched_tokens":2000000000}}` + "\n", "for 2000000000 sequences"},
 		"version":    {strings.Replace(string(first), `"version":2`, `"version":1`, 1), "version 1, this program reads version 2"},
 	} {
 		_, err := Replay(NewTraceReader(strings.NewReader(c.text)), nil)

@@ -184,6 +184,7 @@ type deadCodec struct{}
 func (deadCodec) Encode(string) ([]int32, error) { return nil, errGone }
 func (deadCodec) Decode([]int32) (string, error) { return "", errGone }
 
-func TestKeyIsNotInTheReport(t *testing.T) {
-	require.Equal(t, []string{"pagoda", "--api-key", "…", "--api-key=…"}, withoutKey([]string{"pagoda", "--api-key", "a", "--api-key=b"}))
+func TestSecretsAreNotInTheReport(t *testing.T) {
+	require.Equal(t, []string{"pagoda", "--api-key", "…", "--api-key=…", "--header", "…", "--header=…", "--seed", "1"},
+		withoutSecrets([]string{"pagoda", "--api-key", "a", "--api-key=b", "--header", "Authorization=c", "--header=X-Key=d", "--seed", "1"}))
 }

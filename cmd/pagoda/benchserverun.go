@@ -211,7 +211,7 @@ func (s *serveSession) report() error {
 	if f.outputDir == "" {
 		return nil
 	}
-	r.Manifest = bench.NewManifest(version, withoutKey(os.Args), nil)
+	r.Manifest = bench.NewManifest(version, withoutSecrets(os.Args), nil)
 	for name, value := range s.client.Body {
 		r.Manifest.EffectiveFlags[name] = value
 	}
@@ -222,14 +222,16 @@ func (s *serveSession) report() error {
 	return writeReport(s.cmd, r, f.outputDir)
 }
 
-// withoutKey is a command line that may be shown.
-func withoutKey(words []string) []string {
+// withoutSecrets is a command line that may be shown: without keys, and headers, which may be some.
+func withoutSecrets(words []string) []string {
 	out := slices.Clone(words)
 	for i, word := range out {
-		if strings.HasPrefix(word, "--api-key=") {
-			out[i] = "--api-key=…"
-		} else if word == "--api-key" && i+1 < len(out) {
-			out[i+1] = "…"
+		for _, secret := range []string{"--api-key", "--header"} {
+			if strings.HasPrefix(word, secret+"=") {
+				out[i] = secret + "=…"
+			} else if word == secret && i+1 < len(out) {
+				out[i+1] = "…"
+			}
 		}
 	}
 	return out

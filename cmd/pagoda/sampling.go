@@ -29,11 +29,11 @@ type samplingFlags struct {
 func (f *samplingFlags) register(flags *pflag.FlagSet) {
 	f.flags = flags
 	flags.IntVarP(&f.maxTokens, "max-tokens", "n", defaultMaxTokens, "most tokens to generate (0: as many as fit; the default is fewer where fewer fit)")
-	flags.Float32VarP(&f.temperature, "temperature", "t", 1, "0 is greedy; higher is more random")
-	flags.Float32Var(&f.topP, "top-p", 1, "draw from the likeliest ids that sum up to this probability")
-	flags.Int32Var(&f.topK, "top-k", 0, "draw from so many likeliest ids (0: all)")
-	flags.Float32Var(&f.minP, "min-p", 0, "leave out ids below this share of the likeliest one's probability")
-	flags.Float32Var(&f.repetition, "repetition-penalty", 1, "above 1 makes ids that were used less likely")
+	flags.Float32VarP(&f.temperature, "temperature", "t", 1, "0 is greedy; higher is more random (default: the model's, else 1)")
+	flags.Float32Var(&f.topP, "top-p", 1, "draw from the likeliest ids that sum up to this probability (default: the model's, else 1)")
+	flags.Int32Var(&f.topK, "top-k", 0, "draw from so many likeliest ids (0: all; default: the model's)")
+	flags.Float32Var(&f.minP, "min-p", 0, "leave out ids below this share of the likeliest one's probability (default: the model's, else 0)")
+	flags.Float32Var(&f.repetition, "repetition-penalty", 1, "above 1 makes ids that were used less likely (default: the model's, else 1)")
 	flags.Uint64Var(&f.seed, "seed", 0, "seed of the random draws (default: a random one)")
 	flags.StringArrayVar(&f.stop, "stop", nil, "end the answer before this text (repeatable)")
 	flags.Int32SliceVar(&f.stopIDs, "stop-token-ids", nil, "end the answer at these ids")

@@ -118,6 +118,9 @@ func (c cache) setRef(revision, commit string) error {
 		return nil
 	}
 	name := filepath.Join(c.dir, "refs", revision)
+	if there, err := os.ReadFile(name); err == nil && string(there) == commit {
+		return nil // the cache may be one that others fill, and not to be written to
+	}
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}

@@ -215,8 +215,13 @@ func TestSnapshot(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, testCommit, string(ref))
 
+	name, past := filepath.Join(cache, "models--Org--Tiny-Model", "refs", "main"), time.Unix(1e9, 0)
+	require.NoError(t, os.Chtimes(name, past, past))
 	_, err = newClient(t, h, cache, nil).Snapshot(t.Context(), testID, "main", wantModel)
 	require.NoError(t, err)
+	info, err := os.Stat(name)
+	require.NoError(t, err)
+	require.Equal(t, past, info.ModTime(), "what is right is not written: the cache may be read-only")
 	_, err = newClient(t, h, cache, nil).Snapshot(t.Context(), testID, testCommit, wantModel)
 	require.NoError(t, err)
 	for file, n := range h.sent {

@@ -94,7 +94,7 @@ var mutants = []mutant{
 	{"max_num_mixed_tokens without the decodes", "scheduler/prefill.go", []edit{
 		{"max(s.cfg.MaxMixedTokens-decodes, decodes, minChunk)", "max(s.cfg.MaxMixedTokens, decodes, minChunk)"}}},
 	{"refused head not tried again", "scheduler/admit.go", []edit{
-		{"case s.refused == q && s.refusedChanges == s.kv.Changes():", "case s.refused == q:"}}},
+		{"case s.refused == q.ID && s.refusedChanges == s.kv.Changes():", "case s.refused == q.ID:"}}},
 	{"passed over", "scheduler/queue.go", []edit{
 		{"	return cmp.Compare(a.ID, b.ID)\n", "	return cmp.Compare(b.ID, a.ID)\n"}}},
 	{"published before it is computed", "scheduler/scheduler.go", []edit{

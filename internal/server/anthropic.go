@@ -62,10 +62,11 @@ func (s *Server) handleMessages(w http.ResponseWriter, req *http.Request) {
 func (s *Server) handleCountTokens(w http.ResponseWriter, req *http.Request) {
 	r := s.defaults()
 	defer r.encoded()
+	r.counted = true
 	err := s.decodeMessagesRequest(w, req, &r)
 	var ids []int32
 	if err == nil {
-		ids, err = s.encodeChat(req.Context(), &r)
+		ids, err = s.encodeChat(req.Context(), &r, "messages")
 	}
 	if err != nil {
 		s.writeError(w, err)

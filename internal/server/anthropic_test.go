@@ -73,6 +73,20 @@ func TestMessagesStream(t *testing.T) {
 	require.Equal(t, append(append(append([]string{"message_start"}, one...), one...), "message_delta", "message_stop"), kinds)
 }
 
+// TestTextBehindABrokenCall: arguments, what breaks them and text may come in one piece, of which what belongs to the
+// open block goes first; the stream ends as it should.
+func TestTextBehindABrokenCall(t *testing.T) {
+	const broken = `<tool_call>{"name": "weather", "arguments": {"a": 1}); hello`
+	s := newTestServer(t, newFakeEngine(broken), Config{})
+	w := do(s.Handler(), "POST", "/v1/messages", messagesBody(`,"stream":true,"stop_sequences":["});X"]`+anthropicTool)) // which holds three bytes back
+	require.Equal(t, 200, w.Code, w.Body)
+	got := w.Body.String()
+	end := strings.Index(got, `"partial_json":"}"`)
+	require.Positive(t, end)
+	require.Greater(t, strings.Index(got, `"delta":{"text":";"`), end)
+	require.Contains(t, got, "event: message_stop")
+}
+
 // TestMessagesHistory: tool results come before the text beside them, a prefilled
 // answer is continued.
 func TestMessagesHistory(t *testing.T) {

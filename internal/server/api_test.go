@@ -264,6 +264,16 @@ func TestTokenize(t *testing.T) {
 		require.Equal(t, 400, do(h, "POST", "/tokenize", body).Code, body)
 	}
 	require.Equal(t, 404, do(h, "POST", "/tokenize", `{"prompt":"a","model":"other"}`).Code)
+
+	// What is counted need not fit.
+	long := strings.Repeat("x", 1<<20)
+	require.Contains(t, do(h, "POST", "/tokenize", `{"prompt":"`+long+`"}`).Body.String(), `"count":1048576`)
+	require.Equal(t, 200, do(h, "POST", "/v1/messages/count_tokens", `{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"`+long+`"}]}`).Code)
+
+	const last = `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"continue_final_message":true`
+	beginning := decode[struct{ Tokens []int32 }](t, do(h, "POST", "/tokenize", last+`}`).Body.String()).Tokens
+	require.Equal(t, "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb", testTokenizer().Decode(beginning, false))
+	require.Equal(t, 400, do(h, "POST", "/tokenize", last+`,"add_generation_prompt":true}`).Code)
 }
 
 func TestRoutes(t *testing.T) {

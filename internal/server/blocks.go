@@ -46,7 +46,7 @@ type protocol interface {
 
 // answer runs a decoded chat and answers by protocol p.
 func (s *Server) answer(w http.ResponseWriter, req *http.Request, r *request, arrival time.Time, prefix, param string, p protocol) {
-	ids, apiErr := s.encodeChat(req.Context(), r)
+	ids, apiErr := s.encodeChat(req.Context(), r, param)
 	if apiErr != nil {
 		s.writeError(w, apiErr)
 		return
@@ -110,8 +110,15 @@ func (st *blockStream) run(ctx context.Context, c *choice) error {
 	}
 }
 
-// add shows a delta.
+// add shows a delta: what still belongs to an open call before text that comes behind it.
 func (st *blockStream) add(d delta) error {
+	calls := d.calls
+	for len(calls) > 0 && calls[0].id == "" {
+		if err := st.addCall(calls[0]); err != nil {
+			return err
+		}
+		calls = calls[1:]
+	}
 	if d.text != "" {
 		if !st.opened || st.last().call != nil {
 			if err := st.open(block{}); err != nil {
@@ -123,24 +130,28 @@ func (st *blockStream) add(d delta) error {
 			return err
 		}
 	}
-	for _, piece := range d.calls {
-		if piece.broken {
-			continue // its beginning cannot be taken back
-		}
-		if piece.id != "" {
-			if err := st.open(block{call: &toolCall{ID: piece.id, Type: "function", Function: calledFunction{Name: piece.name}}}); err != nil {
-				return err
-			}
-		}
-		if piece.arguments == "" {
-			continue
-		}
-		st.last().call.Function.Arguments += piece.arguments
-		if err := st.p.delta(st.out, st.g, len(st.blocks)-1, *st.last(), piece.arguments); err != nil {
+	for _, piece := range calls {
+		if err := st.addCall(piece); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (st *blockStream) addCall(piece callDelta) error {
+	if piece.broken {
+		return nil // its beginning cannot be taken back
+	}
+	if piece.id != "" {
+		if err := st.open(block{call: &toolCall{ID: piece.id, Type: "function", Function: calledFunction{Name: piece.name}}}); err != nil {
+			return err
+		}
+	}
+	if piece.arguments == "" {
+		return nil
+	}
+	st.last().call.Function.Arguments += piece.arguments
+	return st.p.delta(st.out, st.g, len(st.blocks)-1, *st.last(), piece.arguments)
 }
 
 func (st *blockStream) last() *block { return &st.blocks[len(st.blocks)-1] }

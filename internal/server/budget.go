@@ -82,7 +82,7 @@ func (b *byteBudget) admit() {
 // encode turns text into ids by f, within the bounds.
 func (s *Server) encode(ctx context.Context, r *request, param, text string, f func() ([]int32, error)) ([]int32, *apiError) {
 	// Of a long text it is not worth finding out how many tokens it has, if that is too many in any case.
-	if least := s.leastTokens(text); len(text) > shortText && r.truncate == 0 && least+max(1, r.maxTokens) > s.info.MaxModelLen {
+	if least := s.leastTokens(text); len(text) > shortText && r.truncate == 0 && !r.counted && least+max(1, r.maxTokens) > s.info.MaxModelLen {
 		e := tooLong(param, least, r.maxTokens, s.info.MaxModelLen)
 		e.message = strings.Replace(e.message, "prompt has", "prompt has at least", 1)
 		return nil, e
@@ -97,7 +97,7 @@ func (s *Server) encode(ctx context.Context, r *request, param, text string, f f
 	}
 	release, err := budget.acquire(ctx, len(text))
 	if err != nil {
-		return nil, badField(param, "was not encoded: the client went away")
+		return nil, s.cancelled()
 	}
 	defer release()
 	ids, err := f()

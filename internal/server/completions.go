@@ -24,7 +24,7 @@ func (s *Server) handleChat(w http.ResponseWriter, req *http.Request) {
 		s.writeError(w, err)
 		return
 	}
-	ids, err := s.encodeChat(req.Context(), &r)
+	ids, err := s.encodeChat(req.Context(), &r, "messages")
 	if err != nil {
 		s.writeError(w, err)
 		return
@@ -116,9 +116,9 @@ func (s *Server) encodePrompt(ctx context.Context, r *request, p prompt) ([]int3
 }
 
 // encodeChat renders and encodes messages. Their contents are data.
-func (s *Server) encodeChat(ctx context.Context, r *request) ([]int32, *apiError) {
+func (s *Server) encodeChat(ctx context.Context, r *request, param string) ([]int32, *apiError) {
 	if s.template == nil || s.tokenizer == nil {
-		return nil, badField("messages", "need a chat template and a tokenizer, this model has none; use /v1/completions")
+		return nil, badField(param, "must be rendered by a chat template and encoded by a tokenizer, this model has none; use /v1/completions")
 	}
 	rendered, err := s.template.Render(chat.Input{
 		Messages: r.messages, Tools: r.tools, Documents: r.documents, Kwargs: r.kwargs, ParseArguments: true,
@@ -126,34 +126,34 @@ func (s *Server) encodeChat(ctx context.Context, r *request) ([]int32, *apiError
 	})
 	if err != nil {
 		e := badRequest("%s", err)
-		e.param = faultOf(err)
+		e.param = faultOf(err, param)
 		return nil, e
 	}
 	if s.parseSpecial {
 		rendered.Literal = nil
 	}
 	s.keepRendered(r, rendered.Text, lastUserText(r.messages))
-	ids, bad := s.encode(ctx, r, "messages", rendered.Text, func() ([]int32, error) {
+	ids, bad := s.encode(ctx, r, param, rendered.Text, func() ([]int32, error) {
 		return s.tokenizer.EncodeRendered(rendered.Text, rendered.Literal)
 	})
 	if bad != nil {
 		return nil, bad
 	}
 	if len(ids) == 0 {
-		return nil, badField("messages", "are rendered to an empty prompt")
+		return nil, badField(param, "must not make an empty prompt")
 	}
 	return r.cut(ids, s.info.MaxModelLen), nil
 }
 
 // faultOf is the field that an error of chat begins with; what a template refuses is the
 // messages' fault.
-func faultOf(err error) string {
+func faultOf(err error, messages string) string {
 	for _, field := range []string{"tools", "documents", "chat_template_kwargs", "continue_final_message"} {
 		if strings.HasPrefix(err.Error(), field) {
 			return field
 		}
 	}
-	return "messages"
+	return messages
 }
 
 // generate runs g and answers, by events or by one body.
@@ -315,8 +315,8 @@ func (c *choice) usage() *usage {
 func (s *Server) fail(ctx context.Context, w http.ResponseWriter, g *generation, out *eventWriter, err error, param string) {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) && !s.aborting.Load() {
 		g.countUnfinished(engine.FinishAbort)
-		if out == nil || !out.started { // for the metrics, and a client that has closed its half alone
-			s.writeError(w, &apiError{status: statusClientClosed, kind: typeInvalidRequest, message: "the client closed the connection before the answer was there"})
+		if out == nil || !out.started {
+			s.writeError(w, s.cancelled())
 		}
 		return
 	}

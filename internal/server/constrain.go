@@ -66,7 +66,7 @@ func (s *Server) grammarError(ctx context.Context, r *request, param string, err
 	case errors.Is(err, grammar.ErrBusy):
 		return unavailable("grammar_busy", "too many grammars are being compiled, try again later", s.retryAfter())
 	case errors.Is(err, context.Canceled):
-		return badField(param, "was not compiled: the client went away")
+		return s.cancelled()
 	}
 	if param == "tools" {
 		i, cause := r.tooling.badTool(func(spec grammar.Spec) error {

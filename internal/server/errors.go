@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -119,8 +120,19 @@ func (s *Server) mapError(err error, promptParam string) *apiError {
 		return unavailable("queue_full", "too many requests are waiting, try again later", s.retryAfter())
 	case errors.Is(err, engine.ErrClosed):
 		return unavailable("engine_closed", "the engine has stopped", 60)
+	case errors.Is(err, context.Canceled):
+		return s.cancelled()
 	}
 	return &apiError{status: http.StatusInternalServerError, kind: typeServer, message: "the engine failed on this request"}
+}
+
+// cancelled is the answer to a request whose context ended before anything was generated: the server is
+// being stopped, or the client is gone, and then it is for the metrics and for one that has closed its half alone.
+func (s *Server) cancelled() *apiError {
+	if s.aborting.Load() {
+		return unavailable("engine_closed", "the engine has stopped", 60)
+	}
+	return &apiError{status: statusClientClosed, kind: typeInvalidRequest, message: "the client closed the connection before the answer was there"}
 }
 
 // retryAfter estimates in seconds, 1–60, when the queue has moved: those that

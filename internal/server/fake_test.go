@@ -45,6 +45,7 @@ type fakeEngine struct {
 	record *fakeRecording // what StartProfile gives; nil = one is under way
 
 	sequence engine.SequenceID // of all requests
+	scoring  chan struct{}     // not nil: one receive before a prompt is scored
 	observed func(o *engine.Observation, blocks, steps int) error
 
 	mu       sync.Mutex
@@ -126,6 +127,9 @@ func (f *fakeEngine) ResetPrefixCache(context.Context) error {
 
 // PromptLogprobs gives token i −i/8, and the ids after it as the likelier ones.
 func (f *fakeEngine) PromptLogprobs(_ context.Context, ids []int32, top int) ([]engine.PromptLogprob, error) {
+	if f.scoring != nil {
+		<-f.scoring
+	}
 	out := make([]engine.PromptLogprob, len(ids))
 	for i := 1; i < len(ids); i++ {
 		out[i] = engine.PromptLogprob{Logprob: -float32(i) / 8, Rank: int32(top + 1)}

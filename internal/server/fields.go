@@ -59,7 +59,7 @@ var samplingFields = map[string]field{
 	"presence_penalty":   number(func(r *request) *float32 { return &r.sampling.PresencePenalty }),
 	"frequency_penalty":  number(func(r *request) *float32 { return &r.sampling.FrequencyPenalty }),
 	"logit_bias":         logitBias,
-	"seed":               integer(func(r *request, v int64) { r.sampling.Seed, r.seeded = uint64(v), true }),
+	"seed":               integer(func(r *request, v int64) { r.sampling.Seed, r.seeded = uint64(v), v != -1 }),
 
 	"stop":                       stopStrings,
 	"stop_token_ids":             stopTokenIDs,

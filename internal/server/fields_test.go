@@ -170,6 +170,11 @@ func TestDefaultsResolve(t *testing.T) {
 	require.Greater(t, got.Sampling.TopP, float32(0), "0 would be off")
 	require.Zero(t, got.Sampling.TopK)
 
+	do(s.Handler(), "POST", "/v1/completions", `{"prompt":"x","seed":-1}`)
+	first := f.last(t).Sampling.Seed
+	do(s.Handler(), "POST", "/v1/completions", `{"prompt":"x","seed":-1}`)
+	require.NotEqual(t, first, f.last(t).Sampling.Seed, "any seed")
+
 	reasons := map[string]engine.Setting{}
 	for _, row := range s.Defaults() {
 		reasons[row.Name] = row

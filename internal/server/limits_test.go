@@ -195,6 +195,30 @@ func TestByteBudget(t *testing.T) {
 	require.Zero(t, b.used)
 }
 
+// TestScoringInTurn: the engine has one prompt to score at a time, lest it make no step for all of them.
+func TestScoringInTurn(t *testing.T) {
+	f := newFakeEngine("x")
+	f.scoring = make(chan struct{})
+	s := newTestServer(t, f, Config{})
+	var group sync.WaitGroup
+	for range 3 {
+		group.Go(func() {
+			w := do(s.Handler(), "POST", "/v1/completions", `{"prompt":[[1,2],[3,4]],"prompt_logprobs":1}`)
+			require.Equal(t, 200, w.Code)
+		})
+	}
+	for left := range 6 {
+		eventually(t, "one is at work, the others wait", func() bool {
+			s.scoring.mu.Lock()
+			defer s.scoring.mu.Unlock()
+			return s.scoring.used == 1 && len(s.scoring.waiting) == min(2, 5-left)
+		})
+		f.scoring <- struct{}{}
+	}
+	group.Wait()
+	require.Zero(t, s.scoring.used)
+}
+
 // TestOverlongIsNotEncoded: a prompt whose bytes alone show that it is too long
 // costs no tokenizing; one that may fit is counted exactly.
 func TestOverlongIsNotEncoded(t *testing.T) {

@@ -26,6 +26,7 @@ type request struct {
 	truncate            int  // most tokens of the prompt; 0 = all, −1 = what the context leaves room for
 	truncateRight       bool // the beginning is kept, not the end
 	prompts             []prompt
+	counted             bool // its tokens are all that is wanted, however many
 
 	// How to answer.
 	model           string
@@ -50,7 +51,7 @@ type request struct {
 	bestOf      int // 0 = not given
 	maxTokens   int // 0 = not given: defaultMaxTokens, as far as they fit
 	sampling    engine.Sampling
-	seeded      bool
+	seeded      bool // seed was given, and not −1, which vLLM and its clients mean by "any"
 	stops       []string
 	includeStop bool
 	stopIDs     []int32
@@ -102,6 +103,9 @@ type prompt struct {
 
 // check compares fields with each other, once all are known.
 func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
+	if err := r.checkEnd(); err != nil {
+		return err
+	}
 	switch {
 	case r.streamOptions && !r.stream:
 		return badField("stream_options", "is only allowed when stream is true")
@@ -115,8 +119,6 @@ func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
 		return badField("min_tokens", "is %d, more than max_tokens %d", r.sampling.MinTokens, r.maxTokens)
 	case r.scoreOnly && !r.echo:
 		return badField("max_tokens", "is 0, must be at least 1 (0 is for echo)")
-	case r.continueFinal && r.addGenerationPrompt && r.generationGiven:
-		return badField("continue_final_message", "and add_generation_prompt exclude each other")
 	case r.tooling.forced() && (r.continueFinal || !r.addGenerationPrompt):
 		return badField("tool_choice", "can only be required or name a function where the prompt ends with the head of the answer (add_generation_prompt)")
 	case r.bestOf > 1 && r.bestOf != r.n:
@@ -128,13 +130,22 @@ func (r *request) check(maxLogprobs int, priorityPolicy bool) *apiError {
 	case r.priority != 0 && !priorityPolicy:
 		return badField("priority", "needs a server with --scheduling-policy priority")
 	}
-	if r.continueFinal {
-		r.addGenerationPrompt = false
-	}
 	if err := r.tooling.check(); err != nil {
 		return err
 	}
 	return r.checkForm()
+}
+
+// checkEnd settles how a chat's prompt ends.
+func (r *request) checkEnd() *apiError {
+	if !r.continueFinal {
+		return nil
+	}
+	if r.addGenerationPrompt && r.generationGiven {
+		return badField("continue_final_message", "and add_generation_prompt exclude each other")
+	}
+	r.addGenerationPrompt = false
+	return nil
 }
 
 // engineRequest is the request for the choices of a prompt. room is how many

@@ -102,6 +102,9 @@ func responsesInput(r *request, name string, value json.RawMessage) *apiError {
 		}
 		switch {
 		case item.Type == "function_call":
+			if strings.TrimSpace(item.Arguments) != "" && !json.Valid([]byte(item.Arguments)) {
+				return badField(indexed(name, i), "must have arguments that are JSON")
+			}
 			arguments := json.RawMessage(quote(item.Arguments))
 			calls = append(calls, objectOf("id", quote(item.CallID), "type", quote("function"), "function", objectOf("name", quote(item.Name), "arguments", arguments)))
 		case item.Type == "reasoning": // templates of these models drop it
@@ -117,6 +120,9 @@ func responsesInput(r *request, name string, value json.RawMessage) *apiError {
 		}
 	}
 	flush()
+	if len(out) == 0 {
+		return badField(name, "must have a message")
+	}
 	r.messages = listOf(out)
 	return nil
 }

@@ -88,7 +88,10 @@ func TestResponsesItems(t *testing.T) {
 	require.Equal(t, 2, body.Usage.Output)
 
 	for extra, param := range map[string]string{
-		`"input":[]`: "input", `"input":5`: "input", `"input":[{"role":"robot","content":""}]`: "input[0]", `"input":[{"type":"computer_call"}]`: "input[0]",
+		`"input":[]`: "input", `"input":5`: "input", `"input":[{"type":"reasoning"}]`: "input",
+		`"input":[{"role":"user","content":"x"},{"type":"function_call","call_id":"c","name":"f","arguments":"{\"a\":"}]`: "input[1]",
+		`"input":"forbidden"`:                     "input",
+		`"input":[{"role":"robot","content":""}]`: "input[0]", `"input":[{"type":"computer_call"}]`: "input[0]",
 		`"input":[{"role":"user","content":[{"type":"input_image"}]}]`: "input[0]", `"previous_response_id":"x"`: "previous_response_id", `"background":true`: "background",
 		`"text":{"format":{"type":"json_schema"}}`: "text.format", `"tools":[{"type":"web_search"}]`: "tools[0]", `"truncation":"auto"`: "truncation", `"max_output_tokens":0`: "max_output_tokens",
 		`"include":["message.output_text.logprobs"]`: "include", `"n":2`: "n", `"tool_choice":{"type":"function","name":"x"}`: "tool_choice",

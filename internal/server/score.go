@@ -16,14 +16,14 @@ func (g *generation) score(ctx context.Context) error {
 	if !wanted {
 		return nil
 	}
-	// One at a time: the engine does all that it has of these before its next step.
-	release, err := g.s.scoring.acquire(ctx, 1)
-	if err != nil {
-		return err
-	}
-	defer release()
 	for _, ids := range g.prompts {
+		// One at a time: the engine does all that it has of these before its next step.
+		release, err := g.s.scoring.acquire(ctx, 1)
+		if err != nil {
+			return err
+		}
 		scored, err := g.s.engine.PromptLogprobs(ctx, ids, top)
+		release()
 		if err != nil {
 			return err
 		}

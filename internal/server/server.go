@@ -135,7 +135,7 @@ func New(cfg Config, engine Engine, tokenizer Tokenizer, template Template) (*Se
 		exitOnStall: cfg.ExitOnStall, dumpDir: cfg.DumpDir, stalled: make(chan struct{}),
 		profile:    cfg.Profile,
 		shortTexts: byteBudget{total: encodingBytes}, longTexts: byteBudget{total: encodingBytes},
-		bodies:       byteBudget{total: bodyBytes},
+		bodies: byteBudget{total: bodyBytes}, scoring: byteBudget{total: 1},
 		drainTimeout: cfg.DrainTimeout, headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout,
 	}
 	if s.log == nil {

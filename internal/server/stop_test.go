@@ -187,4 +187,15 @@ func TestClientThatIsGone(t *testing.T) {
 	require.Equal(t, 499, w.Code)
 	_, kind, _, _ := errorOf(t, w)
 	require.Equal(t, typeInvalidRequest, kind)
+
+	// Nor is one that goes while its prompt is encoded, or waits to be scored.
+	_, err := s.scoring.acquire(context.Background(), 1)
+	require.NoError(t, err)
+	for _, body := range []string{`{"prompt":"hi"}`, `{"prompt":[1,2],"prompt_logprobs":1}`} {
+		for aborting, status := range map[bool]int{false: 499, true: 503} {
+			s.aborting.Store(aborting) // then it is the server that ends it
+			w = recordRequest(s.Handler(), httptest.NewRequestWithContext(ctx, "POST", "/v1/completions", strings.NewReader(body)))
+			require.Equal(t, status, w.Code, "%s: %s", body, w.Body)
+		}
+	}
 }

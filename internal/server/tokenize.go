@@ -45,6 +45,7 @@ func detokenizeTokens(r *request, name string, value json.RawMessage) *apiError 
 func (s *Server) handleTokenize(w http.ResponseWriter, req *http.Request) {
 	r := s.defaults()
 	defer r.encoded()
+	r.counted = true
 	ids, err := s.tokenize(w, req, &r)
 	if err != nil {
 		s.writeError(w, err)
@@ -65,11 +66,14 @@ func (s *Server) tokenize(w http.ResponseWriter, req *http.Request, r *request) 
 	if err := s.decodeTokenizer(w, req, tokenizeFields, r); err != nil {
 		return nil, err
 	}
+	if err := r.checkEnd(); err != nil {
+		return nil, err
+	}
 	switch {
 	case r.prompts != nil && r.messages != nil:
 		return nil, badField("prompt", "and messages are both given")
 	case r.messages != nil:
-		return s.encodeChat(req.Context(), r)
+		return s.encodeChat(req.Context(), r, "messages")
 	case r.prompts == nil:
 		return nil, badField("prompt", "or messages must be given")
 	case r.prompts[0].text == "":

@@ -40,8 +40,10 @@ func (c *Config) sequenceLimit() int {
 	return min(orDefault(c.MaxModelLen, 8192), (c.Cache.NumBlocks-1)*c.Cache.BlockSize+1)
 }
 
-// maxSlots bounds the pools: blocks × block size.
-const maxSlots = 1 << 31
+const (
+	maxSlots = 1 << 31 // of a pool: blocks × block size
+	maxSeqs  = 1 << 20 // at a time: a step has an entry for each
+)
 
 func (c *Config) check() error {
 	if c.MaxQueued < 0 {
@@ -51,8 +53,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("pools of %d blocks and %d on the host, of %d tokens, want at most %d tokens each",
 			kv.NumBlocks, kv.HostBlocks, kv.BlockSize, maxSlots)
 	}
-	if c.Scheduler.MaxNumSeqs > maxSlots {
-		return fmt.Errorf("%d sequences at once, want at most %d", c.Scheduler.MaxNumSeqs, maxSlots)
+	if c.Scheduler.MaxNumSeqs > maxSeqs {
+		return fmt.Errorf("%d sequences at once, want at most %d", c.Scheduler.MaxNumSeqs, maxSeqs)
 	}
 	return nil
 }

@@ -203,7 +203,7 @@ func TestImpossibleConfigs(t *testing.T) {
 		"queue":     func(c *Config) { c.MaxQueued = -1 },
 		"blocks":    func(c *Config) { c.Cache.NumBlocks = 1 << 50 },
 		"host":      func(c *Config) { c.Cache.HostBlocks = 1 << 50 },
-		"sequences": func(c *Config) { c.Scheduler.MaxNumSeqs, c.Scheduler.MaxBatchedTokens = 1<<50, 1<<51 },
+		"sequences": func(c *Config) { c.Scheduler.MaxNumSeqs, c.Scheduler.MaxBatchedTokens = 2e9, 2e9 },
 	} {
 		c := small(100, 0)
 		change(&c)

@@ -47,7 +47,7 @@ static int64_t rows_bytes(const struct pg_weight *w) {
 bool pg_defer(struct pg_device *d, struct pg_weight *w, const struct pg_source *sources, int num, int *unreadable) {
 	*unreadable = -1;
 	for (int i = 0; i < num; i++) {
-		if (touch(sources + i, sources[i].rows * w->cols * pg_element_bytes(sources + i))) continue;
+		if (touch(sources + i, (int64_t)sources[i].rows * w->cols * pg_element_bytes(sources + i))) continue;
 		*unreadable = i;
 		errno = EIO;
 		return false;

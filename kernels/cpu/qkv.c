@@ -10,7 +10,7 @@
 //
 // A panel of a weight with layout qkv holds 16 pairs (i, i+h) of one head as its
 // two halves (weight.h), so the rotation needs no other panel. Keys and values
-// are rounded to bfloat16 and go to the slot of their token.
+// are rounded to float16 and go to the slot of their token.
 //
 // With a norm, a head is more than a panel, so queries and keys are left in Query
 // and Attn as they are, in float32, and a phase behind the product normalizes,
