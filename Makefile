@@ -87,7 +87,7 @@ server-soak: $(TOKENIZERS)
 	$(GO) test -run Crowds -v ./internal/server -crowd 100
 	$(GO) test -run ServerSoak -v -timeout 3h ./cmd/pagoda -soak-requests 1000000
 
-## maskbench: masks of the grammars along 1,671 JSON texts (MASKBENCH=…/maskbench_dev.jsonl)
+## maskbench: masks of the grammars along 1,671 JSON texts, which are not in the tree (MASKBENCH=…/maskbench_dev.jsonl)
 MASKBENCH ?= ../shared/data/cases/maskbench_dev.jsonl
 maskbench: $(TOKENIZERS)
 	$(GO) test ./model/grammar -count=1 -run TestMaskbench -v -maskbench '$(abspath $(MASKBENCH))'

@@ -188,7 +188,7 @@ func memoryVerdict(cells []Cell, best int) string {
 			fmt.Fprintf(&b, "At %v the pool binds: %.2f of that throughput, %.0f preemptions, a request waits for blocks %.0f %% of the time. ",
 				low.Params["gpu_memory_utilization"], low.medianOf("output_throughput")/c.medianOf("output_throughput"), low.medianOf("num_preemptions"), 100*low.medianOf("waiting_for_blocks"))
 		} else if i < best && low.medianOf("num_preemptions") > 0 {
-			fmt.Fprintf(&b, "At %v %.0f requests are preempted, throughput is %s. ", low.Params["gpu_memory_utilization"], low.medianOf("num_preemptions"), times(low.Metrics["output_throughput"], c.Metrics["output_throughput"]))
+			fmt.Fprintf(&b, "At %v there are %.0f preemptions, throughput is %s. ", low.Params["gpu_memory_utilization"], low.medianOf("num_preemptions"), times(low.Metrics["output_throughput"], c.Metrics["output_throughput"]))
 		}
 	}
 	if highest > best {

@@ -120,7 +120,7 @@ func pagedVerdict(cells []Cell, info engine.Info) string {
 	fmt.Fprintf(&b, "A common prefix of %v tokens: hit rate %.0f %% of the prompts' tokens, up to %s saved, throughput is %s. ", shared.Params["shared_prefix"],
 		100*shared.medianOf("prefix_hit_rate"), formatBinary(shared.medianOf("shared_bytes_saved")), times(shared.Metrics["output_throughput"], plain.Metrics["output_throughput"]))
 	fmt.Fprintf(&b, "%v choices a prompt share its blocks, up to %s saved; %.0f blocks were copied on write. ", forked.Params["n"], formatBinary(forked.medianOf("shared_bytes_saved")), forked.medianOf("copied_blocks"))
-	fmt.Fprintf(&b, "On %v blocks %.0f sequences are preempted, %s swapped out and %s in.", tight.Params["num_gpu_blocks_override"],
+	fmt.Fprintf(&b, "On %v blocks there are %.0f preemptions, %s swapped out and %s in.", tight.Params["num_gpu_blocks_override"],
 		tight.medianOf("num_preemptions"), formatBinary(tight.medianOf("swap_out_bytes")), formatBinary(tight.medianOf("swap_in_bytes")))
 	return b.String()
 }

@@ -111,6 +111,9 @@ func (m Metric) withSpread() string {
 	return strings.TrimSpace(m.median() + " " + m.spread())
 }
 
+// beyondFloor explains shares above one.
+const beyondFloor = "More than 100 %: the weights come out of a cache, not out of memory."
+
 // report makes the report of what was measured.
 func (p *peers) report(took time.Duration) *Report {
 	r := &Report{
@@ -141,11 +144,16 @@ func (p *peers) report(took time.Duration) *Report {
 	r.Verdict = p.verdict()
 	r.Plots = plotted(p.plot(models))
 	r.Notes = append(r.Notes, p.figures.Peer+": "+p.figures.How+".")
-	if p.device != "" && p.device != p.figures.Card {
+	if p.device != "" && p.device != p.figures.Card && p.o.Shrink <= 1 {
 		r.Notes = append(r.Notes, fmt.Sprintf("Its figures are of one %s; this is another device (%s): the ratio compares cards as well.", p.figures.Card, p.device))
 	}
 	if p.o.Shrink > 1 {
 		r.Notes = append(r.Notes, fmt.Sprintf("Tokens and requests are a %dth of the protocol's (--shrink), so nothing stands beside the peer's figures.", p.o.Shrink))
+	}
+	if slices.ContainsFunc(p.rows, func(row *peerRow) bool {
+		return row.floor > 0 && len(row.runs) > 0 && row.against(row.floor).Median > 1
+	}) {
+		r.Notes = append(r.Notes, beyondFloor)
 	}
 	if p.o.Repeats == 1 {
 		r.Notes = append(r.Notes, "One repeat has no spread.")

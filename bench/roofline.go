@@ -179,6 +179,9 @@ func (r *RooflineReport) Print(w io.Writer) {
 		t.AppendRow(table.Row{row.Name, spread(row.TokensPerSecond, "%.1f"), spread(percent, "%.0f"), "bound by " + string(row.Bound)})
 	}
 	t.Render()
+	if slices.ContainsFunc(r.Rows, func(row RooflineRow) bool { return slices.Max(row.Share) > 1 && row.Bound == BoundMemory }) {
+		fmt.Fprintln(w, beyondFloor)
+	}
 	if r.Info.Device.Backend == "cpu" {
 		fmt.Fprintln(w, "batch-invariant: always, at no cost; one order of sums serves every batch size")
 	}

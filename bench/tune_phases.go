@@ -197,6 +197,16 @@ func (t *tuner) predictedScore(s *sim.Summary) float64 {
 	return score
 }
 
+// unreached says that two candidates differ in a max_num_seqs that is never reached, and in what its memory leaves the pool.
+func (t *tuner) unreached(a, b *candidate) bool {
+	x, y := a.limits, b.limits
+	if min(x.MaxNumSeqs, y.MaxNumSeqs) < t.o.Load.Requests {
+		return false
+	}
+	x.MaxNumSeqs = y.MaxNumSeqs
+	return x == y
+}
+
 // leaveOut marks the candidates that cannot win, those that do the same as another,
 // and, of the rest, all but the most promising.
 func (t *tuner) leaveOut(all []*candidate) {
@@ -214,7 +224,7 @@ func (t *tuner) leaveOut(all []*candidate) {
 			continue
 		}
 		same := func(o *candidate) bool {
-			return c.predicted.Finished > 0 && o.blocks == c.blocks && o.predicted.VirtualSeconds == c.predicted.VirtualSeconds && o.predicted.Steps == c.predicted.Steps
+			return c.predicted.Finished > 0 && (o.blocks == c.blocks || t.unreached(c, o)) && o.predicted.VirtualSeconds == c.predicted.VirtualSeconds && o.predicted.Steps == c.predicted.Steps
 		}
 		if i := slices.IndexFunc(kept, same); i >= 0 {
 			if c.limits != t.best {

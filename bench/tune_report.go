@@ -174,7 +174,10 @@ func (t *tuner) whyNot() string {
 	case !short && t.o.Load.Rate > 0 && inTime:
 		fmt.Fprintf(&b, "What limits the start is demand: requests come at --request-rate %s and none waits for blocks or for a place, so no setting can serve them faster than they come (%s); a higher rate shows what the device can do.", paramText(t.o.Load.Rate), t.busyText(c))
 	case !short:
-		fmt.Fprintf(&b, "At the start nothing is short: no request waits for blocks or for a place, so memory and concurrency have nothing to give; the device computes (%s).", t.busyText(c))
+		fmt.Fprintf(&b, "At the start nothing is short: no request waits for blocks or for a place, so memory and concurrency have nothing to give to these requests (%s).", t.busyText(c))
+		if t.o.Load.Rate == 0 && t.o.Load.Requests <= t.start.MaxNumSeqs {
+			fmt.Fprintf(&b, " They are %d, no more than max_num_seqs: --requests %d would show what concurrency gives.", t.o.Load.Requests, 4*t.start.MaxNumSeqs)
+		}
 	case c.medianOf("waiting_for_blocks") >= 0.05:
 		fmt.Fprintf(&b, "At the start requests wait for blocks %.0f %% of the time, yet no larger pool that was measured serves them faster beyond the spread: most likely the device is bound by compute.", 100*c.medianOf("waiting_for_blocks"))
 	default:
@@ -186,7 +189,7 @@ func (t *tuner) whyNot() string {
 // busyText says how busy the device was in a cell.
 func (t *tuner) busyText(c *Cell) string {
 	if t.e.Info().Device.Backend == "cpu" {
-		return fmt.Sprintf("%s cores busy", shortValue(c.medianOf("cpu_cores_busy")))
+		return fmt.Sprintf("%s of %d cores busy", shortValue(c.medianOf("cpu_cores_busy")), t.e.Info().Device.Threads)
 	}
 	return fmt.Sprintf("GPU busy %.0f %%", 100*c.medianOf("gpu_utilization"))
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/pagoda-engine/pagoda/engine"
 )
 
 // tuneFake tunes a fake whose throughput has its best at 0.8 of the memory and 64
@@ -186,6 +188,33 @@ func TestTuneMeasuresWhatIsServed(t *testing.T) {
 	}
 }
 
+// TestTuneLeavesOutWhatIsNeverReached: more sequences than there are requests do as another such number, whatever blocks
+// their rows leave, and the present one stands for them; where blocks bind, or something else differs, they do not.
+func TestTuneLeavesOutWhatIsNeverReached(t *testing.T) {
+	f := newFakeTunable()
+	tu := &tuner{cells: &cells{e: f}, best: f.limits}
+	tu.o.Load.Requests = 48
+	of := func(seqs, blocks int, seconds float64) *candidate {
+		c := &candidate{limits: over(tu.best, engine.Limits{MaxNumSeqs: seqs}), blocks: blocks, score: 10}
+		c.predicted.Finished, c.predicted.VirtualSeconds, c.predicted.Steps = 48, seconds, 100
+		return c
+	}
+	all := []*candidate{of(32, 960, 1), of(64, 950, 1), of(128, 940, 1), of(256, 900, 1), of(512, 800, 1), of(1024, 50, 1.1)}
+	tu.leaveOut(all)
+	var measured []int
+	for _, c := range all {
+		if c.fate == "" {
+			measured = append(measured, c.limits.MaxNumSeqs)
+		}
+	}
+	require.Equal(t, []int{32, 256, 1024}, measured)
+	require.Equal(t, "left out: does as the present one", all[1].fate)
+
+	other := of(512, 800, 1)
+	other.limits.SwapSpace++
+	require.False(t, tu.unreached(all[3], other))
+}
+
 // TestTuneNamesDemand: where requests come at a rate and none waits, they are what limits
 // the throughput; not so where their tokens come too late to count.
 func TestTuneNamesDemand(t *testing.T) {
@@ -195,8 +224,8 @@ func TestTuneNamesDemand(t *testing.T) {
 		want       string
 	}{
 		{8, 1, nil, "demand: requests come at --request-rate 8 and none waits"},
-		{0, 1, nil, "the device computes"},
-		{8, 0.5, nil, "the device computes"},
+		{0, 1, nil, "nothing to give to these requests (0.500 of 2 cores busy). They are 48, no more than max_num_seqs: --requests 1024 would"},
+		{8, 0.5, nil, "nothing to give to these requests (0.500 of 2 cores busy)"},
 		{8, 1, map[string]float64{"waiting_for_blocks": 0.5}, "wait for blocks 50 %"},
 	} {
 		f := newFakeTunable()

@@ -41,7 +41,8 @@ func rooflineCommand() *cobra.Command {
 		Short: "Decode and prefill speed beside this machine's read bandwidth and FLOP/s",
 		Long: `Measure decode at several batch sizes and the prefill of one prompt. Beside each
 stands its share of the roofline: what the machine's read bandwidth (decode) or
-float32 FLOP/s (prefill) would allow, probed in the same repeat.`,
+multiply-adds, of float32 or bfloat16, whichever are more (prefill), would allow,
+probed in the same repeat.`,
 		Example: "  pagoda bench roofline qwen2.5-0.5b --load-format dummy",
 		Args:    exactly(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

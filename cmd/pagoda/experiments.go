@@ -16,7 +16,7 @@ func memoryCommand() *cobra.Command {
 		`Measure shares of the device's memory on one loaded engine: the KV pool that each
 gives, throughput, preemptions and swap. A share that does not fit is a result: the
 last one that fits is looked for in smaller steps. On a CPU, whose memory is a matter
-of choice, a device is pretended on which these requests just fit at 0.9, unless
+of choice, a device is pretended on which these requests just fit at 0.85, unless
 --memory-limit says how large it is.`,
 		"  pagoda bench memory demo\n  pagoda bench memory MODEL --memory-limit 24GiB --gpu-memory-utilization 0.8,0.9,0.95", []string{"gpu-memory-utilization"},
 		func(cmd *cobra.Command, model string) error {
@@ -41,7 +41,8 @@ func seqsCommand() *cobra.Command {
 	cmd := x.command(&o.CellOptions, "seqs", "How many sequences to run at once",
 		`Measure values of max_num_seqs on one loaded engine: throughput, time of a token,
 queueing, use of the KV pool, preemptions. The sweet spot is the smallest value that the
-best does not beat, neither beyond the spread nor by 5 % with every repeat; values beyond
+best does not beat, neither beyond the spread nor by 5 % in the median with no repeat
+that says otherwise; values beyond
 one that was never reached run the same and do not count. Printed is why it ends there:
 compute, KV blocks, swapping, or demand.`,
 		"  pagoda bench seqs demo\n  pagoda bench seqs demo --max-num-seqs 1,2,4,8,16,32 --num-gpu-blocks-override 150", []string{"max-num-seqs"},

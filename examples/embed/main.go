@@ -1,7 +1,7 @@
 // Command embed shows Pagoda as a library: it completes a text with a model
-// directory.
+// directory, such as make test-model makes.
 //
-//	go run ./examples/embed MODEL "Once upon a time"
+//	go run ./examples/embed .cache/models/smollm2-135m "Once upon a time"
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 
 func main() {
 	if len(os.Args) != 3 {
-		log.Fatal("usage: embed MODEL TEXT")
+		log.Fatal("usage: embed DIR TEXT")
 	}
 	text, err := tokenizer.Open(os.Args[1])
 	check(err)
