@@ -63,7 +63,9 @@ int pg_capture_end(uintptr_t stream, CUgraphExec *exec, size_t *nodes) {
 	r = cuGraphGetNodes(graph, NULL, nodes);
 	if (!r) r = cuGraphInstantiate(exec, graph, 0);
 	cuGraphDestroy(graph);
-	if (!r) r = cuGraphUpload(*exec, (CUstream)stream);
+	if (r) return r;
+	r = cuGraphUpload(*exec, (CUstream)stream);
+	if (r) cuGraphExecDestroy(*exec);
 	return r;
 }
 

@@ -154,12 +154,13 @@ type Launch struct {
 
 var _ [unsafe.Sizeof(Launch{})]byte = [C.sizeof_struct_pg_launch]byte{}
 
-// staticShared is what a kernel may have without asking.
-const staticShared = 48 << 10
+// unaskedShared is the dynamic shared memory that a kernel has without asking: of the 48 KiB that CUDA gives it what it
+// declares itself is to be left.
+const unaskedShared = 32 << 10
 
 // Launch queues the kernel. params points to its params struct, which is copied.
 func (k *Kernel) Launch(s *Stream, l *Launch, params unsafe.Pointer) error {
-	if l.Shared > staticShared && l.Shared > k.shared {
+	if l.Shared > unaskedShared && l.Shared > k.shared {
 		if err := check("cuFuncSetAttribute", C.int(C.cuFuncSetAttribute(k.c(), C.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, C.int(l.Shared)))); err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ static __device__ __forceinline__ float dot(const float *q, const half *key, int
 PG_KERNEL void __launch_bounds__(KEYS) attention_plain(const __grid_constant__ AttentionPlainParams p) {
 	grid_wait();
 	__shared__ float q[MAX_DIM], weights[KEYS], shared[4];
-	int t = blockIdx.y, head = blockIdx.x, kv_head = head / (p.heads / p.kv_heads);
+	int t = blockIdx.x, head = blockIdx.y, kv_head = head / (p.heads / p.kv_heads);
 	if (t >= p.batch.header[H_TOKENS]) return; // padding
 	const int32_t *table = block_table(p.batch, p.batch.token_seq[t]);
 	int64_t at = t * p.ld + head * p.head_dim;

@@ -28,6 +28,9 @@ func (b *Backend) SetLimits(l kernels.Limits) error {
 	if l.MaxBatchedTokens > b.limits.MaxBatchedTokens || l.MaxSeqs > b.limits.MaxSeqs || l.MaxLogitRows > b.limits.MaxLogitRows {
 		return fmt.Errorf("cuda: limits %+v exceed those of Setup, %+v", l, b.limits)
 	}
+	if b.flush(); len(b.updates.touched) > 0 {
+		b.sendUpdates() // of rows that may be none of the new limits'
+	}
 	if b.drainSteps(); b.err != nil { // swaps under way do not touch what changes
 		return b.err
 	}
