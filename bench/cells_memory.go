@@ -130,8 +130,12 @@ func advice(cells []Cell, where string, load Load, info engine.Info) string {
 		return fmt.Sprintf("With %s %.0f of %.0f requests failed: %s. A pool of %.0f blocks holds %d tokens: give it more memory (--gpu-memory-utilization, --memory-limit, --num-gpu-blocks-override), or ask for fewer tokens (--max-model-len, max_tokens).",
 			where, failed, failed+c.medianOf("completed"), c.Note, c.medianOf("num_gpu_blocks"), int(c.medianOf("num_gpu_blocks"))*info.BlockSize)
 	}
-	return fmt.Sprintf("With %s the pool is too small for this load: %.0f preemptions, and for %.0f %% of the time a request waited for KV blocks. Its %.0f blocks hold about %d such requests at once: give it more memory (--gpu-memory-utilization, --memory-limit), or set --max-num-seqs to about %d.",
-		where, c.medianOf("num_preemptions"), 100*c.medianOf("waiting_for_blocks"), c.medianOf("num_gpu_blocks"), fits, fits)
+	text := fmt.Sprintf("With %s the pool is too small for this load: %s, and for %.0f %% of the time a request waited for KV blocks. Its %.0f blocks hold about %s at once: give it more memory (--gpu-memory-utilization, --memory-limit)",
+		where, counted(c.medianOf("num_preemptions"), "preemption"), 100*c.medianOf("waiting_for_blocks"), c.medianOf("num_gpu_blocks"), counted(float64(fits), "such request"))
+	if seqs, ok := c.Params["max_num_seqs"].(int); !ok && fits < info.MaxNumSeqs || ok && fits < seqs {
+		text += fmt.Sprintf(", or set --max-num-seqs to about %d", fits)
+	}
+	return text + "."
 }
 
 // holds is about how many requests of the load a pool has room for at once: on average each has generated half of what

@@ -177,18 +177,18 @@ func memoryVerdict(cells []Cell, best int) string {
 	if binds(c) {
 		words = "serves this load best, yet the pool binds there, too"
 	}
-	fmt.Fprintf(&b, ". %v %s: %s output tok/s, %.0f preemptions, at most %.0f %% of its %s blocks in use. ",
-		c.Params["gpu_memory_utilization"], words, shortValue(c.medianOf("output_throughput")), c.medianOf("num_preemptions"), 100*c.medianOf("peak_kv_cache_usage"), shortValue(c.medianOf("num_gpu_blocks")))
+	fmt.Fprintf(&b, ". %v %s: %s output tok/s, %s, at most %.0f %% of its %s blocks in use. ",
+		c.Params["gpu_memory_utilization"], words, shortValue(c.medianOf("output_throughput")), counted(c.medianOf("num_preemptions"), "preemption"), 100*c.medianOf("peak_kv_cache_usage"), shortValue(c.medianOf("num_gpu_blocks")))
 	for i := range cells {
 		low := &cells[i]
 		if i == best || !low.measured() || !binds(low) {
 			continue
 		}
 		if below(low.Metrics["output_throughput"], c.Metrics["output_throughput"]) {
-			fmt.Fprintf(&b, "At %v the pool binds: %.2f of that throughput, %.0f preemptions, a request waits for blocks %.0f %% of the time. ",
-				low.Params["gpu_memory_utilization"], low.medianOf("output_throughput")/c.medianOf("output_throughput"), low.medianOf("num_preemptions"), 100*low.medianOf("waiting_for_blocks"))
+			fmt.Fprintf(&b, "At %v the pool binds: %.2f of that throughput, %s, a request waits for blocks %.0f %% of the time. ",
+				low.Params["gpu_memory_utilization"], low.medianOf("output_throughput")/c.medianOf("output_throughput"), counted(low.medianOf("num_preemptions"), "preemption"), 100*low.medianOf("waiting_for_blocks"))
 		} else if i < best && low.medianOf("num_preemptions") > 0 {
-			fmt.Fprintf(&b, "At %v there are %.0f preemptions, throughput is %s. ", low.Params["gpu_memory_utilization"], low.medianOf("num_preemptions"), times(low.Metrics["output_throughput"], c.Metrics["output_throughput"]))
+			fmt.Fprintf(&b, "At %v, %s: throughput is %s. ", low.Params["gpu_memory_utilization"], counted(low.medianOf("num_preemptions"), "preemption"), times(low.Metrics["output_throughput"], c.Metrics["output_throughput"]))
 		}
 	}
 	if highest > best {

@@ -115,13 +115,13 @@ func pagedVerdict(cells []Cell, info engine.Info) string {
 	}
 	fmt.Fprintf(&b, "KV block utilization is %.1f %% (%s the 90 %% that are wanted), internal fragmentation %.1f %%: only the last block of %d tokens of a sequence is partly empty. ",
 		100*utilization, word, 100*plain.medianOf("internal_fragmentation"), info.BlockSize)
-	fmt.Fprintf(&b, "Contiguous allocation of max_model_len %d would waste %.1f %% on the same trace: this pool would hold %.0f sequences at once instead of the %.0f that ran. ",
-		info.MaxModelLen, 100*plain.medianOf("contiguous_waste"), plain.medianOf("contiguous_max_concurrency"), plain.medianOf("peak_running"))
+	fmt.Fprintf(&b, "Contiguous allocation of max_model_len %d would waste %.1f %% on the same trace: this pool would hold %s at once instead of the %.0f that ran. ",
+		info.MaxModelLen, 100*plain.medianOf("contiguous_waste"), counted(plain.medianOf("contiguous_max_concurrency"), "sequence"), plain.medianOf("peak_running"))
 	fmt.Fprintf(&b, "A common prefix of %v tokens: hit rate %.0f %% of the prompts' tokens, up to %s saved, throughput is %s. ", shared.Params["shared_prefix"],
 		100*shared.medianOf("prefix_hit_rate"), formatBinary(shared.medianOf("shared_bytes_saved")), times(shared.Metrics["output_throughput"], plain.Metrics["output_throughput"]))
 	fmt.Fprintf(&b, "%v choices a prompt share its blocks, up to %s saved; %.0f blocks were copied on write. ", forked.Params["n"], formatBinary(forked.medianOf("shared_bytes_saved")), forked.medianOf("copied_blocks"))
-	fmt.Fprintf(&b, "On %v blocks there are %.0f preemptions, %s swapped out and %s in.", tight.Params["num_gpu_blocks_override"],
-		tight.medianOf("num_preemptions"), formatBinary(tight.medianOf("swap_out_bytes")), formatBinary(tight.medianOf("swap_in_bytes")))
+	fmt.Fprintf(&b, "On %v blocks: %s, %s swapped out and %s in.", tight.Params["num_gpu_blocks_override"],
+		counted(tight.medianOf("num_preemptions"), "preemption"), formatBinary(tight.medianOf("swap_out_bytes")), formatBinary(tight.medianOf("swap_in_bytes")))
 	return b.String()
 }
 

@@ -112,7 +112,7 @@ func (r *Report) printCells(w io.Writer) {
 		}
 		mark := clip(cell.Note, 60)
 		if r.isBest(cell) {
-			mark = strings.TrimSpace("◀ best " + mark)
+			mark = strings.TrimSpace("◀ chosen " + mark)
 		}
 		t.AppendRow(append(row, mark))
 	}

@@ -245,6 +245,14 @@ func paramText(v any) string {
 // flagName is a parameter as it is given on the command line.
 func flagName(param string) string { return strings.ReplaceAll(param, "_", "-") }
 
+// counted is a number of things with their name, which has an s unless there is one.
+func counted(n float64, name string) string {
+	if math.Round(n) == 1 {
+		return "1 " + name
+	}
+	return fmt.Sprintf("%.0f %ss", n, name)
+}
+
 // isBest says whether a cell has the best one's parameters.
 func (r *Report) isBest(cell Cell) bool {
 	for name, value := range r.Best {

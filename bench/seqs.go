@@ -117,9 +117,9 @@ func boundOf(c, next *Cell, requests int) (seqsBound, string) {
 	peak := c.medianOf("peak_running")
 	switch {
 	case blocks > 0.1 && swapped > preempted/2 && swapped > 0:
-		return boundSwapping, fmt.Sprintf("requests wait for blocks %.0f %% of the time, %.0f swaps out and %s moved", 100*blocks, swapped, formatBinary(c.medianOf("swap_out_bytes")+c.medianOf("swap_in_bytes")))
+		return boundSwapping, fmt.Sprintf("requests wait for blocks %.0f %% of the time, %s out and %s moved", 100*blocks, counted(swapped, "swap"), formatBinary(c.medianOf("swap_out_bytes")+c.medianOf("swap_in_bytes")))
 	case blocks > 0.1 || preempted > 0.1*float64(requests):
-		return boundKV, fmt.Sprintf("requests wait for blocks %.0f %% of the time, %.0f preemptions, %.0f %% of the pool in use", 100*blocks, preempted, 100*c.medianOf("kv_cache_usage"))
+		return boundKV, fmt.Sprintf("requests wait for blocks %.0f %% of the time, %s, %.0f %% of the pool in use", 100*blocks, counted(preempted, "preemption"), 100*c.medianOf("kv_cache_usage"))
 	case peak >= 0.98*float64(requests):
 		return boundDemand, fmt.Sprintf("all %d requests run at once: there were never more", requests)
 	case next == nil:

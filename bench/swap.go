@@ -153,9 +153,9 @@ func swapVerdict(cells []Cell, best int) string {
 	case cells[none].medianOf("num_preemptions") == 0 && cells[none].medianOf("waiting_for_blocks") < 0.05:
 		b.WriteString("The pool is not tight for these requests: nothing is preempted, so swapping has nothing to do. ")
 	case best == none:
-		fmt.Fprintf(&b, "Without a swap pool sequences are computed again %.0f times, which costs nothing beyond the spread here. ", cells[none].medianOf("preemptions_recompute"))
+		fmt.Fprintf(&b, "Without a swap pool sequences are computed again %s, which costs nothing beyond the spread here. ", counted(cells[none].medianOf("preemptions_recompute"), "time"))
 	default:
-		fmt.Fprintf(&b, "Without a swap pool sequences are computed again %.0f times, throughput is %s. ", cells[none].medianOf("preemptions_recompute"), times(cells[none].Metrics["output_throughput"], c.Metrics["output_throughput"]))
+		fmt.Fprintf(&b, "Without a swap pool sequences are computed again %s, throughput is %s. ", counted(cells[none].medianOf("preemptions_recompute"), "time"), times(cells[none].Metrics["output_throughput"], c.Metrics["output_throughput"]))
 	}
 	for i := best + 1; i < len(cells); i++ {
 		if cells[i].measured() && cells[i].medianOf("num_cpu_blocks") == c.medianOf("num_cpu_blocks") && !isForced(&cells[i]) {
@@ -178,8 +178,8 @@ func forcedVerdict(cells []Cell) string {
 		return ""
 	}
 	all, few := &cells[n-2], &cells[n-1]
-	text := fmt.Sprintf("Admitting all that comes and swapping whatever is short (--preemption-mode swap --watermark 0): %.0f swaps out, %s moved, requests wait for blocks %.0f %% of the time; against max_num_seqs %v, which is what the pool holds, throughput is %s",
-		all.medianOf("preemptions_swap"), formatBinary(all.medianOf("swap_out_bytes")+all.medianOf("swap_in_bytes")), 100*all.medianOf("waiting_for_blocks"),
+	text := fmt.Sprintf("Admitting all that comes and swapping whatever is short (--preemption-mode swap --watermark 0): %s out, %s moved, requests wait for blocks %.0f %% of the time; against max_num_seqs %v, which is what the pool holds, throughput is %s",
+		counted(all.medianOf("preemptions_swap"), "swap"), formatBinary(all.medianOf("swap_out_bytes")+all.medianOf("swap_in_bytes")), 100*all.medianOf("waiting_for_blocks"),
 		few.Params["max_num_seqs"], times(all.Metrics["output_throughput"], few.Metrics["output_throughput"]))
 	switch {
 	case below(all.Metrics["output_throughput"], few.Metrics["output_throughput"]):

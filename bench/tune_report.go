@@ -199,7 +199,7 @@ func (t *tuner) busyText(c *Cell) string {
 func (t *tuner) pareto() Plot {
 	p := Plot{
 		Name: "pareto", Title: "Throughput against speed for one user", XLabel: "tokens/s of one user (1 ÷ median TPOT)", YLabel: "output tokens/s",
-		Caption: "Each point is a cell. On the line are those that no other beats in both.",
+		Caption: "Each point is a cell.",
 	}
 	type point struct{ x, y float64 }
 	var all []point
@@ -232,6 +232,7 @@ func (t *tuner) pareto() Plot {
 	slices.Reverse(front.X)
 	slices.Reverse(front.Y)
 	if len(front.X) > 1 {
+		p.Caption += " On the line are those that no other beats in both."
 		p.Series = append(p.Series, front)
 	}
 	return p

@@ -14,7 +14,7 @@ type Config struct {
 	// inside the binary; or, with LoadFormat "dummy", a built-in shape such as
 	// "qwen2.5-0.5b".
 	Model string
-	// LoadFormat is "auto" (safetensors, the default) or "dummy" (random weights
+	// LoadFormat is "auto" (the default) or "safetensors", which are the same, or "dummy" (random weights
 	// from config.json or a built-in shape).
 	LoadFormat string
 	// SampleVocab is the number of ids that the tokenizer knows; ids beyond are

@@ -35,7 +35,7 @@ var cpuISAs = []string{"avx512bf16", "avx512", "avx2", "scalar"}
 func (c *Config) validate() error {
 	var p problems
 	p.check(c.Model != "", "model: name a directory with config.json, or with --load-format dummy a built-in shape")
-	oneOf(&p, "load-format", &c.LoadFormat, "auto", "dummy")
+	oneOf(&p, "load-format", &c.LoadFormat, "auto", "safetensors", "dummy")
 	oneOf(&p, "device", &c.Device, "auto", deviceCPU, deviceCUDA)
 	oneOf(&p, "scheduling-policy", &c.SchedulingPolicy, "fcfs", "priority")
 	oneOf(&p, "preemption-mode", &c.PreemptionMode, "auto", "swap", "recompute")

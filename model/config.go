@@ -205,11 +205,15 @@ func refuseUnsupported(o *object, layers int) {
 	} else if !ok {
 		o.require("hidden_act")
 	}
-	if o.optBoolean("use_sliding_window", false) {
-		o.fail("use_sliding_window", "is true, sliding-window attention is not supported")
-	}
+	slides := o.optBoolean("use_sliding_window", false)
 	o.optInteger("sliding_window", 0, maxPositions)
-	o.optInteger("max_window_layers", 0, maxLayers)
+	whole, ok := o.optInteger("max_window_layers", 0, maxLayers) // the first so many attend to everything
+	if !ok {
+		whole = 28 // transformers' default for Qwen2
+	}
+	if _, told := o.fields["layer_types"]; slides && !told && whole < layers {
+		o.fail("use_sliding_window", "is true with max_window_layers %d of %d layers, sliding-window attention is not supported", whole, layers)
+	}
 	if types, ok := o.texts("layer_types", maxLayers); ok {
 		if layers > 0 && len(types) != layers {
 			o.fail("layer_types", "has %d elements, must have one a layer, %d", len(types), layers)

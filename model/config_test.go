@@ -107,7 +107,6 @@ func TestConfigRefusals(t *testing.T) {
 		}
 		return m
 	}
-	absent := struct{}{}
 	for _, c := range []struct {
 		field string // set, and blamed unless blamed is given
 		value any
@@ -158,7 +157,6 @@ func TestConfigRefusals(t *testing.T) {
 		{"hidden_act", "gelu", "is gelu, only silu", ""},
 		{"hidden_act", 1, "must be a string", ""},
 		{"tie_word_embeddings", "yes", "true or false", ""},
-		{"use_sliding_window", true, "not supported", ""},
 		{"sliding_window", "x", "must be an integer", ""},
 		{"layer_types", []string{"full_attention", "sliding_attention"}, "layer 1", ""},
 		{"layer_types", []string{"full_attention"}, "one a layer, 2", ""},
@@ -202,12 +200,41 @@ func TestConfigRefusals(t *testing.T) {
 	}
 }
 
+var absent = struct{}{} // of a field that is not in the file
+
+// TestSlidingWindow: one is refused where a layer has it, and only there.
+func TestSlidingWindow(t *testing.T) {
+	full := []string{"full_attention", "full_attention"}
+	for _, c := range []struct {
+		window, whole, types any // absent: not in the file
+		ok                   bool
+	}{
+		{4096, 1, absent, false}, {4096, 0, absent, false}, {absent, 1, absent, false},
+		{4096, 2, absent, true}, {4096, 28, absent, true}, {4096, absent, absent, true},
+		{4096, 1, full, true},
+	} {
+		m := base(t)
+		m["num_hidden_layers"], m["use_sliding_window"] = 2, true
+		for field, value := range map[string]any{"sliding_window": c.window, "max_window_layers": c.whole, "layer_types": c.types} {
+			if m[field] = value; value == any(absent) {
+				delete(m, field)
+			}
+		}
+		_, err := parse(t, m)
+		if c.ok {
+			require.NoError(t, err, "%v", c)
+		} else {
+			require.Contains(t, requireProblem(t, err, "dir/config.json", "use_sliding_window").Reason, "of 2 layers", "%v", c)
+		}
+	}
+}
+
 func TestConfigListsEveryProblem(t *testing.T) {
 	m := base(t)
 	delete(m, "vocab_size")
-	m["hidden_act"], m["num_hidden_layers"], m["use_sliding_window"] = "gelu", 0, true
+	m["hidden_act"], m["num_hidden_layers"], m["mlp_bias"] = "gelu", 0, true
 	_, err := parse(t, m)
-	for _, field := range []string{"vocab_size", "hidden_act", "num_hidden_layers", "use_sliding_window"} {
+	for _, field := range []string{"vocab_size", "hidden_act", "num_hidden_layers", "mlp_bias"} {
 		requireProblem(t, err, "dir/config.json", field)
 	}
 	require.Contains(t, err.Error(), "4 problems")

@@ -40,7 +40,7 @@ type engineFlags struct {
 // given.
 func (f *engineFlags) register(flags *pflag.FlagSet, maxNumSeqs int) {
 	c := &f.config
-	choose(flags, &c.LoadFormat, "load-format", "auto", "auto: safetensors; dummy: random weights of the true shape", "auto", "dummy")
+	choose(flags, &c.LoadFormat, "load-format", "auto", "auto, safetensors: the model's; dummy: random weights of the true shape", "auto", "safetensors", "dummy")
 	flags.StringVar(&f.tokenizer, "tokenizer", "", "directory with tokenizer.json (default: MODEL)")
 	flags.StringVar(&f.chatTemplate, "chat-template", "", "file with a Jinja chat template, or a pipe such as <(…) (default: the model's)")
 	choose(flags, &f.generation, "generation-config", "auto", "auto: sampling defaults of the model; vllm: OpenAI's defaults", "auto", "vllm")

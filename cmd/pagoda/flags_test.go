@@ -80,6 +80,7 @@ func TestUsageErrorsExitWithTwo(t *testing.T) {
 		{"nosuch"}, {"bench", "nosuch"}, {"run"}, {"run", "a", "b", "c"}, {"serve", "m", "--nosuch"},
 		{"run", "m", "p", "--temperature", "-1"}, {"run", "m", "p", "--max-model-len", "long"},
 		{"run", "m", "p", "--memory-limit", "0"}, {"bench", "roofline", "m", "--batch-sizes", "0"},
+		{"plan", "demo", "--what-if", "nan"}, {"top", "--url", "localhost:8000"}, {"run", "m", "p", "--load-format", "gguf"},
 		{"serve", "m", "--api-key", ""}, {"serve", "m", "--served-model-name", ""}, {"serve", "m", "--drain-timeout", "-1s"},
 		{"bench", "serve", "--output-dir", "/dev/null/x"}, {"bench", "serve", "--save-result", "--result-dir", "/dev/null/x"}, {"bench", "profile", "m", "--output-dir", "/dev/null/x"},
 	} {

@@ -103,7 +103,7 @@ type planWhatIf struct {
 
 func (f *planFlags) plan(cmd *cobra.Command, model string) error {
 	for _, share := range f.whatIf {
-		if share <= 0 || share > 1 {
+		if !(share > 0 && share <= 1) { // nor NaN
 			return usageError{fmt.Errorf("--what-if %g: want shares of the memory above 0 and at most 1", share)}
 		}
 	}

@@ -111,7 +111,7 @@ func (f *simulateFlags) registerWorkload(flags *pflag.FlagSet) {
 	flags.Float64Var(&w.Prompt.P95, "input-len-p95", 800, "their 95th percentile; equal to the mean: all the same (default: as far from the mean as 800 from 220)")
 	flags.Float64Var(&w.Output.Mean, "output-len", 200, "mean output tokens")
 	flags.Float64Var(&w.Output.P95, "output-len-p95", 600, "their 95th percentile (default: three times the mean)")
-	flags.IntVar(&w.MaxTokens, "max-tokens", 0, "what requests ask for (0: just what they get)")
+	flags.IntVar(&w.MaxTokens, "max-tokens", 0, "what requests ask for, and get at most (0: just what they get)")
 	flags.IntVar(&w.Families, "prefixes", 0, "number of shared prefixes")
 	flags.IntVar(&w.PrefixLen, "prefix-len", 512, "tokens of each")
 	flags.Float64Var(&w.PrefixShare, "prefix-share", 1, "share of the requests that begin with one, 0-1")

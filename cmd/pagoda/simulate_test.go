@@ -104,6 +104,8 @@ func TestSimulate(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, half, "identical decisions: ")
 	require.NotEqual(t, replayed, half)
+	_, err = command("simulate", "--trace", zipped.Name(), "--what-if", "--max-num-seqs", "3")
+	require.NoError(t, err, "what is there can be asked about, too")
 
 	require.NoError(t, os.WriteFile(path, bytes.Replace(trace, []byte(`"waiting":1,`), []byte(`"waiting":2,`), 1), 0o644))
 	_, err = command("simulate", "--trace", path)

@@ -9,7 +9,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -79,7 +82,7 @@ func (f *topFlags) run(cmd *cobra.Command) error {
 			return false, err
 		})
 	}
-	err = watch(terminal, resp.Body, quit)
+	err = watch(ctx, terminal, resp.Body, quit)
 	if ctx.Err() != nil {
 		return nil // asked to end
 	}
@@ -89,9 +92,9 @@ func (f *topFlags) run(cmd *cobra.Command) error {
 	return err
 }
 
-// watch draws every frame on a terminal, in its other screen, until the stream ends.
-// It calls quit when q is typed.
-func watch(terminal *os.File, stream io.Reader, quit func()) error {
+// watch draws on a terminal, in its other screen, until the stream ends. It calls
+// quit when q is typed.
+func watch(ctx context.Context, terminal *os.File, stream io.Reader, quit func()) error {
 	if keys := int(os.Stdin.Fd()); term.IsTerminal(keys) {
 		before, err := term.MakeRaw(keys)
 		if err != nil {
@@ -114,18 +117,58 @@ func watch(terminal *os.File, stream io.Reader, quit func()) error {
 	fmt.Fprint(terminal, "\x1b[?1049h\x1b[?25l")
 	defer fmt.Fprint(terminal, "\x1b[?25h\x1b[?1049l")
 	_, plain := os.LookupEnv("NO_COLOR")
-	var view topView
-	return eachEvent(stream, func(data []byte) (bool, error) {
-		if err := view.apply(data); err != nil {
-			return false, err
-		}
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, syscall.SIGWINCH)
+	defer signal.Stop(resized)
+	return follow(ctx, stream, resized, func(view *topView) error {
 		width, height, err := term.GetSize(int(terminal.Fd()))
 		if err != nil {
 			width, height = 80, 24
 		}
 		_, err = fmt.Fprintf(terminal, "\x1b[H%s\x1b[K\x1b[J", strings.Join(view.lines(width, height, !plain), "\x1b[K\r\n"))
-		return true, err
+		return err
 	})
+}
+
+// follow draws every frame of a stream, and what there is once a second and when
+// the screen's size changes: an engine with nothing to do sends nothing, and what is
+// told of the last seconds gets old.
+func follow(ctx context.Context, stream io.Reader, resized <-chan os.Signal, draw func(*topView) error) error {
+	frames, ended := make(chan []byte), make(chan error, 1)
+	go func() {
+		ended <- eachEvent(stream, func(data []byte) (bool, error) {
+			select {
+			case frames <- data:
+				return true, nil
+			case <-ctx.Done():
+				return false, ctx.Err()
+			}
+		})
+	}()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var view topView
+	var came time.Time
+	for {
+		select {
+		case data := <-frames:
+			if err := view.apply(data); err != nil {
+				return err
+			}
+			came = time.Now()
+		case <-tick.C:
+		case <-resized:
+		case err := <-ended:
+			return err
+		}
+		if came.IsZero() {
+			continue
+		}
+		view.age = time.Since(came)
+		if err := draw(&view); err != nil {
+			return err
+		}
+	}
 }
 
 // eachEvent calls f with the data of each server-sent event until it says false.
@@ -151,6 +194,9 @@ func eachEvent(stream io.Reader, f func(data []byte) (more bool, err error)) err
 
 // openURL gets a path of a running server, with a key if there is one.
 func openURL(ctx context.Context, base, path, key string) (*http.Response, error) {
+	if !strings.HasPrefix(base, "http://") && !strings.HasPrefix(base, "https://") {
+		return nil, usageError{fmt.Errorf("--url %s: want an address with its scheme, such as http://%s", base, base)}
+	}
 	address := strings.TrimSuffix(base, "/") + path
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -185,7 +231,11 @@ type topView struct {
 	info   server.FrameInfo
 	blocks map[int]server.FrameBlock
 	steps  []server.FrameStep // the last ones
+	age    time.Duration      // of frame
 }
+
+// nowMs is the engine's clock.
+func (v *topView) nowMs() float64 { return float64(v.frame.NowMs + v.age.Milliseconds()) }
 
 const topSteps = 1024
 
@@ -205,6 +255,6 @@ func (v *topView) apply(data []byte) error {
 	}
 	v.steps = append(v.steps, f.Steps...)
 	v.steps = v.steps[max(0, len(v.steps)-topSteps):]
-	v.frame = f
+	v.frame, v.age = f, 0
 	return nil
 }

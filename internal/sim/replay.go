@@ -68,6 +68,7 @@ func (b *bookkeeper) update(u *scheduler.TraceUpdate, at time.Duration) {
 			continue // it ended before its token came
 		}
 		b.tally.sum.OutputTokens++
+		b.tally.last = max(b.tally.last, at) // the trace may be cut off before any request ends
 		if q.any {
 			b.tally.itl.add(at - q.last)
 		} else {

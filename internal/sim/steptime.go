@@ -156,7 +156,7 @@ func Fit(trace *scheduler.TraceReader) (Fitted, error) {
 	for {
 		l, err := trace.Next()
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) && model.Ready(): // cut off: what is there will do
 			if !model.Ready() {
 				return f, errors.New("the trace has too few timed steps to fit a step time to")
 			}

@@ -193,7 +193,11 @@ func reasons(s *Step) []string {
 		say("copies %d blocks on write", s.Copies)
 	}
 	if len(s.Evicted) > 0 {
-		say("evicts %d cached blocks: %s", len(s.Evicted), listSome(s.Evicted, func(id blockID) string { return fmt.Sprint(id) }))
+		blocks := "blocks"
+		if len(s.Evicted) == 1 {
+			blocks = "block"
+		}
+		say("evicts %d cached %s: %s", len(s.Evicted), blocks, listSome(s.Evicted, func(id blockID) string { return fmt.Sprint(id) }))
 	}
 	if len(s.Finished) > 0 {
 		say("ends with it: %s", listSome(s.Finished, func(e SequenceEnd) string { return fmt.Sprint(e.ID) }))

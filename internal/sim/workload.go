@@ -26,7 +26,7 @@ type Workload struct {
 	Rate, Burstiness float64
 
 	Prompt, Output Lengths // of a turn; default 220 mean, 800 p95 and 200 mean, 600 p95, about as ShareGPT
-	MaxTokens      int     // what requests ask for at most; 0 = just what they will get
+	MaxTokens      int     // what requests ask for, and get at most; 0 = just what they will get
 
 	Families    int     // of shared prefixes; 0 = none
 	PrefixLen   int     // tokens of each
@@ -66,6 +66,9 @@ func (w *Workload) validate() error {
 	}
 	if w.Families < 0 || w.PrefixLen < 0 || w.N < 1 || w.ThinkTime < 0 || w.Patience < 0 || w.MaxTokens < 0 {
 		errs = append(errs, errors.New("a negative number of families, tokens, choices or seconds"))
+	}
+	if max(w.PrefixLen, w.MaxTokens) > maxSlots {
+		errs = append(errs, fmt.Errorf("%d tokens, want at most %d", max(w.PrefixLen, w.MaxTokens), maxSlots))
 	}
 	for _, l := range []Lengths{w.Prompt, w.Output} {
 		if _, _, err := l.parameters(); err != nil {
@@ -187,7 +190,8 @@ func (g *generator) request(at time.Duration, history []int32) *arrival {
 	output = min(output, g.limit-size)
 	a.maxLen = size + output
 	if g.MaxTokens > 0 {
-		a.maxLen = min(size+max(g.MaxTokens, output), g.limit)
+		output = min(output, g.MaxTokens)
+		a.maxLen = min(size+g.MaxTokens, g.limit)
 	}
 	a.outputs = []int{output}
 	if g.r.Float64() < g.ForkShare {

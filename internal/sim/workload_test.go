@@ -13,7 +13,7 @@ import (
 
 func TestWorkload(t *testing.T) {
 	w := everything(20000, 1)
-	w.Turns, w.ForkShare, w.PrefixShare = 1, 0.25, 0
+	w.Turns, w.ForkShare, w.PrefixShare, w.MaxTokens = 1, 0.25, 0, 0
 	g, err := newGenerator(w, 8192)
 	require.NoError(t, err)
 	var prompts, outputs []float64
@@ -52,9 +52,19 @@ func TestWorkload(t *testing.T) {
 	require.InEpsilon(t, 2000, impatient, 0.1)
 	require.InEpsilon(t, 20000/60.0, last.Seconds(), 0.1)
 
+	w.MaxTokens = 50
+	g, err = newGenerator(w, 8192)
+	require.NoError(t, err)
+	for range 100 {
+		a := g.next()
+		require.Equal(t, len(a.prompt)+50, a.maxLen, "what it asks for")
+		require.LessOrEqual(t, slices.Max(a.outputs), 50, "what it gets")
+	}
+
 	for name, bad := range map[string]Workload{
 		"nothing": {}, "rate": {Requests: 1, Rate: -1}, "share": {Requests: 1, AbortShare: 1.1}, "burst": {Requests: 1, Burstiness: -1},
 		"lengths": {Requests: 1, Prompt: Lengths{10, 5}}, "tail": {Requests: 1, Output: Lengths{10, 100}}, "n": {Requests: 1, N: -1},
+		"prefix": {Requests: 1, PrefixLen: math.MaxInt}, "max_tokens": {Requests: 1, MaxTokens: math.MaxInt},
 	} {
 		_, err := Simulate(context.Background(), small(10, 0), bad)
 		require.ErrorIs(t, err, ErrConfig, name)

@@ -102,7 +102,7 @@ func TestSpecs(t *testing.T) {
 	}
 	object, err := grammar.JSONObject("")
 	anyObject := v.compile(t, object, err)
-	choice, err := grammar.Choice([]string{"positive", "neg\"ative\n<é>", "pos"})
+	choice, err := grammar.Choice([]string{"positive", "neg\"ative\n<é>", "pos", "\x7f\x01"})
 	choose := v.compile(t, choice, err)
 	compact, err := grammar.JSONSchema([]byte(`{"type":"array"}`), " ?")
 	spaced := v.compile(t, compact, err)
@@ -119,7 +119,7 @@ func TestSpecs(t *testing.T) {
 		{name: "refs", g: schema(`{"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"null"},{"type":"array","items":{"$ref":"#/$defs/n"}}]}}}`),
 			yes: []string{`null`, `[null,[[]]]`}, no: []string{`[1]`}},
 		{name: "whitespace", g: spaced, yes: []string{`[1, 2]`, `[1,2]`}, no: []string{"[1,  2]", "[1,\n2]"}},
-		{name: "choice", g: choose, yes: []string{"positive", "pos", "neg\"ative\n<é>"}, no: []string{"po", "positives", "", "neg\"ative"}},
+		{name: "choice", g: choose, yes: []string{"positive", "pos", "neg\"ative\n<é>", "\x7f\x01"}, no: []string{"po", "positives", "", "neg\"ative"}},
 		{name: "regex", g: v.compile(t, grammar.Spec{Kind: grammar.Regex, Text: `^\d{3}-(foo|b/r)+$`}, nil), yes: []string{"123-foo", "000-b/rfoo"}, no: []string{"12-foo", "123-", "a123-foo"}},
 		{name: "lark", g: v.compile(t, grammar.Spec{Kind: grammar.Lark, Text: "start: e\ne: N | \"(\" e \"+\" e \")\"\nN: /[0-9]+/\n"}, nil), yes: []string{"7", "(1+(20+3))"}, no: []string{"(1+2", "1+2"}},
 	} {

@@ -91,8 +91,8 @@ func Quote(text string) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(text) // a string always can
-	return strings.TrimSuffix(b.String(), "\n")
+	_ = encoder.Encode(text)                                                          // a string always can
+	return strings.ReplaceAll(strings.TrimSuffix(b.String(), "\n"), "\x7f", `\u007f`) // the lexer of grammars takes no control character
 }
 
 // The longest specifications. Time and memory grow with the text, those of regular

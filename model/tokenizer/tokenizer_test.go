@@ -240,6 +240,17 @@ func TestRefusals(t *testing.T) {
 	noDecoder := strings.Replace(smallJSON, `"decoder":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":false,"use_regex":false}`, `"decoder":null`, 1)
 	_, err = tokenizer.New([]byte(noDecoder))
 	require.ErrorContains(t, err, "decoder none is not supported")
+	for normalizer, ok := range map[string]bool{
+		`{"type":"Replace","pattern":{"String":"a"},"content":"aaaa"}`: false, `{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Prepend","prepend":"b"}]}`: false,
+		`{"type":"Sequence","normalizers":[{"type":"NFD"},{"type":"Lowercase"}]}`: true, `null`: true,
+	} {
+		_, err = tokenizer.New([]byte(strings.Replace(smallJSON, `"normalizer":{"type":"NFC"}`, `"normalizer":`+normalizer, 1)))
+		if ok {
+			require.NoError(t, err, normalizer)
+		} else {
+			require.ErrorContains(t, err, "replaces or prepends text", normalizer)
+		}
+	}
 	// The crate slices merges by the length of this prefix, and panics.
 	longPrefix := strings.Replace(smallJSON, `"continuing_subword_prefix":""`, `"continuing_subword_prefix":"######"`, 1)
 	_, err = tokenizer.New([]byte(longPrefix))

@@ -143,6 +143,9 @@ pub unsafe extern "C" fn pagoda_tokenizer_open(
         t.with_truncation(None)?;
         t.with_padding(None);
         require_byte_level(&t)?;
+        if t.get_normalizer().is_some_and(makes_up) {
+            return Err("a normalizer that replaces or prepends text is not supported".into());
+        }
         let mut ids = t.encode_fast(PROBE, true)?.get_ids().to_vec();
         ids.extend(encode_with_literals(&t, PROBE, &[0, PROBE.len()])?);
         t.decode(&ids, false)?;
@@ -217,6 +220,16 @@ fn require_byte_level(t: &Tokenizer) -> Result<(), Failure> {
         return Err(format!("decoder {} is not supported (supported: ByteLevel)", parts.join("+")).into());
     }
     Ok(())
+}
+
+/// Whether a normalizer puts in text of its own. Byte-level models have no use for one, and a file could
+/// make gigabytes of a prompt with it.
+fn makes_up(n: &NormalizerWrapper) -> bool {
+    match n {
+        NormalizerWrapper::Sequence(parts) => parts.as_ref().iter().any(makes_up),
+        NormalizerWrapper::Replace(_) | NormalizerWrapper::Prepend(_) | NormalizerWrapper::Precompiled(_) => true,
+        _ => false,
+    }
 }
 
 /// Encodes UTF-8 text into 32-bit ids. `literals` holds `n_literals` pairs of
