@@ -47,7 +47,7 @@ var foreignFlags = []foreignFlag{
 	{name: "optimization-level", shorthand: "O"},
 	{name: "distributed-executor-backend"},
 	{name: "tokenizer-mode", same: []string{"auto"}},
-	{name: "chat-template-content-format", same: []string{"auto", "string"}},
+	{name: "chat-template-content-format", same: []string{"auto"}},
 	{name: "logprobs-mode", same: []string{"raw_logprobs"}, refuse: "log probabilities are those of the model, before sampling"},
 	{name: "guided-decoding-backend"},
 	{name: "max-seq-len-to-capture"},

@@ -77,12 +77,12 @@ func TestForeignFlags(t *testing.T) {
 		err := checkForeign(cmd, &warnings)
 		return warnings.String(), err
 	}
-	said, err := check("--tensor-parallel-size", "1", "--dtype=auto", "--trust-remote-code", "--enable-chunked-prefill", "--disable-log-requests", "--seed", "0", "--no-enable-lora")
+	said, err := check("--tensor-parallel-size", "1", "--dtype=auto", "--trust-remote-code", "--enable-chunked-prefill", "--disable-log-requests", "--seed", "0", "--no-enable-lora", "--chat-template-content-format", "auto")
 	require.NoError(t, err)
 	require.Empty(t, said)
-	said, err = check("--enforce-eager", "--speculative-config", `{"method":"ngram"}`, "--no-enable-chunked-prefill")
+	said, err = check("--enforce-eager", "--speculative-config", `{"method":"ngram"}`, "--no-enable-chunked-prefill", "--chat-template-content-format", "string")
 	require.NoError(t, err)
-	require.Equal(t, "warning: --speculative-config is ignored\nwarning: --enable-chunked-prefill is ignored\n", said)
+	require.Equal(t, "warning: --speculative-config is ignored\nwarning: --chat-template-content-format is ignored\nwarning: --enable-chunked-prefill is ignored\n", said)
 	for _, args := range [][]string{{"--tensor-parallel-size", "2"}, {"--dtype", "float16"}, {"--enable-lora"}, {"--kv-cache-dtype", "fp8"}} {
 		_, err := check(args...)
 		require.Equal(t, exitUsage, exitCode(err), args)

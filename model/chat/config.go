@@ -78,31 +78,41 @@ func tokenText(raw json.RawMessage) (string, bool) {
 	return "", false
 }
 
-// templateSource returns the template of the field; path is for messages.
-func (c tokenizerConfig) templateSource(path string) (string, error) {
-	source, err := templateSource(c.template)
+// sources are the templates of a model: chat, and tools for requests with tools, "" where
+// that is chat, too.
+type sources struct{ chat, tools string }
+
+// sources returns the templates of the field; path is for messages.
+func (c tokenizerConfig) sources(path string) (sources, error) {
+	s, err := templateSources(c.template)
 	if err != nil {
-		return "", fmt.Errorf("%s: chat_template: %w", path, err)
+		return s, fmt.Errorf("%s: chat_template: %w", path, err)
 	}
-	return source, nil
+	return s, nil
 }
 
-func templateSource(raw json.RawMessage) (string, error) {
+func templateSources(raw json.RawMessage) (s sources, err error) {
 	if len(raw) == 0 || string(raw) == "null" {
-		return "", nil
+		return s, nil
 	}
-	var source string
-	if json.Unmarshal(raw, &source) == nil {
-		return source, nil
+	if json.Unmarshal(raw, &s.chat) == nil {
+		return s, nil
 	}
 	var named []struct{ Name, Template string }
 	if err := json.Unmarshal(raw, &named); err != nil {
-		return "", errors.New("must be a string or a list of {name, template}")
+		return s, errors.New("must be a string or a list of {name, template}")
 	}
+	found := false
 	for _, t := range named {
-		if t.Name == "default" {
-			return t.Template, nil
+		switch t.Name {
+		case "default":
+			s.chat, found = t.Template, true
+		case "tool_use":
+			s.tools = t.Template
 		}
 	}
-	return "", errors.New(`the list has no template named "default"`)
+	if !found {
+		return s, errors.New(`the list has no template named "default"`)
+	}
+	return s, nil
 }

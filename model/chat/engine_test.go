@@ -259,9 +259,9 @@ func TestStrftime(t *testing.T) {
 func FuzzRender(f *testing.F) {
 	config, err := readTokenizerConfig("../../testdata/tokenizer/qwen2.5-tokenizer_config.json")
 	require.NoError(f, err)
-	source, err := config.templateSource("")
+	templates, err := config.sources("")
 	require.NoError(f, err)
-	template, err := New(source, Options{ControlTokens: []string{"<|im_start|>", "<|im_end|>", "<tool_call>"}})
+	template, err := New(templates.chat, Options{ControlTokens: []string{"<|im_start|>", "<|im_end|>", "<tool_call>"}})
 	require.NoError(f, err)
 	f.Add([]byte(oneUser), []byte(`null`))
 	f.Add([]byte(`[{"role":"assistant","content":"<|im_end|>","tool_calls":[{"function":{"name":"<tool_call>","arguments":{"a":-1.5e7}}}]}]`), []byte(`[{"a":{}}]`))

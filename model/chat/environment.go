@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -172,18 +174,19 @@ func boundMacro(r *exec.Renderer, name string) error {
 }
 
 // globals are the functions of a template. Gonja's range leaks a goroutine when
-// a loop breaks, and its lipsum is random.
+// a loop breaks, its lipsum is random, and so is the order of its dict.
 func globals(state *run, now time.Time) map[string]any {
 	functions := map[string]any{
 		runVariable: state,
 		"range":     rangeFunction,
+		"dict":      dictFunction,
 		"none":      none(false),
 		"raise_exception": func(message string) (any, error) {
 			return nil, state.fail("it refuses this request: %s", message)
 		},
 		"strftime_now": func(format string) (string, error) { return strftime(now, format) },
 	}
-	for _, name := range []string{"namespace", "dict", "cycler", "joiner"} {
+	for _, name := range []string{"namespace", "cycler", "joiner"} {
 		functions[name], _ = builtins.GlobalFunctions.Get(name)
 	}
 	return functions
@@ -216,6 +219,47 @@ func rangeFunction(params *exec.VarArgs) *exec.Value {
 		list = append(list, i)
 	}
 	return exec.AsValue(list)
+}
+
+// dictFunction is dict(mapping or pairs, **keywords). The keywords come as a mapping
+// behind the rest (gonjaTag); those of a dict under another name come by name, sorted.
+func dictFunction(params *exec.VarArgs) *exec.Value {
+	dict := &exec.Dict{}
+	set := func(key, value *exec.Value) {
+		for _, pair := range dict.Pairs {
+			if pair.Key.EqualValueTo(key) {
+				pair.Value = value
+				return
+			}
+		}
+		dict.Pairs = append(dict.Pairs, &exec.Pair{Key: key, Value: value})
+	}
+	for _, argument := range params.Args {
+		switch {
+		case argument.IsNil():
+		case argument.IsDict():
+			for _, pair := range pairsOf(argument) {
+				set(pair.Key, pair.Value)
+			}
+		case argument.IsList():
+			for i := range argument.Len() {
+				pair := argument.Index(i)
+				if !pair.IsList() || pair.Len() != 2 {
+					return exec.AsValue(errors.New("dict takes pairs"))
+				}
+				set(pair.Index(0), pair.Index(1))
+			}
+		default:
+			return exec.AsValue(errors.New("dict takes a mapping or pairs"))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(params.KwArgs)) {
+		set(exec.AsValue(name), params.KwArgs[name])
+	}
+	if len(dict.Pairs) == 0 {
+		return exec.AsValue(map[string]any{}) // a Dict is true even when it is empty
+	}
+	return exec.AsValue(dict)
 }
 
 // oneTemplate is a loader of a single source; there are no other files.

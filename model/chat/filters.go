@@ -15,26 +15,27 @@ import (
 func (f *finder) filters() *exec.FilterSet {
 	set := exec.NewFilterSet(map[string]exec.FilterFunction{}).Update(builtins.Filters)
 	for name, filter := range map[string]exec.FilterFunction{
-		"tojson": filterToJSON, "items": filterItems, "reverse": filterReverse, "dictsort": filterDictSort, "list": filterList, "trim": f.filterTrim,
+		"tojson": filterToJSON, "items": filterItems, "reverse": filterReverse, "dictsort": filterDictSort, "list": filterList, "trim": f.filterTrim, "string": filterString,
 	} {
 		if err := set.Replace(name, filter); err != nil {
 			panic(err)
 		}
 	}
+	if err := set.Register(printFilter, filterPrinted); err != nil {
+		panic(err)
+	}
 	return set
 }
 
-// filterTrim is the filter trim(chars=None), blind to the marks of f.
+// filterTrim is the filter trim(chars=None) of what in prints, blind to the marks of f.
 func (f *finder) filterTrim(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value {
 	var chars *exec.Value
 	if err := params.Take(exec.KeywordArgument("chars", exec.AsValue(nil), take(&chars))); err != nil {
 		return exec.AsValue(exec.ErrInvalidCall(err))
 	}
-	switch {
+	switch in = printed(in); {
 	case in.IsError():
 		return in
-	case !in.IsString():
-		return exec.AsValue(errors.New("trim requires a string"))
 	case noArgument(chars):
 		return exec.AsValue(f.trim(in.String(), isSpace, true, true))
 	default:
@@ -78,6 +79,8 @@ func filterReverse(_ *exec.Evaluator, in *exec.Value, _ *exec.VarArgs) *exec.Val
 		text := []rune(in.String())
 		slices.Reverse(text)
 		return exec.AsValue(string(text))
+	case in.IsNil():
+		return exec.AsValue([]any{})
 	case !in.IsIterable():
 		return exec.AsValue(errors.New("reverse requires a list, a mapping or a string"))
 	}

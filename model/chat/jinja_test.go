@@ -44,6 +44,12 @@ func TestWhereGonjaDiffers(t *testing.T) {
 		{"{{ messages | selectattr('name', 'none') | list | length }} {{ messages | rejectattr('name', 'defined') | list | length }}", "1 2"},
 		{"{{ tools[-1].type }} {{ tools[0:1][-1].type }} {{ (tools | list)[-1].type }} {{ 'a'.split('x')[-1] }} {{ 'a b'.split(none)[-2] }}", "function function function a a"},
 		{"{{ messages[2].copy() | tojson }} {{ {}.copy() or 'empty' }}", `{"role": "assistant", "content": "", "name": null, "tool_calls": []} empty`},
+		{"{{ nothing | trim }}|{{ 5 | trim }}|{{ true | trim }}|{{ none | trim }}|{{ messages[0].x | trim }}|{{ 1.0 | trim('.0') }}", "|5|True|None||1"},
+		{"{{ nothing | reverse | list }} {{ nothing | trim | length }}", "[] 0"},
+		{"{{ dict(z=1, b=2, a=3, y=4, c=5) | tojson }} {{ dict(z=1, b=2) | list }}", `{"z": 1, "b": 2, "a": 3, "y": 4, "c": 5} ['z', 'b']`},
+		{"{{ dict({'b': 1, 'a': 2}, b=3, c=4) | tojson }} {{ dict([('x', 1), ('b', 2), ('x', 3)]) | tojson }} {{ dict() or 'empty' }}", `{"b": 3, "a": 2, "c": 4} {"x": 3, "b": 2} empty`},
+		{"{{ dict(a=dict(y=1, x=2), b = 'c,=' , d=1 == 1)|tojson }} {{ dict\n(q=1,\n p=[1, 2],\n)|tojson }}", `{"a": {"y": 1, "x": 2}, "b": "c,=", "d": true} {"q": 1, "p": [1, 2]}`},
+		{"{% macro dict(a, b=1) %}{{ a }}{{ b }}{% endmacro %}{{ dict(2) }} {{ {'dict': 1}.dict }}", "21 1"},
 		{"{{ messages[-3].role }} {{ messages[-4] is defined }} {{ messages[3] is defined }} {{ ' x '.strip(none) }}", "system False False x"},
 	} {
 		text, err := render(c[0], Input{Messages: json.RawMessage(messages), Tools: json.RawMessage(tools)})
@@ -52,9 +58,14 @@ func TestWhereGonjaDiffers(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"{{ 5 | reverse }}", "{{ 'a' | dictsort }}", "{{ {'a': 1, 'b': 'x'} | dictsort(by='value') }}", "{{ {} | dictsort(by='x') }}",
-		"{{ 'a'.rsplit('') }}", "{{ 'a'.split(1) }}", "{{ 'a'.split('a', 'b') }}", "{{ 'a'.split('a', count=1) }}", "{{ 'a'.strip(1) }}", "{{ 5 | trim }}",
+		"{{ 'a'.rsplit('') }}", "{{ 'a'.split(1) }}", "{{ 'a'.split('a', 'b') }}", "{{ 'a'.split('a', count=1) }}", "{{ 'a'.strip(1) }}", "{{ none | reverse }}", "{{ dict(5) }}", "{{ dict([1]) }}",
 	} {
 		_, err := render(bad, Input{})
 		require.Error(t, err, bad)
+	}
+	for range 20 { // Jinja2 keeps the order, which gonja forgets
+		text, err := render("{% set d = dict %}{{ d(c=1, e=2, a=3, d=4, b=5) | list | join }}", Input{})
+		require.NoError(t, err)
+		require.Equal(t, "abcde", text)
 	}
 }

@@ -16,13 +16,15 @@ type marks struct {
 	end   string // the final message ends here (ContinueFinalMessage)
 }
 
+const markBegins, markEnds = '\U000F5A00', '\U000F5A01'
+
 func newMarks() marks {
 	digits := make([]byte, 33)
 	rand.Read(digits)
 	for i, b := range digits {
 		digits[i] = '0' + b%10
 	}
-	mark := func(kind string) string { return "\U000F5A00" + string(digits) + kind + "\U000F5A01" }
+	mark := func(kind string) string { return string(markBegins) + string(digits) + kind + string(markEnds) }
 	return marks{open: mark("1"), close: mark("2"), end: mark("3")}
 }
 

@@ -8,8 +8,8 @@ import (
 )
 
 // parseMessages decodes the messages of a request and gives every content the
-// form that templates expect, a string.
-func parseMessages(raw json.RawMessage, parseArguments bool) ([]any, error) {
+// form that the template expects.
+func parseMessages(raw json.RawMessage, f form, parseArguments bool) ([]any, error) {
 	if len(raw) == 0 {
 		return nil, errors.New("messages: missing")
 	}
@@ -31,14 +31,18 @@ func parseMessages(raw json.RawMessage, parseArguments bool) ([]any, error) {
 			return nil, fmt.Errorf("messages[%d].role: must be a non-empty string", i)
 		}
 		if content, present := message.get("content"); present {
-			text, err := contentText(content)
+			texts, err := contentTexts(content)
 			if err != nil {
 				return nil, fmt.Errorf("messages[%d].content%w", i, err)
 			}
-			message.set("content", text)
+			if f.parts {
+				message.set("content", textParts(texts))
+			} else {
+				message.set("content", strings.Join(texts, "\n"))
+			}
 		}
 		if parseArguments {
-			if err := parseToolCalls(message); err != nil {
+			if err := parseToolCalls(message, f.arguments); err != nil {
 				return nil, fmt.Errorf("messages[%d].%w", i, err)
 			}
 		}
@@ -46,32 +50,60 @@ func parseMessages(raw json.RawMessage, parseArguments bool) ([]any, error) {
 	return list, nil
 }
 
-// contentText joins text parts with a newline and reads null as no text, both as
-// vLLM does. The error continues the path of the field.
-func contentText(content any) (string, error) {
+// contentTexts returns the text parts of a content, none of null; a string is one. As one
+// string they are joined with a newline, as vLLM does. The error continues the path of the
+// field.
+func contentTexts(content any) ([]string, error) {
 	switch content := content.(type) {
 	case nil:
-		return "", nil
+		return nil, nil
 	case string:
-		return content, nil
+		return []string{content}, nil
 	case []any:
 		texts := make([]string, len(content))
 		for j, entry := range content {
 			part, ok := entry.(*object)
 			if !ok {
-				return "", fmt.Errorf("[%d]: must be an object with type and text", j)
+				return nil, fmt.Errorf("[%d]: must be an object with type and text", j)
 			}
 			if kind, _ := part.get("type"); kind != "text" {
-				return "", fmt.Errorf(`[%d].type: is %s, but this model takes "text" only`, j, describe(kind))
+				return nil, fmt.Errorf(`[%d].type: is %s, but this model takes "text" only`, j, describe(kind))
 			}
 			text, _ := part.get("text")
 			if texts[j], ok = text.(string); !ok {
-				return "", fmt.Errorf("[%d].text: must be a string", j)
+				return nil, fmt.Errorf("[%d].text: must be a string", j)
 			}
 		}
-		return strings.Join(texts, "\n"), nil
+		return texts, nil
 	default:
-		return "", errors.New(": must be a string, a list of text parts or null")
+		return nil, errors.New(": must be a string, a list of text parts or null")
+	}
+}
+
+func textParts(texts []string) []any {
+	parts := make([]any, len(texts))
+	for i, text := range texts {
+		parts[i] = &object{[]member{{"type", "text"}, {"text", text}}}
+	}
+	return parts
+}
+
+// endContent writes the mark end behind the content of a message.
+func endContent(message *object, end string) {
+	content, _ := message.get("content")
+	switch content := content.(type) {
+	case []any:
+		if len(content) == 0 {
+			message.set("content", textParts([]string{end}))
+			return
+		}
+		last := content[len(content)-1].(*object)
+		text, _ := last.get("text")
+		last.set("text", text.(string)+end)
+	case string:
+		message.set("content", content+end)
+	default:
+		message.set("content", end)
 	}
 }
 
@@ -83,8 +115,8 @@ func describe(value any) string {
 }
 
 // parseToolCalls replaces the arguments of tool calls that are strings of JSON
-// by what they say; an empty string says {}.
-func parseToolCalls(message *object) error {
+// by what they say, unless they are to stay strings; an empty string says {}.
+func parseToolCalls(message *object, stay bool) error {
 	value, _ := message.get("tool_calls")
 	if value == nil {
 		return nil
@@ -109,14 +141,18 @@ func parseToolCalls(message *object) error {
 		if !ok {
 			continue
 		}
-		parsed, err := any(&object{}), error(nil)
-		if strings.TrimSpace(text) != "" {
-			parsed, err = parseJSON([]byte(text))
+		if strings.TrimSpace(text) == "" {
+			text = "{}"
 		}
-		if err != nil {
+		parsed, err := parseJSON([]byte(text))
+		switch {
+		case err != nil:
 			return fmt.Errorf("tool_calls[%d].function.arguments: %w", j, err)
+		case stay:
+			function.set("arguments", text)
+		default:
+			function.set("arguments", parsed)
 		}
-		function.set("arguments", parsed)
 	}
 	return nil
 }

@@ -5,17 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/nikolalohinski/gonja/v2/config"
 	"github.com/nikolalohinski/gonja/v2/exec"
-
-	"github.com/pagoda-engine/pagoda/internal/regular"
 )
 
 // ErrNoTemplate is what Load returns for a model without a chat template.
@@ -39,12 +35,17 @@ type Template struct {
 	parsed  *exec.Template
 	special map[string]string
 	finder  *finder
+	form    form
+
+	tools    *Template // renders the requests with tools, where that is another template
+	toolsErr error     // why there is none, though the model has one
 }
 
 // Input is what one request brings. Raw JSON keeps its order of keys.
 type Input struct {
 	// Messages is a list of objects with a role. A content is a string, a list
-	// of {"type": "text", "text": …} (joined with newlines) or null.
+	// of {"type": "text", "text": …} (joined with newlines, where the template
+	// does not want a list) or null.
 	Messages json.RawMessage
 	// Tools and Documents are lists, or empty or null for none.
 	Tools     json.RawMessage
@@ -55,7 +56,8 @@ type Input struct {
 	// turn left open. It excludes AddGenerationPrompt.
 	ContinueFinalMessage bool
 	// ParseArguments replaces tool-call arguments given as a string of JSON by
-	// the object it holds, as vLLM does; transformers leaves the string.
+	// the object it holds, as vLLM does; transformers leaves the string. It stays
+	// where the template wants one.
 	ParseArguments bool
 	// Kwargs are further variables of the template (chat_template_kwargs).
 	Kwargs map[string]json.RawMessage
@@ -75,7 +77,7 @@ func New(source string, options Options) (t *Template, err error) {
 	if len(source) > maxSource {
 		return nil, fmt.Errorf("chat template: %d bytes, more than %d", len(source), maxSource)
 	}
-	source, err = controlWhitespace(source)
+	gonjas, err := controlWhitespace(source)
 	if err != nil {
 		return nil, err
 	}
@@ -84,66 +86,16 @@ func New(source string, options Options) (t *Template, err error) {
 	environment := &exec.Environment{
 		Filters: f.filters(), ControlStructures: structures, Tests: tests, Methods: f.methods(), Context: exec.EmptyContext(),
 	}
-	parsed, err := exec.NewTemplate("chat_template", config.New(), oneTemplate{source}, environment)
+	parsed, err := exec.NewTemplate("chat_template", config.New(), oneTemplate{gonjas}, environment)
 	if err != nil {
 		return nil, fmt.Errorf("chat template: %w", lastCause(err))
 	}
-	return &Template{
+	t = &Template{
 		parsed:  parsed,
 		special: maps.Clone(options.Special),
 		finder:  f,
-	}, nil
-}
-
-// Load reads the chat template of a model directory, chat_template.jinja or the
-// chat_template of tokenizer_config.json (a string, or a list of which the one
-// named "default" counts), and its special tokens. Errors name the file.
-func Load(dir string, controlTokens []string) (*Template, error) {
-	path := filepath.Join(dir, "tokenizer_config.json")
-	file, err := readTokenizerConfig(path)
-	if err != nil {
-		return nil, err
 	}
-	var source string
-	jinja := filepath.Join(dir, "chat_template.jinja")
-	switch text, err := regular.ReadFile(jinja, maxFile); {
-	case err == nil:
-		source, path = string(text), jinja
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("chat template: %w", err)
-	default:
-		if source, err = file.templateSource(path); err != nil {
-			return nil, err
-		}
-	}
-	if source == "" {
-		return nil, fmt.Errorf("%s: %w", dir, ErrNoTemplate)
-	}
-	t, err := New(source, Options{Special: file.special, ControlTokens: controlTokens})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return t, nil
-}
-
-// LoadConfig is Load for the contents of a tokenizer_config.json; name is for
-// messages.
-func LoadConfig(name string, data []byte, controlTokens []string) (*Template, error) {
-	file, err := parseTokenizerConfig(name, data)
-	if err != nil {
-		return nil, err
-	}
-	source, err := file.templateSource(name)
-	if err != nil {
-		return nil, err
-	}
-	if source == "" {
-		return nil, fmt.Errorf("%s: %w", name, ErrNoTemplate)
-	}
-	t, err := New(source, Options{Special: file.special, ControlTokens: controlTokens})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
+	t.form = t.findForm(source)
 	return t, nil
 }
 
@@ -156,6 +108,13 @@ func (t *Template) Render(in Input) (Prompt, error) {
 	variables, err := t.variables(in)
 	if err != nil {
 		return Prompt{}, err
+	}
+	switch {
+	case variables["tools"] == nil:
+	case t.toolsErr != nil:
+		return Prompt{}, t.toolsErr
+	case t.tools != nil:
+		return t.tools.Render(in)
 	}
 	now := time.Now() // one clock for both renders
 	spelled := false
@@ -198,15 +157,12 @@ func (t *Template) variables(in Input) (map[string]any, error) {
 		}
 		variables[name] = value
 	}
-	messages, err := parseMessages(in.Messages, in.ParseArguments)
+	messages, err := parseMessages(in.Messages, t.form, in.ParseArguments)
 	if err != nil {
 		return nil, err
 	}
 	if in.ContinueFinalMessage {
-		final := messages[len(messages)-1].(*object)
-		content, _ := final.get("content")
-		text, _ := content.(string)
-		final.set("content", text+t.finder.end)
+		endContent(messages[len(messages)-1].(*object), t.finder.end)
 	}
 	variables["messages"] = messages
 	if variables["tools"], err = parseTools(in.Tools); err != nil {

@@ -23,6 +23,7 @@ type dumper struct {
 	indent        *string // nil: one line
 	sortKeys      bool
 	ensureASCII   bool
+	python        bool // as Python's repr writes them, not JSON
 }
 
 func (d *dumper) value(v *exec.Value, depth int) error {
@@ -36,6 +37,12 @@ func (d *dumper) value(v *exec.Value, depth int) error {
 	switch {
 	case v.IsError():
 		return errors.New(v.Error())
+	case d.python && v.IsNil():
+		d.out.WriteString("Undefined")
+	case d.python && v.IsString():
+		d.out.WriteString(pythonString(v.String()))
+	case d.python && !isContainer(v):
+		d.out.WriteString(v.String())
 	case v.IsNil() || isNone(v):
 		d.out.WriteString("null")
 	case v.IsBool():
@@ -76,7 +83,13 @@ func (d *dumper) dict(v *exec.Value, depth int) error {
 	d.out.WriteByte('{')
 	for i, pair := range pairs {
 		d.separate(i, depth)
-		d.string(pair.Key.String())
+		if d.python {
+			if err := d.value(pair.Key, depth+1); err != nil {
+				return err
+			}
+		} else {
+			d.string(pair.Key.String())
+		}
 		d.out.WriteString(d.keySeparator)
 		if err := d.value(pair.Value, depth+1); err != nil {
 			return err

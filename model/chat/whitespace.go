@@ -3,10 +3,11 @@ package chat
 import (
 	"fmt"
 	"strings"
-	"unicode"
 )
 
 const whiteSpace = " \t\r\n\f\v"
+
+var newlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
 // controlWhitespace applies Jinja's trim_blocks and lstrip_blocks to a source:
 // the newline behind a block or comment goes, and so does the white space before
@@ -14,12 +15,13 @@ const whiteSpace = " \t\r\n\f\v"
 // but strips before every block, which joins the words of
 // "{{ word }} {% endfor %}". What {%- and -%} strip is left to gonja.
 //
-// It also lets tags say none for None, and refuses one with more than maxOperators, for gonja parses and
-// evaluates expressions by recursion.
+// It also ends lines as Jinja does, with \n alone, has gonjaTag spell each tag, and
+// refuses one with more than maxOperators, for gonja parses and evaluates expressions
+// by recursion.
 func controlWhitespace(source string) (string, error) {
 	var out strings.Builder
-	text := source // what is not yet copied
-	raw := false   // behind {% raw %}: only {% endraw %} ends it
+	text := newlines.Replace(source) // what is not yet copied
+	raw := false                     // behind {% raw %}: only {% endraw %} ends it
 	lineStart := true
 	for {
 		at := nextTag(text, raw)
@@ -30,10 +32,10 @@ func controlWhitespace(source string) (string, error) {
 		length, operators := scanTag(text[at:])
 		data, tag := text[:at], text[at:at+length]
 		text = text[at+len(tag):]
-		tag = lowerNone(tag)
 		if operators > maxOperators {
 			return "", fmt.Errorf("chat template: a tag with more than %d operators and brackets: %.40q…", maxOperators, tag)
 		}
+		tag = gonjaTag(tag)
 		if tag[:2] == "{{" {
 			out.WriteString(data + tag)
 			lineStart = false
@@ -109,31 +111,6 @@ func scanTag(text string) (length, operators int) {
 		}
 	}
 	return len(text), operators
-}
-
-// lowerNone spells None in a tag as none, which is a variable of ours; gonja's None
-// is what is undefined.
-func lowerNone(tag string) string {
-	if tag[1] == '#' || !strings.Contains(tag, "None") {
-		return tag
-	}
-	text := []byte(tag)
-	isWord := func(at int) bool {
-		return at < len(tag) && (tag[at] == '_' || tag[at] >= 0x80 || unicode.IsLetter(rune(tag[at])) || unicode.IsDigit(rune(tag[at])))
-	}
-	for at := 2; at < len(tag); at++ {
-		switch c := tag[at]; {
-		case c == '"' || c == '\'':
-			for at++; at < len(tag) && tag[at] != c; at++ {
-				if tag[at] == '\\' {
-					at++
-				}
-			}
-		case !isWord(at-1) && strings.HasPrefix(tag[at:], "None") && !isWord(at+len("None")):
-			text[at] = 'n'
-		}
-	}
-	return string(text)
 }
 
 // cut removes a plus sign at a place of a tag.
