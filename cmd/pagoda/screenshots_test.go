@@ -221,6 +221,7 @@ func TestScreenshots(t *testing.T) {
 	b.blur()
 	b.shoot("page-desktop")
 	b.testSteps()
+	b.testRows()
 	b.testInspector()
 	b.shoot("page-inspector")
 
@@ -340,6 +341,23 @@ func (b *browser) testBlocks() {
 func (b *browser) testSteps() {
 	b.run(chromedp.Focus(chromedp.ID("steps-chart")), chromedp.KeyEvent(kb.ArrowLeft), chromedp.KeyEvent(kb.ArrowLeft))
 	require.Regexp(b.t, `Step [\d,]+ · .*running.*(decode|prefill) \d+`, eval[string](b, `document.querySelector("#step-detail").textContent`))
+}
+
+// testRows: a row is the same element after a frame, none moves while one is pressed,
+// and the focus returns to the one that was chosen.
+func (b *browser) testRows() {
+	eval[any](b, `frames = 0; new MutationObserver(() => frames++).observe(document.querySelector("#blocks-map"), { attributeFilter: ["aria-label"] });
+		rows = document.querySelector("#request-rows"); chosen = rows.querySelector("button"); row = chosen.closest("tr");
+		row.dispatchEvent(new PointerEvent("pointerdown", { bubbles: true })); before = [...rows.children]; null`)
+	b.until(`frames >= 3`)
+	require.True(b.t, eval[bool](b, `before.length === rows.children.length && before.every((tr, i) => tr === rows.children[i])`), "no row moves under a finger")
+	eval[any](b, `row.dispatchEvent(new PointerEvent("pointerup", { bubbles: true })); chosen.focus(); frames = 0; null`)
+	b.until(`frames >= 3`)
+	require.True(b.t, eval[bool](b, `chosen.isConnected && chosen.closest("tr") === row && document.activeElement === chosen`), "it is the same row")
+	eval[any](b, `chosen.click(); frames = 0; null`)
+	b.until(`frames >= 3 && document.querySelector("#inspected .facts") !== null`)
+	b.run(chromedp.Click(chromedp.ID("inspector-close")))
+	require.True(b.t, eval[bool](b, `document.activeElement === chosen`), "the focus returns")
 }
 
 // testInspector opens the first answer of the chat.

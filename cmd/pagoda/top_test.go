@@ -3,11 +3,16 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -97,14 +102,14 @@ func TestTopFits(t *testing.T) {
 	require.NoError(t, v.apply([]byte(fixedFrames()[0])))
 	for _, blocks := range []int{0, 1, 160, 30_000} {
 		v.frame.Stats.BlocksShown = blocks
-		for _, size := range [][2]int{{80, 24}, {40, 10}, {200, 60}, {61, 3}, {80, 1}} {
+		for _, size := range [][2]int{{80, 24}, {40, 10}, {200, 60}, {61, 3}, {80, 1}, {30, 8}, {20, 5}, {3, 9}, {0, 2}} {
 			plain := v.lines(size[0], size[1], false)
 			coloured := v.lines(size[0], size[1], true)
 			require.LessOrEqual(t, len(plain), size[1])
 			require.Len(t, coloured, len(plain))
 			for i, line := range coloured {
 				bare := escapes.ReplaceAllString(line, "")
-				require.LessOrEqual(t, runes(bare), size[0], "%v: %q", size, bare)
+				require.LessOrEqual(t, runes(bare), max(size[0], 1), "%v: %q", size, bare)
 				require.NotContains(t, bare, "\x1b")
 				require.Equal(t, runes(plain[i]), runes(bare))
 			}
@@ -112,6 +117,41 @@ func TestTopFits(t *testing.T) {
 	}
 	v.frame.Stats.BlocksShown = 30_000
 	require.Contains(t, strings.Join(v.lines(80, 24, false), "\n"), "a cell is 63 blocks")
+}
+
+// TestTopFollows: what is shown gets old while no frame comes, and is drawn again when
+// the screen changes.
+func TestTopFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stream, server := io.Pipe()
+		defer server.Close()
+		resized, ended := make(chan os.Signal), make(chan error, 1)
+		drawn, titles := 0, ""
+		go func() {
+			ended <- follow(t.Context(), stream, resized, func(v *topView) error {
+				drawn++
+				titles = v.lines(80, 24, false)[0]
+				return nil
+			})
+		}()
+		synctest.Wait()
+		require.Zero(t, drawn, "nothing has come")
+		for _, frame := range fixedFrames() {
+			fmt.Fprintf(server, "data: %s\n\n", frame)
+		}
+		synctest.Wait()
+		require.Equal(t, 2, drawn)
+		require.Contains(t, titles, " 6.0 tok/s")
+		resized <- syscall.SIGWINCH
+		synctest.Wait()
+		require.Equal(t, 3, drawn)
+		time.Sleep(3500 * time.Millisecond) // of the bubble's clock
+		synctest.Wait()
+		require.Equal(t, 6, drawn)
+		require.Contains(t, titles, " 0.0 tok/s", "the steps are over")
+		server.Close()
+		require.NoError(t, <-ended)
+	})
 }
 
 // TestTopCommand: once into a pipe, as JSON, and what goes wrong.

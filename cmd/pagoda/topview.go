@@ -42,8 +42,10 @@ func (p painter) bold(text string) string {
 // lines is the view on a screen of this size: no line is wider, and there are no
 // more of them.
 func (v *topView) lines(width, height int, colours bool) []string {
-	p := painter(colours)
-	width = max(width, 40)
+	const narrow = 40
+	screen := max(width, 1)
+	p := painter(colours && screen >= narrow)
+	width = max(screen, narrow) // and cut at the end
 	s := &v.frame.Stats
 	out := []string{v.title(p, width), v.queue(p, width), v.bar(p, "KV blocks", s.BlocksUsed, s.BlocksTotal, width,
 		fmt.Sprintf("%d cached  %d free", s.BlocksCached, s.BlocksFree))}
@@ -51,12 +53,18 @@ func (v *topView) lines(width, height int, colours bool) []string {
 		out = append(out, v.bar(p, "swap pool", s.HostUsed, s.HostTotal, width, fmt.Sprintf("%d swapped out", s.Swapped)))
 	}
 	out = append(out, v.sharing(width), "")
-	out = append(out, v.blockMap(p, width, min(max(height/4, 2), 16))...)
+	out = append(out, v.blockMap(p, screen, min(max(height/4, 2), 16))...)
 	out = append(out, "")
 	out = append(out, v.decision(p, width, 4)...)
 	out = append(out, "")
 	out = append(out, v.table(p, width, height-len(out))...)
-	return out[:min(height, len(out))]
+	out = out[:min(height, len(out))]
+	if screen < narrow {
+		for i, line := range out {
+			out[i] = clip(line, screen)
+		}
+	}
+	return out
 }
 
 func (v *topView) title(p painter, width int) string {
@@ -173,7 +181,7 @@ func (v *topView) decision(p painter, width, most int) []string {
 		if len(st.Why) < 2 {
 			continue
 		}
-		ago := time.Duration(float64(v.frame.NowMs)-st.AtMs) * time.Millisecond
+		ago := time.Duration(v.nowMs()-st.AtMs) * time.Millisecond
 		out = []string{clip(fmt.Sprintf("step %d, %s ago: %d prefill, %d decode, %d waiting", st.Step, shortDuration(max(ago, 0)), st.Prefill, st.Decodes, st.Waiting), width)}
 		for _, why := range st.Why {
 			out = append(out, "  "+clip(clean(why), width-2))
@@ -218,15 +226,15 @@ func (v *topView) table(p painter, width, rows int) []string {
 // perSecond is the rate of something over the last two seconds of steps.
 func (v *topView) perSecond(of func(*server.FrameStep) int) float64 {
 	const window = 2000.0 // milliseconds
-	since := float64(v.frame.NowMs) - window
-	sum, oldest := 0, float64(v.frame.NowMs)
+	now := v.nowMs()
+	sum, oldest, since := 0, now, now-window
 	for i := len(v.steps) - 1; i >= 0 && v.steps[i].AtMs > since; i-- {
 		sum += of(&v.steps[i])
 		oldest = v.steps[i].AtMs
 	}
 	span := window
 	if len(v.steps) > 0 && oldest == v.steps[0].AtMs { // what came before is not known
-		span = min(window, max(float64(v.frame.NowMs)-oldest, 100))
+		span = min(window, max(now-oldest, 100))
 	}
 	return 1000 * float64(sum) / span
 }

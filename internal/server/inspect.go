@@ -88,7 +88,7 @@ type likelyID struct {
 	logprob float32
 }
 
-// add keeps a request that was submitted; it forgets the oldest.
+// add keeps a request that was submitted; another is forgotten for it.
 func (in *inspector) add(g *generation) {
 	if in == nil {
 		return
@@ -120,9 +120,24 @@ func (in *inspector) add(g *generation) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if len(in.kept) == keptRequests {
-		in.kept = slices.Delete(in.kept, 0, 1)
+		i := in.leastMissed()
+		in.kept = slices.Delete(in.kept, i, i+1)
 	}
 	in.kept = append(in.kept, q)
+}
+
+// leastMissed is the oldest that has ended. While none has, it is the newest: those
+// that came first run first, and what runs is looked at.
+func (in *inspector) leastMissed() int {
+	if i := slices.IndexFunc(in.kept, (*inspection).ended); i >= 0 {
+		return i
+	}
+	return len(in.kept) - 1
+}
+
+// ended says that no choice runs or waits.
+func (q *inspection) ended() bool {
+	return len(q.choices) > 0 && !slices.ContainsFunc(q.choices, func(c *inspectedChoice) bool { return c.finish == engine.FinishNone })
 }
 
 // token keeps what an event brought.

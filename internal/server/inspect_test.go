@@ -43,6 +43,7 @@ func TestInspector(t *testing.T) {
 		step(4+n, 4*time.Second, scheduler.Record{Scheduled: ran(36+int(n), 1), Decodes: 1})
 	}
 	step(8, 5*time.Second, scheduler.Record{Decisions: []engine.Decision{{Means: scheduler.BySwap, Seq: 9, For: 7}, {Means: scheduler.BySwap, Seq: 7, For: 9}}})
+	step(12, 6*time.Second, scheduler.Record{Admitted: []scheduler.RecordAdmission{{ID: 7, How: scheduler.SwappedIn}}})
 	explain := func(r *engine.StepRecord) []string {
 		return []string{"", fmt.Sprintf("%d admitted, %d preempted", len(r.Admitted), len(r.Decisions))}
 	}
@@ -79,12 +80,17 @@ func TestInspector(t *testing.T) {
 		life = append(life, fmt.Sprintf("%s %d–%d %d %s", e.Kind, e.From, e.To, e.Tokens, e.Text))
 	}
 	require.Equal(t, []string{
-		"wait 1–2 0 kv blocks", "admit 3–3 0 1 admitted, 0 preempted", "prefill 3–3 20 [16,36)",
-		"decode 4–7 4 ", "preempt 8–8 0 0 admitted, 1 preempted",
+		"wait 0–0 0 ", "wait 1–2 0 kv blocks", "admit 3–3 0 1 admitted, 0 preempted", "prefill 3–3 20 [16,36)",
+		"decode 4–7 4 ", "preempt 8–8 0 0 admitted, 1 preempted", "wait 0–0 0 ", "admit 12–12 0 1 admitted, 0 preempted",
 	}, life)
 	require.False(t, out.LifeCut)
-	require.GreaterOrEqual(t, out.Life[0].FromMs, ms(time.Second-answered.Sub(began)), "since the request arrived")
-	require.LessOrEqual(t, out.Life[0].FromMs, ms(time.Second-sent.Sub(began)))
+	require.GreaterOrEqual(t, out.Life[1].FromMs, ms(time.Second-answered.Sub(began)), "since the request arrived")
+	require.LessOrEqual(t, out.Life[1].FromMs, ms(time.Second-sent.Sub(began)))
+	require.Equal(t, got.EncodeMs, out.Life[0].FromMs, "it waits from the beginning, also behind others")
+	for _, i := range []int{0, 1, 6} {
+		require.Equal(t, out.Life[i+1].FromMs, out.Life[i].ToMs, "a wait lasts until what comes next")
+	}
+	require.Equal(t, out.Life[5].FromMs, out.Life[6].FromMs, "and begins with the preemption")
 
 	f.steps = f.steps[4:] // the ring went on
 	got = decode[shownDetail](t, do(h, "GET", "/ui/api/requests/"+id, "").Body.String())
@@ -161,6 +167,36 @@ func TestInspectorWhileItRuns(t *testing.T) {
 	require.Equal(t, []any{1, ""}, []any{one().Output, one().Finish})
 	r.Body.Close()
 	eventually(t, "it is told as aborted", func() bool { return one().Finish == "abort" })
+}
+
+// TestInspectorForgetsWhatEnded: what runs stays, and the one that came last is kept.
+func TestInspectorForgetsWhatEnded(t *testing.T) {
+	in := &inspector{}
+	send := func(id string) *inspectedChoice {
+		c := &choice{}
+		in.add(&generation{id: id, r: &request{}, choices: []*choice{c}})
+		return c.inspected
+	}
+	ids := func() (ids []string) {
+		for _, q := range in.kept {
+			ids = append(ids, q.id)
+		}
+		return ids
+	}
+	first, second := send("first"), send("second")
+	for i := range keptRequests {
+		send(fmt.Sprint(i))
+	}
+	kept := ids()
+	require.Len(t, kept, keptRequests)
+	require.Equal(t, []string{"first", "second", "0"}, kept[:3])
+	require.Equal(t, fmt.Sprint(keptRequests-1), kept[keptRequests-1])
+	second.end(engine.FinishStop, 0)
+	send("last")
+	require.Equal(t, append([]string{"first"}, kept[2:]...), ids()[:keptRequests-1], "what ended goes first")
+	first.end(engine.FinishStop, 0)
+	send("more")
+	require.Equal(t, "0", ids()[0])
 }
 
 // TestInspectorBeginsWithEveryRoute: all routes that generate are kept.

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -76,6 +75,7 @@ type shownChoice struct {
 	LifeCut     bool         `json:"life_cut,omitempty"` // its first steps are no longer kept
 
 	began    time.Time
+	readyMs  float64 // when it joined the queue, since began
 	sequence engine.SequenceID
 }
 
@@ -85,10 +85,9 @@ func (s *Server) line(q *inspection) shownRequest {
 	for _, n := range q.tokens {
 		l.Prompt += n
 	}
-	running := len(q.choices) == 0
 	for i, c := range q.choices {
 		l.Output += c.total
-		if running = running || c.finish == engine.FinishNone; i == 0 {
+		if i == 0 {
 			l.Cached, l.Finish = c.cached, string(c.finish)
 			if c.total > 0 {
 				l.TTFTMs = ms(c.first.Sub(q.began))
@@ -96,7 +95,7 @@ func (s *Server) line(q *inspection) shownRequest {
 		}
 		l.TookMs = max(l.TookMs, ms(c.last.Sub(q.began)))
 	}
-	if running {
+	if !q.ended() {
 		l.Finish, l.TookMs = "", 0
 	}
 	return l
@@ -123,7 +122,7 @@ func (s *Server) handleInspected(w http.ResponseWriter, req *http.Request) {
 	})
 	if found == nil {
 		s.writeError(w, &apiError{status: http.StatusNotFound, kind: typeInvalidRequest,
-			message: fmt.Sprintf("no such request is kept; the last %d are", keptRequests)})
+			message: fmt.Sprintf("no such request is kept; at most %d are", keptRequests)})
 		return
 	}
 	for i := range found.ChoiceList {
@@ -131,8 +130,7 @@ func (s *Server) handleInspected(w http.ResponseWriter, req *http.Request) {
 		if c.sequence == 0 {
 			continue
 		}
-		var err error
-		if c.Life, c.LifeCut, err = s.lifeOf(req.Context(), c.sequence, c.began); err != nil {
+		if err := s.tellLife(req.Context(), c); err != nil {
 			s.writeError(w, s.mapError(err, ""))
 			return
 		}
@@ -156,7 +154,7 @@ func (s *Server) detail(q *inspection) *shownDetail {
 	for _, c := range q.choices {
 		out := shownChoice{
 			Sequence: int64(c.sequence), Finish: string(c.finish), Preemptions: c.preemptions, Total: c.total,
-			Tokens: make([]shownToken, len(c.tokens)), Life: []lifeEvent{}, began: q.began, sequence: c.sequence,
+			Tokens: make([]shownToken, len(c.tokens)), Life: []lifeEvent{}, began: q.began, readyMs: ms(q.ready.Sub(q.began)), sequence: c.sequence,
 		}
 		if c.total > 0 {
 			out.QueueMs, out.TTFTMs, out.TookMs = ms(c.admitted.Sub(q.ready)), ms(c.first.Sub(q.began)), ms(c.last.Sub(q.began))
@@ -193,80 +191,6 @@ func (s *Server) shownToken(id int32) shownToken {
 		t.Text = escaped.String()
 	}
 	return t
-}
-
-// lifeEvent is what happened to a sequence in one step or in several alike.
-type lifeEvent struct {
-	Kind   string  `json:"kind"` // wait, admit, prefill, decode, preempt or sit
-	From   int64   `json:"from"` // steps, both included
-	To     int64   `json:"to"`
-	FromMs float64 `json:"from_ms"` // since the request arrived
-	ToMs   float64 `json:"to_ms"`
-	Tokens int     `json:"tokens,omitempty"`
-	Text   string  `json:"text"`
-}
-
-// lifeOf tells a sequence's life from the records of its steps.
-func (s *Server) lifeOf(ctx context.Context, id engine.SequenceID, began time.Time) (life []lifeEvent, cut bool, err error) {
-	records, err := s.engine.StepsOf(ctx, id, mostSteps)
-	if err != nil {
-		return nil, false, err
-	}
-	life = []lifeEvent{}
-	admitted := false
-	for i := range records {
-		for _, e := range s.happened(&records[i], id) {
-			e.From, e.To = records[i].Step, records[i].Step
-			e.FromMs = ms(records[i].Start.Sub(began))
-			if e.ToMs = e.FromMs; e.Tokens > 0 {
-				e.ToMs += ms(records[i].Device)
-			}
-			admitted = admitted || e.Kind == "admit"
-			cut = cut || !admitted && (e.Kind == "decode" || e.Kind == "prefill")
-			if n := len(life) - 1; n >= 0 && life[n].Kind == e.Kind && (e.Kind == "decode" || life[n].Text == e.Text && e.Kind != "prefill") {
-				life[n].To, life[n].ToMs = e.To, e.ToMs
-				life[n].Tokens += e.Tokens
-				continue
-			}
-			life = append(life, e)
-		}
-	}
-	return life[max(0, len(life)-mostLifeEvents):], cut || len(life) > mostLifeEvents, nil
-}
-
-// happened is what one record says of a sequence.
-func (s *Server) happened(r *engine.StepRecord, id engine.SequenceID) []lifeEvent {
-	var out []lifeEvent
-	for _, d := range r.Decisions {
-		only := engine.StepRecord{}
-		only.Decisions = []engine.Decision{d}
-		if d.Seq != id {
-			continue
-		}
-		kind := "preempt"
-		if d.Means == "wait" {
-			kind = "sit"
-		}
-		out = append(out, lifeEvent{Kind: kind, Text: s.reason(&only)})
-	}
-	for _, a := range r.Admitted {
-		if a.ID == id {
-			only := engine.StepRecord{}
-			only.Admitted = append(only.Admitted, a)
-			out = append(out, lifeEvent{Kind: "admit", Text: s.reason(&only)})
-		}
-	}
-	for i, part := range r.Scheduled {
-		if i < r.Decodes {
-			out = append(out, lifeEvent{Kind: "decode", Tokens: part.Tokens})
-		} else {
-			out = append(out, lifeEvent{Kind: "prefill", Tokens: part.Tokens, Text: fmt.Sprintf("[%d,%d)", part.Start, part.Start+part.Tokens)})
-		}
-	}
-	if r.Head == id && r.WaitReason != "" {
-		out = append(out, lifeEvent{Kind: "wait", Text: string(r.WaitReason)})
-	}
-	return out
 }
 
 // reason is the sentence of a record that has one reason.

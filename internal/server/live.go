@@ -149,7 +149,8 @@ func (v *live) show(o engine.Observation) engine.Observation {
 	}
 	blocks := changedBlocks(nil, v.seen.Blocks, o.Blocks)
 	if v.frame != nil && len(fresh) == 0 && len(blocks) == 0 && o.Stats == v.seen.Stats && slices.Equal(o.Requests, v.seen.Requests) {
-		return o // nothing to tell
+		v.seen.Now, v.seen.Time, v.full = o.Now, o.Time, nil // who comes now gets the clock of now
+		return o                                             // nothing to tell
 	}
 	v.steps = append(v.steps, fresh...)
 	v.steps = slices.Delete(v.steps, 0, max(0, len(v.steps)-shownSteps))

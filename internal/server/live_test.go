@@ -161,6 +161,13 @@ func TestStream(t *testing.T) {
 	require.Equal(t, third.Seq, late.Seq)
 	require.Len(t, late.Steps, 3)
 	require.Len(t, late.Blocks, 2)
+
+	g.change(func(o *engine.Observation) { o.Now, o.Time = 65*time.Second, time.Unix(160, 0) })
+	looks = g.looks.Load()
+	eventually(t, "looks that see an idle engine", func() bool { return g.looks.Load() > looks+1 })
+	idle := s.view(t).frame()
+	require.Equal(t, late.Seq, idle.Seq)
+	require.Equal(t, int64(65_000), idle.NowMs, "the clock goes on")
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	require.Equal(t, shownBlocks, g.blocks)

@@ -14,6 +14,7 @@ let total = 0;
 let chosen = 0; // block under the pointer or the keyboard's cursor; 0 = none
 let lit = 0; // sequence whose blocks stand out; 0 = all
 let pinned = 0; // the same from outside, of a request under the pointer
+let written = ''; // what detail says
 let colours = {};
 
 const block = (id) => state.blocks[id] || free(id);
@@ -32,7 +33,7 @@ function layout() {
   canvas.style.height = `${height}px`;
   c = fit(canvas, width, height);
   colours = Object.fromEntries(['cached', 'free', 'flight', 'panel', 'text'].map((n) => [n, theme(`--${n}`)]));
-  for (let id = 1; id <= total; id++) draw(id);
+  drawAll();
 }
 
 const place = (id) => [((id - 1) % columns) * pitch, Math.floor((id - 1) / columns) * pitch];
@@ -95,12 +96,20 @@ function hatch(x, y, size, owners) {
   c.restore();
 }
 
-function describe() {
+// describe writes what the chosen block is; only a choice is read aloud.
+function describe(aloud) {
+  const [name, text] = words();
+  if (name + text === written) return;
+  written = name + text;
+  detail.ariaLive = aloud ? 'polite' : 'off';
+  detail.replaceChildren(name ? el('b', {}, name) : '', text);
+}
+
+function words() {
   const s = state.stats;
   if (!chosen || chosen > total) {
     const ids = s && s.blocks_total > total ? `The first ${count(total)} of ${count(s.blocks_total)} blocks. ` : '';
-    detail.replaceChildren(s ? `${ids}${plural(state.info.block_size, 'token')} a block. ${hint('one')}` : '');
-    return;
+    return ['', s ? `${ids}${plural(state.info.block_size, 'token')} a block. ${hint('one')}` : ''];
   }
   const [id, kind, refs, tokens, hash, taken, touched, ...owners] = block(chosen);
   const parts = [];
@@ -115,29 +124,39 @@ function describe() {
     parts.push(`content ${duration(Math.max(0, now() - taken))} old`);
     if (touched > taken) parts.push(`${kind === 'c' ? 'given up' : 'last joined or left'} ${duration(Math.max(0, now() - touched))} ago`);
   }
-  detail.replaceChildren(el('b', {}, `Block ${count(id)}`), ` ${parts.join(' · ')}`);
+  return [`Block ${count(id)}`, ` ${parts.join(' · ')}`];
+}
+
+function drawAll() {
+  for (let id = 1; id <= total; id++) draw(id);
+}
+
+// light makes the blocks of the chosen one's owner stand out, and says whether that
+// changed the map.
+function light() {
+  const owner = chosen ? block(chosen)[7] || 0 : 0;
+  if (owner === lit) return false;
+  lit = owner;
+  drawAll();
+  return true;
 }
 
 function choose(id) {
   if (id === chosen) return;
   const before = chosen;
   chosen = id;
-  const owner = id ? block(id)[7] || 0 : 0;
-  if (owner !== lit) {
-    lit = owner;
-    for (let i = 1; i <= total; i++) draw(i);
-  } else {
+  if (!light()) {
     if (before) draw(before);
     if (chosen) draw(chosen);
   }
-  describe();
+  describe(true);
 }
 
 // highlight makes one sequence's blocks stand out; 0 ends that.
 export function highlight(seq) {
   if (seq === pinned) return;
   pinned = seq;
-  for (let id = 1; id <= total; id++) draw(id);
+  drawAll();
 }
 
 const point = (e) => {
@@ -161,7 +180,7 @@ onFrame((frame, changed) => {
   const s = state.stats;
   canvas.setAttribute('aria-label', `Map of ${count(s.blocks_total)} KV blocks: ${count(s.blocks_used)} in use, ${count(s.blocks_shared)} of them shared, ${count(s.blocks_cached)} cached`);
   if (!changed || s.blocks_shown !== total || !c) layout();
-  else changed.forEach(draw);
+  else if (!light()) changed.forEach(draw);
   describe();
 });
 setInterval(() => chosen && describe(), 500);

@@ -17,9 +17,8 @@ export const onKeyNeeded = (f) => (needKey = f);
 function fields() {
   const out = {};
   for (const input of byId('sampling').querySelectorAll('input[type=number]')) {
-    if (input.value === '') continue;
     if (!input.validity.valid) throw new Error(`${input.labels[0].textContent.trim()}: ${input.validationMessage}`);
-    out[input.name] = Number(input.value);
+    if (input.value !== '') out[input.name] = Number(input.value);
   }
   if (byId('sampling').querySelector('[name=logprobs]').checked) Object.assign(out, { logprobs: true, top_logprobs: Math.min(5, state.info?.max_logprobs ?? 5) });
   return out;
@@ -49,6 +48,7 @@ const toEnd = () => (talk.scrollTop = talk.scrollHeight);
 class Answer {
   constructor(index, many) {
     this.node = turn('assistant running', many ? `${state.info?.model || 'Model'}, answer ${index + 1}` : state.info?.model || 'Model', '');
+    this.index = index;
     this.content = '';
     this.tokens = 0;
     this.began = performance.now();
@@ -76,7 +76,8 @@ class Answer {
     if (span > 0 && this.tokens > this.firstTokens) parts.push(`${rate((1000 * (this.tokens - this.firstTokens)) / span)} tok/s`);
     if (this.tokens) parts.push(`${count(this.tokens)} tokens`);
     const cached = this.usage?.prompt_tokens_details?.cached_tokens;
-    if (cached) parts.push(`${count(cached)} of ${count(this.usage.prompt_tokens)} prompt tokens cached`);
+    if (this.index > 0 && this.usage) parts.push('shares the prompt');
+    else if (cached) parts.push(`${count(cached)} of ${count(this.usage.prompt_tokens)} prompt tokens cached`);
     if (this.finish && this.finish !== 'stop') parts.push(this.finish === 'length' ? 'cut at the most tokens' : this.finish);
     this.node.meta.replaceChildren(parts.join(' · '));
     if (id) this.node.meta.append(parts.length ? ' · ' : '', el('button', { type: 'button', class: 'link', onclick: () => inspect(id) }, 'inspect'));
@@ -94,13 +95,15 @@ async function ask(text) {
     options = fields();
   } catch (err) {
     byId('sampling').open = true;
+    prompt.value = text;
     turn('assistant', 'Not sent', '').meta.append(el('span', { class: 'error', role: 'alert' }, err.message));
     toEnd();
     return;
   }
   talk.querySelector('.empty')?.remove();
   turn('user', 'You', text);
-  turns.push({ role: 'user', content: text });
+  const mine = turns; // "New chat" begins others
+  mine.push({ role: 'user', content: text });
   const many = (options.n || 1) > 1;
   const answers = Array.from({ length: options.n || 1 }, (_, i) => new Answer(i, many));
   toEnd();
@@ -128,8 +131,8 @@ async function ask(text) {
   }
   const follow = atEnd();
   answers.forEach((a) => a.end(id, error));
-  if (answers[0].content) turns.push({ role: 'assistant', content: answers[0].content });
-  else turns.pop(); // it can be asked again
+  if (answers[0].content) mine.push({ role: 'assistant', content: answers[0].content });
+  else mine.pop(); // it can be asked again
   if (follow) toEnd();
   running = null;
   button();
@@ -177,7 +180,13 @@ function greet() {
 async function defaults() {
   try {
     const given = (await (await call('server_info')).json()).request_defaults || {};
-    for (const input of byId('sampling').querySelectorAll('input[type=number]')) if (given[input.name]) input.placeholder = given[input.name];
+    for (const input of byId('sampling').querySelectorAll('input[type=number]')) {
+      const value = given[input.name];
+      if (!value) continue;
+      // "chat: as many as fit; completions: 16" is long for a field
+      input.placeholder = value.match(state.info?.chat ? /chat: ([^;]+)/ : /completions: (.+)/)?.[1] || value;
+      if (input.placeholder !== value) input.title = value;
+    }
   } catch {
     // the fields stay without
   }

@@ -12,14 +12,14 @@ const gauge = (name, below) => {
   dl.append(el('div', {}, el('dt', {}, name), value, below));
   return value;
 };
+const sub = (...children) => el('dd', { class: 'sub' }, ...children);
 const spark = el('canvas', { 'aria-hidden': 'true' });
-const sub = () => el('div', { class: 'sub' });
 const queueSub = sub();
 const stepSub = sub();
 const hitSub = sub();
 const sharedSub = sub();
 const preemptSub = sub();
-const generated = gauge('Generated', spark);
+const generated = gauge('Generated', sub(spark));
 const queue = gauge('Running', queueSub);
 const hits = gauge('Prefix hits', hitSub);
 const shared = gauge('Shared blocks', sharedSub);

@@ -11,7 +11,7 @@ const again = byId('inspector-again');
 let kept = []; // what the server keeps, the newest first
 let asked = 0;
 let waiting = null; // timer of the next request for the list
-let drawn = '';
+let asking = ''; // id of the request in the inspector
 
 // refresh asks for the list, at most twice a second.
 function refresh() {
@@ -29,8 +29,9 @@ function refresh() {
   }, Math.max(0, asked + 500 - performance.now()));
 }
 
-// lines puts what runs, and who else has sent it, before what has ended.
-function lines() {
+// listed puts what runs, and who else has sent it, before what waits and what has
+// ended.
+function listed() {
   const running = new Map();
   for (const q of state.requests) {
     const all = running.get(q.id) || [];
@@ -40,7 +41,9 @@ function lines() {
   const mine = kept.map((q) => ({ ...q, live: running.get(q.id) || [], known: true }));
   const ids = new Set(kept.map((q) => q.id));
   const others = [...running].filter(([id]) => !ids.has(id)).map(([id, live]) => ({ id, live, known: false, finish: '' }));
-  return [...others, ...mine.filter((q) => q.live.length), ...mine.filter((q) => !q.live.length)];
+  const all = [...others, ...mine];
+  for (const q of all) q.group = !q.live.length ? 'ended' : q.live.some((l) => l.status === 'running') ? 'running' : 'waiting';
+  return ['running', 'waiting', 'ended'].flatMap((group) => all.filter((q) => q.group === group));
 }
 
 function condition(q) {
@@ -51,54 +54,108 @@ function condition(q) {
   return states.join(', ');
 }
 
-function row(q) {
-  const sum = (name) => q.live.reduce((n, l) => n + l[name], 0);
-  const output = q.live.length ? sum('output') : q.output;
-  const prompt = q.known ? q.prompt : q.live[0].prompt;
-  const cached = q.live.length ? q.live[0].cached : q.cached;
-  const speed = !q.live.length && q.took_ms > q.ttft_ms && q.output > q.choices ? (1000 * (q.output - q.choices)) / (q.took_ms - q.ttft_ms) : 0;
-  const seq = q.live[0]?.seq || 0;
-  const chip = el('span', { class: 'chip' });
-  if (seq) chip.style.background = colour(seq);
-  const name = q.known ? q.subject || q.id : q.id;
-  return el(
-    'tr',
-    { onmouseenter: () => highlight(seq), onmouseleave: () => highlight(0) },
-    el('td', {}, chip, q.known ? el('button', { type: 'button', class: 'link', onclick: () => inspect(q.id), onfocus: () => highlight(seq), onblur: () => highlight(0), title: q.id, 'data-id': q.id }, name) : name),
-    el('td', {}, condition(q)),
-    el('td', { class: 'num' }, count(prompt)),
-    el('td', { class: 'num' }, count(cached || 0)),
-    el('td', { class: 'num' }, count(output)),
-    el('td', { class: 'num' }, q.ttft_ms ? duration(q.ttft_ms) : '–'),
-    el('td', { class: 'num' }, speed ? rate(speed) : '–'),
-  );
+const put = (node, text) => node.textContent !== text && (node.textContent = text);
+
+// Line is a row. It stays the same element for as long as its request is listed, and
+// stays where it is while nothing must pass it: a press of the mouse, the focus and
+// a reader outlive a frame.
+class Line {
+  constructor() {
+    this.chip = el('span', { class: 'chip' });
+    this.cells = Array.from({ length: 7 }, (_, i) => el('td', { class: i > 1 && 'num' }));
+    this.tr = el('tr', { onmouseenter: () => point(this), onmouseleave: () => point(null) }, ...this.cells);
+  }
+  show(q) {
+    const sum = (name) => q.live.reduce((n, l) => n + l[name], 0);
+    const speed = !q.live.length && q.took_ms > q.ttft_ms && q.output > q.choices ? (1000 * (q.output - q.choices)) / (q.took_ms - q.ttft_ms) : 0;
+    this.seq = q.live[0]?.seq || 0;
+    const shade = this.seq ? colour(this.seq) : '';
+    if (shade !== this.shade) this.chip.style.background = this.shade = shade;
+    if (q.known !== this.known) {
+      this.known = q.known;
+      this.name = q.known ? el('button', { type: 'button', class: 'link', onclick: () => inspect(q.id), onfocus: () => point(this), onblur: () => point(null), title: q.id, 'data-id': q.id }) : el('span');
+      this.cells[0].replaceChildren(this.chip, this.name);
+    }
+    put(this.name, (q.known && q.subject) || q.id);
+    const texts = [
+      condition(q),
+      count(q.known ? q.prompt : q.live[0].prompt),
+      count((q.live.length ? q.live[0].cached : q.cached) || 0),
+      count(q.live.length ? sum('output') : q.output),
+      q.ttft_ms ? duration(q.ttft_ms) : '–',
+      speed ? rate(speed) : '–',
+    ];
+    texts.forEach((text, i) => put(this.cells[i + 1], text));
+  }
+}
+
+const lines = new Map(); // by keyOf
+const keyOf = (q) => `${q.id} ${q.created || ''}`; // clients may use an id again
+let pointed = null; // the line whose blocks stand out
+let pressed = false; // no row moves under a finger
+
+function point(line) {
+  pointed = line;
+  highlight(line ? line.seq : 0);
 }
 
 function draw() {
-  const list = lines();
-  const text = JSON.stringify(list);
-  if (text === drawn) return;
-  drawn = text;
-  const focused = document.activeElement?.dataset?.id;
-  rows.replaceChildren(...list.map(row));
-  if (focused) rows.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  if (pressed) return;
+  const list = listed();
+  const focused = document.activeElement;
+  const keys = new Set(list.map(keyOf));
+  for (const [key, line] of lines) {
+    if (keys.has(key)) continue;
+    line.tr.remove();
+    lines.delete(key);
+    if (pointed === line) pointed = null;
+  }
+  for (const q of list) {
+    if (!lines.has(keyOf(q))) lines.set(keyOf(q), new Line());
+    const line = lines.get(keyOf(q));
+    line.show(q);
+    if (line.group !== q.group) line.tr.remove(); // it goes elsewhere, past the others
+    line.group = q.group;
+  }
+  let at = rows.firstElementChild;
+  for (const q of list) {
+    const { tr } = lines.get(keyOf(q));
+    if (tr === at) at = at.nextElementSibling;
+    else rows.insertBefore(tr, at);
+  }
+  if (focused !== document.activeElement && rows.contains(focused)) focused.focus({ preventScroll: true });
+  highlight(pointed ? pointed.seq : 0);
   const more = state.more ? `${count(state.more)} more not shown` : '';
-  note.textContent = list.length ? more || 'choose one to look inside' : 'none yet';
+  put(note, list.length ? more || 'choose one to look inside' : 'none yet');
+}
+
+rows.addEventListener('pointerdown', (e) => (pressed = e.button === 0));
+for (const end of ['pointerup', 'pointercancel']) {
+  addEventListener(end, () => {
+    if (pressed) setTimeout(() => ((pressed = false), draw()), 50); // after the click, which a touch brings a little later
+  });
 }
 
 const fact = (name, value, wide) => el('div', { class: wide && 'wide' }, el('dt', {}, name), el('dd', {}, value));
 
 // inspect opens the inspector on a request, by the id of its response.
 export async function inspect(id) {
+  asking = id;
   byId('inspected-title').textContent = id;
   body.replaceChildren(el('p', { class: 'muted' }, 'Loading'));
   if (!dialog.open) dialog.showModal();
-  const response = await call(`ui/api/requests/${encodeURIComponent(id)}`);
-  if (!response.ok) {
-    body.replaceChildren(el('p', { role: 'alert' }, await failure(response)));
-    return;
+  let found = null;
+  let error = 'The connection was lost.';
+  try {
+    const response = await call(`ui/api/requests/${encodeURIComponent(id)}`);
+    if (response.ok) found = await response.json();
+    else error = await failure(response);
+  } catch {
+    // that is what error says
   }
-  show(await response.json());
+  if (asking !== id) return; // another was chosen since
+  if (found) show(found);
+  else body.replaceChildren(el('p', { role: 'alert' }, error));
 }
 
 function show(q) {
@@ -147,7 +204,7 @@ const surprise = (p) => (p === undefined ? '' : p > Math.log(0.5) ? 'p1' : p > M
 function tokens(list, total) {
   const detail = el('div', { class: 'token-detail', 'aria-live': 'polite' });
   const spans = list.map((t, i) =>
-    el('span', { role: 'option', class: `token ${t.special ? 'special' : ''} ${surprise(t.logprob)}`, 'aria-selected': 'false', onpointerenter: () => choose(i), onclick: () => choose(i) }, visibleText(t)),
+    el('span', { role: 'option', class: `token ${t.special ? 'special' : ''} ${surprise(t.logprob)}`, 'aria-selected': 'false', 'aria-label': t.text.trim() === '' && quoted(t), onpointerenter: () => choose(i), onclick: () => choose(i) }, visibleText(t)),
   );
   let at = -1;
   function choose(i) {
@@ -195,8 +252,8 @@ function life(c) {
       const mark = el('i');
       mark.style.left = `${(100 * e.from_ms) / end}%`;
       mark.style.width = `${(100 * (e.to_ms - e.from_ms)) / end}%`;
-      const steps = e.from === e.to ? `step ${e.from}` : `steps ${e.from}–${e.to}`;
-      const text = { decode: plural(e.tokens, 'token'), prefill: `${plural(e.tokens, 'token')}, positions ${e.text}`, wait: `for ${e.text}` }[e.kind] || e.text;
+      const steps = !e.to ? '' : e.from === e.to ? `step ${e.from}` : `steps ${e.from}–${e.to}`;
+      const text = { decode: plural(e.tokens, 'token'), prefill: `${plural(e.tokens, 'token')}, positions ${e.text}`, wait: e.text && `because: ${e.text}` }[e.kind] || e.text;
       return el('li', { class: e.kind }, el('span', { class: 'muted' }, duration(e.from_ms)), el('span', {}, lifeNames[e.kind]), el('span', { class: 'track', 'aria-hidden': 'true' }, mark), el('span', {}, text, ' ', el('span', { class: 'muted' }, steps)));
     }),
   );
@@ -214,4 +271,4 @@ onFrame((frame) => {
   ids = now;
   draw();
 });
-onTheme(() => ((drawn = ''), draw()));
+onTheme(draw);

@@ -5,7 +5,7 @@ import { onFrame, state } from './stream.js';
 
 const canvas = byId('steps-chart');
 const detail = byId('step-detail');
-const gutter = 74;
+const gutter = 96;
 const width = 5; // of a column
 const lanes = [
   { name: 'prefill', of: (s) => s.prefill, top: 0, height: 52 },
@@ -69,13 +69,15 @@ function mark(c, x, name, round) {
   c.fill();
 }
 
-function describe() {
+// describe writes what the chosen step was; only a choice is read aloud.
+function describe(aloud) {
   const found = state.steps.find((s) => s.n === chosen);
   // Without a choice: the last step that had a reason to give.
   const s = found || state.steps.findLast((step) => step.why.length > 1);
   const text = s ? `${found ? '' : 'Last decision: '}step ${s.n}` : 'none';
   if (text === painted) return;
   painted = text;
+  detail.ariaLive = aloud ? 'polite' : 'off';
   if (!s) {
     detail.replaceChildren(hint('a step'));
     return;
@@ -99,7 +101,7 @@ function choose(n) {
   if (n === chosen) return;
   chosen = n;
   draw();
-  describe();
+  describe(true);
 }
 
 const point = (e) => {
