@@ -151,7 +151,7 @@ func (p *peers) report(took time.Duration) *Report {
 		r.Notes = append(r.Notes, fmt.Sprintf("Tokens and requests are a %dth of the protocol's (--shrink), so nothing stands beside the peer's figures.", p.o.Shrink))
 	}
 	if slices.ContainsFunc(p.rows, func(row *peerRow) bool {
-		return row.floor > 0 && len(row.runs) > 0 && row.against(row.floor).Median > 1
+		return row.part.name == "decode" && row.floor > 0 && len(row.runs) > 0 && row.against(row.floor).Median > 1
 	}) {
 		r.Notes = append(r.Notes, beyondFloor)
 	}

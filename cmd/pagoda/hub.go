@@ -76,7 +76,7 @@ func (f *hubFlags) client(env lookup, progress func(string, int64, int64), note 
 }
 
 // textFiles are what a model needs beside weights.
-var textFiles = []string{model.ConfigFile, model.GenerationConfigFile, tokenizerFile, tokenizerConfigFile, "chat_template.jinja"}
+var textFiles = []string{model.ConfigFile, model.GenerationConfigFile, tokenizerFile, tokenizerConfigFile, "chat_template.jinja", "additional_chat_templates/tool_use.jinja"}
 
 // modelFiles accepts what an engine reads, configFiles the same without
 // weights.

@@ -94,11 +94,11 @@ func (c cache) missing(commit string, files []string) []string {
 
 // link makes a file of the snapshot of a whole blob.
 func (c cache) link(commit string, r *remote) error {
-	dir := c.snapshotDir(commit)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	name := filepath.Join(c.snapshotDir(commit), r.name)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	name, target := filepath.Join(dir, r.name), filepath.Join("..", "..", "blobs", r.hash)
+	target := filepath.Join(strings.Repeat("../", 2+strings.Count(r.name, "/")), "blobs", r.hash)
 	err := os.Symlink(target, name)
 	if !errors.Is(err, fs.ErrExist) {
 		return err

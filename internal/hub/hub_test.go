@@ -60,7 +60,7 @@ func newFakeHub(t *testing.T) *fakeHub {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/models/Org/Tiny-Model/revision/{revision}", h.describe)
-	mux.HandleFunc("/Org/Tiny-Model/resolve/{commit}/{file}", h.resolve)
+	mux.HandleFunc("/Org/Tiny-Model/resolve/{commit}/{file...}", h.resolve)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Error-Message", "Repository not found")
 		w.WriteHeader(http.StatusUnauthorized) // as the real one has it
@@ -229,6 +229,18 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
+// TestFolder: a file in a folder is one of the snapshot.
+func TestFolder(t *testing.T) {
+	h, cache := newFakeHub(t), t.TempDir()
+	const name = "additional/tools.json"
+	h.files[name] = []byte("in a folder")
+	dir, err := newClient(t, h, cache, nil).Snapshot(t.Context(), testID, "", func(file string) bool { return wantModel(file) || file == name })
+	require.NoError(t, err)
+	text, err := os.ReadFile(filepath.Join(dir, name))
+	require.NoError(t, err)
+	require.Equal(t, "in a folder", string(text))
+}
+
 // TestInterrupted: a transfer that breaks goes on where it stopped, in the same
 // call as long as it gets on, else in the next one.
 func TestInterrupted(t *testing.T) {
@@ -352,7 +364,7 @@ func TestNoRoom(t *testing.T) {
 // TestHostileNames: what the hub names cannot leave the cache.
 func TestHostileNames(t *testing.T) {
 	h, cache := newFakeHub(t), t.TempDir()
-	h.extra = []string{"../../evil.json", "/etc/evil.json", "sub/evil.json", "..", ""}
+	h.extra = []string{"../../evil.json", "/etc/evil.json", "sub/../evil.json", "a/b/evil.json", "sub/", "/evil.json", "..", ""}
 	dir, err := newClient(t, h, cache, nil).Snapshot(t.Context(), testID, "", wantModel)
 	require.NoError(t, err)
 	h.requireWhole(t, dir)

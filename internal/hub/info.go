@@ -22,6 +22,12 @@ const maxInfoBytes = 8 << 20
 // the cache.
 var safeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,191}$`)
 
+// safePath says whether a file lies in the repository or in a folder of it, and may be called so.
+func safePath(file string) bool {
+	folder, name, in := strings.Cut(file, "/")
+	return safeName.MatchString(folder) && (!in || safeName.MatchString(name))
+}
+
 // request asks the hub; the caller closes the body.
 func (c *Client) request(ctx context.Context, method, address string, header http.Header) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, address, nil)
@@ -95,7 +101,7 @@ func (c *Client) info(ctx context.Context, id, revision string) (*hub.RepoInfo, 
 func wanted(info *hub.RepoInfo, want func(string) bool) []string {
 	var files []string
 	for _, f := range info.Siblings {
-		if f != nil && safeName.MatchString(f.Name) && want(f.Name) {
+		if f != nil && safePath(f.Name) && want(f.Name) {
 			files = append(files, f.Name)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 // tokenizerConfig is what chat needs of tokenizer_config.json.
 type tokenizerConfig struct {
-	template json.RawMessage // chat_template, read by templateSource where no other template is chosen
+	template json.RawMessage // chat_template, read by templateSources where no other template is chosen
 	special  map[string]string
 }
 

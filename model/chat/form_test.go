@@ -16,11 +16,12 @@ func TestContentForm(t *testing.T) {
 		"{% for m in messages %}{% if m.content is string %}{{ raise_exception('no') }}{% endif %}{{ m.content[0].text }}{% endfor %}": true,
 		"{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}{% endif %}{% endfor %}":   false,
 		"{% for m in messages %}{{ m.content }}{% endfor %}":                                                                           false,
-		"{{ messages[0].content | upper }}":                      false,
-		"{{ messages[0].content[:3] }}":                          false, // prints the list
-		"{{ messages[0].content[:3] | tojson }}":                 false,
-		"{{ raise_exception('always') }}":                        false,
-		"{{ messages[1].content[0].text }}{{ messages[1].x.y }}": false,
+		"{{ messages[0].content | upper }}":                               false,
+		"{{ messages[0].content[:3] }}":                                   false, // prints the list
+		"{{ messages[0].content[:3] | tojson }}":                          false,
+		"{% if not tools %}{{ raise_exception('no') }}{% endif %}" + loop: true,
+		"{{ raise_exception('always') }}":                                 false,
+		"{{ messages[1].content[0].text }}{{ messages[1].x.y }}":          false,
 		"": false,
 	} {
 		template, err := New(source, Options{})
@@ -65,6 +66,8 @@ func TestArgumentsForm(t *testing.T) {
 		"{% if c.function.arguments is mapping %}{{ c.function.arguments | tojson(indent=1) }}{% else %}{{ c.function.arguments }}{% endif %}": "{\n \"q\": \"it's \\n\",\n \"n\": null\n}",
 		"{{ c.function.arguments | tojson }}{% if c.function.arguments is string %}{{ raise_exception('no') }}{% endif %}":                     `{"q": "it's \n", "n": null}`,
 		"{% if c.function.arguments is not string %}{{ raise_exception('no') }}{% endif %}{{ c.function.arguments }}":                          `{"q": "it's \n", "n": null}`,
+		"{% if not tools %}{{ raise_exception('no') }}{% endif %}{{ '' + c.function.arguments }}":                                              `{"q": "it's \n", "n": null}`,
+		"{% if tools %}{{ '' + c.function.arguments }}{% endif %}":                                                                             `{"q": "it's \n", "n": null}`,
 	} {
 		template, err := New(head+source+tail, Options{})
 		require.NoError(t, err, source)
@@ -72,7 +75,7 @@ func TestArgumentsForm(t *testing.T) {
 			call := []any{map[string]any{"id": "1", "type": "function", "function": map[string]any{"name": "f", "arguments": arguments}}}
 			messages, err := json.Marshal([]any{map[string]any{"role": "assistant", "content": nil, "tool_calls": call}})
 			require.NoError(t, err)
-			prompt, err := template.Render(Input{Messages: messages, ParseArguments: true})
+			prompt, err := template.Render(Input{Messages: messages, Tools: json.RawMessage(probeTools), ParseArguments: true})
 			return prompt.Text, err
 		}
 		text, err := render(`{"q": "it's \n", "n": null}`)

@@ -91,6 +91,18 @@ func (f *finder) stringMethods() *exec.MethodSet[string] {
 		}
 		return strings.Replace(self, arguments.Args[0].String(), arguments.Args[1].String(), count), nil
 	}
+	lines := own["splitlines"]
+	own["splitlines"] = func(self string, value *exec.Value, arguments *exec.VarArgs) (any, error) {
+		out, err := lines(self, value, arguments)
+		if err != nil {
+			return nil, err
+		}
+		texts, of := list{}, exec.AsValue(out) // strings of a type of gonja's own
+		for i := range of.Len() {
+			texts = append(texts, of.Index(i).String())
+		}
+		return texts, nil
+	}
 	own["split"] = func(self string, _ *exec.Value, arguments *exec.VarArgs) (any, error) {
 		return f.split(self, arguments, false)
 	}

@@ -21,6 +21,7 @@ func TestPrint(t *testing.T) {
 		{"{{ ['\n'] if messages else ['\t'] }}{{ ['\n'] if x else ['\t'] }}{{ ['\n'] if messages }}{{ ['\n'] if x }}", `['\n']['\t']['\n']`},
 		{"{{ ['\n'] | string | length }}{{ ['\n'] | trim | length }}{{ 'x' | string }}{{ x | string | length }}", "66x0"},
 		{"{{ ['\n'] + messages[0].l[:1] }}", `['\n', 'a\\']`},
+		{`{{ "it's\nx".splitlines() }}{{ 'a\nb'.splitlines()[1] }}{{ ''.splitlines() | length }}`, `["it's", 'x']b0`},
 		{"{{- [1, 'if', {'else': 2}] -}}", "[1, 'if', {'else': 2}]"},
 		{"{{ not x }}{{ -1 }}{{ 1 in [1] }}{{ 'a' ~ 1 }}{{ 1 or 2 | length }}", "True-1Truea11"},
 	} {

@@ -60,6 +60,8 @@ func gonjaTag(tag string) string {
 			call := token == "(" && isOperand(last)
 			top.argument, begins = false, true
 			open = append(open, bracket{call: call, dict: call && last == "dict" && !slices.Contains(notDict, before)})
+		case (token == ")" || token == "]" || token == "}") && len(open) == 1:
+			return tag // closes nothing: gonja is to say so, of what the template has
 		case token == ")" || token == "]" || token == "}":
 			if token == "}" || top.call {
 				out = cutComma(out)

@@ -43,13 +43,13 @@ func TestTags(t *testing.T) {
 		require.NoError(t, err, "%q", c[0])
 		require.Equal(t, c[1], text, "%q", c[0])
 	}
-	for _, bad := range []string{"{{ range(,) }}", "{{ {,} }}", "{{ range(1,,) }}", "{{ {'a': 1,,} }}", "{{ dict(a=1, [2]) }}", "{{ dict(a=1 }}", "{{ 'a", "{{ ) }}"} {
+	for _, bad := range []string{"{{ range(,) }}", "{{ {,} }}", "{{ range(1,,) }}", "{{ {'a': 1,,} }}", "{{ dict(a=1, [2]) }}", "{{ dict(a=1 }}", "{{ 'a", "{{ ) }}", "{{ 'a') ~ ('b' }}"} {
 		_, err := render(bad, Input{})
 		require.Error(t, err, bad)
 	}
 }
 
-// TestLongTag: the time to spell a tag grows with its length.
+// TestLongTag: tags as long as a template may be are refused, as short ones are.
 func TestLongTag(t *testing.T) {
 	for _, part := range []string{")", ",}", " dict", "x=,", "\n", `\`, "'"} {
 		_, err := New("{{ dict("+strings.Repeat(part, (maxSource-20)/len(part)), Options{})
