@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -126,29 +127,30 @@ func TestTopFollows(t *testing.T) {
 		stream, server := io.Pipe()
 		defer server.Close()
 		resized, ended := make(chan os.Signal), make(chan error, 1)
-		drawn, titles := 0, ""
+		var drawn atomic.Int64
+		var title atomic.Value
 		go func() {
 			ended <- follow(t.Context(), stream, resized, func(v *topView) error {
-				drawn++
-				titles = v.lines(80, 24, false)[0]
+				drawn.Add(1)
+				title.Store(v.lines(80, 24, false)[0])
 				return nil
 			})
 		}()
 		synctest.Wait()
-		require.Zero(t, drawn, "nothing has come")
+		require.Zero(t, drawn.Load(), "nothing has come")
 		for _, frame := range fixedFrames() {
 			fmt.Fprintf(server, "data: %s\n\n", frame)
 		}
 		synctest.Wait()
-		require.Equal(t, 2, drawn)
-		require.Contains(t, titles, " 6.0 tok/s")
+		require.EqualValues(t, 2, drawn.Load())
+		require.Contains(t, title.Load(), " 6.0 tok/s")
 		resized <- syscall.SIGWINCH
 		synctest.Wait()
-		require.Equal(t, 3, drawn)
+		require.EqualValues(t, 3, drawn.Load())
 		time.Sleep(3500 * time.Millisecond) // of the bubble's clock
 		synctest.Wait()
-		require.Equal(t, 6, drawn)
-		require.Contains(t, titles, " 0.0 tok/s", "the steps are over")
+		require.EqualValues(t, 6, drawn.Load())
+		require.Contains(t, title.Load(), " 0.0 tok/s", "the steps are over")
 		server.Close()
 		require.NoError(t, <-ended)
 	})
