@@ -130,7 +130,7 @@ func (s *Server) mapError(err error, promptParam string) *apiError {
 // being stopped, or the client is gone, and then it is for the metrics and for one that has closed its half alone.
 func (s *Server) cancelled() *apiError {
 	if s.aborting.Load() {
-		return unavailable("engine_closed", "the engine has stopped", 60)
+		return s.mapError(engine.ErrClosed, "")
 	}
 	return &apiError{status: statusClientClosed, kind: typeInvalidRequest, message: "the client closed the connection before the answer was there"}
 }
