@@ -103,7 +103,7 @@ func (b *Backend) attention(layer int) {
 	if a.decode {
 		p := decodeParams{
 			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, tables: b.ws.batch.tables, plan: b.ws.decode.plan,
-			partials: b.ws.decode.partials, counters: b.ws.decode.counters, ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads),
+			partials: b.ws.decode.partials, ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads),
 			group: int32(shape.group()), grid: int32(decodes.Grid[0]), scale: shape.scale(),
 		}
 		b.launch(kernels.OpAttention, decodes, unsafe.Pointer(&p))

@@ -10,13 +10,11 @@
 // takes an equal run of it, so ragged batches balance to one tile
 // (attention_decode_plan finds the runs, once a step; with few units, or units of
 // much the same length, runs end where units do). A unit that no run cuts is
-// finished by its CTA; of one that is cut, each CTA leaves a partial state and
-// the last to arrive folds them in order. The one that begins a unit ends with it, and the
-// next CTA began with the rest: where that is there, it is folded into what the first has, which
-// leaves nothing. Two pieces of a CTA can be partial, the first and the last: slots 2·cta and
-// 2·cta + 1.
+// finished by its CTA. Of one that is cut, the CTA that begins it, whose run ends with it, waits for what the
+// others have of it, in order: each began with that, left its state, and went on. Words say themselves that
+// they are there (attention_decode.cuh, Partial), for a fence would wait for the ring's reads.
 //
-// Through memory that takes three trips to L2 one after the other. On Hopper, where
+// Through memory that takes two trips to L2 one after the other. On Hopper, where
 // units are few, they have a cluster each, whose CTAs take equal shares and send their states
 // to each other's shared memory, each those of the heads that the other ends. Long contexts,
 // whose shares would be too long, go by the line there, too.
@@ -47,7 +45,6 @@ template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const D
 	uint32_t ring = shared_address(memory) + warp * F::RING;
 
 	int4 start = p.plan.starts[2 * blockIdx.x], of = p.plan.starts[2 * blockIdx.x + 1];
-	int2 header = *reinterpret_cast<const int2 *>(p.plan.header);
 	int count = start.w, active = 0; // CTAs of the cluster that has the unit, if one has
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + F::RINGS);
@@ -110,10 +107,7 @@ template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const D
 	int begin = c.tile;
 	// finish ends a piece: the warps leave their states in the stage that they have read, and what
 	// all of them have is the unit's, a cluster's, or what others go on with.
-	auto finish = [&](int i, bool last) {
-		__shared__ bool alone;
-		bool opens = last && active <= 0 && begin == 0 && c.tile + 1 < c.tiles; // a unit that the next CTA goes on with
-		if (opens && threadIdx.x == 0) alone = Piece<F>(c, begin, header).alone(p);
+	auto finish = [&](int i) {
 		const char *states = memory + i % STAGES * F::STAGE;
 		leave<D>(state, reinterpret_cast<Shared<D> *>(memory + warp * F::RING + i % STAGES * F::STAGE), lane);
 		__syncthreads();
@@ -121,7 +115,7 @@ template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const D
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 		if (active > 0) return cluster.end(active, exchange, sum);
 #endif
-		end_piece<F>(p, c, begin, header, opens && alone, sum);
+		end_piece<F>(p, c, begin, of.y, sum);
 	};
 	for (int i = 0;; i++) {
 		int seen = c.length - position(c);
@@ -130,7 +124,7 @@ template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const D
 		if (seen > 0) step<F>(state, at, ring + i % STAGES * F::STAGE, c.tile == begin, seen, p.scale, lane);
 		bool last = i + 1 == count, ends = c.tile + 1 == c.tiles;
 		if (last || ends) {
-			finish(i, last);
+			finish(i);
 			if (last) return;
 			__syncthreads(); // the stage may be filled again
 		}
@@ -202,7 +196,9 @@ static __device__ __forceinline__ void start_in_cluster(const DecodePlanParams &
 // two pieces is the last to finish. Where as many units for each CTA are no more than a
 // sixteenth longer than equal runs, units are padded to the longest, and none is cut: 2 to
 // 5 % less than equal runs take (256 sequences of one length). All of it measured on
-// an H100, 2026-11-26 and 27, with tiles of 64 tokens.
+// an H100, 2026-11-26 and 27, with tiles of 64 tokens. Equal runs of units that differ are equal to within a tile; those of
+// equal ones are whole tiles longer, and some CTAs have none, for then they cut units at few places (1 % of a step
+// of the 1.5B with 96 and 160 sequences).
 PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_constant__ DecodePlanParams p) {
 	extern __shared__ int32_t first[]; // [decodes + 1]
 	__shared__ int32_t warp_total[32], carry, longest;
@@ -217,7 +213,7 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 		if (tiles > longest) atomicMax(&longest, tiles);
 	}
 	int total = sum_of(mine, warp_total) * p.kv_heads, units = sum_of(some, warp_total) * p.kv_heads;
-	int per = max(max(1, (int)ceilf(sqrtf(longest * 0.2f))), (total + p.grid - 1) / p.grid), pad = 1;
+	int least = max(1, (int)ceilf(sqrtf(longest * 0.2f))), per = max(least, (total + p.grid - 1) / p.grid), pad = 1;
 	for (int longer = per, most = per + 2; units <= p.grid && longer <= most; longer++) {
 		int ctas = 0;
 		for (int s = t; s < n; s += 1024) ctas += (tiles_of(s) + longer - 1) / longer;
@@ -228,6 +224,7 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 	int rounds = (units + p.grid - 1) / p.grid; // units of a CTA, if none is cut
 	bool whole = rounds > 1 && (int64_t)rounds * longest * p.grid <= total * 17LL / 16;
 	if (whole) per = rounds * longest, pad = longest;
+	bool even = pad == 1 && per > least && total < min(longest * units, INT_MAX / p.grid); // runs are equal but for a tile
 	__syncthreads(); // warp_total is read
 	// A cluster's states do not go through memory, which is worth a few tiles of 0.5 µs.
 	bool clustered = p.cluster > 1 && n * p.kv_heads * p.cluster <= p.grid && (longest + p.cluster - 1) / p.cluster <= per + per / 4 + 2;
@@ -246,7 +243,7 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 		if (t == 1023) carry = before + sum;
 		if (s < n) {
 			first[s] = before + sum - tiles;
-			p.plan.seqs[s] = make_int4(p.batch.seq_lens[s], first[s], (int)(p.batch.rows[s] * p.batch.table_stride), p.batch.query_start[s]);
+			p.plan.seqs[s] = make_int4(p.batch.seq_lens[s], 0, (int)(p.batch.rows[s] * p.batch.table_stride), p.batch.query_start[s]);
 		}
 		__syncthreads();
 	}
@@ -260,27 +257,38 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 		}
 		return sum;
 	};
-	if (t == 0) p.plan.header[0] = per, p.plan.header[1] = pad;
+	auto start_of = [&](int cta) { return even ? cta * total / p.grid : cta * per; };
+	auto cta_of = [&](int at) { return even ? ((at + 1) * p.grid - 1) / total : at / per; };
+	auto padded_of = [&](int s) { return (tiles_of(s) + pad - 1) / pad * pad; };
+	auto sequence_of = [&](int at) { // the last that starts at or before the tile
+		int low = 0;
+		for (int high = n; high - low > 1;) {
+			int middle = (low + high) / 2;
+			if (first[middle] <= at) low = middle;
+			else high = middle;
+		}
+		return low;
+	};
 	for (int cta = t; cta < p.grid; cta += 1024) {
 		if (clustered) {
 			start_in_cluster(p, cta, n);
 			continue;
 		}
-		int at = cta * per, low = 0, high = n; // the last sequence that starts at or before the tile
-		int4 start = make_int4(0, 0, 0, 0);
+		int at = start_of(cta);
+		int4 start = make_int4(0, 0, 0, 0), of = start;
 		if (at < total) {
-			while (high - low > 1) {
-				int middle = (low + high) / 2;
-				if (first[middle] <= at) low = middle;
-				else high = middle;
+			int s = sequence_of(at), rest = at - first[s], padded = padded_of(s);
+			start = make_int4(s, rest / padded, rest % padded, 0);
+			of = p.plan.seqs[s];
+			if (whole) start.w = tiles_of_units(s, start.y);
+			else {
+				start.w = pad > 1 ? min(per, tiles_of(s) - start.z) : min(start_of(cta + 1), total) - at;
+				int end = at + start.w - 1, in = sequence_of(end), unit = first[in] + (end - first[in]) / padded_of(in) * padded_of(in);
+				of.y = cta_of(unit + tiles_of(in) - 1);
 			}
-			int tiles = tiles_of(low), padded = (tiles + pad - 1) / pad * pad, rest = at - first[low];
-			start = make_int4(low, rest / padded, rest % padded, 0);
-			if (whole) start.w = tiles_of_units(start.x, start.y);
-			else start.w = pad > 1 ? min(per, tiles - start.z) : min(per, total - at);
 		}
 		p.plan.starts[2 * cta] = start;
-		p.plan.starts[2 * cta + 1] = start.w > 0 ? p.plan.seqs[start.x] : make_int4(0, 0, 0, 0);
+		p.plan.starts[2 * cta + 1] = of;
 	}
 	grid_wait(); // what waits for this waits for all before it
 }

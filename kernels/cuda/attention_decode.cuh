@@ -6,7 +6,8 @@
 
 namespace {
 
-constexpr int HEADS = 8; // query heads of a KV head, at most
+constexpr int HEADS = 8;  // query heads of a KV head, at most
+constexpr int FOLDED = 8; // partial states that are asked for at a time
 
 // Form is what a kernel is made for: heads of D dims, by so many warps, each so many tokens
 // at a step, of which its ring holds so many.
@@ -20,10 +21,10 @@ template <int D_, int WARPS_, int STEP_, int STAGES_> struct Form {
 
 // DecodePlan is what attention_decode_plan writes. Its Go side: geometry.go.
 struct DecodePlan {
-	int32_t *header; // {tiles of a run, tiles that a unit is padded to a multiple of}
-	int4 *seqs;      // [decodes] {length, first tile, first entry of the table, token}
-	int4 *starts;    // [grid][2] {sequence, KV head, tile} of the first tile, tiles; then the sequence's entry of seqs,
-	                 // whose first tile is, where a cluster has the unit, minus the CTAs that share it
+	int4 *seqs;   // [decodes] {length, 0, first entry of the table, token}
+	int4 *starts; // [grid][2] {sequence, KV head, tile} of the first tile, tiles; then the sequence's entry of seqs, with,
+	              // for 0, the last CTA that has tiles of the unit that the run ends in or, where a cluster has the
+	              // unit, minus the CTAs that share it
 };
 
 struct DecodePlanParams {
@@ -31,7 +32,7 @@ struct DecodePlanParams {
 	DecodePlan plan;
 	int32_t kv_heads, grid, cluster, tile; // grid: CTAs; cluster: those of a cluster, or 0; tile: tokens
 };
-static_assert(sizeof(DecodePlanParams) == 128 && offsetof(DecodePlanParams, kv_heads) == 112, "attention_decode.go: decodePlanParams");
+static_assert(sizeof(DecodePlanParams) == 120 && offsetof(DecodePlanParams, kv_heads) == 104, "attention_decode.go: decodePlanParams");
 
 struct DecodeParams {
 	const half *query; // [tokens][ld]
@@ -39,21 +40,20 @@ struct DecodeParams {
 	PagedKV kv;
 	const int32_t *tables;
 	DecodePlan plan;
-	float *partials;   // [2·grid][8][d] sums, then [2·grid][8] maxima and weights (float2)
-	int32_t *counters; // [seqs][kv_heads], zero between launches
+	uint32_t *partials; // [grid] Partial, zero between launches
 	int64_t ld;
 	int32_t layer, kv_heads, group, grid;
 	float scale; // log2(e) / √d
 };
-static_assert(sizeof(DecodeParams) == 152 && offsetof(DecodeParams, plan) == 80 && offsetof(DecodeParams, layer) == 128, "attention_decode.go: decodeParams");
+static_assert(sizeof(DecodeParams) == 136 && offsetof(DecodeParams, plan) == 80 && offsetof(DecodeParams, layer) == 112, "attention_decode.go: decodeParams");
 
 // Cursor walks the line of tiles.
 template <class F> struct Cursor {
 	int seq, head, tile;
-	int length, tiles, first, table, token; // of the sequence
+	int length, tiles, table, token; // of the sequence
 
 	__device__ __forceinline__ void set(int4 s) {
-		length = s.x, first = s.y, table = s.z, token = s.w;
+		length = s.x, table = s.z, token = s.w;
 		tiles = (length + F::TILE - 1) / F::TILE;
 	}
 	// next goes to the following tile, which exists.
@@ -296,25 +296,67 @@ template <int D> struct Exchange {
 	}
 #endif
 };
-static_assert(sizeof(Exchange<64>) == 14 * 68 * 4 + 8 && sizeof(Exchange<128>) == 14 * 132 * 4 + 8, "attention_decode.go: decodeExchange");
+static_assert(sizeof(Exchange<64>) == 14 * 68 * 4 + 8 && sizeof(Exchange<128>) == 14 * 132 * 4 + 8, "attention_decode.go: decodeExchange, less 128");
 
-// fold adds the partial states of a unit that CTAs from..last left, in order: eight
-// loads are under way at a time. The unit begins with CTA first.
-template <int D, int N> __device__ __forceinline__ void fold(Sum<N> &all, const DecodeParams &p, int from, int last, int first, int head, int dim) {
-	constexpr int AHEAD = 8;
-	const float2 *weights = reinterpret_cast<const float2 *>(p.partials + (int64_t)2 * p.grid * HEADS * D);
-	for (int at = from; at <= last; at += AHEAD) {
-		float o[AHEAD][N];
-		float2 w[AHEAD];
+// Partial is what a CTA has of a unit that one before it began: each thread's share of the state, which the same
+// thread of that one waits for. Words are complements, so that 0 is none: of a NaN, arithmetic gives 0x7FFFFFFF alone
+// (PTX ISA, "Floating Point Instructions").
+template <class F> struct Partial {
+	static constexpr int N = F::N, THREADS = F::OF_HEAD * HEADS, WORDS = THREADS * (N + 2); // of a CTA
+	uint32_t *fours, *two;                                                                  // the thread's words: [N / 4][THREADS] of four, [THREADS] of two
+
+	__device__ __forceinline__ Partial(const DecodeParams &p, int cta) : fours(p.partials + (int64_t)cta * WORDS + threadIdx.x * 4), two(fours + N * THREADS - threadIdx.x * 2) {}
+
+	__device__ __forceinline__ void write(int cta, const uint32_t (&w)[N + 2]) const {
 #pragma unroll
-		for (int i = 0; i < AHEAD; i++) {
-			int cta = min(at + i, last), slot = (2 * cta + (cta == first)) * HEADS + head;
-			read_floats<true>(o[i], p.partials + (int64_t)slot * D + dim);
-			w[i] = __ldcg(weights + slot);
-		}
+		for (int i = 0; i < N; i += 4)
+			asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(fours + cta * WORDS + i * THREADS), "r"(w[i]), "r"(w[i + 1]), "r"(w[i + 2]), "r"(w[i + 3]) : "memory");
+		asm volatile("st.relaxed.gpu.global.v2.b32 [%0], {%1, %2};" ::"l"(two + cta * WORDS), "r"(w[N]), "r"(w[N + 1]) : "memory");
+	}
+	__device__ __forceinline__ void leave(const Sum<N> &sum) const {
+		uint32_t w[N + 2];
 #pragma unroll
-		for (int i = 0; i < AHEAD; i++)
-			if (at + i <= last) all.add(w[i].x, w[i].y, o[i]);
+		for (int i = 0; i < N; i++) w[i] = ~__float_as_uint(sum.o[i]);
+		w[N] = ~__float_as_uint(sum.max), w[N + 1] = ~__float_as_uint(sum.sum);
+		write(0, w);
+	}
+	// read asks for what a CTA further on has, and says whether all of it is there.
+	__device__ __forceinline__ bool read(int cta, uint32_t (&w)[N + 2]) const {
+#pragma unroll
+		for (int i = 0; i < N; i += 4)
+			asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(w[i]), "=r"(w[i + 1]), "=r"(w[i + 2]), "=r"(w[i + 3]) : "l"(fours + cta * WORDS + i * THREADS) : "memory");
+		asm volatile("ld.relaxed.gpu.global.v2.b32 {%0, %1}, [%2];" : "=r"(w[N]), "=r"(w[N + 1]) : "l"(two + cta * WORDS) : "memory");
+		uint32_t least = ~0u;
+#pragma unroll
+		for (int i = 0; i < N + 2; i++) least = min(least, w[i]);
+		return least > 0;
+	}
+};
+
+// fold adds what the CTAs behind this one, up to last, have of its unit, in order, and leaves nothing there. The states of
+// FOLDED are asked for at a time, also of CTAs behind the last. Each is what that CTA began with, so nobody was waited for
+// before it; CTAs start in order, so no more than one unit waits for what has not started.
+template <class F> __device__ __forceinline__ void fold(Sum<F::N> &all, const DecodeParams &p, int last) {
+	constexpr int N = F::N;
+#pragma unroll 1
+	for (int at = blockIdx.x + 1; at <= last; at += FOLDED) {
+		Partial<F> partial(p, at);
+		uint32_t words[FOLDED][N + 2];
+		bool there;
+		do {
+			there = true;
+#pragma unroll
+			for (int i = 0; i < FOLDED; i++) there &= partial.read(i, words[i]) || at + i > last;
+		} while (!there);
+#pragma unroll
+		for (int i = 0; i < FOLDED; i++)
+			if (at + i <= last) {
+				float o[N];
+#pragma unroll
+				for (int j = 0; j < N; j++) o[j] = __uint_as_float(~words[i][j]);
+				all.add(__uint_as_float(~words[i][N]), __uint_as_float(~words[i][N + 1]), o);
+				partial.write(i, {});
+			}
 	}
 }
 

@@ -79,69 +79,14 @@ template <class F> struct ClusterEnd {
 
 #endif
 
-// Piece is the tiles of c's unit from begin to c's, of which header says how the line is cut.
-template <class F> struct Piece {
-	const Cursor<F> &c;
-	int begin, first, last; // CTAs that have pieces of the unit
-
-	__device__ __forceinline__ Piece(const Cursor<F> &c, int begin, int2 header) : c(c), begin(begin) {
-		int per = header.x, pad = header.y, at = c.first + c.head * ((c.tiles + pad - 1) / pad * pad);
-		first = at / per, last = (at + c.tiles - 1) / per;
-	}
-	__device__ __forceinline__ int32_t *counter(const DecodeParams &p) const { return p.counters + c.seq * p.kv_heads + c.head; }
-	// alone says of the piece that begins the unit whether all others are there.
-	__device__ __forceinline__ bool alone(const DecodeParams &p) const {
-		int there;
-		asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(there) : "l"(counter(p)) : "memory");
-		return there == last - first;
-	}
-};
-
-// leave_partial writes a partial state to memory.
-template <class F> __device__ __forceinline__ void leave_partial(const DecodeParams &p, const Piece<F> &piece, int head, int dim, const Sum<F::N> &sum) {
-	constexpr int D = F::D;
-	int slot = (2 * blockIdx.x + (piece.begin == 0)) * HEADS + head;
-	float *to = p.partials + (int64_t)slot * D + dim;
-#pragma unroll
-	for (int i = 0; i < F::N; i += 4) *reinterpret_cast<float4 *>(to + i) = make_float4(sum.o[i], sum.o[i + 1], sum.o[i + 2], sum.o[i + 3]);
-	if (dim == 0) reinterpret_cast<float2 *>(p.partials + (int64_t)2 * p.grid * HEADS * D)[slot] = make_float2(sum.max, sum.sum);
-}
-
-// arrive counts a partial state, of one thread when all have left theirs, and says whether it was
-// the last.
-template <class F> __device__ __forceinline__ bool arrive(const DecodeParams &p, const Piece<F> &piece) {
-	int *counter = piece.counter(p);
-	bool last = atomicAdd(counter, 1) == piece.last - piece.first;
-	if (last) *counter = 0;
-	return last;
-}
-
-// end_piece ends tiles from begin to c's; alone is Piece's, of one thread before the states
-// were merged.
-template <class F> __device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor<F> &c, int begin, int2 header, bool alone, Sum<F::N> &sum) {
-	__shared__ bool last;
-	constexpr int D = F::D, N = F::N, OF = F::OF_HEAD;
-	int head = threadIdx.x / OF, dim = threadIdx.x % OF * N;
-	bool mine = head < p.group;
-	if (begin > 0 || c.tile + 1 < c.tiles) { // which is seldom: a whole unit is made no Piece of, for that divides
-		Piece<F> piece(c, begin, header);
-		int from = piece.first;
-		if (alone) {
-			if (threadIdx.x == 0) *piece.counter(p) = 0;
-			from++;
-		} else {
-			if (mine) leave_partial<F>(p, piece, head, dim, sum);
-			__threadfence();
-			__syncthreads();
-			if (threadIdx.x == 0) last = arrive(p, piece);
-			__syncthreads();
-			if (!last) return;
-			__threadfence();
-			sum = Sum<N>();
-		}
-		if (mine) fold<D>(sum, p, from, piece.last, piece.first, head, dim);
-	}
-	if (mine) sum.store(p.out + c.token * p.ld + (c.head * p.group + head) * D + dim);
+// end_piece ends tiles from begin to c's: the rest of a unit that another CTA began, all of one, or the
+// beginning, to which the CTAs up to last add the rest.
+template <class F> __device__ __forceinline__ void end_piece(const DecodeParams &p, const Cursor<F> &c, int begin, int last, Sum<F::N> &sum) {
+	int head = threadIdx.x / F::OF_HEAD, dim = threadIdx.x % F::OF_HEAD * F::N;
+	if (head >= p.group) return;
+	if (begin > 0) return Partial<F>(p, blockIdx.x).leave(sum);
+	if (c.tile + 1 < c.tiles) fold<F>(sum, p, last);
+	sum.store(p.out + c.token * p.ld + (c.head * p.group + head) * F::D + dim);
 }
 
 } // namespace

@@ -69,8 +69,8 @@ func TestPlanAttentionDecode(t *testing.T) {
 		require.False(t, ok, "%+v", s)
 	}
 	scratch, bytes := layoutDecodeScratch(qwen, archs[0].sms, 4096)
-	require.EqualValues(t, 4096, scratch.plan.header)
-	require.GreaterOrEqual(t, bytes, int64(scratch.partials-4096)+2*264*8*130*4)
+	require.EqualValues(t, 4096, scratch.plan.starts)
+	require.GreaterOrEqual(t, bytes, int64(scratch.partials-4096)+(264+8)*128*(128/16+2)*4)
 	require.GreaterOrEqual(t, int(scratch.partials-scratch.plan.starts), 2*16*264)
 }
 

@@ -2,13 +2,22 @@
 
 package cuda
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // streamVariant is a kernel of gemm_stream.cu: tiles of bn weight rows × mt tokens, a
-// ring of stages.
-type streamVariant struct{ bn, mt, stages int }
+// ring of stages; and the kinds of products that there is a kernel for, nil if all.
+type streamVariant struct {
+	bn, mt, stages int
+	kinds          []epilogueKind
+}
 
-var streamVariants = []streamVariant{{128, 16, 11}, {128, 64, 8}, {128, 128, 6}, {128, 160, 5}, {128, 192, 5}}
+var streamVariants = []streamVariant{
+	{128, 16, 11, nil}, {128, 64, 8, nil}, {128, 128, 6, nil}, {128, 160, 5, []epilogueKind{epilogueResidual, epilogueQKV}},
+	{128, 192, 5, nil}, {128, 224, 4, []epilogueKind{epilogueResidual}},
+}
 
 func (v streamVariant) kernel() string { return fmt.Sprintf("gemm_stream_%d_%d", v.bn, v.mt) }
 
@@ -26,6 +35,9 @@ func streamCandidates(s gemmShape, a arch) (all []candidate) {
 		return nil
 	}
 	for _, v := range streamVariants {
+		if v.kinds != nil && !slices.Contains(v.kinds, s.kind) {
+			continue
+		}
 		if v.shared() > a.shared || v.mt > 16 && s.m*2 <= v.mt || s.m > 8*v.mt {
 			continue
 		}

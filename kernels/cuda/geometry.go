@@ -94,19 +94,24 @@ func shapeOfHeads(s kernels.Shape) attentionShape {
 }
 
 // decodePlanPtrs is DecodePlan: what attention_decode_plan leaves on the device.
-type decodePlanPtrs struct{ header, seqs, starts ptr }
+type decodePlanPtrs struct{ seqs, starts ptr }
 
 // decodeHeads is the most query heads of a KV head that the decode kernels take.
 const decodeHeads = 8
 
+const (
+	decodeOfHead = 16 // threads that have a head's state, each with its maximum and sum
+	decodeFolded = 8  // FOLDED: partial states that are read at a time, of which the last may be nobody's
+)
+
 // decodeScratch is the memory of the decode kernels.
 type decodeScratch struct {
-	plan               decodePlanPtrs
-	partials, counters ptr
+	plan     decodePlanPtrs
+	partials ptr
 }
 
 // layoutDecodeScratch places what does not depend on the number of sequences from base
-// on, and gives its size. The counters are zero at Setup; the kernels leave them so.
+// on, and gives its size. The partials are zero at Setup; the kernels leave them so.
 func layoutDecodeScratch(s attentionShape, sms int, base ptr) (d decodeScratch, bytes int64) {
 	take := func(n int) ptr {
 		at := base + ptr(bytes)
@@ -114,8 +119,8 @@ func layoutDecodeScratch(s attentionShape, sms int, base ptr) (d decodeScratch, 
 		return at
 	}
 	slots := residentCTAs(sms)
-	d.plan = decodePlanPtrs{header: take(16), starts: take(32 * slots)}
-	d.partials = take(2 * slots * decodeHeads * (s.headDim + 2) * 4)
+	d.plan = decodePlanPtrs{starts: take(32 * slots)}
+	d.partials = take((slots + decodeFolded) * decodeHeads * (s.headDim + 2*decodeOfHead) * 4)
 	return d, bytes
 }
 

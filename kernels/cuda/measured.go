@@ -21,7 +21,7 @@ import (
 var measuredText string
 
 // measuredTokens are the batches that were timed, not all on each card; a way serves those down to the one before.
-var measuredTokens = []int{1, 4, 8, 16, 32, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512}
+var measuredTokens = []int{1, 4, 8, 16, 32, 64, 80, 96, 128, 160, 192, 224, 256, 320, 384, 512}
 
 // measuredSMs is the multiprocessors of the cards that they were timed on.
 const measuredSMs = 132

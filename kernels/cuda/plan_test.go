@@ -76,7 +76,7 @@ func workspaceParts(w *workspace) []ptr {
 		w.hidden, w.normed, w.query, w.attn, w.mlp, w.logits, w.headIn, w.edited, w.rope, w.invFreq, w.message,
 		w.batch.header, w.batch.tokens, w.batch.tokenSeq, w.batch.positions, w.batch.slots, w.batch.rows, w.batch.queryStart,
 		w.batch.seqLens, w.batch.logitRows, w.batch.tables, w.entries, w.masks, w.parts, w.draws, w.maxima, w.state, w.stopIDs, w.bias, w.counts, w.ids, w.gemm.partials, w.gemm.counters,
-		w.decode.plan.header, w.decode.plan.starts, w.decode.partials, w.decode.plan.seqs, w.decode.counters, w.prefill.header, w.prefill.partials, w.prefill.items,
+		w.decode.plan.starts, w.decode.partials, w.decode.plan.seqs, w.prefill.header, w.prefill.partials, w.prefill.items,
 		w.layers.table, w.layers.epoch, w.layers.words,
 	}
 }

@@ -102,7 +102,6 @@ func layoutWorkspace(s kernels.Shape, l kernels.Limits, sms int, base ptr) works
 	w.decode, n = layoutDecodeScratch(heads, sms, base+ptr(w.bytes))
 	take(int(n), 1)
 	w.decode.plan.seqs = take(seqs, 16)
-	w.decode.counters = take(seqs*s.KVHeads, 4)
 	w.prefill, n = layoutPrefillScratch(heads, l.MaxBatchedTokens, seqs, sms, base+ptr(w.bytes))
 	take(int(n), 1)
 	w.layers, n = layoutLayersScratch(s, sms, base+ptr(w.bytes))

@@ -27,22 +27,21 @@ struct Decode {
 	const Way &way;
 	Pages &pages;
 	int grid, cluster;
-	Memory<int32_t> header, counters;
 	Memory<int4> seqs, starts;
-	Memory<float> partials;
+	Memory<uint32_t> partials;
 
-	Decode(const Way &way, Pages &pages, int grid, int cluster = 1) : way(way), pages(pages), grid(grid), cluster(cluster), header(4), counters(4096), seqs(2048), starts(2 * grid), partials((size_t)2 * grid * HEADS * (pages.head_dim + 2)) {
-		counters.set(0), partials.set(0xFF), starts.set(0xFF);
+	Decode(const Way &way, Pages &pages, int grid, int cluster = 1) : way(way), pages(pages), grid(grid), cluster(cluster), seqs(2048), starts(2 * grid), partials((size_t)(grid + FOLDED) * HEADS * (pages.head_dim + 2 * 16)) {
+		partials.set(0), starts.set(0xFF);
 	}
-	DecodePlan where() { return {header.data, seqs.data, starts.data}; }
+	DecodePlan where() { return {seqs.data, starts.data}; }
 	void plan(cudaStream_t stream) {
 		DecodePlanParams p{pages.batch, where(), pages.kv_heads, grid, cluster, way.tile};
 		launch(attention_decode_plan, dim3(1), 1024, 4097 * 4, p, stream);
 	}
 	void run(cudaStream_t stream, int layer, bool pdl) {
-		DecodeParams p{pages.query.data, pages.out.data, pages.kv, pages.tables.data, where(), partials.data, counters.data, pages.ld,
+		DecodeParams p{pages.query.data, pages.out.data, pages.kv, pages.tables.data, where(), partials.data, pages.ld,
 		               layer, pages.kv_heads, pages.heads / pages.kv_heads, grid, (float)(M_LOG2E / sqrt((double)pages.head_dim))};
-		launch(cluster > 1 ? way.clusters : way.kernel, dim3(grid), way.warps * 32, way.rings + sizeof(Exchange<128>), p, stream, pdl, cluster);
+		launch(cluster > 1 ? way.clusters : way.kernel, dim3(grid), way.warps * 32, way.rings + sizeof(Exchange<128>) + 128, p, stream, pdl, cluster);
 	}
 };
 

@@ -10,12 +10,17 @@ namespace {
 struct Variant {
 	int bn, mt, stages;
 	Kernels<StreamParams> kernels, clusters;
+	bool takes(int kind) const { return kernels[kind]; }
 	size_t shared() const { return 1024 + stages * (bn + mt) * 128 + 8 * 16 * 20 * 4 + 16 * stages; }
 };
 
 #define VARIANT(BN, MT, STAGES) {BN, MT, STAGES, KERNELS_OF(gemm_stream_##BN##_##MT), KERNELS_OF(gemm_stream_##BN##_##MT##_clusters)}
+#define OUTPUT_OF(NAME) {nullptr, NAME##_residual, nullptr, nullptr}
+#define NARROW_OF(NAME) {nullptr, NAME##_residual, nullptr, NAME##_qkv}
+#define SOME(OF, BN, MT, STAGES) {BN, MT, STAGES, OF(gemm_stream_##BN##_##MT), OF(gemm_stream_##BN##_##MT##_clusters)}
 const Variant variants[] = {
-	VARIANT(128, 16, 11), VARIANT(128, 64, 8), VARIANT(128, 128, 6), VARIANT(128, 160, 5), VARIANT(128, 192, 5),
+	VARIANT(128, 16, 11), VARIANT(128, 64, 8), VARIANT(128, 128, 6), SOME(NARROW_OF, 128, 160, 5), VARIANT(128, 192, 5),
+	SOME(OUTPUT_OF, 128, 224, 4),
 };
 
 constexpr int SMS = 132;
@@ -44,6 +49,7 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 	Projection t(m, n, k, kind, head_dim, 1);
 	t.reference();
 	for (const Variant &v : variants) {
+		if (!v.takes(kind)) continue;
 		t.room((size_t)SMS * 256 * 128, 1 << 14);
 		for (int cluster : {0, 1, 2, 3, 4, 8}) {
 			if (cluster > t.p.k / 64) continue;
@@ -61,7 +67,7 @@ void check_case(int m, int n, int k, int kind, int head_dim) {
 double bench::fastest_stream(Projection &t, int copies, std::string &name) {
 	double best = 1e9;
 	for (const Variant &v : variants) {
-		if (v.mt > 16 && t.p.m * 2 <= v.mt || t.p.m > 2 * v.mt) continue;
+		if (!v.takes(t.kind) || v.mt > 16 && t.p.m * 2 <= v.mt || t.p.m > 2 * v.mt) continue;
 		for (int cluster : {0, 1, 2, 3, 4, 8}) {
 			if (cluster > t.p.k / 64 || cluster > 1 && tiles_of(t.p, v) * cluster > SMS) continue;
 			double us = time(std::max(copies, 8), [&](int i, cudaStream_t stream) { run(t, v, cluster, i % copies, stream, true); }, 5);
@@ -94,7 +100,7 @@ void bench_stream(bool check, bool times) {
 			double floor = 2.0 * s.n * s.k / READ_BYTES * 1e6;
 			printf("%-12s m %-3d floor %6.1f |", s.name, m, floor);
 			for (const Variant &v : variants) {
-				if (v.mt > 16 && m * 2 <= v.mt || m > 4 * v.mt || tiles_of(t.p, v) > SMS && m > 2 * v.mt) continue;
+				if (!v.takes(s.kind) || v.mt > 16 && m * 2 <= v.mt || m > 4 * v.mt || tiles_of(t.p, v) > SMS && m > 2 * v.mt) continue;
 				printf(" %dx%d", v.bn, v.mt);
 				for (int cluster : {0, 1, 2, 3, 4, 8}) {
 					if (cluster > s.k / 64 || cluster > 1 && tiles_of(t.p, v) * cluster > SMS) continue;
