@@ -45,7 +45,8 @@ template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const D
 	uint32_t ring = shared_address(memory) + warp * F::RING;
 
 	int4 start = p.plan.starts[2 * blockIdx.x], of = p.plan.starts[2 * blockIdx.x + 1];
-	int count = start.w, active = 0; // CTAs of the cluster that has the unit, if one has
+	int count = start.w;
+	[[maybe_unused]] int active = 0; // CTAs of the cluster that has the unit, if one has
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 	Exchange<D> &exchange = *reinterpret_cast<Exchange<D> *>(memory + F::RINGS);
 	if (CLUSTERS) active = -of.y;
