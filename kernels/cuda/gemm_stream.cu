@@ -27,7 +27,8 @@
 // gemm_sm90.cu: down 0.5 % of a step of 256 tokens. Tiles of 32 tokens: gemm_skinny.cu and gemm_wide.cu are
 // ahead of them with 32 tokens in all products of the three models, BenchmarkDeals, H200, H100, 2026-11-27.)
 // H200, 2026-11-29: 7B down 41.4, 41.8 and 42.0 µs at 136, 144 and 160 tokens in tiles of 160, 44.2, 45.1 and 46.3 in those of 192.
-// (Tiles of 256 × 64 nothing chose; of 96 and 144 tokens they gained nothing over gemm_wide.cu's and those of 160.)
+// At 200 and 224 tokens 52.9 and 54.4 in tiles of 224, in clusters of four. (Tiles of 256 × 64 nothing chose; of 96 and 144 tokens they
+// gained nothing over gemm_wide.cu's and those of 160; of 208, 2 µs less than those of 224, for few numbers of tokens.)
 #include "gemm_ring.cuh"
 
 namespace {
