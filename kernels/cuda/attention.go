@@ -104,7 +104,7 @@ func (b *Backend) attention(layer int) {
 		p := decodeParams{
 			query: b.ws.query, out: b.ws.attn, kv: b.pool.kv, tables: b.ws.batch.tables, plan: b.ws.decode.plan,
 			partials: b.ws.decode.partials, ld: ld, layer: int32(layer), kvHeads: int32(shape.kvHeads),
-			group: int32(shape.group()), grid: int32(decodes.Grid[0]), scale: shape.scale(),
+			group: int32(shape.group()), scale: shape.scale(),
 		}
 		b.launch(kernels.OpAttention, decodes, unsafe.Pointer(&p))
 	}

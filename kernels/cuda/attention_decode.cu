@@ -10,7 +10,7 @@
 // takes an equal run of it, so ragged batches balance to one tile
 // (attention_decode_plan finds the runs, once a step; with few units, or units of
 // much the same length, runs end where units do). A unit that no run cuts is
-// finished by its CTA. Of one that is cut, the CTA that begins it, whose run ends with it, waits for what the
+// finished by its CTA. Of one that is cut, the CTA that begins it, whose run ends inside it, waits for what the
 // others have of it, in order: each began with that, left its state, and went on. Words say themselves that
 // they are there (attention_decode.cuh, Partial), for a fence would wait for the ring's reads.
 //
@@ -150,6 +150,7 @@ template <class F, bool CLUSTERS> __device__ __forceinline__ void attend(const D
 using Form64 = Form<64, 6, 32, 2>;
 using Form128 = Form<128, 4, 16, 3>;
 using Form128Wide = Form<128, 5, 32, 2>;
+static_assert(FOLDED == 8 && Partial<Form64>::WORDS == 128 * 6 && Partial<Form128>::WORDS == 128 * 10 && Partial<Form128Wide>::WORDS == 128 * 10, "geometry.go: layoutDecodeScratch");
 static_assert(Form64::THREADS == 192 && Form64::TILE == 192 && Form64::RINGS == 96 << 10, "attention_decode.go: decode64");
 static_assert(Form128::THREADS == 128 && Form128::TILE == 64 && Form128::RINGS == 96 << 10, "attention_decode.go: decode128");
 static_assert(Form128Wide::THREADS == 160 && Form128Wide::TILE == 160 && Form128Wide::RINGS == 160 << 10, "attention_decode.go: decode128Wide");
@@ -198,9 +199,10 @@ static __device__ __forceinline__ void start_in_cluster(const DecodePlanParams &
 // two pieces is the last to finish. Where as many units for each CTA are no more than a
 // sixteenth longer than equal runs, units are padded to the longest, and none is cut: 2 to
 // 5 % less than equal runs take (256 sequences of one length). All of it measured on
-// an H100, 2026-11-26 and 27, with tiles of 64 tokens. Equal runs of units that differ are equal to within a tile; those of
-// equal ones are whole tiles longer, and some CTAs have none, for then they cut units at few places (1 % of a step
-// of the 1.5B with 96 and 160 sequences).
+// an H100, 2026-11-26 and 27, with tiles of 64 tokens. Where units differ, runs are
+// equal to within a tile (`even`). Equal units get runs rounded up to tiles, though some CTAs then have none: those cut
+// units at fewer places (1 % of a step of the 1.5B with 96 and 160 sequences, H200). Runs of the least length stay as they
+// are; INT_MAX / grid keeps start_of within 32 bits.
 PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_constant__ DecodePlanParams p) {
 	extern __shared__ int32_t first[]; // [decodes + 1]
 	__shared__ int32_t warp_total[32], carry, longest;
@@ -285,8 +287,8 @@ PG_KERNEL void __launch_bounds__(1024) attention_decode_plan(const __grid_consta
 			if (whole) start.w = tiles_of_units(s, start.y);
 			else {
 				start.w = pad > 1 ? min(per, tiles_of(s) - start.z) : min(start_of(cta + 1), total) - at;
-				int end = at + start.w - 1, in = sequence_of(end), unit = first[in] + (end - first[in]) / padded_of(in) * padded_of(in);
-				of.y = cta_of(unit + tiles_of(in) - 1);
+				int end = at + start.w - 1, in = sequence_of(end); // the last tile, and its sequence
+				of.y = cta_of(end - (end - first[in]) % padded_of(in) + tiles_of(in) - 1);
 			}
 		}
 		p.plan.starts[2 * cta] = start;

@@ -23,8 +23,8 @@ template <int D_, int WARPS_, int STEP_, int STAGES_> struct Form {
 struct DecodePlan {
 	int4 *seqs;   // [decodes] {length, 0, first entry of the table, token}
 	int4 *starts; // [grid][2] {sequence, KV head, tile} of the first tile, tiles; then the sequence's entry of seqs, with,
-	              // for 0, the last CTA that has tiles of the unit that the run ends in or, where a cluster has the
-	              // unit, minus the CTAs that share it
+	              // for 0, the last CTA that has tiles of the unit that the run ends in (0 where no unit is cut) or, where a
+	              // cluster has the unit, minus the CTAs that share it
 };
 
 struct DecodePlanParams {
@@ -42,10 +42,10 @@ struct DecodeParams {
 	DecodePlan plan;
 	uint32_t *partials; // [grid] Partial, zero between launches
 	int64_t ld;
-	int32_t layer, kv_heads, group, grid;
+	int32_t layer, kv_heads, group;
 	float scale; // log2(e) / √d
 };
-static_assert(sizeof(DecodeParams) == 136 && offsetof(DecodeParams, plan) == 80 && offsetof(DecodeParams, layer) == 112, "attention_decode.go: decodeParams");
+static_assert(sizeof(DecodeParams) == 128 && offsetof(DecodeParams, plan) == 80 && offsetof(DecodeParams, layer) == 112, "attention_decode.go: decodeParams");
 
 // Cursor walks the line of tiles.
 template <class F> struct Cursor {
@@ -268,11 +268,10 @@ template <int N> struct Sum {
 	}
 };
 
-// read_floats reads from shared memory, or, where another CTA wrote, from L2.
-template <bool L2, int N> __device__ __forceinline__ void read_floats(float (&to)[N], const float *from) {
+template <int N> __device__ __forceinline__ void read_floats(float (&to)[N], const float *from) {
 #pragma unroll
 	for (int i = 0; i < N; i += 4) {
-		float4 v = L2 ? __ldcg(reinterpret_cast<const float4 *>(from + i)) : *reinterpret_cast<const float4 *>(from + i);
+		float4 v = *reinterpret_cast<const float4 *>(from + i);
 		to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
 	}
 }
@@ -299,33 +298,34 @@ template <int D> struct Exchange {
 static_assert(sizeof(Exchange<64>) == 14 * 68 * 4 + 8 && sizeof(Exchange<128>) == 14 * 132 * 4 + 8, "attention_decode.go: decodeExchange, less 128");
 
 // Partial is what a CTA has of a unit that one before it began: each thread's share of the state, which the same
-// thread of that one waits for. Words are complements, so that 0 is none: of a NaN, arithmetic gives 0x7FFFFFFF alone
-// (PTX ISA, "Floating Point Instructions").
+// thread of that one waits for. Words are complements, and at least 1, so that 0 is none, whatever NaN arithmetic gives.
 template <class F> struct Partial {
 	static constexpr int N = F::N, THREADS = F::OF_HEAD * HEADS, WORDS = THREADS * (N + 2); // of a CTA
 	uint32_t *fours, *two;                                                                  // the thread's words: [N / 4][THREADS] of four, [THREADS] of two
 
 	__device__ __forceinline__ Partial(const DecodeParams &p, int cta) : fours(p.partials + (int64_t)cta * WORDS + threadIdx.x * 4), two(fours + N * THREADS - threadIdx.x * 2) {}
 
-	__device__ __forceinline__ void write(int cta, const uint32_t (&w)[N + 2]) const {
+	// write stores the words of the CTA so many further on.
+	__device__ __forceinline__ void write(int further, const uint32_t (&w)[N + 2]) const {
 #pragma unroll
 		for (int i = 0; i < N; i += 4)
-			asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(fours + cta * WORDS + i * THREADS), "r"(w[i]), "r"(w[i + 1]), "r"(w[i + 2]), "r"(w[i + 3]) : "memory");
-		asm volatile("st.relaxed.gpu.global.v2.b32 [%0], {%1, %2};" ::"l"(two + cta * WORDS), "r"(w[N]), "r"(w[N + 1]) : "memory");
+			asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(fours + further * WORDS + i * THREADS), "r"(w[i]), "r"(w[i + 1]), "r"(w[i + 2]), "r"(w[i + 3]) : "memory");
+		asm volatile("st.relaxed.gpu.global.v2.b32 [%0], {%1, %2};" ::"l"(two + further * WORDS), "r"(w[N]), "r"(w[N + 1]) : "memory");
 	}
 	__device__ __forceinline__ void leave(const Sum<N> &sum) const {
+		auto word = [](float x) { return max(~__float_as_uint(x), 1u); };
 		uint32_t w[N + 2];
 #pragma unroll
-		for (int i = 0; i < N; i++) w[i] = ~__float_as_uint(sum.o[i]);
-		w[N] = ~__float_as_uint(sum.max), w[N + 1] = ~__float_as_uint(sum.sum);
+		for (int i = 0; i < N; i++) w[i] = word(sum.o[i]);
+		w[N] = word(sum.max), w[N + 1] = word(sum.sum);
 		write(0, w);
 	}
-	// read asks for what a CTA further on has, and says whether all of it is there.
-	__device__ __forceinline__ bool read(int cta, uint32_t (&w)[N + 2]) const {
+	// read asks for those, and says whether all are there.
+	__device__ __forceinline__ bool read(int further, uint32_t (&w)[N + 2]) const {
 #pragma unroll
 		for (int i = 0; i < N; i += 4)
-			asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(w[i]), "=r"(w[i + 1]), "=r"(w[i + 2]), "=r"(w[i + 3]) : "l"(fours + cta * WORDS + i * THREADS) : "memory");
-		asm volatile("ld.relaxed.gpu.global.v2.b32 {%0, %1}, [%2];" : "=r"(w[N]), "=r"(w[N + 1]) : "l"(two + cta * WORDS) : "memory");
+			asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(w[i]), "=r"(w[i + 1]), "=r"(w[i + 2]), "=r"(w[i + 3]) : "l"(fours + further * WORDS + i * THREADS) : "memory");
+		asm volatile("ld.relaxed.gpu.global.v2.b32 {%0, %1}, [%2];" : "=r"(w[N]), "=r"(w[N + 1]) : "l"(two + further * WORDS) : "memory");
 		uint32_t least = ~0u;
 #pragma unroll
 		for (int i = 0; i < N + 2; i++) least = min(least, w[i]);
@@ -335,7 +335,8 @@ template <class F> struct Partial {
 
 // fold adds what the CTAs behind this one, up to last, have of its unit, in order, and leaves nothing there. The states of
 // FOLDED are asked for at a time, also of CTAs behind the last. Each is what that CTA began with, so nobody was waited for
-// before it; CTAs start in order, so no more than one unit waits for what has not started.
+// before it. The grid fits the card; where less of it has room, CTAs start in order, in practice, so that only one unit waits
+// for CTAs that have not started, and the others end and make room.
 template <class F> __device__ __forceinline__ void fold(Sum<F::N> &all, const DecodeParams &p, int last) {
 	constexpr int N = F::N;
 #pragma unroll 1

@@ -18,21 +18,20 @@ type decodePlanParams struct {
 
 // decodeParams is DecodeParams.
 type decodeParams struct {
-	query, out                  ptr
-	kv                          pagedKV
-	tables                      ptr
-	plan                        decodePlanPtrs
-	partials                    ptr
-	ld                          int64
-	layer, kvHeads, group, grid int32
-	scale                       float32
-	_                           int32
+	query, out            ptr
+	kv                    pagedKV
+	tables                ptr
+	plan                  decodePlanPtrs
+	partials              ptr
+	ld                    int64
+	layer, kvHeads, group int32
+	scale                 float32
 }
 
 var (
 	_ [120]byte = [unsafe.Sizeof(decodePlanParams{})]byte{}
 	_ [104]byte = [unsafe.Offsetof(decodePlanParams{}.kvHeads)]byte{}
-	_ [136]byte = [unsafe.Sizeof(decodeParams{})]byte{}
+	_ [128]byte = [unsafe.Sizeof(decodeParams{})]byte{}
 	_ [80]byte  = [unsafe.Offsetof(decodeParams{}.plan)]byte{}
 	_ [112]byte = [unsafe.Offsetof(decodeParams{}.layer)]byte{}
 )
@@ -73,10 +72,12 @@ var decodeWays = []decodeWay{
 	{decode128Wide, 8, 14}, {decode128, 8, 28}, {decode128, 6, 37}, {decode128Wide, 2, 66}, {decode128Wide, 0, 0}, {decode128, 0, 0},
 }
 
-// decodeExchange is the shared memory of Exchange, with 128 bytes that nothing uses. Kernels without clusters have no use for
-// it; but what finds room beside attention was timed so: without the 128 bytes o finds room on more multiprocessors,
-// and steps of the 1.5B with 96 and 256 sequences take 2 % longer (H200, 2026-11-29).
-func decodeExchange(headDim int) int { return 14*(headDim+4)*4 + 8 + 128 }
+// decodeSpare is shared memory that nothing uses: ways of products were timed with it. Without it o finds room beside attention
+// on more multiprocessors, and steps of the 1.5B with 96 and 256 sequences take 2 % longer (H200, 2026-11-29).
+const decodeSpare = 128
+
+// decodeExchange is the shared memory of Exchange. Kernels without clusters have no use for it, but were timed with it.
+func decodeExchange(headDim int) int { return 14*(headDim+4)*4 + 8 + decodeSpare }
 
 // decodeAttention is how a step's decodes are made: the launch of a layer and, once a step, of their
 // plan, and the tokens of a tile.

@@ -17,7 +17,7 @@ template <class F> __device__ __forceinline__ Sum<F::N> merge(const DecodeParams
 #pragma unroll
 	for (int w = 0; w < F::WARPS; w++) {
 		float weight = exp2_fast(of(w)->max[head] - sum.max), o[F::N];
-		read_floats<false>(o, of(w)->o[head] + dim);
+		read_floats(o, of(w)->o[head] + dim);
 		sum.sum += of(w)->sum[head] * weight;
 #pragma unroll
 		for (int i = 0; i < F::N; i++) sum.o[i] += o[i] * weight;

@@ -68,10 +68,12 @@ func TestPlanAttentionDecode(t *testing.T) {
 		_, ok := planAttentionDecode(s, archs[0], 1, 256)
 		require.False(t, ok, "%+v", s)
 	}
-	scratch, bytes := layoutDecodeScratch(qwen, archs[0].sms, 4096)
-	require.EqualValues(t, 4096, scratch.plan.starts)
-	require.GreaterOrEqual(t, bytes, int64(scratch.partials-4096)+(264+8)*128*(128/16+2)*4)
-	require.GreaterOrEqual(t, int(scratch.partials-scratch.plan.starts), 2*16*264)
+	for _, s := range []attentionShape{qwen, small} {
+		scratch, bytes := layoutDecodeScratch(s, archs[0].sms, 4096)
+		require.EqualValues(t, 4096, scratch.plan.starts)
+		require.GreaterOrEqual(t, bytes, int64(scratch.partials-4096)+(264+8)*128*(int64(s.headDim)/16+2)*4)
+		require.GreaterOrEqual(t, int(scratch.partials-scratch.plan.starts), 2*16*264)
+	}
 }
 
 // TestDecodesBehindTheirPlan: the plan is made beside the products before it, or behind what writes its

@@ -241,13 +241,13 @@ template <int, bool, int, int, int> __device__ void project(const StreamParams &
 	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_stream_##BN##_##MT##_##NAME(const __grid_constant__ StreamParams p) { project<KIND, false, BN, MT, STAGES>(p); } \
 	PG_KERNEL void __launch_bounds__(CONSUMERS + 32, 1) gemm_stream_##BN##_##MT##_clusters_##NAME(const __grid_constant__ StreamParams p) { project<KIND, true, BN, MT, STAGES>(p); }
 #define STREAM(BN, MT, STAGES) EACH_KIND(KERNEL, BN, MT, STAGES)
-// Of what is of use for some kinds alone there are those (gemm_stream.go, streamVariants).
-#define OUTPUT(BN, MT, STAGES) KERNEL(residual, RESIDUAL, BN, MT, STAGES)
-#define NARROW(BN, MT, STAGES) OUTPUT(BN, MT, STAGES) KERNEL(qkv, QKV, BN, MT, STAGES)
+// Not every size is of use for every kind (gemm_stream.go, streamVariants).
+#define RESIDUAL_ONLY(BN, MT, STAGES) KERNEL(residual, RESIDUAL, BN, MT, STAGES)
+#define RESIDUAL_QKV(BN, MT, STAGES) RESIDUAL_ONLY(BN, MT, STAGES) KERNEL(qkv, QKV, BN, MT, STAGES)
 
 STREAM(128, 16, 11)
 STREAM(128, 64, 8)
 STREAM(128, 128, 6)
-NARROW(128, 160, 5)
+RESIDUAL_QKV(128, 160, 5)
 STREAM(128, 192, 5)
-OUTPUT(128, 224, 4)
+RESIDUAL_ONLY(128, 224, 4)

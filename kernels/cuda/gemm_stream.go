@@ -11,7 +11,7 @@ import (
 // ring of stages; and the kinds of products that there is a kernel for, nil if all.
 type streamVariant struct {
 	bn, mt, stages int
-	kinds          []epilogueKind
+	ends           []epilogueKind
 }
 
 var streamVariants = []streamVariant{
@@ -35,7 +35,7 @@ func streamCandidates(s gemmShape, a arch) (all []candidate) {
 		return nil
 	}
 	for _, v := range streamVariants {
-		if v.kinds != nil && !slices.Contains(v.kinds, s.kind) {
+		if v.ends != nil && !slices.Contains(v.ends, s.kind) {
 			continue
 		}
 		if v.shared() > a.shared || v.mt > 16 && s.m*2 <= v.mt || s.m > 8*v.mt {
@@ -67,7 +67,7 @@ type streamDeal struct {
 	streamVariant
 	cluster, pieces int
 	ctas            int
-	ends            int // tiles that a CTA ends, pieces included
+	ended           int // tiles that a CTA ends, pieces included
 	longest         int // steps of the CTA with most
 }
 
@@ -105,13 +105,13 @@ func (d streamDeal) cost(s gemmShape, a arch) float64 {
 	weights, tokens := 2*float64(s.n)*float64(s.k), 2*float64(columns*rows*d.mt)*float64(s.k)
 	end, longest := float64(d.mt*d.bn)/(32*128), float64(d.longest)
 	us := max(weights/5.2e6, (weights*float64(rows)+tokens)/9.1e6, longest*float64(2*sm90Step*(d.bn+d.mt))/0.15e6, longest*float64(d.bn*d.mt)/54400)
-	us += 1.8 + 0.039*longest + 0.2*float64(d.ctas)/float64(a.sms) + 1.43*float64(d.ends)*end
+	us += 1.8 + 0.039*longest + 0.2*float64(d.ctas)/float64(a.sms) + 1.43*float64(d.ended)*end
 	switch {
 	case d.cluster > 1:
 		us += 0.06 + 0.14*float64(d.cluster) + 0.35*end
 	case d.pieces > 1:
 		us += 3.1 + 0.08*float64(d.pieces)*end
-	case d.ends == 1: // tiles for some of the multiprocessors, each with all of k
+	case d.ended == 1: // tiles for some of the multiprocessors, each with all of k
 		us *= 1.15
 	}
 	return us

@@ -15,12 +15,12 @@ struct Variant {
 };
 
 #define VARIANT(BN, MT, STAGES) {BN, MT, STAGES, KERNELS_OF(gemm_stream_##BN##_##MT), KERNELS_OF(gemm_stream_##BN##_##MT##_clusters)}
-#define OUTPUT_OF(NAME) {nullptr, NAME##_residual, nullptr, nullptr}
-#define NARROW_OF(NAME) {nullptr, NAME##_residual, nullptr, NAME##_qkv}
+#define RESIDUAL_ONLY(NAME) {nullptr, NAME##_residual, nullptr, nullptr}
+#define RESIDUAL_QKV(NAME) {nullptr, NAME##_residual, nullptr, NAME##_qkv}
 #define SOME(OF, BN, MT, STAGES) {BN, MT, STAGES, OF(gemm_stream_##BN##_##MT), OF(gemm_stream_##BN##_##MT##_clusters)}
 const Variant variants[] = {
-	VARIANT(128, 16, 11), VARIANT(128, 64, 8), VARIANT(128, 128, 6), SOME(NARROW_OF, 128, 160, 5), VARIANT(128, 192, 5),
-	SOME(OUTPUT_OF, 128, 224, 4),
+	VARIANT(128, 16, 11), VARIANT(128, 64, 8), VARIANT(128, 128, 6), SOME(RESIDUAL_QKV, 128, 160, 5), VARIANT(128, 192, 5),
+	SOME(RESIDUAL_ONLY, 128, 224, 4),
 };
 
 constexpr int SMS = 132;
